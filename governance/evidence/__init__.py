@@ -1,0 +1,1 @@
+"""Evidence: records, documents, the event log, the manifest and its verification."""

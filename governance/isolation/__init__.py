@@ -1,0 +1,1 @@
+"""Isolation: the sealed test set, the ledger of its openings, and confinement of training."""

@@ -1,0 +1,1 @@
+"""Reports: model card and audit report, written from the evidence manifest alone."""

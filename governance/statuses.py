@@ -1,0 +1,40 @@
+"""The words for how an item, a principle and a gate stand. Ids and meanings follow docs/gmlp.md."""
+
+from enum import StrEnum
+
+
+class ItemStatus(StrEnum):
+    """How one evidence item stands. A human item is never PASSED."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    RECORDED = "recorded"  # measured, no criterion
+    NOT_EVALUATED = "not evaluated"  # always with a reason
+    DECLARED = "declared"  # a named person's word; not verified
+    MISSING = "missing"
+    NOT_APPLICABLE = "not applicable"  # always with a reason and an owner
+
+
+class ItemClass(StrEnum):
+    """Weight of an item in the roll-up."""
+
+    CORE = "C"
+    REQUIRED = "R"
+    INFORMATIVE = "I"
+
+
+class PrincipleStatus(StrEnum):
+    """How one GMLP principle stands, best to worst; NOT_APPLICABLE stands apart."""
+
+    SATISFIED = "satisfied"
+    DECLARED = "declared"
+    PARTIAL = "partial"
+    NOT_SATISFIED = "not satisfied"
+    NOT_APPLICABLE = "not applicable"
+
+
+class Gate(StrEnum):
+    """Whether every gate item passed."""
+
+    PASSED = "passed"
+    FAILED = "failed"

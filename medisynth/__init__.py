@@ -1,0 +1,1 @@
+"""The model being governed: data sets, generators, training, sampling and metrics."""

@@ -1,0 +1,1 @@
+"""Data sets: adapters, images, the data contract, duplicates, splits and packed views."""

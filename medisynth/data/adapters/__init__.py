@@ -1,0 +1,143 @@
+"""Data set adapters: one module a data set; each turns a folder into a listing of its images.
+
+An adapter is found by name through the entry point group `medisynth.data`; a third party adds
+its own by the same group and uses nothing that the built-in ones do not.
+"""
+
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from medisynth.errors import DataError, SettingsError
+
+LISTING_COLUMNS = (
+    "image_id",  # unique name of the image
+    "path",  # POSIX path relative to the data root
+    "patient_id",  # unit that is never divided, canonical ("0001" and "1" are one patient)
+    "plane",  # e.g. "Fetal brain"
+    "brain_plane",  # e.g. "Trans-thalamic"
+    "operator",
+    "machine",
+    "site",
+    "official_partition",  # "training", "held-out test set" or missing
+    "row",  # line number in the metadata file, 1 is the header
+)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before one image is read.
+
+    Attributes:
+        name: Adapter name, e.g. "hc18".
+        title: Full title.
+        version: Publisher's version; empty when it has none.
+        doi: DOI; empty when it has none.
+        licence: Licence of the data.
+        citation: How to cite it.
+        split_unit: Unit that is never divided: "patient" or "examination".
+        split_unit_note: What that unit can and cannot guarantee.
+        absent_attributes: Attributes that are not recorded, each with what that prevents.
+        notes: What a reader must know.
+        is_simulated: True when no patient is behind any image.
+        default_planes: Values of `plane` that are selected unless the user says otherwise.
+    """
+
+    name: str
+    title: str
+    version: str
+    doi: str
+    licence: str
+    citation: str
+    split_unit: str = "patient"
+    split_unit_note: str = ""
+    absent_attributes: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    is_simulated: bool = False
+    default_planes: tuple[str, ...] = ("Fetal brain",)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images that a data set says it has.
+
+    Attributes:
+        info: Facts about the data set.
+        table: One row an image, columns LISTING_COLUMNS first, then extra columns of the adapter.
+            Text columns are `str` with `pandas.NA` for "not recorded"; `row` is int64.
+        metadata_file: Metadata file, relative to the data root.
+        metadata_sha256: Its digest.
+    """
+
+    info: DatasetInfo
+    table: pd.DataFrame
+    metadata_file: str
+    metadata_sha256: str
+
+
+class DatasetAdapter(Protocol):
+    """Reads the listing of one kind of data set."""
+
+    name: str
+
+    def detects(self, root: Path) -> bool:
+        """Whether the folder has this adapter's layout; looks at names only, reads no image."""
+        ...
+
+    def list_images(self, root: Path) -> Listing:
+        """Read the metadata file strictly and list every image; opens no image.
+
+        Raises:
+            DataError: The metadata file is unreadable or malformed; all findings are attached.
+        """
+        ...
+
+
+def adapter_names() -> tuple[str, ...]:
+    """Names of all registered adapters, sorted."""
+    return tuple(sorted({point.name for point in entry_points(group="medisynth.data")}))
+
+
+def load_adapter(name: str) -> DatasetAdapter:
+    """Return the adapter with this name.
+
+    Raises:
+        SettingsError: No adapter has this name, or two have it.
+    """
+    points = list(entry_points(group="medisynth.data", name=name))
+    if not points:
+        known = ", ".join(adapter_names())
+        raise SettingsError(f"data.adapter: unknown adapter {name!r}; known are {known}")
+    if len({point.value for point in points}) > 1:
+        raise SettingsError(f"data.adapter: two packages register an adapter named {name!r}")
+    adapter: DatasetAdapter = points[0].load()()
+    return adapter
+
+
+def detect_adapter(root: Path) -> DatasetAdapter:
+    """Return the one adapter whose layout the folder has.
+
+    Raises:
+        DataError: The folder is missing, empty, or no adapter (or more than one) fits.
+    """
+    if not root.exists():
+        raise DataError(f"{root}: no such folder; give the data set's folder", code="D001")
+    if not root.is_dir():
+        raise DataError(f"{root}: not a folder; give the folder that holds the data", code="D002")
+    if not any(root.iterdir()):
+        raise DataError(f"{root}: the folder is empty; expected a data set", code="D003")
+    fitting = [a for a in map(load_adapter, adapter_names()) if a.detects(root)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        known = ", ".join(adapter_names())
+        raise DataError(
+            f"{root}: no known data set layout; expected one of {known}; "
+            "see docs/data_sets.md for each layout",
+            code="D004",
+        )
+    names = ", ".join(a.name for a in fitting)
+    raise DataError(f"{root}: fits {names}; choose one with --adapter", code="D005")

@@ -1,0 +1,1 @@
+"""Metrics: pure functions of features and images, each with its interval."""

@@ -1,0 +1,1 @@
+"""Generators of synthetic images, found by name in the registry."""

@@ -543,6 +543,26 @@ class Outcome(Document):
     duration_s: float
 
 
+class IntegrityRecord(Document):
+    """Every file re-read at the end of the run and compared (integrity.json).
+
+    Attributes:
+        n_files: Files whose digest was on record from the moment of writing.
+        mismatches: Files that changed or vanished since, by path.
+        unregistered: Files in the run folder that no step put on record.
+        journal_events: Events in the journal when it was checked.
+        journal_head: Digest of the last of them.
+        journal_faults: Breaks of the chain, in words; empty when it verifies.
+    """
+
+    n_files: int
+    mismatches: tuple[str, ...]
+    unregistered: tuple[str, ...]
+    journal_events: int
+    journal_head: Sha256
+    journal_faults: tuple[str, ...]
+
+
 class GateLine(Document):
     """One gate item and how it stands."""
 
@@ -644,6 +664,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     "plan.json": Plan,
     "isolation.json": IsolationRecord,
     "outcome.json": Outcome,
+    "integrity.json": IntegrityRecord,
     "summary.json": RollUp,
     "data/dataset.json": DatasetIdentity,
     "data/findings.json": Findings,

@@ -1,0 +1,333 @@
+"""The command line: parse, call, print, exit code. Heavy imports happen inside the commands."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="medisynth-gov",
+    help="Train and evaluate generators of synthetic fetal ultrasound images, with evidence an "
+    "auditor can verify.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Simulate a data set, or check one.", no_args_is_help=True)
+weights_app = typer.Typer(help="Weights of the FID feature extractor.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(weights_app, name="weights")
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
+Workspace = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder that holds runs/, mlflow/ and ledger/.")
+]
+_SHOWN_FINDINGS = 20
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options of the tool itself."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"medisynth-gov {installed('medisynth-gov')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="Configuration file (YAML).")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke or laptop (the default).")] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder; none simulates phantoms.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Data set adapter; detected if left out.")] = (
+        None
+    ),
+    model: Annotated[str | None, typer.Option(help="Generator, e.g. dsr-gan.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of training and sampling.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option("--workspace", "-w", help="Folder for runs/, mlflow/, ledger/.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-o", help="KEY=VALUE, e.g. -o data.planes=all.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run every step and write evidence, model card and report."""
+    from pipelines.config import load_config
+    from pipelines.console import Console
+
+    with _errors(as_json):
+        resolved = load_config(
+            config,
+            preset=preset,
+            flags={
+                "data.path": data,
+                "data.adapter": adapter,
+                "model.name": model,
+                "seed": seed,
+                "workspace": workspace,
+            },
+            overrides=override or (),
+        )
+        from pipelines.flow import run_flow
+
+        console = Console(json_lines=as_json)
+        with console.stop.listening(), console.live():
+            result = run_flow(resolved, sys.argv, console)
+        _print_result(result, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def verify(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
+    as_json: Json = False,
+) -> None:
+    """Recompute every digest, chain and root of a run; exit 5 names what does not fit."""
+    from governance.evidence.verify import verify_run
+
+    with _errors(as_json):
+        result = verify_run(run_dir)
+    if as_json:
+        facts = {
+            "run_id": result.run_id,
+            "verified": not result.faults,
+            "n_files": result.n_files,
+            "evidence_root": result.evidence_root,
+            "journal_events": result.journal_events,
+            "journal_head": result.journal_head,
+            "faults": list(result.faults),
+        }
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        for fault in result.faults:
+            typer.echo(f"error[G031] {fault}", err=True)
+        if not result.faults:
+            typer.echo(
+                f"verified: {result.n_files:,} files, {result.journal_events:,} journal events\n"
+                f"evidence root {result.evidence_root}\njournal head  {result.journal_head}"
+            )
+    raise typer.Exit(5 if result.faults else 0)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the copies; none checks against the run's own.")
+    ] = None,
+) -> None:
+    """Render card and reports again from the evidence; the same evidence gives the same bytes."""
+    with _errors(False):
+        from governance.files import write_atomic
+        from pipelines.steps.s8_report import render
+
+        outputs = render(run_dir)
+        different = []
+        for name, rendered in outputs.items():
+            if out is not None:
+                write_atomic(out / name, rendered)
+            same = (run_dir / name).is_file() and (run_dir / name).read_bytes() == rendered
+            typer.echo(f"{name}: {'same bytes' if same else 'differs from the copy in the run'}")
+            if not same:
+                different.append(name)
+    raise typer.Exit(5 if different else 0)
+
+
+@data_app.command("phantom")
+def data_phantom(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder to write.")],
+    patients: Annotated[int, typer.Option(help="Simulated patients.")] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    machines: Annotated[
+        str | None, typer.Option(help="Machines, separated by commas; none is all.")
+    ] = None,
+    leaks: Annotated[
+        str | None, typer.Option(help="Faults to plant, separated by commas; 'all' is all.")
+    ] = None,
+) -> None:
+    """Simulate fetal head images in the layout of FETAL_PLANES_DB."""
+    from pipelines.console import Console
+
+    with _errors(False):
+        from medisynth.data.phantom import LEAKS, PhantomSettings, write_phantoms
+
+        given: dict[str, Any] = {"n_patients": patients, "seed": seed}
+        if machines:
+            given["machines"] = tuple(name.strip() for name in machines.split(","))
+        if leaks:
+            names = tuple(name.strip() for name in leaks.split(","))
+            given["leaks"] = tuple(LEAKS) if names == ("all",) else names
+        console = Console()
+        with console.stop.listening(), console.live():
+            written = write_phantoms(
+                folder,
+                PhantomSettings(**given),
+                progress=lambda done, total: console.progress("simulating", done, total),
+            )
+        typer.echo(f"{written.n_images:,} images of {written.n_patients:,} phantoms in {folder}")
+        for leak in written.leaks:
+            typer.echo(f"planted {leak}")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="Data folder.")],
+    adapter: Annotated[str | None, typer.Option(help="Adapter; detected if left out.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-o", help="KEY=VALUE, e.g. -o data.planes=all.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ingest, validate and audit a data set without training; exit 0, 3 or 4."""
+    from pipelines.config import load_config
+    from pipelines.console import Console
+
+    with _errors(as_json):
+        config = load_config(
+            preset="laptop",
+            flags={"data.path": str(folder), "data.adapter": adapter},
+            overrides=override or (),
+        )
+        from pipelines.data_check import check_data
+
+        console = Console(json_lines=as_json)
+        with console.stop.listening(), console.live():
+            checked = check_data(config, console)
+        if as_json:
+            typer.echo(json.dumps(checked.facts, indent=1, ensure_ascii=False))
+        else:
+            typer.echo(checked.text)
+        if checked.error is not None:
+            _print_error(checked.error, as_json)
+            raise typer.Exit(checked.exit_code)
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A file got by other means.")
+    ] = None,
+) -> None:
+    """Get the FID network's weights, check their pinned digest and keep them in the cache."""
+    with _errors(False):
+        from pipelines.weights import fetch_weights
+
+        path = fetch_weights(lambda text: typer.echo(text, err=True), from_file=source)
+        typer.echo(f"FID weights: {path}")
+
+
+@app.command()
+def ui(
+    workspace: Workspace = Path(),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open the workspace's MLflow UI on 127.0.0.1."""
+    with _errors(False):
+        from pipelines.ui import serve
+
+        code = serve(workspace.resolve(), port)
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor(workspace: Workspace = Path(), as_json: Json = False) -> None:
+    """Say what this machine can do: versions, weights, confinement, disk."""
+    with _errors(as_json):
+        from pipelines.doctor import examine
+
+        lines = examine(workspace.resolve())
+        if as_json:
+            typer.echo(json.dumps([line._asdict() for line in lines], indent=1))
+        else:
+            width = max(len(line.subject) for line in lines)
+            for line in lines:
+                typer.echo(f"{line.mark:4}  {line.subject:<{width}}  {line.finding}")
+
+
+@contextmanager
+def _errors(as_json: bool) -> Iterator[None]:
+    """Turn every error a user can cause into one line and its exit code."""
+    from governance.errors import GovernanceError
+    from medisynth.errors import MedisynthError
+    from pipelines.errors import PipelineError
+
+    try:
+        yield
+    except (GovernanceError, MedisynthError, PipelineError) as error:
+        _print_error(error, as_json)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _print_error(error: Exception, as_json: bool) -> None:
+    code, findings = getattr(error, "code", "B000"), getattr(error, "findings", ())
+    if as_json:
+        facts = {
+            "error": code,
+            "message": str(error),
+            "findings": [str(finding) for finding in findings[:_SHOWN_FINDINGS]],
+            "n_findings": len(findings),
+        }
+        typer.echo(json.dumps(facts, ensure_ascii=False), err=True)
+        return
+    typer.echo(f"error[{code}] {error}", err=True)
+    for finding in findings[:_SHOWN_FINDINGS]:
+        typer.echo(f"  {finding}", err=True)
+    if len(findings) > _SHOWN_FINDINGS:
+        typer.echo(f"  … and {len(findings) - _SHOWN_FINDINGS:,} more", err=True)
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    """The end of a run: verdict, paths, and how to look further."""
+    folder = result.run_dir
+    if as_json:
+        facts = {
+            "run_id": folder.name,
+            "run_dir": str(folder),
+            "verdict": result.rollup.verdict,
+            "gate": result.rollup.gate.value,
+            "exit_code": result.exit_code,
+            "evidence_root": result.manifest.evidence_root,
+            "journal_head": result.manifest.journal_head,
+            "principles": {p.id: p.status.value for p in result.rollup.principles},
+        }
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    if result.error is not None:
+        from pipelines.flow import EXPECTED_ERRORS
+
+        if isinstance(result.error, EXPECTED_ERRORS):
+            _print_error(result.error, as_json)
+        else:
+            typer.echo(
+                f"error[B000] a fault of medisynth-gov itself; please report {folder / 'crash.txt'}",
+                err=True,
+            )
+    for line in result.rollup.gate_items:
+        if line.status.value != "passed":
+            typer.echo(f"{line.item_id} {line.title}: {line.status.value}; {line.reason}")
+    typer.echo(result.rollup.verdict)
+    typer.echo(f"report         {folder / 'report.pdf'}")
+    typer.echo(f"model card     {folder / 'model_card.md'}")
+    typer.echo(f"evidence root  {result.manifest.evidence_root}")
+    typer.echo(f"journal head   {result.manifest.journal_head}")
+    typer.echo(f"verify         medisynth-gov verify {_relative(folder)}")
+    typer.echo(f"MLflow UI      medisynth-gov ui -w {_relative(folder.parent.parent)}")
+
+
+def _relative(path: Path) -> Path:
+    """The path as a person in this folder would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,123 @@
+"""What every step may use, and what one step hands to the next."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from medisynth.data.duplicates import ExactPair
+
+from governance.evidence.store import EvidenceStore
+from governance.isolation.seal import AccessLog, SealedTestSet
+from governance.policies.model import Policy
+from medisynth.data.adapters import DatasetInfo, Listing
+from medisynth.data.views import ImageView, Pixels
+from pipelines.config import RunConfig
+from pipelines.console import Console
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every step may use.
+
+    Attributes:
+        config: Resolved configuration.
+        policy: Policy with the run's criteria.
+        store: Evidence of this run.
+        console: Messages and progress; every progress report obeys a stop request.
+        workspace: Folder that holds runs, ledger and simulated data.
+    """
+
+    config: RunConfig
+    policy: Policy
+    store: EvidenceStore
+    console: Console
+    workspace: Path
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for packed views and temporary files; removed when the run ends."""
+        return self.store.run_dir / ".scratch"
+
+
+@dataclass(frozen=True)
+class ListedData:
+    """s1, first half: what the data set says it has.
+
+    Attributes:
+        root: Data folder.
+        listing: All rows of the metadata file.
+        selected: Rows that are present and of the selected planes.
+        missing: Rows whose image has no file.
+    """
+
+    root: Path
+    listing: Listing
+    selected: pd.DataFrame
+    missing: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """s1 to s4: every selected image, decoded once.
+
+    Attributes:
+        root: Data folder.
+        info: Facts about the data set.
+        metadata_file: Metadata file, relative to the data folder.
+        table: One row an image, with digests.
+        pixels: Grey squares in the order of the table, shape (n, size, size), uint8.
+        content_sha256: Digest of the selection.
+    """
+
+    root: Path
+    info: DatasetInfo
+    metadata_file: str
+    table: pd.DataFrame
+    pixels: Pixels
+    content_sha256: str
+
+
+@dataclass(frozen=True)
+class AuditedImages:
+    """s3: exact duplicates and the groups that a split must not divide."""
+
+    pairs: tuple[ExactPair, ...]
+    groups: pd.Series  # type: ignore[type-arg]  # group number of each row
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """s4: views that training may see, and a test set that it may not.
+
+    The test set is here as a seal, not as pixels: what wants to read it must open it on record.
+
+    Attributes:
+        training: What is fitted.
+        tuning: What a checkpoint is chosen on.
+        sealed_test: The closed test set.
+        access_log: Counts reads of sealed files by this process until the opening.
+        must_refuse: Description -> path of what the training process must fail to read.
+    """
+
+    training: ImageView
+    tuning: ImageView
+    sealed_test: SealedTestSet
+    access_log: AccessLog
+    must_refuse: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """s5: the released checkpoint and the images that it drew.
+
+    Attributes:
+        checkpoint_path: Checkpoint, relative to the run folder.
+        checkpoint_sha256: Its digest.
+        synthetic: Synthetic images, shape (n, size, size), uint8.
+        sample_paths: Files of the synthetic images, relative to the run folder, in the same order.
+    """
+
+    checkpoint_path: str
+    checkpoint_sha256: str
+    synthetic: Pixels
+    sample_paths: tuple[str, ...]

@@ -1,0 +1,136 @@
+"""Which code, on which machine: what a run writes down about itself before it starts."""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+from governance.evidence.documents import Environment, Package, Plan, RunIdentity
+from governance.policies.model import Policy
+from pipelines.config import RunConfig
+
+DISTRIBUTION = "medisynth-gov"
+_SOURCE = Path(__file__).resolve().parent.parent
+
+
+def tool_version() -> str:
+    """Version of the installed distribution."""
+    return version(DISTRIBUTION)
+
+
+def new_run_id(config_yaml: bytes) -> str:
+    """UTC time and a short digest; sortable, and unique on one machine."""
+    now = datetime.now(UTC)
+    material = config_yaml + f"{time.time_ns()} {os.getpid()}".encode()
+    return f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(material).hexdigest()[:8]}"
+
+
+def code_identity() -> tuple[str | None, bool | None]:
+    """Commit of the framework's source and whether its tree is clean; (None, None) if unknown."""
+    git = shutil.which("git")
+    if git is None or not (_SOURCE / ".git").exists():
+        return None, None
+    try:
+        commit = _git(git, "rev-parse", "HEAD").strip()
+        changes = _git(git, "status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return commit, not changes.strip()
+
+
+def _git(git: str, *arguments: str) -> str:
+    command = [git, "-C", str(_SOURCE), *arguments]
+    return subprocess.run(  # noqa: S603 - fixed arguments
+        command, capture_output=True, text=True, check=True, timeout=20
+    ).stdout
+
+
+def run_identity(
+    run_id: str, config: RunConfig, config_yaml: bytes, command: list[str]
+) -> RunIdentity:
+    """Who, what, when."""
+    commit, clean = code_identity()
+    return RunIdentity(
+        run_id=run_id,
+        started_utc=datetime.now(UTC),
+        tool_version=tool_version(),
+        code_commit=commit,
+        code_clean=clean,
+        command=tuple(command),
+        preset=config.preset,
+        generator=config.model.name,
+        seed=config.seed,
+        config_sha256=hashlib.sha256(config_yaml).hexdigest(),
+    )
+
+
+def environment(compute_device: str) -> Environment:
+    """Installed packages, compared with the lock file beside the source when there is one."""
+    lock_file = _SOURCE / "constraints.txt"
+    locked = _read_lock(lock_file) if lock_file.is_file() else {}
+    installed = {
+        _normal(dist.metadata["Name"]): dist.version for dist in distributions() if dist.metadata
+    }
+    packages = tuple(
+        Package(name=name, version=installed[name], locked=locked.get(name))
+        for name in sorted(installed)
+    )
+    differences = tuple(
+        f"{name}: installed {installed.get(name, 'not at all')}, locked {wanted}"
+        for name, wanted in sorted(locked.items())
+        if installed.get(name, "").split("+")[0] != wanted
+    )
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu_count=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(),
+        compute_device=compute_device,
+        packages=packages,
+        lock_file=lock_file.name if locked else None,
+        lock_differences=differences if locked else (),
+    )
+
+
+def _read_lock(path: Path) -> dict[str, str]:
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", path.read_text("utf-8"), re.MULTILINE)
+    return {_normal(name): wanted for name, wanted in pins}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def test_plan(config: RunConfig, config_sha256: str, policy: Policy) -> Plan:
+    """Criteria and test plan, fixed before one image is read."""
+    return Plan(
+        frozen_utc=datetime.now(UTC),
+        config_sha256=config_sha256,
+        policy=policy.model_dump(mode="json"),
+        primary_endpoint="KID on Inception pool3 features, synthetic images against the "
+        "held-out test set, with a 95 % interval by patient bootstrap",
+        endpoints=(
+            "FID on Inception pool3 features, with the real-against-real floor at the same n",
+            "precision, recall, density and coverage, k = 5",
+            "share of synthetic images nearer to a training image than the 1st percentile of "
+            "real tuning images",
+        ),
+        subgroups=("not evaluated: subgroup metrics are not implemented yet",),
+        statistics=f"two-sided 95 % percentile intervals, {config.evaluation.n_bootstrap} "
+        "resamples of patients; Wilson intervals for shares",
+        multiplicity="one primary endpoint; all others are descriptive",
+    )

@@ -1,0 +1,202 @@
+"""s1 ingest: folder and metadata file -> image table, each image decoded once, with its digests."""
+
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from governance.evidence.documents import (
+    AbsentAttribute,
+    DatasetIdentity,
+    FindingRecord,
+    Findings,
+    FlowStep,
+)
+from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
+from medisynth.data.images import content_digest, ingest_images
+from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
+from medisynth.data.selection import missing_images, select_planes
+from medisynth.errors import DataError, Finding
+from medisynth.models.registry import load_generator
+from pipelines.config import DataConfig
+from pipelines.context import ImageSet, ListedData, RunContext
+
+N_EXAMPLES = 20
+
+
+def find_adapter(data: DataConfig) -> DatasetAdapter:
+    """The adapter of a data folder; called once before a run has a folder, too.
+
+    Raises:
+        DataError: The folder is missing, empty, or has no known layout.
+        SettingsError: The named adapter does not exist.
+    """
+    if data.path is None:
+        return load_adapter("phantom")
+    adapter = detect_adapter(_folder(data.path)) if data.adapter is None else None
+    return adapter or load_adapter(str(data.adapter))
+
+
+def list_data(context: RunContext) -> ListedData:
+    """Find the data set, read its listing, and select what is present and wanted.
+
+    Raises:
+        DataError: The folder or the metadata file cannot be used.
+    """
+    root = _data_root(context)
+    listing = find_adapter(context.config.data).list_images(root)
+    is_missing = missing_images(root, listing.table)
+    present = listing.table[~is_missing]
+    selected = select_planes(
+        Listing(listing.info, present, listing.metadata_file, listing.metadata_sha256),
+        context.config.data.planes,
+    )
+    listed = ListedData(root, listing, selected, listing.table[is_missing])
+    _write_identity(listed, context, content_sha256=None)
+    return listed
+
+
+def run(listed: ListedData, context: RunContext) -> ImageSet:
+    """Decode every selected image once.
+
+    Raises:
+        DataError: Listed images are missing and may not be dropped, nothing is selected, or an
+            image is not what it must be; all findings are in data/findings.json.
+    """
+    _refuse_missing(listed, context)
+    if listed.selected.empty:
+        raise DataError(
+            f"{listed.root}: no image left after selecting planes "
+            f"{context.config.data.planes!r}; choose others with data.planes",
+            code="D012",
+        )
+    generator = load_generator(context.config.model.name)
+    size_px = generator.image_size_px(context.config.generator_settings())
+    ingested = ingest_images(
+        listed.root,
+        listed.selected,
+        size_px=size_px,
+        fit=context.config.data.fit,
+        n_workers=os.cpu_count() or 1,
+        progress=lambda done, total: context.console.progress("decoding images", done, total),
+    )
+    if ingested.findings:
+        write_findings(ingested.findings, context)
+        raise DataError(
+            f"{len(ingested.findings):,} of {len(listed.selected):,} images cannot be used; "
+            f"first: {ingested.findings[0]}",
+            code=ingested.findings[0].code,
+            findings=ingested.findings,
+        )
+    digest = content_digest(ingested.table)
+    _write_identity(listed, context, content_sha256=digest)
+    buffer = io.BytesIO()
+    ingested.table.to_parquet(buffer, index=False)
+    context.store.write_bytes("data/images.parquet", buffer.getvalue())
+    return ImageSet(
+        root=listed.root,
+        info=listed.listing.info,
+        metadata_file=listed.listing.metadata_file,
+        table=ingested.table,
+        pixels=ingested.pixels,
+        content_sha256=digest,
+    )
+
+
+def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
+    """Keep every fault found, not only those that are printed."""
+    records = tuple(
+        FindingRecord(code=f.code, where=f.where, row=f.row, column=f.column, message=f.message)
+        for f in findings
+    )
+    context.store.write_document("data/findings.json", Findings(findings=records))
+
+
+def _folder(path: str) -> Path:
+    return Path(path).expanduser().resolve()
+
+
+def _data_root(context: RunContext) -> Path:
+    data = context.config.data
+    if data.path is not None:
+        return _folder(data.path)
+    settings = PhantomSettings(
+        n_patients=data.phantom.n_patients,
+        seed=data.phantom.seed,
+        image_height_px=data.phantom.image_height_px,
+    )
+    root = context.workspace / "data" / f"phantom-{phantom_key(settings)}"
+    if not root.exists():
+        context.console.say(f"simulating {settings.n_patients} phantom patients in {root}")
+        write_phantoms(
+            root,
+            settings,
+            progress=lambda done, total: context.console.progress("simulating", done, total),
+        )
+    return root
+
+
+def _refuse_missing(listed: ListedData, context: RunContext) -> None:
+    if listed.missing.empty or context.config.data.missing_images == "drop":
+        return
+    findings = tuple(
+        Finding(
+            code="D011",
+            where=str(row.path),
+            message=f"listed in {listed.listing.metadata_file} line {row.row}, but no such file",
+        )
+        for row in listed.missing.itertuples()
+    )
+    write_findings(findings, context)
+    raise DataError(
+        f"{listed.root}: {len(listed.missing):,} of {len(listed.listing.table):,} listed images "
+        "are missing; complete the folder, or go on without them by data.missing_images=drop",
+        code="D011",
+        findings=findings,
+    )
+
+
+def _write_identity(listed: ListedData, context: RunContext, *, content_sha256: str | None) -> None:
+    info, data, listing = listed.listing.info, context.config.data, listed.listing
+    n_listed, n_missing = len(listing.table), len(listed.missing)
+    planes = data.planes if isinstance(data.planes, str) else ", ".join(data.planes)
+    if planes == "default":
+        planes = f"default ({', '.join(info.default_planes)})"
+    present = listing.table.drop(index=listed.missing.index)
+    flow = [_flow_step("listed", listing.table, f"rows of {listing.metadata_file}")]
+    note = f"{n_missing:,} listed images have no file" if n_missing else ""
+    flow.append(_flow_step("present", present, note))
+    flow.append(_flow_step("selected", listed.selected, f"planes: {planes}"))
+    identity = DatasetIdentity(
+        name=info.name,
+        title=info.title,
+        version=info.version,
+        doi=info.doi,
+        licence=info.licence,
+        citation=info.citation,
+        is_simulated=info.is_simulated,
+        split_unit=info.split_unit,
+        split_unit_note=info.split_unit_note,
+        metadata_file=listing.metadata_file,
+        metadata_sha256=listing.metadata_sha256,
+        content_sha256=content_sha256,
+        pinned_sha256=data.digest,
+        n_listed=n_listed,
+        n_missing=n_missing,
+        missing_policy=data.missing_images,
+        missing_examples=tuple(listed.missing["path"].astype(str).head(N_EXAMPLES)),
+        planes=planes,
+        absent_attributes=tuple(
+            AbsentAttribute(name=name, consequence=consequence)
+            for name, consequence in info.absent_attributes.items()
+        ),
+        flow=tuple(flow),
+        notes=info.notes,
+    )
+    context.store.write_document("data/dataset.json", identity)
+
+
+def _flow_step(step: str, table: pd.DataFrame, note: str) -> FlowStep:
+    n_patients = int(table["patient_id"].nunique())
+    return FlowStep(step=step, n_images=len(table), n_patients=n_patients, note=note)

@@ -1,0 +1,264 @@
+"""s6 evaluate: opens the seal once; fidelity with intervals and floor, memorisation, pictures."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from medisynth.metrics.memorisation import memorisation
+
+from governance.evidence.documents import (
+    Control,
+    EvaluationRecord,
+    Figure,
+    Figures,
+    IsolationRecord,
+    MemorisationRecord,
+    MetricResult,
+    Opening,
+)
+from governance.isolation.seal import AccessLog, Leaf, SealedTestSet
+from medisynth.contact_sheet import contact_sheet
+from medisynth.data.images import decode_bytes, to_square
+from medisynth.data.synthetic_mark import read_mark
+from medisynth.data.views import ImageView, Pixels
+from medisynth.metrics.controls import CONTROLS, control_images
+from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
+from pipelines.context import RunContext, TrainedGenerator
+from pipelines.weights import WEIGHTS_SHA256, find_weights
+
+_N_CONTROL = 32
+_N_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """The opened test set."""
+
+    __test__ = False  # not a test class
+
+    leaves: tuple[Leaf, ...]
+    pixels: Pixels
+    has_mark: tuple[bool, ...]
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Patient of each image."""
+        return tuple(leaf.patient for leaf in self.leaves)
+
+
+def run(
+    trained: TrainedGenerator,
+    training: ImageView,
+    tuning: ImageView,
+    sealed_test: SealedTestSet,
+    access_log: AccessLog,
+    plan_sha256: str,
+    context: RunContext,
+) -> EvaluationRecord:
+    """Judge the synthetic images against the sealed test set, which is opened here, on record.
+
+    Raises:
+        SealError: A test image is not the one that was sealed.
+    """
+    _close_access_log(access_log, context)
+    opening, test = _open(sealed_test, trained, plan_sha256, training.pixels.shape[1], context)
+    context.console.say(f"opened the sealed test set: {opening.label}")
+    memory = memorisation(
+        trained.synthetic,
+        training,
+        tuning,
+        sample_names=trained.sample_paths,
+    )
+    metrics, controls, notes = _fidelity(trained.synthetic, training, test, context)
+    record = EvaluationRecord(
+        metrics=metrics,
+        memorisation=MemorisationRecord(**asdict(memory)),
+        controls=controls,
+        opening=opening,
+        n_synthetic_in_test=_n_synthetic_in_test(trained.synthetic, test),
+        n_test_patients_in_training=len(
+            set(test.patients) & {*training.patient_ids, *tuning.patient_ids}
+        ),
+        notes=notes,
+    )
+    context.store.write_document("metrics/evaluation.json", record)
+    _write_figures(trained, training, record, context)
+    return record
+
+
+def _close_access_log(access_log: AccessLog, context: RunContext) -> None:
+    access_log.stop()
+    path = context.store.run_dir / "isolation.json"
+    isolation = IsolationRecord.model_validate_json(path.read_bytes())
+    if isolation.n_sealed_reads != access_log.n_opens:
+        isolation = isolation.model_copy(update={"n_sealed_reads": access_log.n_opens})
+        context.store.write_document("isolation.json", isolation)
+
+
+def _open(
+    sealed_test: SealedTestSet,
+    trained: TrainedGenerator,
+    plan_sha256: str,
+    size_px: int,
+    context: RunContext,
+) -> tuple[Opening, TestImages]:
+    done = 0
+
+    def read(path: Path, leaf: Leaf) -> tuple[Leaf, Pixels, bool]:
+        nonlocal done
+        data = path.read_bytes()
+        image = decode_bytes(data, leaf.path)
+        done += 1
+        context.console.progress("reading test images", done, sealed_test.record.n_images)
+        square = to_square(image.grey, size_px, context.config.data.fit)
+        return leaf, square, read_mark(data) is not None
+
+    opening, items = sealed_test.open(
+        purpose="evaluation of the released checkpoint",
+        plan_sha256=plan_sha256,
+        model_sha256=trained.checkpoint_sha256,
+        read=read,
+    )
+    return opening, TestImages(
+        leaves=tuple(leaf for leaf, _, _ in items),
+        pixels=np.stack([square for _, square, _ in items]),
+        has_mark=tuple(mark for _, _, mark in items),
+    )
+
+
+def _n_synthetic_in_test(synthetic: Pixels, test: TestImages) -> int:
+    """Test images that carry a synthetic mark or equal a synthetic image of this run."""
+    drawn = {hashlib.sha256(pixels.tobytes()).digest() for pixels in synthetic}
+    equal = (hashlib.sha256(pixels.tobytes()).digest() in drawn for pixels in test.pixels)
+    return sum(mark or same for mark, same in zip(test.has_mark, equal, strict=True))
+
+
+def _fidelity(
+    synthetic: Pixels, training: ImageView, test: TestImages, context: RunContext
+) -> tuple[tuple[MetricResult, ...], tuple[Control, ...], tuple[str, ...]]:
+    config, seed = context.config.evaluation, context.config.seed
+    if config.extractor == "none":
+        return _unmeasured("the configuration turned the feature extractor off")
+    weights = find_weights()
+    if weights is None:
+        return _unmeasured(
+            "the FID weights are not on this machine; `medisynth-gov weights fetch` gets them"
+        )
+    from medisynth.metrics.features import InceptionPool3
+
+    extractor = InceptionPool3.load(weights, WEIGHTS_SHA256)
+    n = min(config.max_real, len(test.leaves), len(training), len(synthetic))
+    test_rows = _some(len(test.leaves), n, seed)
+    training_rows = _some(len(training), n, seed + 1)
+    console = context.console
+
+    def extract(pixels: Pixels, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        return extractor.extract(
+            pixels, progress=lambda done, total: console.progress(f"features: {name}", done, total)
+        )
+
+    test_features = extract(test.pixels[test_rows], "test images")
+    training_features = extract(training.pixels[training_rows], "training images")
+    fidelity = evaluate_fidelity(
+        test=test_features,
+        test_patients=[test.patients[row] for row in test_rows],
+        training=training_features,
+        training_patients=[training.patient_ids[row] for row in training_rows],
+        synthetic=extract(synthetic[:n], "synthetic images"),
+        extractor=extractor,
+        n_bootstrap=config.n_bootstrap,
+        seed=seed,
+    )
+    metrics = tuple(MetricResult(**asdict(metric)) for metric in fidelity)
+    controls = []
+    for name, meaning in CONTROLS.items():
+        pixels = control_images(name, training.pixels[training_rows], _N_CONTROL, seed)
+        features = extract(pixels, f"control {name}")
+        controls.append(_control(name, meaning, features, test_features))
+    notes = (
+        f"{n} real test images and {n} synthetic images were compared"
+        + (f"; drawn at random from {len(test.leaves)}" if n < len(test.leaves) else ""),
+        f"controls use {_N_CONTROL} images each",
+    )
+    return metrics, tuple(controls), notes
+
+
+def _control(
+    name: str,
+    meaning: str,
+    features: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    test_features: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+) -> Control:
+    from medisynth.metrics.kernel import kernel_distance
+
+    value = kernel_distance(test_features, features)
+    return Control(name=name, metric_id="kid-inception_pool3-d2048", value=value, meaning=meaning)
+
+
+def _unmeasured(
+    reason: str,
+) -> tuple[tuple[MetricResult, ...], tuple[Control, ...], tuple[str, ...]]:
+    metrics = tuple(MetricResult(**asdict(metric)) for metric in not_evaluated_fidelity(reason))
+    return metrics, (), (f"fidelity was not evaluated: {reason}",)
+
+
+def _some(n_all: int, n: int, seed: int) -> Sequence[int]:
+    """N of n_all row numbers, drawn without replacement, in ascending order."""
+    rows = np.random.default_rng(seed).choice(n_all, size=n, replace=False)
+    return [int(row) for row in np.sort(rows)]
+
+
+def _write_figures(
+    trained: TrainedGenerator, training: ImageView, record: EvaluationRecord, context: RunContext
+) -> None:
+    store, seed = context.store, context.config.seed
+    rng = np.random.default_rng(seed)
+    n = min(_N_SHOWN, len(training))
+    real = training.pixels[np.sort(rng.choice(len(training), n, replace=False))]
+    drawn = np.sort(rng.choice(len(trained.synthetic), 3 * n, replace=False))
+    rows: list[tuple[str, Sequence[Pixels], Sequence[str]]] = [
+        ("REAL: training images, drawn at random", list(real), ())
+    ]
+    for part in range(3):
+        numbers = drawn[part * n : (part + 1) * n]
+        title = "SYNTHETIC: drawn at random, none picked by hand" if part == 0 else "SYNTHETIC"
+        rows.append((title, list(trained.synthetic[numbers]), [f"no. {k}" for k in numbers]))
+    store.write_bytes("figures/samples.png", contact_sheet(rows))
+    figures = [
+        Figure(
+            path="figures/samples.png",
+            title="Real and synthetic images",
+            caption=f"First row: real training images. Other rows: synthetic images, drawn at "
+            f"random with seed {seed}, no hand-picking.",
+        )
+    ]
+    if record.memorisation is not None:
+        figures.append(_nearest_figure(trained, training, record.memorisation, context))
+    store.write_document("figures/figures.json", Figures(figures=tuple(figures)))
+
+
+def _nearest_figure(
+    trained: TrainedGenerator,
+    training: ImageView,
+    memory: MemorisationRecord,
+    context: RunContext,
+) -> Figure:
+    pairs = memory.closest[:_N_SHOWN]
+    by_name = {path: k for k, path in enumerate(trained.sample_paths)}
+    by_id = {image_id: k for k, image_id in enumerate(training.image_ids)}
+    synthetic = [trained.synthetic[by_name[pair.synthetic]] for pair in pairs]
+    nearest = [training.pixels[by_id[pair.training_id]] for pair in pairs]
+    captions = [f"distance {pair.distance:.3f}" for pair in pairs]
+    rows: list[tuple[str, Sequence[Pixels], Sequence[str]]] = [
+        ("SYNTHETIC: the images nearest to any training image", synthetic, captions),
+        ("REAL: the nearest training image of each", nearest, ()),
+    ]
+    context.store.write_bytes("figures/nearest_training.png", contact_sheet(rows))
+    return Figure(
+        path="figures/nearest_training.png",
+        title="Nearest training images",
+        caption="The synthetic images closest to a training image, each above its neighbour. "
+        f"Flagged as a possible copy below {memory.threshold:.3f}.",
+    )

@@ -1,0 +1,56 @@
+"""s7 evidence: outcome, items, roll-up and manifest, from the documents of the run folder."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from governance.audits.rollup import roll_up
+
+from governance.audits.checks import Documents, evaluate
+from governance.errors import EvidenceError
+from governance.evidence.documents import Manifest, Outcome, RollUp
+from governance.evidence.manifest import close_evidence, read_manifest
+from governance.files import sha256_file
+from pipelines.context import RunContext
+
+
+def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollUp, Manifest]:
+    """Judge every item of the policy, close the evidence and write the manifest.
+
+    Works for any run: what a stopped run did not reach is `not evaluated`, with the reason.
+    """
+    store = context.store
+    store.write_document("outcome.json", outcome)
+    store.write_document("integrity.json", store.recheck())
+    documents = Documents.load(store.run_dir)
+    now = datetime.now(UTC)
+    plan = store.run_dir / "plan.json"
+    records = evaluate(
+        context.policy,
+        documents,
+        plan_sha256=sha256_file(plan) if plan.exists() else None,
+        now=now,
+        artifacts=store.artifacts(),
+    )
+    store.write_records(records)
+    rollup = roll_up(context.policy, records, outcome)
+    store.write_document("summary.json", rollup)
+    manifest = close_evidence(
+        store.run_dir,
+        run_id=store.run_id,
+        tool_version=tool_version,
+        journal=store.journal,
+        previous_run=_previous_root(store.run_dir),
+        now=now,
+    )
+    return rollup, manifest
+
+
+def _previous_root(run_dir: Path) -> str | None:
+    """Evidence root of the latest earlier run in the same workspace that has a manifest."""
+    for earlier in sorted(run_dir.parent.iterdir(), reverse=True):
+        if earlier.name < run_dir.name and (earlier / "manifest.json").is_file():
+            try:
+                return read_manifest(earlier).evidence_root
+            except EvidenceError:
+                continue
+    return None

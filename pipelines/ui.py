@@ -1,0 +1,36 @@
+"""The MLflow UI of a workspace, on this machine only."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pipelines.config import TrackingConfig
+from pipelines.errors import TrackingError
+from pipelines.tracking import store_uri
+
+HOST = "127.0.0.1"
+
+
+def serve(workspace: Path, port: int) -> int:
+    """Serve the workspace's MLflow store on 127.0.0.1 until interrupted; return its exit code.
+
+    Raises:
+        TrackingError: The workspace has no store yet.
+    """
+    if not (workspace / "mlflow" / "mlflow.db").is_file():
+        raise TrackingError(
+            f"{workspace}: no MLflow store here yet; run `medisynth-gov run` first, "
+            "or name the workspace with -w"
+        )
+    command = [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", store_uri(workspace, TrackingConfig())),
+        *("--host", HOST, "--port", str(port), "--workers", "1"),
+    ]
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    sys.stderr.write(f"MLflow UI at http://{HOST}:{port} (Ctrl-C ends it)\n")
+    try:
+        return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,82 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["verify", "--help"]])
+def test_help_imports_neither_torch_nor_mlflow(arguments):
+    code = (
+        "import sys; from typer.testing import CliRunner; from pipelines.cli import app;"
+        f"result = CliRunner().invoke(app, {arguments!r});"
+        "heavy = {'torch', 'mlflow', 'pandas', 'great_expectations', 'numpy'} & set(sys.modules);"
+        "sys.exit(f'{result.exit_code} {heavy}' if heavy or result.exit_code else 0)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_version_prints_name_and_number():
+    result = runner.invoke(app, ["--version"])
+
+    assert result.exit_code == 0
+    assert result.output.startswith("medisynth-gov ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "--preset", "smok"], 2, "did you mean 'smoke'"),
+        (["run", "-o", "split.test_fraction=7"], 2, "split.test_fraction"),
+        (["run", "/does/not/exist.yaml"], 2, "cannot be read"),
+        (["data", "check", "/does/not/exist"], 3, "no such folder"),
+        (["verify", "/does/not/exist"], 5, "/does/not/exist"),
+        (["report", "/does/not/exist"], 5, "/does/not/exist"),
+        (["ui", "-w", "/does/not/exist"], 6, "no MLflow store"),
+        (["run", "--preset", "smoke", "-w", "/dev/null/x"], 7, "workspace"),
+        (["run", "--preset", "smoke", "-o", "tracking.uri=nonsense://x"], 6, "tracking.uri"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line_and_its_code(arguments, code, said, tmp_path):
+    if arguments[0] == "run" and "-w" not in arguments:
+        arguments = [*arguments, "-w", str(tmp_path)]
+
+    result = runner.invoke(app, arguments)
+
+    assert result.exit_code == code, result.output
+    lines = result.stderr.strip().splitlines()
+    assert lines[0].startswith("error[")
+    assert said in lines[0]
+    assert "Traceback" not in result.output
+
+
+def test_json_errors_are_json():
+    result = runner.invoke(app, ["run", "--preset", "smok", "--json"])
+
+    assert json.loads(result.stderr)["error"] == "C000"
+
+
+def test_a_mistyped_data_folder_is_no_run(tmp_path):
+    arguments = ["run", "--preset", "smoke", "--data", "/does/not/exist", "-w", str(tmp_path)]
+
+    result = runner.invoke(app, arguments)
+
+    assert result.exit_code == 3
+    assert "no such folder" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_refused_with_its_name(tmp_path):
+    result = runner.invoke(app, ["data", "check", str(tmp_path)])
+
+    assert result.exit_code == 3
+    assert str(tmp_path) in result.stderr
+    assert "empty" in result.stderr

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from pipelines.config import RunConfig, load_config, preset_names
+from pipelines.errors import ConfigError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += keys(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def test_every_preset_resolves_and_says_its_name():
+    assert set(preset_names()) >= {"smoke", "laptop"}
+    for name in preset_names():
+        assert load_config(preset=name).preset == name
+
+
+def test_the_default_preset_is_laptop():
+    assert load_config().preset == "laptop"
+
+
+def test_flags_win_over_the_file_and_overrides_win_over_flags(tmp_path):
+    path = write(tmp_path, "preset: smoke\nseed: 1\nsplit: {seed: 1, test_fraction: 0.5}\n")
+
+    config = load_config(path, flags={"seed": 2, "split.seed": 2}, overrides=["split.seed=3"])
+
+    assert (config.preset, config.seed, config.split.seed) == ("smoke", 2, 3)
+    assert config.split.test_fraction == 0.5
+
+
+def test_the_resolved_configuration_reads_back_to_itself(tmp_path):
+    config = load_config(preset="smoke", overrides=["data.planes=all", "split.seed=5"])
+
+    again = load_config(write(tmp_path, config.to_yaml().decode()))
+
+    assert again.to_yaml() == config.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("split.sorce=computed", "split.sorce: unknown key; did you mean 'split.source'?"),
+        ("split.test_fraction=2", "split.test_fraction: 2"),
+        ("split.source=offical", "split.source: 'offical'"),
+        ("data.digest=abc", "data.digest: 'abc'"),
+        ("seed=-1", "seed: -1"),
+        ("seed=1.5", "seed: 1.5"),
+        ("model.name=dcgan", "unknown generator 'dcgan'"),
+        ("nonsense", "expected KEY=VALUE"),
+        ("seed.deep=1", "seed.deep"),
+    ],
+)
+def test_a_bad_override_names_key_and_value(override, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config(preset="smoke", flags={"seed": 1}, overrides=[override])
+
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_generator_setting_names_its_full_key():
+    with pytest.raises(ConfigError, match=r"model\.settings\.difusion: unknown key"):
+        load_config(preset="smoke", overrides=["model.settings.difusion=1"])
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'smoke'"):
+        load_config(preset="smok")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 1\nseed: 2\n", "duplicate key"),
+        ("a: &x 1\nb: *x\n", "aliases"),
+        ("- 1\n", "expected keys and values"),
+        ("seed: [1\n", "run.yaml:"),
+        ("x: " + "y" * 70_000, "64 kB"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_sentence(tmp_path, text, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_scientific_notation_is_a_number(tmp_path):
+    config = load_config(write(tmp_path, "preset: smoke\nsplit: {tuning_fraction: 1e-1}\n"))
+
+    assert config.split.tuning_fraction == pytest.approx(0.1)
+
+
+def test_a_presets_pin_does_not_apply_to_other_data(tmp_path):
+    pinned = load_config(preset="smoke").data.digest
+
+    assert pinned is not None
+    assert load_config(preset="smoke", flags={"data.path": str(tmp_path)}).data.digest is None
+    assert load_config(preset="smoke", overrides=["data.phantom.seed=7"]).data.digest is None
+    assert load_config(preset="smoke", overrides=["split.seed=7"]).data.digest == pinned
+
+
+def test_every_key_is_documented():
+    text = (DOCS / "configuration.md").read_text("utf-8")
+
+    assert [key for key in keys(RunConfig) if f"`{key}`" not in text] == []

@@ -498,7 +498,10 @@ class Control(Document):
 
 
 class EvaluationRecord(Document):
-    """What the synthetic images are worth (metrics/evaluation.json)."""
+    """What the synthetic images are worth (metrics/evaluation.json).
+
+    `pretrained` says where the weights of the feature extractors come from: P2-09 asks for it.
+    """
 
     metrics: tuple[MetricResult, ...]
     memorisation: MemorisationRecord | None
@@ -507,6 +510,7 @@ class EvaluationRecord(Document):
     n_synthetic_in_test: int | None
     n_test_patients_in_training: int | None
     notes: tuple[str, ...] = ()
+    pretrained: tuple[PretrainedComponent, ...] = ()
 
 
 class Figure(Document):

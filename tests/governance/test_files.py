@@ -1,0 +1,72 @@
+import hashlib
+import math
+
+import pytest
+
+from governance.errors import RecordWriteError
+from governance.files import canonical_json, sha256_bytes, sha256_file, write_atomic
+
+
+def test_the_digest_of_a_file_larger_than_one_block_is_that_of_its_bytes(tmp_path):
+    data = bytes(range(256)) * 5000  # 1.28 MB: more than one block, and no whole number of blocks
+    (tmp_path / "large").write_bytes(data)
+
+    assert sha256_file(tmp_path / "large") == hashlib.sha256(data).hexdigest()
+
+
+def test_the_digest_of_nothing_is_the_published_one(tmp_path):
+    (tmp_path / "empty").touch()
+    published = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+    assert sha256_bytes(b"") == sha256_file(tmp_path / "empty") == published
+
+
+def test_canonical_json_gives_the_example_of_rfc_8785():
+    # Section 3.2.2 and 3.2.4 of the RFC.
+    value = {
+        "numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 0.000000000000000000000000001],
+        "string": "\u20ac$\u000f\u000aA'\u0042\u0022\u005c\\\"\u002f",
+        "literals": [None, True, False],
+    }
+    expected = (
+        '{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
+        '"string":"\u20ac$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'
+    )
+
+    assert canonical_json(value) == expected.encode()
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys_or_on_tuple_or_list():
+    assert canonical_json({"b": (1, 2), "a": 1.0}) == canonical_json({"a": 1, "b": [1, 2]})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 2**53, {1: 2}, {"a": object()}])
+def test_canonical_json_refuses_what_json_cannot_hold(value):
+    with pytest.raises(ValueError, match=r"."):
+        canonical_json(value)
+
+
+def test_an_atomic_write_makes_folders_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    target = tmp_path / "a" / "b.json"
+    write_atomic(target, b"old and longer")
+
+    digest = write_atomic(target, b"new")
+
+    assert target.read_bytes() == b"new"
+    assert digest == hashlib.sha256(b"new").hexdigest()
+    assert [path.name for path in target.parent.iterdir()] == ["b.json"]
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_names_it(tmp_path):
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inside").touch()
+
+    with pytest.raises(RecordWriteError, match="cannot be written"):
+        write_atomic(tmp_path / "file" / "below", b"data")
+    with pytest.raises(RecordWriteError, match="folder: cannot be written"):
+        write_atomic(tmp_path / "folder", b"data")
+
+    assert (tmp_path / "file").read_bytes() == b"kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -1,0 +1,257 @@
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from governance.errors import SealError
+from governance.evidence.documents import SealRecord
+from governance.evidence.journal import read_journal
+from governance.evidence.store import EvidenceStore
+from governance.isolation.ledger import Ledger
+from governance.isolation.seal import AccessLog, Leaf, SealedTestSet, seal_root, seal_test_set
+
+PLAN, MODEL = "b" * 64, "c" * 64
+N_IMAGES = 5
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def make_leaf(number: int, **changes: object) -> Leaf:
+    facts: dict[str, object] = {
+        "id": f"image {number}",
+        "path": f"images/{number}.png",
+        "file_sha256": sha256(b"file %d" % number),
+        "pixel_sha256": sha256(b"pixels %d" % number),
+        "patient": f"patient {number // 2}",
+        "plane": "Fetal brain",
+        "brain_plane": "Trans-thalamic",
+        "operator": None,
+        "machine": None,
+        "width": 8,
+        "height": 6,
+    }
+    return Leaf.model_validate({**facts, **changes})
+
+
+LEAVES = tuple(make_leaf(number) for number in range(N_IMAGES))
+
+
+def make_data(root: Path) -> Path:
+    (root / "images").mkdir(parents=True)
+    for number in range(N_IMAGES):
+        (root / "images" / f"{number}.png").write_bytes(b"file %d" % number)
+    return root
+
+
+def seal(folder: Path, run_id: str = "r1", leaves: tuple[Leaf, ...] = LEAVES) -> SealedTestSet:
+    store = EvidenceStore.create(folder / "runs", run_id, tool_version="0.1.0")
+    ledger = Ledger(folder / "ledger", "d" * 64)
+    return seal_test_set(leaves, store=store, ledger=ledger, data_root=folder / "data")
+
+
+def read_bytes(path: Path, leaf: Leaf) -> bytes:
+    return path.read_bytes()
+
+
+def open_set(sealed: SealedTestSet, read=read_bytes):
+    return sealed.open(purpose="evaluation", plan_sha256=PLAN, model_sha256=MODEL, read=read)
+
+
+def test_the_root_of_two_images_is_the_one_worked_out_by_hand():
+    def leaf_hash(leaf: Leaf) -> bytes:
+        text = json.dumps(leaf.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(b"\x00" + text.encode()).digest()
+
+    expected = sha256(b"\x01" + leaf_hash(LEAVES[0]) + leaf_hash(LEAVES[1]))
+
+    assert seal_root(LEAVES[:2]) == expected
+
+
+@pytest.mark.parametrize("field", ["patient", "plane", "brain_plane", "path"])
+def test_labels_or_paths_swapped_between_two_images_change_the_root(tmp_path, field):
+    left, right = LEAVES[0], make_leaf(3, plane="Other", brain_plane="Not A Brain")
+    values = {field: getattr(right, field)}, {field: getattr(left, field)}
+    swapped = left.model_copy(update=values[0]), right.model_copy(update=values[1])
+
+    assert seal_root((left, right)) != seal_root(swapped)
+
+
+def test_sealing_writes_leaves_seal_journal_and_ledger_with_one_root(tmp_path):
+    sealed = seal(tmp_path)
+
+    run_dir = tmp_path / "runs" / "r1"
+    record = SealRecord.model_validate_json((run_dir / "data" / "seal.json").read_bytes())
+    leaves = json.loads((run_dir / "data" / "seal_leaves.json").read_bytes())["leaves"]
+    event = read_journal(run_dir / "journal.jsonl").events[-1]
+    (entry,) = Ledger(tmp_path / "ledger", "d" * 64).events()
+    assert record == sealed.record
+    assert (record.n_images, record.n_patients) == (5, 3)
+    assert (record.n_earlier_seals, record.n_earlier_openings) == (0, 0)
+    assert [Leaf.model_validate(leaf) for leaf in leaves] == list(LEAVES)
+    assert event.type == "test set sealed"
+    assert event.body["ledger_head"] == entry.digest
+    assert event.body["merkle_root"] == entry.body["merkle_root"] == record.merkle_root
+    assert record.merkle_root == seal_root(LEAVES)
+
+
+def test_the_root_does_not_depend_on_the_order_of_listing(tmp_path):
+    forwards, backwards = seal(tmp_path), seal(tmp_path, "r2", LEAVES[::-1])
+
+    assert forwards.record.merkle_root == backwards.record.merkle_root
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        ((), "no images"),
+        ((make_leaf(1), make_leaf(1)), "two images with id 'image 1'"),
+        ((make_leaf(1), make_leaf(2, path="images/1.png")), "two images with path"),
+        ((make_leaf(1, path="../1.png"),), "inside the data root"),
+        ((make_leaf(1, path="/etc/passwd"),), "inside the data root"),
+    ],
+)
+def test_a_test_set_that_is_empty_doubled_or_outside_is_not_sealed(tmp_path, leaves, message):
+    with pytest.raises(SealError, match=message):
+        seal(tmp_path, leaves=leaves)
+
+    assert Ledger(tmp_path / "ledger", "d" * 64).n_seals == 0
+
+
+def test_a_run_seals_once(tmp_path):
+    make_data(tmp_path / "data")
+    store = EvidenceStore.create(tmp_path / "runs", "r1", tool_version="0.1.0")
+    ledger = Ledger(tmp_path / "ledger", "d" * 64)
+    seal_test_set(LEAVES, store=store, ledger=ledger, data_root=tmp_path / "data")
+
+    with pytest.raises(SealError, match="one run has one held-out test set"):
+        seal_test_set(LEAVES[:2], store=store, ledger=ledger, data_root=tmp_path / "data")
+
+
+def test_opening_hands_over_every_image_in_the_order_of_ids(tmp_path):
+    make_data(tmp_path / "data")
+
+    opening, images = open_set(seal(tmp_path, leaves=LEAVES[::-1]))
+
+    assert images == [b"file %d" % number for number in range(N_IMAGES)]
+    assert (opening.number, opening.label, opening.n_images) == (1, "confirmatory", N_IMAGES)
+    assert (opening.plan_sha256, opening.model_sha256) == (PLAN, MODEL)
+
+
+def test_the_opening_is_on_record_before_the_first_byte_is_read(tmp_path):
+    make_data(tmp_path / "data")
+    sealed = seal(tmp_path)
+    seen = []
+
+    def read(path: Path, leaf: Leaf) -> None:
+        events = read_journal(tmp_path / "runs" / "r1" / "journal.jsonl").events
+        n_openings = Ledger(tmp_path / "ledger", "d" * 64).n_openings
+        seen.append((events[-1].type, events[-1].body["purpose"], n_openings))
+
+    open_set(sealed, read)
+
+    assert seen == [("test set opened", "evaluation", 1)] * N_IMAGES
+
+
+def test_a_second_opening_in_one_run_is_refused_also_after_a_restart(tmp_path):
+    make_data(tmp_path / "data")
+    sealed = seal(tmp_path)
+    open_set(sealed)
+    restarted = SealedTestSet(
+        sealed.record,
+        sealed.leaves,
+        store=sealed._store,
+        ledger=Ledger(tmp_path / "ledger", "d" * 64),
+        data_root=tmp_path / "data",
+    )
+
+    for second in (sealed, restarted):
+        with pytest.raises(SealError, match="opens the held-out test set once"):
+            open_set(second)
+    assert Ledger(tmp_path / "ledger", "d" * 64).n_openings == 1
+
+
+def test_the_opening_of_a_later_run_on_the_same_data_is_exploratory(tmp_path):
+    make_data(tmp_path / "data")
+    open_set(seal(tmp_path, "r1"))
+    second = seal(tmp_path, "r2", LEAVES[:3])
+
+    opening, _ = open_set(second)
+
+    assert (second.record.n_earlier_seals, second.record.n_earlier_openings) == (1, 1)
+    assert (opening.number, opening.label) == (2, "exploratory, opening 2")
+
+
+@pytest.mark.parametrize("fault", ["changed", "missing", "link", "folder"])
+def test_a_file_that_is_no_longer_the_sealed_one_is_named_and_never_handed_over(tmp_path, fault):
+    images = make_data(tmp_path / "data") / "images"
+    sealed = seal(tmp_path)
+    (images / "2.png").rename(images / "moved")
+    if fault == "changed":
+        (images / "2.png").write_bytes(b"file 3")
+    elif fault == "link":
+        (images / "2.png").symlink_to(images / "moved")
+    elif fault == "folder":
+        (images / "2.png").mkdir()
+    handed_over = []
+
+    with pytest.raises(SealError, match=r"images/2\.png"):
+        open_set(sealed, lambda path, leaf: handed_over.append(leaf.id))
+
+    assert handed_over == ["image 0", "image 1"]
+    assert Ledger(tmp_path / "ledger", "d" * 64).n_openings == 1  # it counts all the same
+
+
+def test_the_access_log_counts_every_way_to_open_a_sealed_file(tmp_path):
+    images = make_data(tmp_path / "data") / "images"
+    (tmp_path / "link").symlink_to(images)
+    os.link(images / "1.png", tmp_path / "hard")
+    log = AccessLog()
+    log.start([images / f"{number}.png" for number in (0, 1)])
+
+    (images / "0.png").read_bytes()
+    (tmp_path / "link" / "0.png").read_bytes()
+    (tmp_path / "hard").read_bytes()
+    os.close(os.open(bytes(images / "1.png"), os.O_RDONLY))
+    shutil.copy(images / "0.png", tmp_path / "copy")
+    (images / "2.png").read_bytes()  # not sealed
+    (tmp_path / "copy").read_bytes()  # a copy is another file
+    (images / "0.png").stat()  # looks at no content
+
+    assert log.stop() == 5
+
+
+def test_the_access_log_hears_nothing_before_start_and_after_stop(tmp_path):
+    image = make_data(tmp_path / "data") / "images" / "0.png"
+    log = AccessLog()
+    image.read_bytes()
+    log.start([image])
+    n_opens = log.stop()
+    image.read_bytes()
+
+    assert n_opens == log.n_opens == 0
+
+
+def test_the_access_log_counts_a_sealed_path_whose_file_was_replaced(tmp_path):
+    image = make_data(tmp_path / "data") / "images" / "0.png"
+    log = AccessLog()
+    log.start([image])
+    image.unlink()
+    image.write_bytes(b"new")  # counts: the sealed path is opened
+
+    assert log.stop() == 1
+
+
+def test_opening_through_the_seal_is_seen_by_the_access_log(tmp_path):
+    root = make_data(tmp_path / "data")
+    sealed = seal(tmp_path)
+    log = AccessLog()
+    log.start([root / leaf.path for leaf in sealed.leaves])
+
+    open_set(sealed)
+
+    assert log.stop() == 2 * N_IMAGES  # once for the digest, once by `read`

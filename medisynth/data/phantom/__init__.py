@@ -1,0 +1,38 @@
+"""Phantoms: simulated fetal head planes in the layout of FETAL_PLANES_DB; no patient is involved.
+
+settings     what a user chooses, and its digest
+cohort       patients, partition, scanner, operator and planes
+anatomy      one head in its own frame
+profiles     how scanners and operators differ
+acquisition  beams, speckle, attenuation, compression, sector
+overlay      burned-in marks, PNG encoding
+leaks        faults planted on purpose
+writer       the folder, whole or not at all
+"""
+
+from medisynth.data.phantom.settings import (
+    BRAIN_PLANES,
+    LEAKS,
+    MACHINES,
+    OPERATORS,
+    SIMULATOR_VERSION,
+    PhantomReport,
+    PhantomSettings,
+    PlantedLeak,
+    phantom_key,
+)
+from medisynth.data.phantom.writer import simulate_image, write_phantoms
+
+__all__ = [
+    "BRAIN_PLANES",
+    "LEAKS",
+    "MACHINES",
+    "OPERATORS",
+    "SIMULATOR_VERSION",
+    "PhantomReport",
+    "PhantomSettings",
+    "PlantedLeak",
+    "phantom_key",
+    "simulate_image",
+    "write_phantoms",
+]

@@ -331,3 +331,7 @@ def _print_result(result: Any, as_json: bool) -> None:
 def _relative(path: Path) -> Path:
     """The path as a person in this folder would type it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    main()

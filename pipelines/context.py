@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from medisynth.data.duplicates import ExactPair
 
 from governance.evidence.store import EvidenceStore
 from governance.isolation.seal import AccessLog, SealedTestSet
 from governance.policies.model import Policy
 from medisynth.data.adapters import DatasetInfo, Listing
+from medisynth.data.duplicates import ExactPair
 from medisynth.data.views import ImageView, Pixels
 from pipelines.config import RunConfig
 from pipelines.console import Console
@@ -82,7 +82,7 @@ class AuditedImages:
     """s3: exact duplicates and the groups that a split must not divide."""
 
     pairs: tuple[ExactPair, ...]
-    groups: pd.Series  # type: ignore[type-arg]  # group number of each row
+    groups: pd.Series  # group number of each row
 
 
 @dataclass(frozen=True)

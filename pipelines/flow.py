@@ -207,7 +207,7 @@ class _Steps:
         """How steps 1 to 6 went, all together."""
         failed = next((t for t in self._timings if t.status != "finished"), None)
         return Outcome(
-            status=_status(error) if error is not None else "finished",  # type: ignore[arg-type]
+            status=_status(error) if error is not None else "finished",
             stopped_at=failed.step if failed else None,
             error_code=getattr(error, "code", "B000") if error is not None else None,
             message=_sentence(error) if error is not None else "",
@@ -219,7 +219,7 @@ class _Steps:
 def _status(error: BaseException) -> str:
     if isinstance(error, InterruptedByUser):
         return "interrupted"
-    blocked = isinstance(error, EXPECTED_ERRORS) and _exit_code(error) in (3, 4)  # type: ignore[arg-type]
+    blocked = isinstance(error, EXPECTED_ERRORS) and _exit_code(error) in (3, 4)
     return "blocked" if blocked else "failed"
 
 

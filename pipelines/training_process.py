@@ -18,11 +18,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from governance.errors import GovernanceError
+from governance.files import sha256_bytes, write_atomic
 from medisynth.errors import MedisynthError, ResourceError
 from pipelines.errors import MachineError, ProcessError
+
+if TYPE_CHECKING:
+    from medisynth.models.registry import TrainingContext
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 8.0  # a child asked to stop has this long before it is ended
@@ -59,6 +63,8 @@ class TrainingJob:
 
 
 Message = dict[str, Any]
+
+_NO_MEMORY = "not enough memory to train ({}); lower the batch size"
 
 
 def run_training(
@@ -178,44 +184,41 @@ def main() -> int:
 
     values = json.loads(sys.stdin.buffer.read())
     job = TrainingJob(**values | {"forbidden": tuple(values["forbidden"])})
-    from medisynth.models.registry import StoppedError
-
     try:
-        _work(job, send)
-    except StoppedError:
-        return 143
+        _confine(job, send)
+        # Only now: whatever the generator imports or runs is confined from its first line, and
+        # no library has started a thread that would have stayed outside.
+        return _work(job, send)
     except (MedisynthError, GovernanceError) as error:
         send(type="error", code=error.code, exit_code=error.exit_code, message=str(error))
-        return error.exit_code
+        return int(error.exit_code)
     except MemoryError:
-        error = ResourceError("not enough memory to train; lower the batch size")
-        send(type="error", code=error.code, exit_code=error.exit_code, message=str(error))
-        return error.exit_code
+        send(
+            type="error", code="R001", exit_code=7, message=_NO_MEMORY.format("the system refused")
+        )
+        return 7
     except Exception as error:  # noqa: BLE001 - the boundary of a process
         traceback.print_exc()
         send(**_unexpected(error))
         return 1
-    return 0
 
 
 def _unexpected(error: Exception) -> Message:
     text = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
     if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
-        message = f"not enough memory to train ({text}); lower the batch size"
-        return {"type": "error", "code": "R001", "exit_code": 7, "message": message}
+        return {
+            "type": "error",
+            "code": "R001",
+            "exit_code": 7,
+            "message": _NO_MEMORY.format(text),
+        }
     message = f"the generator failed: {type(error).__name__}: {text}"
     return {"type": "error", "code": "T901", "exit_code": 1, "message": message}
 
 
-def _work(job: TrainingJob, send: Callable[..., None]) -> None:
-    _confine(job, send)
-    # Only now: whatever the generator imports or runs is confined from its first line.
-    import numpy as np
-
-    from governance.files import write_atomic
-    from medisynth import checkpoint
-    from medisynth.data.views import load_view
-    from medisynth.models.registry import TrainingContext, load_generator
+def _work(job: TrainingJob, send: Callable[..., None]) -> int:
+    """Train, keep the checkpoint, draw; return the exit code."""
+    from medisynth.models.registry import StoppedError, TrainingContext
 
     stopping = False
 
@@ -233,8 +236,25 @@ def _work(job: TrainingJob, send: Callable[..., None]) -> None:
         progress=_throttled(send),
         should_stop=lambda: stopping,
     )
+    try:
+        send(type="result", **_train_and_draw(job, context, send))
+    except StoppedError:
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def _train_and_draw(
+    job: TrainingJob, context: "TrainingContext", send: Callable[..., None]
+) -> dict[str, Any]:
+    import numpy as np
+
+    from medisynth import checkpoint
+    from medisynth.data.views import load_view
+    from medisynth.models.registry import load_generator
+
     generator_type = load_generator(job.generator)
-    generator = generator_type(generator_type.Settings.model_validate(job.settings))
+    settings = generator_type.Settings.model_validate(job.settings)
+    generator = generator_type(settings)
     training = load_view(Path(job.views), "training")
     tuning = load_view(Path(job.views), "tuning")
     started = time.monotonic()
@@ -242,30 +262,27 @@ def _work(job: TrainingJob, send: Callable[..., None]) -> None:
     duration_s = time.monotonic() - started
 
     data = checkpoint.encode(generator.state(), {"generator": job.generator})
-    from governance.files import sha256_bytes
-
     digest = sha256_bytes(data)
     path = Path(job.checkpoints) / f"{job.generator}-{digest[:12]}.safetensors"
     write_atomic(path, data)
     send(type="checkpoint", path=path.name, sha256=digest)
 
     # Drawn by a generator that was read back, so that what is tested is what is released.
-    released = generator_type(generator_type.Settings.model_validate(job.settings))
+    released = generator_type(settings)
     released.load_state(checkpoint.load(path, digest))
     started = time.monotonic()
     synthetic = released.sample(job.n_synthetic, context)
     sampling_s = time.monotonic() - started
     np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
-    send(
-        type="result",
-        report=asdict(report),
-        training_view_sha256=training.digest,
-        tuning_view_sha256=tuning.digest,
-        compute_device=context.compute_device,
-        duration_s=duration_s,
-        sampling_s=sampling_s,
-        checkpoint={"path": path.name, "sha256": digest},
-    )
+    return {
+        "report": asdict(report),
+        "training_view_sha256": training.digest,
+        "tuning_view_sha256": tuning.digest,
+        "compute_device": context.compute_device,
+        "duration_s": duration_s,
+        "sampling_s": sampling_s,
+        "checkpoint": {"path": path.name, "sha256": digest},
+    }
 
 
 def _confine(job: TrainingJob, send: Callable[..., None]) -> None:
@@ -276,6 +293,7 @@ def _confine(job: TrainingJob, send: Callable[..., None]) -> None:
     confinement = confine(
         read=[*python_roots(forbidden=forbidden), Path(job.views)],
         write=[Path(job.checkpoints), Path(job.work)],
+        forbidden=forbidden,
     )
     attempts = [attempt_read(Path(path), target) for target, path in job.must_refuse.items()]
     send(

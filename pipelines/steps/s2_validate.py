@@ -2,14 +2,13 @@
 
 from importlib.metadata import version
 
+from governance.evidence.documents import RuleResult, ValidationRecord
 from medisynth.data.contract import (
     RuleOutcome,
     load_contract,
     validate_with_great_expectations,
     validate_with_pandera,
 )
-
-from governance.evidence.documents import RuleResult, ValidationRecord
 from medisynth.errors import DataError
 from pipelines.context import ImageSet, RunContext
 
@@ -27,7 +26,7 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
     context.console.progress("validating", 2, 2)
     record = ValidationRecord(
         contract=contract.name,
-        contract_version=contract.version,
+        contract_version=str(contract.version),
         n_rows=len(images.table),
         engine_versions={
             "pandera": version("pandera"),

@@ -1,14 +1,14 @@
 """s4 split and seal: by patient; the held-out test set is closed here, before training."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
-from medisynth.data.split import SplitResult, partition_overlaps, split_images
 
 from governance.evidence.documents import TEST, TRAINING, TUNING, PartitionSummary, SplitRecord
 from governance.isolation.ledger import Ledger
 from governance.isolation.seal import AccessLog, Leaf, seal_test_set
+from medisynth.data.split import SplitResult, partition_overlaps, split_images
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError, LeakageError
 from pipelines.context import AuditedImages, ImageSet, RunContext, SplitImages
@@ -25,7 +25,7 @@ def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitI
     """
     config = context.config.split
     official = images.table["official_partition"]
-    source = _source(config.source, official)
+    source = split_source(config.source, official)
     try:
         result = split_images(
             images.table,
@@ -45,9 +45,10 @@ def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitI
     return _views_and_seal(images, result.partition, context)
 
 
-def _source(
+def split_source(
     wanted: Literal["auto", "official", "computed"], official: "pd.Series[str]"
 ) -> Literal["official", "computed"]:
+    """The split to use: "auto" is official where the data set brings one; DataError if it must and is not."""
     if wanted == "auto":
         return "official" if official.notna().any() else "computed"
     if wanted == "official" and not official.notna().any():
@@ -105,7 +106,7 @@ def _views_and_seal(
     ledger = Ledger(context.workspace / "ledger", images.content_sha256)
     test = images.table.loc[partition.index[partition == TEST]]
     sealed = seal_test_set(
-        [_leaf(row) for row in test.to_dict("records")],
+        [_leaf(row) for _, row in test.iterrows()],
         store=context.store,
         ledger=ledger,
         data_root=images.root,
@@ -146,7 +147,7 @@ def _labels(column: "pd.Series[str]") -> tuple[str, ...]:
     return tuple(value if isinstance(value, str) else "" for value in column)
 
 
-def _leaf(row: dict[str, object]) -> Leaf:
+def _leaf(row: "pd.Series[Any]") -> Leaf:
     def text(name: str) -> str | None:
         value = row[name]
         return value if isinstance(value, str) else None

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from medisynth.metrics.memorisation import memorisation
 
 from governance.evidence.documents import (
     Control,
@@ -23,10 +22,12 @@ from medisynth.contact_sheet import contact_sheet
 from medisynth.data.images import decode_bytes, to_square
 from medisynth.data.synthetic_mark import read_mark
 from medisynth.data.views import ImageView, Pixels
-from medisynth.metrics.controls import CONTROLS, control_images
+from medisynth.metrics.controls import MEANINGS, control_images
+from medisynth.metrics.features import Features, check_reference
 from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
+from medisynth.metrics.memorisation import memorisation
 from pipelines.context import RunContext, TrainedGenerator
-from pipelines.weights import WEIGHTS_SHA256, find_weights
+from pipelines.weights import find_weights
 
 _N_CONTROL = 32
 _N_SHOWN = 8
@@ -44,8 +45,8 @@ class TestImages:
 
     @property
     def patients(self) -> tuple[str, ...]:
-        """Patient of each image."""
-        return tuple(leaf.patient for leaf in self.leaves)
+        """Patient of each image; an image without one stands for itself."""
+        return tuple(leaf.patient or leaf.id for leaf in self.leaves)
 
 
 def run(
@@ -67,9 +68,10 @@ def run(
     context.console.say(f"opened the sealed test set: {opening.label}")
     memory = memorisation(
         trained.synthetic,
-        training,
-        tuning,
-        sample_names=trained.sample_paths,
+        trained.sample_paths,
+        training.pixels,
+        training.image_ids,
+        tuning.pixels,
     )
     metrics, controls, notes = _fidelity(trained.synthetic, training, test, context)
     record = EvaluationRecord(
@@ -148,17 +150,18 @@ def _fidelity(
         )
     from medisynth.metrics.features import InceptionPool3
 
-    extractor = InceptionPool3.load(weights, WEIGHTS_SHA256)
+    extractor = InceptionPool3.load(weights)
     n = min(config.max_real, len(test.leaves), len(training), len(synthetic))
     test_rows = _some(len(test.leaves), n, seed)
     training_rows = _some(len(training), n, seed + 1)
     console = context.console
 
-    def extract(pixels: Pixels, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    def extract(pixels: Pixels, name: str) -> Features:
         return extractor.extract(
             pixels, progress=lambda done, total: console.progress(f"features: {name}", done, total)
         )
 
+    check_reference(test.pixels[test_rows], "held-out test images")
     test_features = extract(test.pixels[test_rows], "test images")
     training_features = extract(training.pixels[training_rows], "training images")
     fidelity = evaluate_fidelity(
@@ -173,7 +176,7 @@ def _fidelity(
     )
     metrics = tuple(MetricResult(**asdict(metric)) for metric in fidelity)
     controls = []
-    for name, meaning in CONTROLS.items():
+    for name, meaning in MEANINGS.items():
         pixels = control_images(name, training.pixels[training_rows], _N_CONTROL, seed)
         features = extract(pixels, f"control {name}")
         controls.append(_control(name, meaning, features, test_features))
@@ -185,12 +188,7 @@ def _fidelity(
     return metrics, tuple(controls), notes
 
 
-def _control(
-    name: str,
-    meaning: str,
-    features: np.ndarray[tuple[int, int], np.dtype[np.float64]],
-    test_features: np.ndarray[tuple[int, int], np.dtype[np.float64]],
-) -> Control:
+def _control(name: str, meaning: str, features: Features, test_features: Features) -> Control:
     from medisynth.metrics.kernel import kernel_distance
 
     value = kernel_distance(test_features, features)

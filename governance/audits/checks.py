@@ -1,0 +1,379 @@
+"""The registry of checks, the documents they read, and the records their results become.
+
+A check is a pure function of a run's documents and one criterion. It computes one item of the
+policy and never judges by what is absent: an absent document gives NOT_EVALUATED with a reason.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar, cast
+
+from pydantic import ValidationError
+
+from governance.errors import EvidenceError, PolicyError
+from governance.evidence.documents import (
+    DOCUMENTS,
+    CoverageAudit,
+    DatasetIdentity,
+    Document,
+    DuplicateAudit,
+    Environment,
+    EvaluationRecord,
+    Figures,
+    Findings,
+    IntegrityRecord,
+    IsolationRecord,
+    Outcome,
+    Plan,
+    RunIdentity,
+    SampleSet,
+    SealRecord,
+    SplitRecord,
+    TrainingRecord,
+    ValidationRecord,
+)
+from governance.evidence.record import Artifact, CheckResult, FrozenCriterion, ItemRecord, Observed
+from governance.files import sha256_bytes
+from governance.policies.model import Criterion, Item, Policy, Principle
+from governance.statuses import ItemStatus
+
+D = TypeVar("D", bound=Document)
+
+NO_CHECK = "not implemented yet"
+NO_DECLARATIONS = "declarations are not implemented yet"
+_NAMES_SHOWN = 5
+_FROM_A_CHECK = (
+    ItemStatus.PASSED,
+    ItemStatus.FAILED,
+    ItemStatus.RECORDED,
+    ItemStatus.NOT_EVALUATED,
+)
+
+# Document -> (attribute of Documents, why it may be absent).
+_PARTS: dict[type[Document], tuple[str, str]] = {
+    RunIdentity: ("run", "the identity of the run is not on record"),
+    Environment: ("environment", "the environment is not on record"),
+    Plan: ("plan", "the plan was not frozen"),
+    IsolationRecord: ("isolation", "the training step did not run to its end"),
+    Outcome: ("outcome", "the run has not ended yet"),
+    IntegrityRecord: ("integrity", "the evidence step did not run to its end"),
+    DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
+    Findings: ("findings", "the ingest step did not run to its end"),
+    ValidationRecord: ("validation", "the validation step did not run to its end"),
+    CoverageAudit: ("coverage", "the audit step did not run to its end"),
+    DuplicateAudit: ("duplicates", "the audit step did not run to its end"),
+    SplitRecord: ("split", "the split step did not run to its end"),
+    SealRecord: ("seal", "the split step did not run to its end"),
+    TrainingRecord: ("training", "the training step did not run to its end"),
+    EvaluationRecord: ("evaluation", "the evaluation step did not run to its end"),
+    SampleSet: ("samples", "no synthetic images were drawn"),
+    Figures: ("figures", "no figures were drawn"),
+}
+_PATHS = {kind: path for path, kind in DOCUMENTS.items()}
+
+
+class _NotRunError(Exception):
+    """A check asked for a document that the run did not leave."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What a run has left so far: one attribute a document, None when it is not there.
+
+    Attributes:
+        plan_sha256: Digest of plan.json; None when the plan was not frozen.
+    """
+
+    run: RunIdentity | None = None
+    environment: Environment | None = None
+    plan: Plan | None = None
+    isolation: IsolationRecord | None = None
+    outcome: Outcome | None = None
+    integrity: IntegrityRecord | None = None
+    dataset: DatasetIdentity | None = None
+    findings: Findings | None = None
+    validation: ValidationRecord | None = None
+    coverage: CoverageAudit | None = None
+    duplicates: DuplicateAudit | None = None
+    split: SplitRecord | None = None
+    seal: SealRecord | None = None
+    training: TrainingRecord | None = None
+    evaluation: EvaluationRecord | None = None
+    samples: SampleSet | None = None
+    figures: Figures | None = None
+    plan_sha256: str | None = None
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "Documents":
+        """Read the documents that a run folder holds.
+
+        Raises:
+            EvidenceError: A document cannot be read or is not what its kind says; it is named.
+        """
+        parts: dict[str, Document] = {}
+        plan_sha256 = None
+        for kind, (attribute, _) in _PARTS.items():
+            path = run_dir / _PATHS[kind]
+            try:
+                data = path.read_bytes()
+                parts[attribute] = kind.model_validate_json(data)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise EvidenceError(f"{path}: cannot be read ({error.strerror})") from error
+            except ValidationError as error:
+                fault = error.errors(include_url=False, include_input=False)[0]
+                place = ".".join(str(part) for part in fault["loc"]) or "document"
+                raise EvidenceError(
+                    f"{path}: not a readable {kind.__name__}: {place}: {fault['msg']}; "
+                    "rerun the step that wrote it"
+                ) from error
+            if kind is Plan:
+                plan_sha256 = sha256_bytes(data)
+        return replace(cls(plan_sha256=plan_sha256), **parts)  # type: ignore[arg-type]
+
+    def need(self, kind: type[D]) -> D:
+        """Return the document of this kind; without it the check ends as NOT_EVALUATED."""
+        attribute, absence = _PARTS[kind]
+        document = getattr(self, attribute)
+        if document is None:
+            raise _NotRunError(absence)
+        return cast(D, document)
+
+
+Check = Callable[[Documents, Criterion], CheckResult]
+
+
+@dataclass(frozen=True)
+class RegisteredCheck:
+    """A check, and the step of the flow that leaves what it reads."""
+
+    function: Check
+    step: str
+
+
+CHECKS: dict[str, RegisteredCheck] = {}
+
+
+def check(item_id: str, *, step: str) -> Callable[[Check], Check]:
+    """Register a check under the id of the item it computes.
+
+    Args:
+        item_id: Id of a computed item, e.g. "P4-01".
+        step: Step that leaves the evidence, e.g. "s4_split".
+
+    Raises:
+        PolicyError: Another check has this id.
+    """
+
+    def register(function: Check) -> Check:
+        if item_id in CHECKS:
+            taken = CHECKS[item_id].function.__name__
+            raise PolicyError(f"{item_id}: the check {taken!r} has this id; an item has one check")
+
+        @functools.wraps(function)
+        def complete(documents: Documents, criterion: Criterion) -> CheckResult:
+            try:
+                return function(documents, criterion)
+            except _NotRunError as absence:
+                return not_evaluated(str(absence))
+
+        CHECKS[item_id] = RegisteredCheck(complete, step)
+        return complete
+
+    return register
+
+
+def not_evaluated(
+    reason: str,
+    *,
+    observed: Observed | None = None,
+    method: str = "",
+    source: type[Document] | None = None,
+    limitations: str = "",
+) -> CheckResult:
+    """Result of a check that cannot say; the reason says why."""
+    return CheckResult(
+        status=ItemStatus.NOT_EVALUATED,
+        observed=observed,
+        reason=reason,
+        method=method,
+        artifact=_PATHS[source] if source else None,
+        limitations=limitations,
+    )
+
+
+def judge(
+    criterion: Criterion,
+    observed: Observed,
+    *,
+    reason: str,
+    method: str,
+    source: type[Document],
+    limitations: str = "",
+    compared: float | None = None,
+    holds: bool = True,
+) -> CheckResult:
+    """Compare what was observed with a criterion.
+
+    Args:
+        criterion: What must hold. Without a limit the result is RECORDED, never PASSED.
+        observed: What was measured; the criterion's unit is filled in where it has none.
+        reason: Why the status is what it is.
+        method: How it was measured.
+        source: Document it was read from.
+        limitations: What the result does not show.
+        compared: Number to compare instead of the observed value, e.g. a bound of its interval.
+        holds: Whether what the item asks besides the criterion holds.
+    """
+    value = observed.value if compared is None else compared
+    if isinstance(value, float) and not math.isfinite(value):
+        return not_evaluated(f"the measured value is {value}; {reason}", source=source)
+    if criterion.operator == "none" or criterion.value is None:
+        status = ItemStatus.RECORDED if holds else ItemStatus.FAILED
+        if status is ItemStatus.RECORDED and criterion.operator != "none":
+            reason = f"{reason}; no limit is configured, so it is recorded and not judged"
+    else:
+        meets = holds and _meets(value, criterion)
+        status = ItemStatus.PASSED if meets else ItemStatus.FAILED
+    return CheckResult(
+        status=status,
+        observed=observed.model_copy(update={"unit": observed.unit or criterion.unit}),
+        reason=reason,
+        method=method,
+        artifact=_PATHS[source],
+        limitations=limitations,
+    )
+
+
+def _meets(value: float | int | bool | str | None, criterion: Criterion) -> bool:
+    limit = criterion.value
+    if criterion.operator == "==":
+        # In Python True == 1: a truth value must not pass for a count, or a count for a truth.
+        return isinstance(value, bool) == isinstance(limit, bool) and value == limit
+    if isinstance(value, bool | str) or value is None or limit is None:
+        return False
+    return value <= limit if criterion.operator == "<=" else value >= limit
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Number and noun that agree: "1 image", "12,400 images"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """First names in words; the rest is counted."""
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def evaluate(
+    policy: Policy,
+    documents: Documents,
+    *,
+    plan_sha256: str | None,
+    now: datetime,
+    artifacts: Mapping[str, str],
+    only: Collection[str] | None = None,
+) -> tuple[ItemRecord, ...]:
+    """Compute the items of a policy from the documents of a run.
+
+    Args:
+        policy: Policy in force; the same that the plan froze, when there is a plan.
+        documents: What the run has left so far.
+        plan_sha256: Digest of plan.json; None when the plan was not frozen.
+        now: Time of writing, with a time zone.
+        artifacts: SHA-256 by path in the run folder.
+        only: Ids to compute; None for all.
+
+    Returns:
+        One record an item, in the order of the policy; none is left out.
+
+    Raises:
+        EvidenceError: The frozen plan holds another policy, or a check returned what none may.
+        PolicyError: `only` names an item that the policy does not have.
+    """
+    if unknown := set(only or ()) - {item.id for item in policy.items}:
+        raise PolicyError(f"{min(unknown)}: the policy has no such item")
+    _refuse_other_policy(policy, documents.plan)
+    documents = replace(documents, plan_sha256=plan_sha256)
+    return tuple(
+        _record(principle, item, documents, now, artifacts)
+        for principle in policy.principles
+        for item in principle.items
+        if only is None or item.id in only
+    )
+
+
+def _refuse_other_policy(policy: Policy, plan: Plan | None) -> None:
+    """A criterion may be called frozen only if it is the one that was frozen."""
+    if plan is None:
+        return
+    try:
+        frozen = Policy.model_validate(plan.policy)
+    except ValidationError as error:
+        raise EvidenceError(
+            "plan.json: its policy is not readable; rerun from the start"
+        ) from error
+    if frozen != policy:
+        raise EvidenceError(
+            "plan.json: the frozen policy differs from the one to judge by; "
+            "judge by the frozen one or start a new run"
+        )
+
+
+def _record(
+    principle: Principle,
+    item: Item,
+    documents: Documents,
+    now: datetime,
+    artifacts: Mapping[str, str],
+) -> ItemRecord:
+    result = _result(item, documents)
+    artifact = None
+    if result.artifact is not None and result.artifact in artifacts:
+        artifact = Artifact(path=result.artifact, sha256=artifacts[result.artifact])
+    return ItemRecord(
+        id=item.id,
+        title=item.title,
+        principle=principle.id,
+        item_class=item.item_class,
+        kind=item.kind,
+        status=result.status,
+        criterion=_frozen(item.criterion, documents),
+        observed=result.observed,
+        method=result.method,
+        artifact=artifact,
+        reason=result.reason,
+        limitations=result.limitations,
+        time_utc=now,
+    )
+
+
+def _result(item: Item, documents: Documents) -> CheckResult:
+    if item.kind == "human" or item.criterion is None:
+        return not_evaluated(NO_DECLARATIONS)
+    registered = CHECKS.get(item.id)
+    if registered is None:
+        return not_evaluated(NO_CHECK)
+    result = registered.function(documents, item.criterion)
+    if result.status not in _FROM_A_CHECK:
+        raise EvidenceError(f"{item.id}: its check returned {result.status.value!r}; none may")
+    if not result.reason:
+        raise EvidenceError(f"{item.id}: its check gave no reason for {result.status.value!r}")
+    return result
+
+
+def _frozen(criterion: Criterion | None, documents: Documents) -> FrozenCriterion | None:
+    if criterion is None or documents.plan is None or documents.plan_sha256 is None:
+        return None
+    return FrozenCriterion(
+        **criterion.model_dump(),
+        frozen_at=documents.plan.frozen_utc,
+        frozen_sha256=documents.plan_sha256,
+    )

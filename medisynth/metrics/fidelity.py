@@ -1,0 +1,343 @@
+"""Every fidelity number of a run, each with its interval and its real-against-real floor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medisynth.errors import MetricUndefinedError
+from medisynth.metrics.coverage import NEIGHBOURS, neighbourhoods_from_grams
+from medisynth.metrics.features import (
+    ExtractorFacts,
+    Features,
+    InceptionPool3,
+    RecordedExtractor,
+)
+from medisynth.metrics.frechet import frechet_distance, frechet_from_grams
+from medisynth.metrics.gram import Counts, grams
+from medisynth.metrics.intervals import (
+    MIN_RESAMPLES,
+    Interval,
+    image_counts,
+    patient_counts,
+    percentile_interval,
+)
+from medisynth.metrics.kernel import kernel_distance_from_grams, kernel_distances_from_grams
+
+RECORDED, NOT_EVALUATED = "recorded", "not evaluated"
+HELD_OUT_TEST_SET = "held-out test set"
+
+Better = Literal["lower", "higher", "near floor"]
+
+MIN_PATIENTS = 10  # fewer clusters make a bootstrap interval far too narrow
+
+
+@dataclass(frozen=True)
+class _Definition:
+    name: str
+    title: str
+    better: Better
+    detail: str = ""
+
+
+_K = f"-k{NEIGHBOURS}"
+_DEFINITIONS = (
+    _Definition("fid", "Fréchet Inception distance (FID)", "lower"),
+    _Definition("kid", "Kernel Inception distance (KID)", "lower"),
+    _Definition("fd_ratio", "FID over its real-against-real floor (FD ratio)", "near floor"),
+    _Definition("precision", "Precision", "higher", _K),
+    _Definition("recall", "Recall", "higher", _K),
+    _Definition("density", "Density", "near floor", _K),
+    _Definition("coverage", "Coverage", "higher", _K),
+)
+_LIMITS = {
+    "fid": (0.0, np.inf),
+    "kid": (-np.inf, np.inf),
+    "fd_ratio": (0.0, np.inf),
+    "precision": (0.0, 1.0),
+    "recall": (0.0, 1.0),
+    "density": (0.0, np.inf),
+    "coverage": (0.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class FidelityMetric:
+    """One number about the synthetic images, with what changes its value.
+
+    Attributes:
+        id: Id that carries what changes the value, e.g. "fid-inception_pool3-d2048-n100".
+        title: Name for people.
+        status: "recorded" or "not evaluated".
+        value: The number; None when not evaluated.
+        ci95: Two-sided 95 % interval by patient bootstrap; None when there is none.
+        floor: The same metric, real training against real test images, at the same n.
+        floor_ci95: Its interval.
+        better: "lower", "higher" or "near floor".
+        n_real: Real images.
+        n_synthetic: Synthetic images used.
+        n_patients: Patients behind n_real.
+        partition: Partition that is the reference.
+        subgroup: "" for all, else "attribute=level".
+        extractor: Feature extractor.
+        extractor_sha256: Digest of its weights.
+        n_features: Length of a feature vector.
+        resize: How images were brought to the extractor's size.
+        seed: Seed of resampling.
+        reason: Why it was not evaluated, or a caution.
+    """
+
+    id: str
+    title: str
+    status: str
+    value: float | None = None
+    ci95: Interval | None = None
+    floor: float | None = None
+    floor_ci95: Interval | None = None
+    better: Better = "lower"
+    n_real: int = 0
+    n_synthetic: int = 0
+    n_patients: int = 0
+    partition: str = HELD_OUT_TEST_SET
+    subgroup: str = ""
+    extractor: str = ""
+    extractor_sha256: str = ""
+    n_features: int = 0
+    resize: str = ""
+    seed: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A set against the test set: values, values of each resample, and why others are undefined."""
+
+    values: dict[str, float]
+    resampled: dict[str, NDArray[np.float64]]
+    faults: dict[str, str]
+
+    def interval(self, name: str) -> Interval | None:
+        """95 % interval of one value, within the range of the metric."""
+        if name not in self.resampled:
+            return None
+        centred = name in ("fid", "kid", "fd_ratio")
+        found = percentile_interval(self.values[name], self.resampled[name], centred=centred)
+        if found is None:
+            return None
+        bottom, top = _LIMITS[name]
+        return max(found[0], bottom), min(found[1], top)
+
+
+def evaluate_fidelity(
+    test: Features,
+    test_patients: Sequence[str],
+    training: Features,
+    training_patients: Sequence[str],
+    synthetic: Features,
+    extractor: ExtractorFacts,
+    *,
+    n_bootstrap: int,
+    seed: int,
+    max_seconds: float = 60.0,
+    subgroup: str = "",
+) -> tuple[FidelityMetric, ...]:
+    """Compare synthetic with held-out real images in seven ways, beside real training images.
+
+    The floor compares as many training images as there are synthetic ones with the same test
+    images. With fewer training than synthetic images, only as many synthetic images are used, so
+    that value and floor stay comparable.
+
+    Args:
+        test: Features of held-out real images, shape (n, d), float64.
+        test_patients: Patient of each, length n.
+        training: Features of real training images, shape (t, d).
+        training_patients: Patient of each, length t.
+        synthetic: Features of synthetic images, shape (m, d).
+        extractor: What made the features.
+        n_bootstrap: Resamples behind each interval; 0: no intervals.
+        seed: Seed of resampling and of the choice of training images.
+        max_seconds: Rough time for resampling on one core. More images get fewer resamples, by a
+            fixed rule, so that every machine gives the same interval; below 40 there is none.
+        subgroup: "" for all images, else "attribute=level".
+
+    Returns:
+        FID, KID, FD ratio, precision, recall, density, coverage, in this order. A metric that the
+        input does not define is "not evaluated" with the reason; small sets never raise.
+
+    Raises:
+        ValueError: Numbers of images and patients differ.
+    """
+    if len(test) != len(test_patients) or len(training) != len(training_patients):
+        raise ValueError("each image needs its patient")
+    n_other = min(len(synthetic), len(training)) if len(training) > 1 else len(synthetic)
+    template = replace(
+        _described(extractor),
+        n_real=len(test),
+        n_synthetic=n_other,
+        n_patients=len(set(test_patients)),
+        subgroup=subgroup,
+        seed=seed,
+    )
+    fault = _fault(test, training, synthetic)
+    if fault:
+        return tuple(replace(metric, reason=fault) for metric in _blank(template))
+    rng = np.random.default_rng(seed)
+    n_resamples, caution = _affordable(template, n_bootstrap, max_seconds)
+    counts = patient_counts(test_patients, n_resamples, rng)
+    other = synthetic[:n_other]
+    main = _compare(test, other, counts, image_counts(n_other, n_resamples, rng))
+    floor = _Comparison({}, {}, {})
+    if len(training) > 1:
+        chosen = np.sort(rng.choice(len(training), n_other, replace=False))
+        patients = [training_patients[index] for index in chosen]
+        floor_counts = patient_counts(patients, n_resamples, rng)
+        floor = _compare(test, training[chosen], counts, floor_counts)
+    main, floor = _with_ratio(main, floor)
+    cautions = [caution] if caution else []
+    if n_other < len(synthetic):
+        cautions.append(
+            f"{n_other} of {len(synthetic)} synthetic images used: "
+            "the floor needs as many training images"
+        )
+    return tuple(_finish(metric, main, floor, cautions) for metric in _blank(template))
+
+
+def not_evaluated_fidelity(reason: str, *, subgroup: str = "") -> tuple[FidelityMetric, ...]:
+    """All seven metrics as "not evaluated", e.g. for a run without weights.
+
+    Args:
+        reason: Why, one sentence.
+        subgroup: "" for all images, else "attribute=level".
+    """
+    unused = RecordedExtractor(InceptionPool3.name, "", InceptionPool3.n_features, "")
+    return _blank(replace(_described(unused), subgroup=subgroup, reason=reason))
+
+
+def _described(extractor: ExtractorFacts) -> FidelityMetric:
+    return FidelityMetric(
+        id="",
+        title="",
+        status=NOT_EVALUATED,
+        extractor=extractor.name,
+        extractor_sha256=extractor.weights_sha256,
+        n_features=extractor.n_features,
+        resize=extractor.resize,
+    )
+
+
+def _blank(template: FidelityMetric) -> tuple[FidelityMetric, ...]:
+    n, m = template.n_real, template.n_synthetic
+    size = "" if n == m == 0 else f"-n{n}" if n == m else f"-n{n}x{m}"
+    return tuple(
+        replace(
+            template,
+            id=f"{d.name}-{template.extractor}-d{template.n_features}{d.detail}{size}",
+            title=d.title,
+            better=d.better,
+        )
+        for d in _DEFINITIONS
+    )
+
+
+def _fault(test: Features, training: Features, synthetic: Features) -> str:
+    """Why nothing at all can be computed; empty when something can."""
+    if min(len(test), len(synthetic)) < 2:
+        return f"needs 2 images a set, got {len(test)} real and {len(synthetic)} synthetic ones"
+    if not all(np.isfinite(features).all() for features in (test, training, synthetic)):
+        return "a feature is not finite: the extractor or its weights are broken"
+    if not np.ptp(test, axis=0).any():
+        return "all held-out real images have the same features: they cannot be a reference"
+    return ""
+
+
+def _affordable(template: FidelityMetric, n_bootstrap: int, max_seconds: float) -> tuple[int, str]:
+    """Number of resamples, and what to say when there are none though some were asked for."""
+    if n_bootstrap == 0:
+        return 0, ""
+    if template.n_patients < MIN_PATIENTS:
+        return 0, f"no interval: {template.n_patients} patients, needs {MIN_PATIENTS}"
+    # About 63 % of images are in a resample; rates measured on one core, for two comparisons each.
+    small, large = sorted((0.63 * template.n_real, 0.63 * template.n_synthetic))
+    seconds = 2 * (5e-4 + small**2 * large / 6e9)
+    n_resamples = min(n_bootstrap, int(max_seconds / seconds))
+    if n_resamples < MIN_RESAMPLES:
+        return 0, (
+            f"no interval: {n_resamples} resamples of {MIN_RESAMPLES} needed; "
+            "ask for more resamples or allow more time"
+        )
+    return n_resamples, ""
+
+
+def _compare(test: Features, other: Features, counts: Counts, other_counts: Counts) -> _Comparison:
+    g = grams(test, other)
+    values = {"fid": frechet_distance(test, other), "kid": kernel_distance_from_grams(g)}
+    resampled: dict[str, NDArray[np.float64]] = {}
+    faults: dict[str, str] = {}
+    if len(counts):
+        pairs = zip(counts, other_counts, strict=True)
+        resampled["fid"] = np.array([frechet_from_grams(g, r, o, exact=False) for r, o in pairs])
+        resampled["kid"] = kernel_distances_from_grams(g, counts, other_counts)
+    try:
+        near = neighbourhoods_from_grams(g)
+    except MetricUndefinedError as error:
+        faults = dict.fromkeys(("precision", "recall", "density", "coverage"), str(error))
+        return _Comparison(values, resampled, faults)
+    # Neighbourhoods stay those of the whole sets: a resample repeats images, which would shrink
+    # them.
+    for name, marks, weights in (
+        ("precision", near.precision, other_counts),
+        ("recall", near.recall, counts),
+        ("density", near.density, other_counts),
+        ("coverage", near.coverage, counts),
+    ):
+        values[name] = float(marks.mean())
+        if len(counts):
+            resampled[name] = weights @ marks / weights.sum(axis=1)
+    return _Comparison(values, resampled, faults)
+
+
+def _with_ratio(main: _Comparison, floor: _Comparison) -> tuple[_Comparison, _Comparison]:
+    """Add the ratio of both Fréchet distances to the first; its own floor is 1 by definition."""
+    bottom = floor.values.get("fid", 0.0)
+    if bottom <= 0:
+        missing = "no floor: needs at least 2 real training images that differ from the test images"
+        return replace(main, faults={**main.faults, "fd_ratio": missing}), floor
+    values = {**main.values, "fd_ratio": main.values["fid"] / bottom}
+    resampled = dict(main.resampled)
+    if "fid" in resampled:
+        above = resampled["fid"] - resampled["fid"].mean() + main.values["fid"]
+        below = floor.resampled["fid"] - floor.resampled["fid"].mean() + bottom
+        resampled["fd_ratio"] = np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
+    return (
+        replace(main, values=values, resampled=resampled),
+        replace(floor, values={**floor.values, "fd_ratio": 1.0}),
+    )
+
+
+def _finish(
+    metric: FidelityMetric, main: _Comparison, floor: _Comparison, cautions: Sequence[str]
+) -> FidelityMetric:
+    name = metric.id.partition("-")[0]
+    if name not in main.values:
+        return replace(metric, reason=main.faults[name])
+    said = list(cautions)
+    n_wanted = 2 * metric.n_features
+    if name in ("fid", "fd_ratio") and min(metric.n_real, metric.n_synthetic) < n_wanted:
+        said.insert(
+            0,
+            f"biased upwards below {n_wanted:,} images a set: compare only with its floor at the "
+            "same n, and lead with KID",
+        )
+    if name not in floor.values:
+        said.append(f"no floor: {floor.faults.get(name, 'fewer than 2 real training images')}")
+    return replace(
+        metric,
+        status=RECORDED,
+        value=main.values[name],
+        ci95=main.interval(name),
+        floor=floor.values.get(name),
+        floor_ci95=floor.interval(name),
+        reason="; ".join(said),
+    )

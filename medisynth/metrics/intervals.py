@@ -1,0 +1,120 @@
+"""Intervals: by resampling patients, and for shares."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medisynth.errors import MetricUndefinedError
+from medisynth.metrics.gram import Counts
+
+Interval = tuple[float, float]
+Statistic = Callable[[Counts, Counts], NDArray[np.float64]]
+
+MIN_RESAMPLES = 40
+_Z95 = 1.959963984540054  # standard normal quantile at 0.975
+
+
+def patient_counts(patients: Sequence[str], n_resamples: int, rng: np.random.Generator) -> Counts:
+    """Resample patients with replacement; an image is drawn as often as its patient.
+
+    Args:
+        patients: Patient of each image, length n.
+        n_resamples: Number of resamples b.
+        rng: Source of randomness.
+
+    Returns:
+        Shape (b, n): how often each image is in each resample.
+    """
+    _, codes = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    return image_counts(int(codes.max()) + 1, n_resamples, rng)[:, codes]
+
+
+def image_counts(n_images: int, n_resamples: int, rng: np.random.Generator) -> Counts:
+    """Resample images with replacement, shape (n_resamples, n_images); for images of no patient."""
+    shares = np.full(n_images, 1 / n_images)
+    return rng.multinomial(n_images, shares, size=n_resamples).astype(np.float64)
+
+
+def patient_bootstrap(
+    statistic: Statistic,
+    value: float,
+    patients: Sequence[str],
+    n_synthetic: int,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> Interval | None:
+    """Two-sided 95 % interval of a statistic of real and synthetic images.
+
+    Real images are resampled by patient, since images of one patient are alike; synthetic images
+    one by one.
+
+    Args:
+        statistic: Takes counts (b, n) and (b, m), returns the statistic of each resample, (b,).
+        value: The statistic of the sets themselves.
+        patients: Patient of each real image, length n.
+        n_synthetic: Number of synthetic images m.
+        n_resamples: Number of resamples b.
+        seed: Seed.
+
+    Returns:
+        As `percentile_interval`.
+    """
+    rng = np.random.default_rng(seed)
+    real = patient_counts(patients, n_resamples, rng)
+    return percentile_interval(value, statistic(real, image_counts(n_synthetic, n_resamples, rng)))
+
+
+def percentile_interval(
+    value: float, resampled: NDArray[np.float64], *, centred: bool = True
+) -> Interval | None:
+    """The middle 95 % of resampled values, moved so that their mean is the value itself.
+
+    A resample repeats images, which raises a Fréchet distance as if there were fewer of them; left
+    where they are, its percentiles often lie wholly above the value. Their spread is what is asked
+    for.
+
+    Args:
+        value: The statistic of the sets themselves.
+        resampled: The statistic of each resample, shape (b,); NaN where it is undefined.
+        centred: False leaves the percentiles where they are: for plain means, which resampling does
+            not raise.
+
+    Returns:
+        (low, high); None when fewer than 40 resampled values are finite.
+    """
+    finite = resampled[np.isfinite(resampled)]
+    if len(finite) < MIN_RESAMPLES:
+        return None
+    shift = value - finite.mean() if centred else 0.0
+    low, high = np.percentile(finite, (2.5, 97.5)) + shift
+    return float(low), float(high)
+
+
+def wilson_interval(n_successes: int, n: int) -> Interval:
+    """Wilson score interval of a share, 95 %, two-sided.
+
+    Args:
+        n_successes: Times it happened, 0 to n.
+        n: Times it could have happened, at least 1.
+
+    Returns:
+        (low, high) within 0 to 1. Counts must be independent: too narrow when images share
+        patients.
+
+    Raises:
+        MetricUndefinedError: n is 0, or n_successes is outside 0 to n.
+
+    Source:
+        Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    if n < 1 or not 0 <= n_successes <= n:
+        raise MetricUndefinedError(f"a share of {n_successes} in {n} has no interval")
+    share, z2 = n_successes / n, _Z95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # At 0 and n the formula gives the ends 0 and 1 but for rounding.
+    low = 0.0 if n_successes == 0 else max(float(middle - half), 0.0)
+    high = 1.0 if n_successes == n else min(float(middle + half), 1.0)
+    return low, high

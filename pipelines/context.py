@@ -46,14 +46,20 @@ class ListedData:
     Attributes:
         root: Data folder.
         listing: All rows of the metadata file.
-        selected: Rows that are present and of the selected planes.
-        missing: Rows whose image has no file.
+        selected: Rows of the selected planes.
+        missing: For every row of the listing, whether its image has no file.
     """
 
     root: Path
     listing: Listing
     selected: pd.DataFrame
-    missing: pd.DataFrame
+    missing: "pd.Series[bool]"
+
+    @property
+    def present(self) -> pd.DataFrame:
+        """Selected rows whose image has a file."""
+        there = set(self.listing.table["image_id"][~self.missing])
+        return self.selected[self.selected["image_id"].isin(there)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

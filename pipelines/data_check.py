@@ -136,8 +136,12 @@ def _step_lines(facts: dict[str, Any]) -> list[str]:
     lines = []
     if "validation" in facts:
         rules = facts["validation"]["rules"]
+        judged = [rule for rule in rules if rule["n_evaluated"]]
         failed = [rule for rule in rules if not rule["passed"]]
-        lines.append(f"data contract: {len(rules) - len(failed)} of {len(rules)} rules hold")
+        lines.append(
+            f"data contract: {len(judged) - len(failed)} of {len(judged)} rules hold; "
+            f"{len(rules) - len(judged)} not evaluated, nothing recorded to judge"
+        )
         lines += [
             f"  {rule['severity']}, {rule['engine']}: {rule['rule']} ({rule['n_unexpected']:,} of "
             f"{rule['n_evaluated']:,} rows)"

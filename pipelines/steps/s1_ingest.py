@@ -13,10 +13,10 @@ from governance.evidence.documents import (
     Findings,
     FlowStep,
 )
-from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
+from medisynth.data.adapters import DatasetAdapter, detect_adapter, load_adapter
 from medisynth.data.images import content_digest, ingest_images
 from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
-from medisynth.data.selection import missing_images, select_planes
+from medisynth.data.selection import missing_images, missing_images_error, select_planes
 from medisynth.errors import DataError, Finding
 from medisynth.models.registry import load_generator
 from pipelines.config import DataConfig
@@ -46,13 +46,8 @@ def list_data(context: RunContext) -> ListedData:
     """
     root = _data_root(context)
     listing = find_adapter(context.config.data).list_images(root)
-    is_missing = missing_images(root, listing.table)
-    present = listing.table[~is_missing]
-    selected = select_planes(
-        Listing(listing.info, present, listing.metadata_file, listing.metadata_sha256),
-        context.config.data.planes,
-    )
-    listed = ListedData(root, listing, selected, listing.table[is_missing])
+    selected = select_planes(listing, context.config.data.planes)
+    listed = ListedData(root, listing, selected, missing_images(root, listing.table))
     _write_identity(listed, context, content_sha256=None)
     return listed
 
@@ -65,17 +60,18 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
             image is not what it must be; all findings are in data/findings.json.
     """
     _refuse_missing(listed, context)
-    if listed.selected.empty:
+    present = listed.present
+    if present.empty:
         raise DataError(
-            f"{listed.root}: no image left after selecting planes "
-            f"{context.config.data.planes!r}; choose others with data.planes",
-            code="D012",
+            f"{listed.root}: none of the {len(listed.selected):,} selected images is there; "
+            "complete the folder, or choose other planes with data.planes",
+            code="D033",
         )
     generator = load_generator(context.config.model.name)
     size_px = generator.image_size_px(context.config.generator_settings())
     ingested = ingest_images(
         listed.root,
-        listed.selected,
+        present,
         size_px=size_px,
         fit=context.config.data.fit,
         n_workers=os.cpu_count() or 1,
@@ -84,7 +80,7 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
     if ingested.findings:
         write_findings(ingested.findings, context)
         raise DataError(
-            f"{len(ingested.findings):,} of {len(listed.selected):,} images cannot be used; "
+            f"{len(ingested.findings):,} of {len(present):,} images cannot be used; "
             f"first: {ingested.findings[0]}",
             code=ingested.findings[0].code,
             findings=ingested.findings,
@@ -138,36 +134,30 @@ def _data_root(context: RunContext) -> Path:
 
 
 def _refuse_missing(listed: ListedData, context: RunContext) -> None:
-    if listed.missing.empty or context.config.data.missing_images == "drop":
+    """Stop when a selected image has no file, unless the configuration drops such images."""
+    n_needed = len(listed.selected) - len(listed.present)
+    if n_needed == 0 or context.config.data.missing_images == "drop":
         return
-    findings = tuple(
-        Finding(
-            code="D011",
-            where=str(row.path),
-            message=f"listed in {listed.listing.metadata_file} line {row.row}, but no such file",
-        )
-        for row in listed.missing.itertuples()
+    error = missing_images_error(
+        listed.listing.table, listed.missing, metadata_file=listed.listing.metadata_file
     )
-    write_findings(findings, context)
-    raise DataError(
-        f"{listed.root}: {len(listed.missing):,} of {len(listed.listing.table):,} listed images "
-        "are missing; complete the folder, or go on without them by data.missing_images=drop",
-        code="D011",
-        findings=findings,
-    )
+    write_findings(error.findings, context)
+    raise error
 
 
 def _write_identity(listed: ListedData, context: RunContext, *, content_sha256: str | None) -> None:
     info, data, listing = listed.listing.info, context.config.data, listed.listing
-    n_listed, n_missing = len(listing.table), len(listed.missing)
+    missing = listing.table[listed.missing]
+    n_dropped = len(listed.selected) - len(listed.present)
     planes = data.planes if isinstance(data.planes, str) else ", ".join(data.planes)
     if planes == "default":
         planes = f"default ({', '.join(info.default_planes)})"
-    present = listing.table.drop(index=listed.missing.index)
-    flow = [_flow_step("listed", listing.table, f"rows of {listing.metadata_file}")]
-    note = f"{n_missing:,} listed images have no file" if n_missing else ""
-    flow.append(_flow_step("present", present, note))
-    flow.append(_flow_step("selected", listed.selected, f"planes: {planes}"))
+    note = f"{n_dropped:,} selected images have no file" if n_dropped else ""
+    flow = (
+        _flow_step("listed", listing.table, f"rows of {listing.metadata_file}"),
+        _flow_step("selected", listed.selected, f"planes: {planes}"),
+        _flow_step("present", listed.present, note),
+    )
     identity = DatasetIdentity(
         name=info.name,
         title=info.title,
@@ -182,16 +172,16 @@ def _write_identity(listed: ListedData, context: RunContext, *, content_sha256: 
         metadata_sha256=listing.metadata_sha256,
         content_sha256=content_sha256,
         pinned_sha256=data.digest,
-        n_listed=n_listed,
-        n_missing=n_missing,
+        n_listed=len(listing.table),
+        n_missing=len(missing),
         missing_policy=data.missing_images,
-        missing_examples=tuple(listed.missing["path"].astype(str).head(N_EXAMPLES)),
+        missing_examples=tuple(missing["path"].astype(str).head(N_EXAMPLES)),
         planes=planes,
         absent_attributes=tuple(
             AbsentAttribute(name=name, consequence=consequence)
             for name, consequence in info.absent_attributes.items()
         ),
-        flow=tuple(flow),
+        flow=flow,
         notes=info.notes,
     )
     context.store.write_document("data/dataset.json", identity)

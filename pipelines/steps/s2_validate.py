@@ -43,7 +43,7 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
             f"image table: rule {first.rule!r} on column {first.column!r} failed for "
             f"{first.n_unexpected:,} of {first.n_evaluated:,} rows ({examples}); {first.reason}; "
             f"{len({o.rule for o in broken})} critical rules failed in all",
-            code="D020",
+            code="D070",
         )
     return images
 

@@ -10,7 +10,7 @@ from governance.isolation.ledger import Ledger
 from governance.isolation.seal import AccessLog, Leaf, seal_test_set
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
 from medisynth.data.views import ImageView
-from medisynth.errors import DataError, LeakageError
+from medisynth.errors import LeakageError
 from pipelines.context import AuditedImages, ImageSet, RunContext, SplitImages
 from pipelines.coverage import write_coverage
 
@@ -51,11 +51,6 @@ def split_source(
     """The split to use: "auto" is official where the data set brings one; DataError if it must and is not."""
     if wanted == "auto":
         return "official" if official.notna().any() else "computed"
-    if wanted == "official" and not official.notna().any():
-        raise DataError(
-            "split.source: the data set brings no official split; use split.source=computed",
-            code="D030",
-        )
     return wanted
 
 

@@ -1,0 +1,118 @@
+"""Coverage counts patients and images as one would by hand, and the real listing's numbers hold."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from medisynth.data.adapters import detect_adapter
+from medisynth.data.coverage import (
+    NOT_RECORDED,
+    CoverageRow,
+    ListingSummary,
+    absent,
+    completeness,
+    coverage,
+    listing_summary,
+)
+from medisynth.data.split import HELD_OUT, TRAINING
+
+KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
+
+TABLE = pd.DataFrame(
+    {
+        "patient_id": ["1", "1", "2", "3"],
+        "machine": ["E6", "S10", "E6", None],
+        "operator": [None] * 4,
+        "plane": ["Fetal brain"] * 4,
+    }
+).astype("string")
+
+
+def test_a_patient_counts_once_in_each_level_it_has():
+    rows = coverage(TABLE, None, ("machine",))
+
+    assert rows == (
+        CoverageRow("machine", "E6", "all", 2, 2),
+        CoverageRow("machine", "S10", "all", 1, 1),
+        CoverageRow("machine", NOT_RECORDED, "all", 1, 1),
+    )
+
+
+def test_a_level_that_a_partition_lacks_is_there_with_zeros():
+    partition = pd.Series([TRAINING, TRAINING, HELD_OUT], index=[0, 1, 2])  # row 3 was dropped
+
+    rows = coverage(TABLE, partition, ("machine",))
+
+    assert CoverageRow("machine", "S10", HELD_OUT, 0, 0) in rows
+    assert CoverageRow("machine", "E6", TRAINING, 1, 1) in rows
+    assert CoverageRow("machine", NOT_RECORDED, "all", 1, 1) in rows
+    assert [r.partition for r in rows[:3]] == ["all", TRAINING, HELD_OUT]
+    for row in rows:
+        if row.level == NOT_RECORDED and row.partition != "all":
+            assert row.n_images == 0
+
+
+def test_an_attribute_without_any_value_is_absent_and_has_no_completeness():
+    assert absent(TABLE, ("machine", "operator", "site")) == ("operator", "site")
+    assert completeness(TABLE, ("machine", "operator", "plane")) == {"machine": 2 / 3, "plane": 1.0}
+
+
+def summary(name: str) -> ListingSummary:
+    return listing_summary(detect_adapter(KIT / name).list_images(KIT / name))
+
+
+@needs_kit
+def test_the_published_numbers_of_the_real_listing_come_out():
+    found = summary("fetal_planes_db")
+
+    assert (found.n_images, found.n_patients) == (12_400, 1_792)
+    assert found.images_per_partition == {TRAINING: 7_129, HELD_OUT: 5_271}
+    assert found.patients_per_partition == {TRAINING: 896, HELD_OUT: 896}
+    assert found.shared_patients == 0
+    assert found.images_per_patient == (1, 4, 88)
+    assert found.one_sided == ()
+    brain = found.count("plane", "Fetal brain")
+    assert (brain.n_images, brain.n_patients) == (3_092, 1_082)
+    s10 = [found.count("machine", "Voluson S10", side) for side in (TRAINING, HELD_OUT)]
+    assert [(row.n_images, row.n_patients) for row in s10] == [(11, 1), (1_071, 90)]
+    planes = {"Trans-thalamic": 1_638, "Trans-cerebellum": 714, "Trans-ventricular": 597}
+    for plane, n_images in {**planes, "Other": 143}.items():
+        assert found.count("brain_plane", plane).n_images == n_images
+
+
+@needs_kit
+def test_voluson_e6_brain_planes_match_the_published_counts_per_partition():
+    listing = detect_adapter(KIT / "fetal_planes_db").list_images(KIT / "fetal_planes_db")
+    e6 = listing.table[listing.table["machine"] == "Voluson E6"]
+    rows = coverage(e6, e6["official_partition"], ("brain_plane",))
+    found = {(r.level, r.partition): (r.n_images, r.n_patients) for r in rows}
+
+    assert found["Trans-thalamic", TRAINING] == (588, 291)
+    assert found["Trans-thalamic", HELD_OUT] == (484, 264)
+    assert found["Trans-cerebellum", TRAINING] == (268, 213)
+    assert found["Trans-cerebellum", HELD_OUT] == (224, 164)
+    assert found["Trans-ventricular", TRAINING] == (214, 163)
+    assert found["Trans-ventricular", HELD_OUT] == (194, 131)
+
+
+@needs_kit
+def test_a_level_on_one_side_only_is_named():
+    listing = detect_adapter(KIT / "fetal_planes_db").list_images(KIT / "fetal_planes_db")
+    is_s10 = (listing.table["machine"] == "Voluson S10").astype(bool)
+    is_training = (listing.table["official_partition"] == TRAINING).astype(bool)
+    reduced = listing.table[~(is_s10 & is_training)].reset_index(drop=True)
+    listing = type(listing)(listing.info, reduced, "", "")
+
+    assert listing_summary(listing).one_sided == (("machine", "Voluson S10", HELD_OUT),)
+
+
+@needs_kit
+def test_a_listing_without_official_split_has_no_sides():
+    found = summary("hc18")
+
+    assert (found.n_images, found.n_patients) == (999, 806)
+    assert found.images_per_partition == {NOT_RECORDED: 999}
+    assert found.one_sided == ()
+    assert found.shared_patients == 0

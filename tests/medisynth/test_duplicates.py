@@ -1,0 +1,121 @@
+"""Exact duplicates are found and tie patients together, however long the chain."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medisynth.data.adapters import detect_adapter
+from medisynth.data.duplicates import ExactPair, exact_pairs, leakage_groups
+from medisynth.data.images import ingest_images
+from medisynth.data.selection import missing_images
+
+KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
+
+
+def images(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
+    columns = ["image_id", "patient_id", "pixel_sha256", "file_sha256"]
+    return pd.DataFrame(rows, columns=columns).astype("string")
+
+
+def test_equal_files_and_equal_pixels_are_told_apart():
+    table = images(
+        ("c", "3", "P", "F2"), ("a", "1", "P", "F1"), ("b", "2", "P", "F1"), ("d", "4", "Q", "F3")
+    )
+
+    assert exact_pairs(table) == (
+        ExactPair("same file", "a", "b", "1", "2"),
+        ExactPair("same pixels", "b", "c", "2", "3"),
+    )
+
+
+def test_n_equal_images_give_n_minus_1_pairs():
+    table = images(*[(f"i{n:04d}", str(n), "P", "F") for n in range(1_000)])
+
+    pairs = exact_pairs(table)
+
+    assert len(pairs) == 999
+    assert leakage_groups(table, pairs).nunique() == 1
+
+
+def test_patients_linked_through_others_are_one_group():
+    # 1 - 2 share P, 2 - 3 share Q: 1 and 3 have nothing in common but must not be parted
+    table = images(
+        ("a", "1", "P", "F1"),
+        ("b", "2", "P", "F2"),
+        ("c", "2", "Q", "F3"),
+        ("d", "3", "Q", "F3"),
+        ("e", "3", "R", "F4"),
+        ("f", "9", "S", "F5"),
+    )
+
+    groups = leakage_groups(table, exact_pairs(table))
+
+    assert groups.tolist() == ["1", "1", "1", "1", "1", "9"]
+
+
+def test_groups_do_not_depend_on_the_order_of_rows():
+    rng = np.random.default_rng(3)
+    rows = [
+        (f"i{n}", str(rng.integers(40)), f"P{rng.integers(80)}", f"F{rng.integers(90)}")
+        for n in range(100)
+    ]
+    table = images(*rows)
+    shuffled = table.sample(frac=1, random_state=1)
+
+    assert exact_pairs(table) == exact_pairs(shuffled)
+    groups = leakage_groups(table, exact_pairs(table))
+    assert leakage_groups(shuffled, exact_pairs(shuffled)).sort_index().equals(groups)
+
+
+def test_without_duplicates_each_patient_is_its_own_group():
+    table = images(("a", "1", "P", "F1"), ("b", "1", "Q", "F2"), ("c", "2", "R", "F3"))
+
+    assert exact_pairs(table) == ()
+    assert leakage_groups(table, ()).tolist() == ["1", "1", "2"]
+    assert leakage_groups(table.iloc[:0], ()).empty
+
+
+def test_a_pair_within_one_patient_is_said_to_be_one():
+    assert ExactPair("same file", "a", "b", "1", "1").is_one_patient
+    assert not ExactPair("same file", "a", "b", "1", "2").is_one_patient
+
+
+def kit_table(name: str) -> pd.DataFrame:
+    root = KIT / name
+    table = detect_adapter(root).list_images(root).table
+    table = table[~missing_images(root, table)]
+    return ingest_images(root, table, size_px=8, n_workers=2).table
+
+
+@needs_kit
+def test_the_known_duplicates_of_the_african_set_are_found():
+    pairs = exact_pairs(kit_table("african_planes"))
+
+    assert len(pairs) == 10
+    assert {pair.kind for pair in pairs} == {"same file"}
+    assert not any(pair.is_one_patient for pair in pairs)
+
+
+@needs_kit
+def test_the_known_duplicate_of_hc18_is_found_within_its_examination():
+    pairs = exact_pairs(kit_table("hc18"))
+
+    assert pairs == (ExactPair("same file", "392_2HC", "392_HC", "392", "392"),)
+
+
+@needs_kit
+def test_the_47_listed_duplicates_tie_patients_and_22_cross_the_official_split():
+    root = KIT / "african_planes"
+    table = detect_adapter(root).list_images(root).table
+    table["file_sha256"] = table["pixel_sha256"] = table["listed_sha256"]
+
+    pairs = exact_pairs(table)
+    side = dict(zip(table["image_id"], table["official_partition"], strict=True))
+
+    assert len(pairs) == 47
+    assert sum(side[pair.left_id] != side[pair.right_id] for pair in pairs) == 22
+    groups = leakage_groups(table, pairs)
+    assert table["patient_id"].nunique() - groups.nunique() > 0

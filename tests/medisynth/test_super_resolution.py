@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from medisynth.data.views import ImageView
+from medisynth.models.dsr_gan.batches import reduced, to_unit
+from medisynth.models.dsr_gan.settings import SuperResolutionSettings
+from medisynth.models.dsr_gan.super_resolution import (
+    Discriminator,
+    Enlarger,
+    ResidualBlock,
+    SuperResolutionStage,
+    new_networks,
+)
+from medisynth.models.registry import TrainingContext
+
+SETTINGS = SuperResolutionSettings(
+    to=32,
+    channels=8,
+    blocks=2,
+    discriminator_channels=8,
+    crop=24,
+    steps=110,
+    content_only_steps=100,
+    batch_size=8,
+    learning_rate=5e-3,
+    noise=0.0,
+    ema=0.8,
+)
+
+
+def edges(n, size, seed=0):
+    """Sharp bright rings on grey: what bilinear enlargement smears."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
+    radius = generator.uniform(0.2, 0.45, (n, 1, 1)) * size
+    ring = np.abs(np.hypot(rows, columns) - radius) < 1.0
+    return np.where(ring, 250, 40).astype(np.uint8)
+
+
+def view(pixels, partition):
+    ids = tuple(str(i) for i in range(len(pixels)))
+    blank = ("",) * len(pixels)
+    return ImageView(partition, pixels, ids, ids, blank, blank)
+
+
+def small_stage(settings=SETTINGS, factor=2, seed=0):
+    context = TrainingContext(seed, "cpu", lambda *_: None, lambda *_: None, lambda: False)
+    return SuperResolutionStage(
+        settings,
+        factor,
+        view(edges(24, 32), "training"),
+        view(edges(10, 32, seed=1), "tuning"),
+        context,
+        "fp32",
+    )
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_an_untrained_enlarger_is_bilinear_enlargement(factor):
+    small = torch.rand(2, 1, 8, 8)
+
+    large = Enlarger(8, 1, factor)(small)
+
+    expected = functional.interpolate(
+        small, scale_factor=factor, mode="bilinear", align_corners=False
+    )
+    assert torch.equal(large, expected)
+
+
+def test_every_layer_of_a_residual_block_reads_the_layer_before_it():
+    # The published block gave its input to every layer, so that only the last one mattered.
+    block = ResidualBlock(4)
+    x = torch.randn(1, 4, 6, 6)
+
+    block(x).square().sum().backward()
+
+    assert all(bool((p.grad != 0).any()) for p in block.parameters())
+
+
+def test_all_weights_of_both_networks_are_trained():
+    stage = small_stage(SETTINGS.model_copy(update={"content_only_steps": 0, "steps": 3}))
+    networks = (stage.enlarger, stage.discriminator)
+    before = [[p.detach().clone() for p in network.parameters()] for network in networks]
+
+    for step in range(3):
+        stage.step(step)
+
+    for network, old in zip(networks, before, strict=True):
+        moved = [not torch.equal(p, q) for p, q in zip(network.parameters(), old, strict=True)]
+        assert all(moved)
+
+
+def test_the_discriminator_scores_patches():
+    assert Discriminator(8)(torch.rand(3, 1, 32, 48)).shape == (3, 1, 4, 6)
+
+
+def test_the_discriminator_rests_while_the_generator_learns_content_alone():
+    stage = small_stage()
+    before = [p.detach().clone() for p in stage.discriminator.parameters()]
+
+    first, late = stage.step(0), None
+    unchanged = all(
+        torch.equal(p, q) for p, q in zip(stage.discriminator.parameters(), before, strict=True)
+    )
+    late = stage.step(SETTINGS.content_only_steps)
+
+    assert unchanged
+    assert set(first) == {"generator loss", "content loss (L1)", "gradient norm", "learning rate"}
+    assert first["generator loss"] == first["content loss (L1)"]
+    assert set(late) - set(first) == {
+        "discriminator loss",
+        "discriminator on real",
+        "discriminator on synthetic",
+        "discriminator gradient norm",
+    }
+
+
+def test_the_hinge_loss_is_that_of_its_definition():
+    stage = small_stage()
+
+    numbers = stage.step(SETTINGS.content_only_steps)
+
+    # An untrained discriminator scores within -1 and 1, where the hinge is linear.
+    assert abs(numbers["discriminator on real"]) < 0.9
+    expected = 2 - numbers["discriminator on real"] + numbers["discriminator on synthetic"]
+    assert numbers["discriminator loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_beats_bilinear_enlargement_on_images_it_has_not_seen():
+    stage = small_stage()
+
+    for step in range(SETTINGS.steps):
+        stage.step(step)
+    numbers = stage.evaluate(SETTINGS.steps)
+
+    plain = numbers["tuning content loss of bilinear enlargement"]
+    assert numbers["tuning content loss"] < 0.8 * plain
+
+
+def test_the_bilinear_yardstick_is_its_own_error():
+    stage = small_stage()
+    real = to_unit(edges(10, 32, seed=1), "cpu")
+    smooth = functional.interpolate(
+        reduced(real, 16), scale_factor=2, mode="bilinear", align_corners=False
+    )
+
+    numbers = stage.evaluate(1)
+
+    expected = (smooth - real).abs().mean().item()
+    assert numbers["tuning content loss of bilinear enlargement"] == pytest.approx(expected)
+    assert numbers["tuning content loss"] == pytest.approx(expected)  # untrained
+
+
+def test_a_step_depends_on_its_number_and_not_on_what_was_drawn_before():
+    one, other = small_stage(), small_stage()
+    torch.rand(1000)
+    other._order.batch(7)
+
+    assert one.step(105) == other.step(105)
+
+
+def test_initial_weights_come_from_the_seed():
+    def flat(seed):
+        networks = new_networks(SETTINGS, 2, seed)
+        return torch.cat([p.detach().flatten() for n in networks for p in n.parameters()])
+
+    assert torch.equal(flat(1), flat(1))
+    assert not torch.equal(flat(1), flat(2))

@@ -150,7 +150,7 @@ def _step_lines(facts: dict[str, Any]) -> list[str]:
     if "duplicates" in facts:
         found = facts["duplicates"]
         lines.append(
-            f"identical images: {found['n_pairs']:,} pairs, {found['n_pairs_across_patients']:,} "
+            f"pairs of identical images: {found['n_pairs']:,}, {found['n_pairs_across_patients']:,} "
             f"under different patients, {found['n_pairs_across_partitions']:,} across the split"
         )
         lines += [

@@ -47,7 +47,8 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
     if pairs:
         across = audit.n_pairs_across_patients
         context.console.warn(
-            f"{len(pairs):,} pairs of identical images, {across:,} under different patients"
+            f"identical images: {len(pairs):,} {'pair' if len(pairs) == 1 else 'pairs'}, "
+            f"{across:,} under different patients"
         )
     return AuditedImages(pairs, groups)
 

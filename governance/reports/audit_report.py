@@ -1,0 +1,312 @@
+"""The audit report as a PDF file."""
+
+from collections.abc import Iterable
+from io import BytesIO
+from itertools import pairwise
+from typing import Any
+
+from reportlab.lib.units import mm
+from reportlab.platypus import (
+    CondPageBreak,
+    Image,
+    KeepTogether,
+    PageBreak,
+    Paragraph,
+    Spacer,
+    TableStyle,
+)
+from reportlab.platypus import Table as PdfTable
+from reportlab.platypus.flowables import Flowable
+
+from governance.reports.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Facts,
+    Heading,
+    Histogram,
+    Line,
+    LineChart,
+    Picture,
+    Report,
+    Section,
+    Table,
+    Text,
+)
+from governance.reports.charts import histogram, line_chart
+from governance.reports.content import build_report
+from governance.reports.evidence import ReportEvidence
+from governance.reports.pdf_charts import drawing
+from governance.reports.pdf_layout import (
+    WIDTH,
+    Bookmark,
+    ReportDocument,
+    contents,
+    height_of,
+    tallest_row,
+)
+from governance.reports.pdf_text import ACCENT, RULE, TONES, paragraph, register_fonts
+
+_GAP = 4 * mm
+_HALF = (WIDTH - _GAP) / 2
+_CHART_HEIGHT = 150.0
+_HISTOGRAM_HEIGHT = 190.0
+_PICTURE_HEIGHT = 150 * mm
+_FACT_NAME_SHARE = 0.27
+_NEW_PAGE = {"principles", "items", "data", "training", "limits", "evidence"}
+_LEAST_ROOM = 45 * mm
+_TALLEST_ROW = 200 * mm
+
+
+def write_audit_report(evidence: ReportEvidence) -> bytes:
+    """Draw the audit report; equal evidence gives equal bytes.
+
+    Args:
+        evidence: Evidence whose digests were checked.
+
+    Returns:
+        PDF file, A4, with outline, embedded fonts and vector charts.
+    """
+    register_fonts()
+    report = build_report(evidence)
+    stream = BytesIO()
+    ReportDocument(stream, report).build_all(_story(report))
+    return stream.getvalue()
+
+
+def _story(report: Report) -> list[Flowable]:
+    story = _first_page(report)
+    for section in report.sections:
+        story.extend(_section(section, 0))
+        if section.key == "principles":
+            story.extend(
+                (
+                    Spacer(0, 8 * mm),
+                    paragraph("Contents", "heading"),
+                    Spacer(0, 1.5 * mm),
+                    contents(),
+                )
+            )
+    return story
+
+
+def _first_page(report: Report) -> list[Flowable]:
+    verdict = report.verdict
+    ink, paper = TONES[verdict.tone]
+    words = [
+        paragraph(f"{verdict.mark}  {verdict.headline}", "verdict", tone=verdict.tone),
+        Spacer(0, 3),
+        paragraph(verdict.sentence, "sentence"),
+    ]
+    box = PdfTable([[words]], colWidths=[WIDTH])
+    box.setStyle(
+        TableStyle(
+            [
+                ("BACKGROUND", (0, 0), (-1, -1), paper),
+                ("LINEBEFORE", (0, 0), (0, -1), 4, ink),
+                ("LEFTPADDING", (0, 0), (-1, -1), 14),
+                ("TOPPADDING", (0, 0), (-1, -1), 9),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 11),
+            ]
+        )
+    )
+    return [
+        Bookmark("front", "Verdict", 0),
+        paragraph(report.subtitle, "kicker"),
+        Spacer(0, 3),
+        paragraph(report.title, "title"),
+        box,
+        Spacer(0, 1 * mm),
+        Spacer(0, 1 * mm),
+        paragraph(report.statement, "statement"),
+        *_blocks(report.front),
+    ]
+
+
+def _section(section: Section, level: int) -> list[Flowable]:
+    name = f"{section.number}  {section.title}" if level == 0 else section.title
+    number = section.number.removeprefix("2.")
+    shown = name if level == 0 else f"Principle {number}. {section.title}"
+    head: list[Flowable] = [Bookmark(section.key, shown, level)]
+    head.append(paragraph(shown, "section" if level == 0 else "principle"))
+    if section.subtitle and section.subtitle != section.title:
+        head.append(paragraph(f"N88: {section.subtitle}", "subtitle"))
+    if section.status:
+        head.append(_status(section.status))
+    if level == 0:
+        start = PageBreak() if section.key in _NEW_PAGE else CondPageBreak(_LEAST_ROOM)
+        before = Spacer(0, 0 if section.key in _NEW_PAGE else 9 * mm)
+        story = [start, before, *head, _rule()]
+    else:
+        story = [CondPageBreak(_LEAST_ROOM), Spacer(0, 5 * mm), *head]
+    story.append(Spacer(0, 2 * mm))
+    story.extend(_blocks(section.blocks))
+    for child in section.sections:
+        story.extend(_section(child, level + 1))
+    return story
+
+
+def _rule() -> PdfTable:
+    rule = PdfTable([[""]], colWidths=[WIDTH], rowHeights=[3])
+    rule.setStyle(TableStyle([("LINEBELOW", (0, 0), (-1, -1), 1, ACCENT)]))
+    return rule
+
+
+def _blocks(blocks: tuple[Block, ...]) -> list[Flowable]:
+    """Draw blocks; a heading stays with the start of what follows it."""
+    story: list[Flowable] = []
+    waiting: Paragraph | None = None
+    for group in _grouped(blocks):
+        if isinstance(group[0], Heading):
+            waiting = paragraph(group[0].text, "heading")
+            continue
+        drawn = _draw(group)
+        if waiting is not None:
+            room = 26 + sum(height_of(part) for part in drawn[:1])
+            story.extend((CondPageBreak(min(room, 180 * mm)), Spacer(0, 4 * mm), waiting))
+            waiting = None
+        story.extend((Spacer(0, 1.6 * mm), *drawn))
+    if waiting is not None:
+        story.extend((Spacer(0, 4 * mm), waiting))
+    return story
+
+
+def _grouped(blocks: tuple[Block, ...]) -> Iterable[list[Block]]:
+    """Pair neighbouring line charts, which stand side by side."""
+    pending: list[Block] = []
+    for block in blocks:
+        if isinstance(block, LineChart):
+            pending.append(block)
+            if len(pending) == 2:
+                yield pending
+                pending = []
+            continue
+        if pending:
+            yield pending
+            pending = []
+        yield [block]
+    if pending:
+        yield pending
+
+
+def _draw(group: list[Block]) -> list[Flowable]:
+    block = group[0]
+    if isinstance(block, Text):
+        return [paragraph(block.text, block.style)]
+    if isinstance(block, Bullets):
+        return [paragraph(item, "bullet") for item in block.items]
+    if isinstance(block, Facts):
+        return [_facts(block)]
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Picture):
+        return [_picture(block)]
+    if isinstance(block, Histogram):
+        return [drawing(histogram(block, WIDTH, _HISTOGRAM_HEIGHT))]
+    charts = [part for part in group if isinstance(part, LineChart)]
+    cells = [drawing(line_chart(chart, _HALF, _CHART_HEIGHT)) for chart in charts]
+    row = PdfTable([[cells[0], "", *cells[1:]]], colWidths=[_HALF, _GAP, _HALF][: len(cells) + 1])
+    row.hAlign = "LEFT"
+    row.setStyle(_plain_style())
+    return [row]
+
+
+def _plain_style() -> TableStyle:
+    return TableStyle(
+        [
+            ("LEFTPADDING", (0, 0), (-1, -1), 0),
+            ("RIGHTPADDING", (0, 0), (-1, -1), 0),
+            ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ]
+    )
+
+
+def _status(line: Line, right: bool = False) -> Paragraph:
+    return paragraph(f"{line.mark} {line.text}", "mark", tone=line.tone, right=right)
+
+
+def _cell(cell: Cell, right: bool = False) -> list[Flowable]:
+    return [
+        _status(line, right)
+        if line.style == "mark"
+        else paragraph(line.text, line.style, right=right)
+        for line in cell
+    ]
+
+
+def _facts(facts: Facts) -> PdfTable:
+    name_width = WIDTH * _FACT_NAME_SHARE
+    rows = [[paragraph(name, "fact"), _cell(cell)] for name, cell in facts.rows]
+    return _ruled(rows, [name_width, WIDTH - name_width], head=False)
+
+
+def _ruled(
+    rows: list[list[Any]], widths: list[float], *, head: bool, right: tuple[int, ...] = ()
+) -> PdfTable:
+    """Table whose rows stay whole, unless one is too tall for a page."""
+    for split in (0, 1):
+        table = PdfTable(rows, colWidths=widths, repeatRows=int(head), splitInRow=split)
+        table.setStyle(_row_style(head, right))
+        if tallest_row(table) < _TALLEST_ROW:
+            break
+    return table
+
+
+def _table(block: Table) -> list[Flowable]:
+    drawn: list[Flowable] = []
+    if block.rows:
+        aligned = [column.align == "right" for column in block.columns]
+        head = [
+            paragraph(column.title, "head", right=right)
+            for column, right in zip(block.columns, aligned, strict=True)
+        ]
+        body = [
+            [_cell(cell, right) for cell, right in zip(row, aligned, strict=True)]
+            for row in block.rows
+        ]
+        widths = [column.share * WIDTH for column in block.columns]
+        drawn.append(_ruled([head, *body], widths, head=True, right=_before_left(aligned)))
+    if block.note:
+        drawn.append(paragraph(block.note, "note"))
+    return drawn
+
+
+def _before_left(aligned: list[bool]) -> tuple[int, ...]:
+    """Columns of numbers that a column of text follows: they need a wider gap."""
+    return tuple(
+        place for place, (here, after) in enumerate(pairwise(aligned)) if here and not after
+    )
+
+
+def _row_style(head: bool, right: tuple[int, ...]) -> TableStyle:
+    commands: list[Any] = [
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("LEFTPADDING", (0, 0), (-1, -1), 0),
+        ("RIGHTPADDING", (0, 0), (-2, -1), 8),
+        *(("RIGHTPADDING", (place, 0), (place, -1), 16) for place in right),
+        ("RIGHTPADDING", (-1, 0), (-1, -1), 0),
+        ("TOPPADDING", (0, 0), (-1, -1), 2.6),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 3.2),
+        ("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE),
+    ]
+    if head:
+        commands.append(("LINEBELOW", (0, 0), (-1, 0), 0.8, ACCENT))
+        commands.append(("VALIGN", (0, 0), (-1, 0), "BOTTOM"))
+    return TableStyle(commands)
+
+
+def _picture(block: Picture) -> KeepTogether:
+    scale = min(WIDTH / block.width_px, _PICTURE_HEIGHT / block.height_px)
+    image = Image(BytesIO(block.data), block.width_px * scale, block.height_px * scale)
+    image.hAlign = "LEFT"
+    return KeepTogether(
+        [
+            Spacer(0, 3 * mm),
+            paragraph(block.title, "heading"),
+            Spacer(0, 2 * mm),
+            image,
+            Spacer(0, 1 * mm),
+            paragraph(block.caption, "note"),
+            paragraph(block.path, "mono"),
+        ]
+    )

@@ -1,0 +1,216 @@
+"""The parts a report is made of. Content builds them once; PDF and HTML only draw them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from governance.statuses import ItemStatus, PrincipleStatus
+
+Tone = Literal["good", "bad", "unsure", "unknown", "people", "none"]
+LineStyle = Literal["plain", "strong", "small", "mono", "mark"]
+
+# Colour is never the only carrier of a status: each has a word and a mark of its own.
+_MARKS: dict[ItemStatus | PrincipleStatus, tuple[str, Tone]] = {
+    ItemStatus.PASSED: ("✓", "good"),
+    ItemStatus.FAILED: ("✗", "bad"),
+    ItemStatus.RECORDED: ("●", "none"),
+    ItemStatus.NOT_EVALUATED: ("?", "unknown"),
+    ItemStatus.DECLARED: ("✎", "people"),
+    ItemStatus.MISSING: ("∅", "unsure"),
+    ItemStatus.NOT_APPLICABLE: ("\u2013", "none"),
+    PrincipleStatus.SATISFIED: ("✓", "good"),
+    PrincipleStatus.DECLARED: ("✎", "people"),
+    PrincipleStatus.PARTIAL: ("◐", "unsure"),
+    PrincipleStatus.NOT_SATISFIED: ("✗", "bad"),
+    PrincipleStatus.NOT_APPLICABLE: ("\u2013", "none"),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a cell; `mark` and `tone` are set for a status."""
+
+    text: str
+    style: LineStyle = "plain"
+    mark: str = ""
+    tone: Tone = "none"
+
+
+Cell = tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Column of a table; `share` is its part of the width."""
+
+    title: str
+    share: float
+    align: Literal["left", "right"] = "left"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraph."""
+
+    text: str
+    style: Literal["body", "lead", "note"] = "body"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Small heading inside a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """List of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, one a row."""
+
+    rows: tuple[tuple[str, Cell], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table; rows hold one cell a column."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Quantities over training steps."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Two sets of values over common bins, as shares of each set, with a threshold."""
+
+    title: str
+    x_label: str
+    y_label: str
+    reference: tuple[str, tuple[float, ...]]
+    subject: tuple[str, tuple[float, ...]]
+    threshold: tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Picture from the evidence, with its caption and digest."""
+
+    title: str
+    caption: str
+    path: str
+    data: bytes
+    media_type: str
+    width_px: int
+    height_px: int
+
+
+Block = Text | Heading | Bullets | Facts | Table | LineChart | Histogram | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """Section of a report; `number` is "" for sections without one."""
+
+    key: str
+    number: str
+    title: str
+    subtitle: str = ""
+    status: Line | None = None
+    blocks: tuple[Block, ...] = ()
+    sections: tuple["Section", ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the first page says in large letters."""
+
+    headline: str
+    mark: str
+    tone: Tone
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report: first page, then sections."""
+
+    title: str
+    subtitle: str
+    run_id: str
+    evidence_root: str
+    tool_version: str
+    verdict: Verdict
+    front: tuple[Block, ...]
+    sections: tuple[Section, ...]
+    statement: str = field(default="")
+
+
+def status_line(status: ItemStatus | PrincipleStatus) -> Line:
+    """Line that shows a status by mark, word and colour."""
+    mark, tone = _MARKS[status]
+    return Line(status.value, "mark", mark, tone)
+
+
+def cell(*lines: str | Line) -> Cell:
+    """Cell of some lines; empty ones are left out."""
+    made = [Line(line) if isinstance(line, str) else line for line in lines]
+    return tuple(line for line in made if line.text)
+
+
+def cells(*values: str) -> tuple[Cell, ...]:
+    """Row of plain cells."""
+    return tuple(cell(value) for value in values)
+
+
+def strong(text: str) -> Line:
+    """Line in bold."""
+    return Line(text, "strong")
+
+
+def small(text: str) -> Line:
+    """Line in small letters."""
+    return Line(text, "small")
+
+
+def mono(text: str) -> Line:
+    """Line in letters of equal width, for digests and paths."""
+    return Line(text, "mono")
+
+
+def columns(*specification: tuple[str, float] | tuple[str, float, str]) -> tuple[Column, ...]:
+    """Columns from (title, share) or (title, share, "right")."""
+    return tuple(
+        Column(entry[0], entry[1], "right" if len(entry) == 3 else "left")
+        for entry in specification
+    )
+
+
+def joined(values: Sequence[str], empty: str = "none") -> str:
+    """Values in one sentence part; `empty` when there is none."""
+    return ", ".join(values) if values else empty

@@ -1,0 +1,233 @@
+"""Charts as simple shapes, so that PDF and HTML draw the same picture."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from governance.reports import formats
+from governance.reports.blocks import Histogram, LineChart
+
+Anchor = Literal["start", "middle", "end"]
+# Lines differ by dashes as well as by colour.
+DASHES: tuple[tuple[float, ...], ...] = ((), (4, 2), (1, 1.6), (6, 2, 1, 2))
+_LEFT, _RIGHT, _BOTTOM, _TOP, _LEGEND_ROW = 44.0, 10.0, 34.0, 20.0, 11.0
+_TICKS = 5
+_BINS = 30
+_NAME_CHARACTERS = 70
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """Line through points; `role` names its colour, `dash` its pattern."""
+
+    points: tuple[tuple[float, float], ...]
+    role: str
+    width: float = 0.6
+    dash: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Box:
+    """Filled rectangle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    role: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """Text at a point; turned by 90 degrees when `upright`."""
+
+    x: float
+    y: float
+    text: str
+    role: str = "ink"
+    anchor: Anchor = "start"
+    size: float = 6.6
+    upright: bool = False
+
+
+Shape = Stroke | Box | Label
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Shapes in a frame of `width` by `height` points; y grows upwards."""
+
+    width: float
+    height: float
+    title: str
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Plot area and the values at its edges."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Point of a pair of values."""
+        (x0, x1), (y0, y1) = self.x_range, self.y_range
+        return (
+            round(self.left + (x - x0) / (x1 - x0) * (self.right - self.left), 2),
+            round(self.bottom + (y - y0) / (y1 - y0) * (self.top - self.bottom), 2),
+        )
+
+
+def ticks(low: float, high: float) -> tuple[float, ...]:
+    """About five round values that span a range; their step is 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        pad = abs(low) / 10 or 1.0
+        low, high = low - pad, high + pad
+    rough = (high - low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return tuple(round(place * step, 12) for place in range(first, last + 1))
+
+
+def line_chart(chart: LineChart, width: float, height: float) -> Chart:
+    """Draw quantities over steps with axes, grid and legend."""
+    xs = [x for series in chart.series for x in series.x]
+    ys = [y for series in chart.series for y in series.y if math.isfinite(y)]
+    if not xs or not ys:
+        return Chart(width, height, chart.title, (Label(4, height / 2, "no finite value"),))
+    names = [series.name for series in chart.series]
+    shapes, frame = _axes(
+        chart, (ticks(min(xs), max(xs)), ticks(min(ys), max(ys))), names, width, height
+    )
+    for place, series in enumerate(chart.series):
+        shapes.extend(
+            Stroke(part, f"series{place % len(DASHES)}", 1.1, DASHES[place % len(DASHES)])
+            for part in _finite_parts(series.x, series.y, frame)
+        )
+    return Chart(width, height, chart.title, tuple(shapes))
+
+
+def _finite_parts(
+    xs: tuple[float, ...], ys: tuple[float, ...], frame: _Frame
+) -> list[tuple[tuple[float, float], ...]]:
+    """Points in runs; a value that is not finite leaves a gap."""
+    parts: list[list[tuple[float, float]]] = [[]]
+    for x, y in zip(xs, ys, strict=True):
+        if math.isfinite(y):
+            parts[-1].append(frame.at(x, y))
+        else:
+            parts.append([])
+    return [tuple(part) for part in parts if len(part) > 1]
+
+
+def histogram(chart: Histogram, width: float, height: float) -> Chart:
+    """Draw two sets over common bins: the subject filled, the reference as an outline."""
+    (reference_name, reference), (subject_name, subject) = chart.reference, chart.subject
+    threshold_name, threshold = chart.threshold
+    values = [*reference, *subject, threshold]
+    x_ticks = ticks(min(values), max(values))
+    low, high = x_ticks[0], x_ticks[-1]
+    shares = [_shares(part, low, high) for part in (reference, subject)]
+    y_ticks = ticks(0.0, max(*shares[0], *shares[1], 1.0))
+    names = [reference_name, subject_name, threshold_name]
+    shapes, frame = _axes(chart, (x_ticks, y_ticks), names, width, height)
+    shapes.extend(_bars(shares[1], frame))
+    shapes.append(Stroke(_outline(shares[0], frame), "series0", 1.1))
+    ends = (frame.at(threshold, 0.0), frame.at(threshold, y_ticks[-1]))
+    shapes.append(Stroke(ends, "series2", 1.1, DASHES[2]))
+    return Chart(width, height, chart.title, tuple(shapes))
+
+
+def _shares(values: tuple[float, ...], low: float, high: float) -> list[float]:
+    """Per cent of values in each bin; the last bin holds its upper edge."""
+    counts = [0] * _BINS
+    for value in values:
+        counts[min(_BINS - 1, int((value - low) / (high - low) * _BINS))] += 1
+    return [100 * n / max(1, len(values)) for n in counts]
+
+
+def _edges(frame: _Frame) -> list[float]:
+    low, high = frame.x_range
+    return [low + (high - low) * place / _BINS for place in range(_BINS + 1)]
+
+
+def _bars(shares: list[float], frame: _Frame) -> list[Box]:
+    edges = _edges(frame)
+    bars = []
+    for place, share in enumerate(shares):
+        left, bottom = frame.at(edges[place], 0.0)
+        right, top = frame.at(edges[place + 1], share)
+        if share:
+            bars.append(Box(left, bottom, round(right - left, 2), round(top - bottom, 2), "fill1"))
+    return bars
+
+
+def _outline(shares: list[float], frame: _Frame) -> tuple[tuple[float, float], ...]:
+    edges = _edges(frame)
+    points = [frame.at(edges[0], 0.0)]
+    for place, share in enumerate(shares):
+        points += [frame.at(edges[place], share), frame.at(edges[place + 1], share)]
+    return (*points, frame.at(edges[-1], 0.0))
+
+
+def _axes(
+    chart: LineChart | Histogram,
+    both_ticks: tuple[tuple[float, ...], tuple[float, ...]],
+    names: list[str],
+    width: float,
+    height: float,
+) -> tuple[list[Shape], _Frame]:
+    x_ticks, y_ticks = both_ticks
+    frame = _Frame(
+        _LEFT,
+        _BOTTOM,
+        width - _RIGHT,
+        height - _TOP - _LEGEND_ROW * len(names),
+        (x_ticks[0], x_ticks[-1]),
+        (y_ticks[0], y_ticks[-1]),
+    )
+    shapes: list[Shape] = [Label(0, height - 9, formats.clean(chart.title), size=7.6)]
+    for tick, text in zip(y_ticks, _tick_texts(y_ticks), strict=True):
+        x, y = frame.at(x_ticks[0], tick)
+        shapes.append(Stroke(((x, y), (frame.right, y)), "grid", 0.4))
+        shapes.append(Label(x - 4, y - 2.2, text, "muted", "end"))
+    for tick, text in zip(x_ticks, _tick_texts(x_ticks), strict=True):
+        x, y = frame.at(tick, y_ticks[0])
+        shapes.append(Stroke(((x, y), (x, y - 2.5)), "axis", 0.5))
+        shapes.append(Label(x, y - 10.5, text, "muted", "middle"))
+    base = ((frame.left, frame.bottom), (frame.right, frame.bottom))
+    shapes.append(Stroke(base, "axis", 0.6))
+    middle = (frame.left + frame.right) / 2
+    shapes.append(Label(middle, 6, formats.clean(chart.x_label), "muted", "middle"))
+    centre = (frame.bottom + frame.top) / 2
+    shapes.append(Label(8, centre, formats.clean(chart.y_label), "muted", "middle", upright=True))
+    shapes.extend(_legend(chart, names, height))
+    return shapes, frame
+
+
+def _tick_texts(values: tuple[float, ...]) -> tuple[str, ...]:
+    """Labels with equal decimals, as many as the step needs."""
+    step = values[1] - values[0]
+    places = max(0, -math.floor(math.log10(step) + 1e-9))
+    return tuple(formats.number(float(value), min(places, 6)) for value in values)
+
+
+def _legend(chart: LineChart | Histogram, names: list[str], height: float) -> list[Shape]:
+    shapes: list[Shape] = []
+    for place, name in enumerate(names):
+        y = height - _TOP - _LEGEND_ROW * place - 3
+        if isinstance(chart, Histogram) and place == 1:
+            shapes.append(Box(_LEFT, y - 1, 16, 6, "fill1"))
+        else:
+            style = place % len(DASHES)
+            dash = DASHES[style]
+            line = ((_LEFT, y + 2), (_LEFT + 16, y + 2))
+            shapes.append(Stroke(line, f"series{style}", 1.3, dash))
+        shapes.append(Label(_LEFT + 21, y, formats.clean(name, _NAME_CHARACTERS)))
+    return shapes

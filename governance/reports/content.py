@@ -1,0 +1,46 @@
+"""The whole audit report as blocks: what the PDF and the HTML page both draw."""
+
+from governance.reports.blocks import Report
+from governance.reports.data_pages import data_section
+from governance.reports.evidence import ReportEvidence
+from governance.reports.front_page import STATEMENT, front_blocks, report_title, verdict
+from governance.reports.isolation_pages import isolation_section
+from governance.reports.principle_pages import matrix_section, principle_sections
+from governance.reports.quality_pages import memorisation_section, metrics_section
+from governance.reports.record_pages import (
+    environment_section,
+    evidence_section,
+    limits_section,
+    plan_section,
+    verify_section,
+)
+from governance.reports.training_pages import samples_section, training_section
+
+
+def build_report(evidence: ReportEvidence) -> Report:
+    """Turn evidence into the report's content; equal evidence gives an equal report."""
+    return Report(
+        title=report_title(evidence),
+        subtitle="Audit report, mapped to the ten GMLP principles",
+        run_id=evidence.run.run_id,
+        evidence_root=evidence.manifest.evidence_root,
+        tool_version=evidence.run.tool_version,
+        verdict=verdict(evidence),
+        front=front_blocks(evidence),
+        sections=(
+            matrix_section(evidence),
+            principle_sections(evidence),
+            data_section(evidence),
+            isolation_section(evidence),
+            training_section(evidence),
+            samples_section(evidence),
+            metrics_section(evidence),
+            memorisation_section(evidence),
+            limits_section(evidence),
+            environment_section(evidence),
+            plan_section(evidence),
+            evidence_section(evidence),
+            verify_section(evidence),
+        ),
+        statement=STATEMENT,
+    )

@@ -1,0 +1,98 @@
+"""Content of the section on isolation of the held-out test set."""
+
+from governance.evidence.documents import IsolationRecord, SealRecord
+from governance.reports import formats
+from governance.reports.blocks import (
+    Block,
+    Bullets,
+    Facts,
+    Heading,
+    Line,
+    Section,
+    Table,
+    Text,
+    cell,
+    columns,
+    mono,
+    strong,
+)
+from governance.reports.evidence import ReportEvidence
+
+THREAT_MODEL = (
+    "Isolation guards against mistakes and temptation inside a team, not against somebody who owns "
+    "the machine."
+)
+
+
+def isolation_section(evidence: ReportEvidence) -> Section:
+    """Level in force, refused reads, seal, openings, and what none of it protects against."""
+    blocks: list[Block] = [Text(THREAT_MODEL)]
+    blocks.extend(_level(evidence.isolation))
+    blocks.extend(_seal(evidence.seal))
+    blocks.extend(_opening(evidence))
+    if evidence.isolation and evidence.isolation.limits:
+        blocks.extend((Heading("What it does not protect against"),))
+        blocks.append(Bullets(evidence.isolation.limits))
+    return Section("isolation", "4", "Isolation of the held-out test set", blocks=tuple(blocks))
+
+
+def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
+    if isolation is None:
+        return (Text("No training process is on record, so no isolation was in force."),)
+    rows = tuple(
+        (
+            cell(attempt.target),
+            cell(
+                Line("refused", "mark", "✓", "good")
+                if attempt.refused
+                else Line("NOT refused", "mark", "✗", "bad")
+            ),
+            cell(attempt.error),
+        )
+        for attempt in isolation.attempts
+    )
+    head = columns(("What it tried to read", 0.40), ("Result", 0.22), ("Answer", 0.38))
+    facts = (
+        ("Level in force", cell(strong(f"{isolation.level} of 5: {isolation.level_name}"))),
+        ("Enforced by", cell(isolation.mechanism)),
+        ("Reads of sealed files before the opening", cell(formats.count(isolation.n_sealed_reads))),
+    )
+    return (
+        Facts(facts),
+        Heading("What the training process tried before its first step"),
+        Table(head, rows, "" if rows else "No attempt is on record."),
+    )
+
+
+def _seal(seal: SealRecord | None) -> tuple[Block, ...]:
+    if seal is None:
+        return (Heading("Seal"), Text("No test set was sealed in this run."))
+    facts = (
+        ("Merkle root of the test set", cell(mono(seal.merkle_root))),
+        (
+            "Sealed",
+            cell(
+                f"{formats.utc(seal.sealed_utc)}; {formats.counted(seal.n_images, 'image')}, "
+                f"{formats.counted(seal.n_patients, 'patient')}"
+            ),
+        ),
+        ("Ledger", cell(seal.ledger)),
+        ("Earlier seals of this set", cell(formats.count(seal.n_earlier_seals))),
+        ("Earlier openings of this set", cell(formats.count(seal.n_earlier_openings))),
+    )
+    return (Heading("Seal"), Facts(facts))
+
+
+def _opening(evidence: ReportEvidence) -> tuple[Block, ...]:
+    opening = evidence.evaluation.opening if evidence.evaluation else None
+    if opening is None:
+        return (Heading("Opening"), Text("The sealed test set was not opened in this run."))
+    facts = (
+        ("Number over all runs", cell(f"{formats.count(opening.number)} ({opening.label})")),
+        ("Purpose", cell(opening.purpose)),
+        ("Opened", cell(formats.utc(opening.opened_utc))),
+        ("Images read", cell(formats.count(opening.n_images))),
+        ("Plan", cell(mono(opening.plan_sha256))),
+        ("Model", cell(mono(opening.model_sha256))),
+    )
+    return (Heading("Opening"), Facts(facts))

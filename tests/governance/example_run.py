@@ -1,0 +1,737 @@
+"""Builds a complete, plausible run folder in plain Python, for tests of verifiers and reports.
+
+Nothing in it was trained: numbers are made up and pictures are drawn. The folder passes
+`governance.evidence.verify.verify_run`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from governance.audits.rollup import roll_up
+from governance.evidence import documents as docs
+from governance.evidence.journal import Journal
+from governance.evidence.manifest import close_evidence, merkle_root
+from governance.evidence.record import Artifact, FrozenCriterion, ItemRecord, Observed
+from governance.evidence.store import EvidenceStore
+from governance.files import canonical_json, sha256_bytes
+from governance.policies.load import load_policy
+from governance.policies.model import Item, Policy, Principle
+from governance.statuses import ItemStatus
+
+START = datetime(2026, 3, 4, 10, 11, 12, tzinfo=UTC)
+RUN_ID = "20260304T101112Z-a1b2c3d4"
+VERSION = "0.1.0"
+HOSTILE = (
+    '<b>bold</b> <img src="/etc/passwd"> & Ångström Жанна 胎児 \u202eevil\u202c a|b `c` *d* [e](f)'
+)
+LONG = "extraordinarily-long-name-without-any-blank-" * 6
+NOT_YET = "not implemented yet"
+NO_DECLARATIONS = "declarations are not implemented yet"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What kind of run to build.
+
+    Attributes:
+        blocked: Stopped in data validation: nothing was divided, trained or evaluated.
+        gate_passed: Whether P5-01 passed; else it is not evaluated.
+        fid: Whether FID could be measured.
+        odd: Text put into names that come from files, e.g. HOSTILE.
+        simulated: Whether the data set is of phantoms.
+        openings: Number of the opening over all runs.
+    """
+
+    blocked: bool = False
+    gate_passed: bool = True
+    fid: bool = True
+    odd: str = ""
+    simulated: bool = False
+    openings: int = 1
+
+
+def digest(text: str) -> str:
+    """A digest that stands for some file."""
+    return sha256_bytes(text.encode())
+
+
+def build_example_run(runs_dir: Path, example: Example | None = None) -> Path:
+    """Write a run folder with evidence and manifest; return it."""
+    example = example or Example()
+    store = EvidenceStore.create(runs_dir, RUN_ID, tool_version=VERSION)
+    policy = load_policy()
+    config = b"preset: laptop\nseed: 7\n"
+    store.write_bytes("config.yaml", config)
+    store.write_document("run.json", _run(example, sha256_bytes(config)))
+    store.write_document("environment.json", _environment())
+    store.write_document("data/dataset.json", _dataset(example))
+    store.write_document("data/findings.json", _findings(example))
+    store.write_document("data/validation.json", _validation(example))
+    artifacts = ["environment.json", "data/dataset.json", "data/validation.json"]
+    plan_digest = None
+    if not example.blocked:
+        plan = _plan(policy, sha256_bytes(config))
+        plan_digest = store.write_document("plan.json", plan).sha256
+        artifacts += _write_partitions(store, example)
+        artifacts += _write_model(store, example, plan_digest)
+    store.write_document("outcome.json", _outcome(example))
+    store.write_document("integrity.json", store.recheck())
+    artifacts.append("integrity.json")
+    records = tuple(
+        _record(item, principle, example, store.artifacts(), plan_digest)
+        for principle in policy.principles
+        for item in principle.items
+    )
+    store.write_records(records)
+    store.write_document("summary.json", roll_up(policy, records, _outcome(example)))
+    _close(store)
+    return store.run_dir
+
+
+def _close(store: EvidenceStore) -> None:
+    journal: Journal = store.journal
+    close_evidence(
+        store.run_dir,
+        run_id=RUN_ID,
+        tool_version=VERSION,
+        journal=journal,
+        previous_run=digest("run before"),
+        now=START + timedelta(minutes=9),
+    )
+
+
+def _run(example: Example, config_sha256: str) -> docs.RunIdentity:
+    return docs.RunIdentity(
+        run_id=RUN_ID,
+        started_utc=START,
+        tool_version=VERSION,
+        code_commit="0123456789abcdef0123456789abcdef01234567",
+        code_clean=True,
+        command=("medisynth-gov", "run", "--preset", "laptop", "--data", f"planes {example.odd}"),
+        preset="laptop",
+        generator="dsr-gan",
+        seed=7,
+        config_sha256=config_sha256,
+    )
+
+
+def _environment() -> docs.Environment:
+    packages = [
+        docs.Package(name=f"package-{n:02d}", version=f"1.{n}.0", locked=f"1.{n}.0")
+        for n in range(40)
+    ]
+    return docs.Environment(
+        python="3.11.9",
+        platform="Linux-6.18-x86_64",
+        cpu_count=2,
+        memory_bytes=8 * 2**30,
+        compute_device="cpu",
+        packages=(*packages, docs.Package(name="torch", version="2.6.1", locked="2.6.0")),
+        lock_file="constraints.txt",
+        lock_differences=("torch 2.6.1 is installed, the lock says 2.6.0",),
+    )
+
+
+def _dataset(example: Example) -> docs.DatasetIdentity:
+    return docs.DatasetIdentity(
+        name="phantom" if example.simulated else "fetal-planes-db",
+        title=f"Common maternal fetal planes {example.odd}".strip(),
+        version="1.0",
+        doi="10.5281/zenodo.3904280",
+        licence="CC-BY-4.0",
+        citation="Burgos-Artizzu et al., Scientific Reports 10, 10200 (2020)",
+        is_simulated=example.simulated,
+        split_unit="patient",
+        metadata_file="FETAL_PLANES_DB_data.csv",
+        split_unit_note="A patient examined under two numbers counts as two.",
+        metadata_sha256=digest("metadata"),
+        content_sha256=None if example.blocked else digest("content"),
+        pinned_sha256=digest("content") if example.gate_passed and not example.blocked else None,
+        n_listed=12_400,
+        n_missing=12_280,
+        missing_policy="error" if example.blocked else "drop",
+        missing_examples=("Patient00001_Plane1_1_of_2.png", "Patient00001_Plane1_2_of_2.png"),
+        planes="all",
+        absent_attributes=(
+            docs.AbsentAttribute(
+                name="gestational age", consequence="no result by gestational age can be given"
+            ),
+            docs.AbsentAttribute(name="ethnicity", consequence="who is left out cannot be shown"),
+            docs.AbsentAttribute(name="site", consequence="independence of sites is unknown"),
+        ),
+        flow=(
+            docs.FlowStep(step="listed", n_images=12_400, n_patients=1_792),
+            docs.FlowStep(
+                step="present", n_images=120, n_patients=58, note="12,280 listed files are missing"
+            ),
+        ),
+        notes=("Labels by one expert clinician.",),
+    )
+
+
+def _findings(example: Example) -> docs.Findings:
+    if not example.blocked:
+        return docs.Findings(findings=())
+    return docs.Findings(
+        findings=tuple(
+            docs.FindingRecord(
+                code="D012",
+                where=f"Images/Patient{row:05d}_{example.odd or 'Plane1'}.png",
+                row=row,
+                column="Image_name",
+                message="listed in FETAL_PLANES_DB_data.csv but not in the folder",
+            )
+            for row in range(2, 42)
+        )
+    )
+
+
+def _validation(example: Example) -> docs.ValidationRecord:
+    rules = [
+        docs.RuleResult(
+            engine=engine,
+            rule=rule,
+            column=column,
+            severity="critical",
+            passed=not (example.blocked and column == "machine"),
+            n_evaluated=120,
+            n_unexpected=3 if example.blocked and column == "machine" else 0,
+            reason="3 rows have no machine" if example.blocked and column == "machine" else "",
+            examples=(f"row 7: {example.odd}",) if column == "machine" and example.odd else (),
+        )
+        for engine in ("pandera", "great_expectations")
+        for rule, column in (
+            ("image ids are unique", "image_id"),
+            ("patient is never empty", "patient_id"),
+            ("machine is never empty", "machine"),
+            ("width lies between 32 and 4096", "width"),
+        )
+    ]
+    return docs.ValidationRecord(
+        contract="image table",
+        contract_version="1",
+        n_rows=120,
+        engine_versions={"pandera": "0.24.0", "great_expectations": "1.5.0"},
+        rules=tuple(rules),
+    )
+
+
+def _plan(policy: Policy, config_sha256: str) -> docs.Plan:
+    return docs.Plan(
+        frozen_utc=START + timedelta(seconds=40),
+        config_sha256=config_sha256,
+        policy=policy.model_dump(mode="json"),
+        primary_endpoint="kid-inception_pool3-n24",
+        endpoints=("kid-inception_pool3-n24", "fid-inception_pool3-d2048-n24"),
+        subgroups=("machine", "plane"),
+        statistics="Two-sided 95 % intervals by patient bootstrap, 200 resamples.",
+        multiplicity="One primary endpoint; all others are descriptive.",
+    )
+
+
+def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
+    store.write_document("data/coverage.json", _coverage(example))
+    store.write_document("data/duplicates.json", _duplicates(example))
+    store.write_document("data/split.json", _split())
+    leaves = [{"id": f"image {n}"} for n in range(24)]
+    store.write_bytes("data/seal_leaves.json", canonical_json({"leaves": leaves}))
+    root = merkle_root([canonical_json(leaf) for leaf in leaves])
+    store.journal.append("test set sealed", {"merkle_root": root, "n_images": len(leaves)})
+    store.write_document(
+        "data/seal.json",
+        docs.SealRecord(
+            merkle_root=root,
+            n_images=len(leaves),
+            n_patients=12,
+            sealed_utc=START + timedelta(seconds=30),
+            ledger="ledger/3f2a.jsonl",
+            n_earlier_seals=example.openings - 1,
+            n_earlier_openings=example.openings - 1,
+        ),
+    )
+    return ["data/coverage.json", "data/duplicates.json", "data/split.json", "data/seal.json"]
+
+
+_COUNTS = {docs.TRAINING: (38, 80), docs.TUNING: (8, 16), docs.TEST: (12, 24), "all": (58, 120)}
+
+
+def _coverage(example: Example) -> docs.CoverageAudit:
+    machines = (f"Voluson E6 {example.odd}".strip(), "Voluson S10")
+    levels = [
+        docs.CoverageLevel(
+            attribute=attribute,
+            level=level,
+            partition=partition,
+            n_patients=patients - 3 if place == 0 else 3,
+            n_images=images - 5 if place == 0 else 5,
+        )
+        for attribute, names in (("machine", machines), ("plane", ("Fetal brain", "Other")))
+        for place, level in enumerate(names)
+        for partition, (patients, images) in _COUNTS.items()
+    ]
+    return docs.CoverageAudit(
+        attributes=("machine", "plane"),
+        levels=tuple(levels),
+        completeness={"machine": 0.983, "plane": 1.0},
+    )
+
+
+def _duplicates(example: Example) -> docs.DuplicateAudit:
+    pair = docs.DuplicatePair(
+        kind="same pixels",
+        left_id="Patient00010_Plane3_1_of_1",
+        left_patient="10",
+        left_partition=docs.TRAINING,
+        right_id=f"Patient00011_Plane3_1_of_1 {example.odd}".strip(),
+        right_patient="11",
+        right_partition=docs.TRAINING,
+    )
+    return docs.DuplicateAudit(
+        method="Digests of files and of decoded pixels, all pairs.",
+        n_images=120,
+        n_pairs=1,
+        n_pairs_across_patients=1,
+        n_pairs_across_partitions=0,
+        pairs=(pair,),
+    )
+
+
+def _split() -> docs.SplitRecord:
+    names = list(docs.PARTITIONS)
+    pairs = [f"{a} | {b}" for n, a in enumerate(names) for b in names[n + 1 :]]
+    return docs.SplitRecord(
+        source="computed",
+        official_available=True,
+        seed=7,
+        unit="patient",
+        partitions=tuple(
+            docs.PartitionSummary(
+                partition=name,
+                n_images=_COUNTS[name][1],
+                n_patients=_COUNTS[name][0],
+                sha256=digest(name),
+            )
+            for name in names
+        ),
+        shared_patients=dict.fromkeys(pairs, 0),
+        shared_content=dict.fromkeys(pairs, 0),
+        deviations=("all present images belong to the official training part",),
+    )
+
+
+def _write_model(store: EvidenceStore, example: Example, plan_digest: str) -> list[str]:
+    checkpoint = hashlib.sha256(b"weights").digest() * 64
+    path = "checkpoints/step-000400.safetensors"
+    checkpoint_sha256 = store.write_bytes(path, checkpoint).sha256
+    store.write_document("isolation.json", _isolation())
+    store.write_document("metrics/training.json", _training(path, checkpoint_sha256))
+    files = []
+    for n in range(4):
+        data = _png(_head(n, synthetic=True))
+        name = f"samples/synthetic-{n:04d}.png"
+        files.append((name, store.write_bytes(name, data).sha256, digest(f"pixels {n}")))
+    store.write_document(
+        "samples/manifest.json",
+        docs.SampleSet(
+            generator="dsr-gan",
+            checkpoint_sha256=checkpoint_sha256,
+            seed=7,
+            n_images=4,
+            image_size_px=64,
+            files=tuple(files),
+            n_marks_read_back=4,
+            duration_s=12.5,
+        ),
+    )
+    evaluation = _evaluation(example, plan_digest, checkpoint_sha256)
+    store.write_document("metrics/evaluation.json", evaluation)
+    _write_figures(store, example)
+    return ["isolation.json", "metrics/training.json", "metrics/evaluation.json"]
+
+
+def _isolation() -> docs.IsolationRecord:
+    return docs.IsolationRecord(
+        level=4,
+        level_name="separate process, Landlock, test images encrypted at rest",
+        mechanism="Landlock ABI 7, AES-256-GCM",
+        attempts=(
+            docs.RefusedRead(target="sealed image", refused=True, error="PermissionError 13"),
+            docs.RefusedRead(target="data root", refused=True, error="PermissionError 13"),
+        ),
+        n_sealed_reads=0,
+        limits=(
+            "The owner of the machine can read everything.",
+            "A public data set cannot be kept secret.",
+        ),
+    )
+
+
+def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingRecord:
+    steps = tuple(range(0, 401, 10))
+    curves = [
+        docs.Curve(
+            stage=stage,
+            name=name,
+            steps=steps,
+            values=tuple(round(low + 0.8 * float(np.exp(-step / 90)), 6) for step in steps),
+        )
+        for stage, name, low in (
+            ("diffusion", "training loss", 0.121),
+            ("diffusion", "tuning loss", 0.148),
+            ("super-resolution", "generator loss", 0.702),
+            ("super-resolution", "discriminator loss", 0.655),
+            ("super-resolution", "learning rate", 0.0001),
+        )
+    ]
+    return docs.TrainingRecord(
+        generator="dsr-gan",
+        title="DSR-GAN",
+        recipe="laptop",
+        image_size_px=64,
+        training_view_sha256=digest("training view"),
+        tuning_view_sha256=digest("tuning view"),
+        description={
+            "architecture": "EDM diffusion at 32 px, then super-resolution GAN to 64 px",
+            "augmentation": "none",
+            "losses": "denoising (EDM), adversarial, L1",
+            "optimiser": "Adam, 0.0002",
+        },
+        stages=(
+            docs.TrainingStage(
+                name="diffusion",
+                n_parameters=1_234_567,
+                n_steps=400,
+                batch_size=16,
+                duration_s=251.4,
+                images_per_s=25.46,
+                precision="float32",
+            ),
+            docs.TrainingStage(
+                name="super-resolution",
+                n_parameters=345_678,
+                n_steps=400,
+                batch_size=8,
+                duration_s=98.7,
+                images_per_s=32.42,
+                precision="float32",
+            ),
+        ),
+        curves=tuple(curves),
+        fitted=(
+            docs.FittedThing(
+                name="histogram-matching reference", fit_view_sha256=digest("training view")
+            ),
+        ),
+        selection=docs.Selection(
+            partition=docs.TUNING,
+            view_sha256=digest("tuning view"),
+            criterion="lowest denoising loss",
+            candidates=(
+                docs.Candidate(step=200, score=0.2351),
+                docs.Candidate(step=400, score=0.1573),
+            ),
+            chosen_step=400,
+        ),
+        checkpoint_path=checkpoint_path,
+        checkpoint_sha256=checkpoint_sha256,
+        compute_device="cpu",
+        duration_s=350.1,
+    )
+
+
+def _metric(value: float | None, **changes: object) -> docs.MetricResult:
+    fields: dict[str, object] = {
+        "id": "kid-inception_pool3-n24",
+        "title": "Kernel Inception distance (KID)",
+        "status": ItemStatus.NOT_EVALUATED if value is None else ItemStatus.RECORDED,
+        "value": value,
+        "better": "near floor",
+        "n_real": 24,
+        "n_synthetic": 24,
+        "n_patients": 12,
+        "extractor": "Inception v3, pool 3",
+        "extractor_sha256": digest("inception"),
+        "n_features": 2048,
+        "resize": "bilinear to 299 px",
+        "seed": 7,
+    }
+    return docs.MetricResult.model_validate(fields | changes)
+
+
+def _evaluation(example: Example, plan: str, model: str) -> docs.EvaluationRecord:
+    fid_id, fid_title = "fid-inception_pool3-d2048-n24", "Fréchet Inception distance (FID)"
+    fid = (
+        _metric(
+            183.4567,
+            id=fid_id,
+            title=fid_title,
+            ci95=(171.25, 196.75),
+            floor=62.5,
+            floor_ci95=(55.125, 70.5),
+            reason="fewer images than features: compare only at equal numbers",
+        )
+        if example.fid
+        else _metric(
+            None, id=fid_id, title=fid_title, reason="the Inception weights are not in the cache"
+        )
+    )
+    null = tuple(round(0.30 + 0.002 * n, 4) for n in range(100))
+    synthetic = tuple(round(0.33 + 0.0021 * n, 4) for n in range(100))
+    return docs.EvaluationRecord(
+        metrics=(
+            _metric(0.04567, ci95=(0.0312, 0.0611), floor=-0.0012, floor_ci95=(-0.0105, 0.0093)),
+            fid,
+            _metric(0.051, subgroup=f"machine=Voluson E6 {example.odd}".strip(), n_real=19),
+            _metric(
+                None, subgroup="machine=Voluson S10", reason="too few: 3 patients", n_patients=3
+            ),
+        ),
+        memorisation=docs.MemorisationRecord(
+            method="Root mean square difference of 32 x 32 images, mean removed.",
+            threshold=0.302,
+            null_median=0.399,
+            synthetic_median=0.43395,
+            n_null=100,
+            n_synthetic=100,
+            n_flagged=0,
+            share_ci95=(0.0, 0.037),
+            null_distances=null,
+            synthetic_distances=synthetic,
+            closest=tuple(
+                docs.NearestPair(
+                    synthetic=f"samples/synthetic-{n:04d}.png",
+                    training_id=f"Patient{n:05d}_Plane3 {example.odd}".strip(),
+                    distance=synthetic[n],
+                )
+                for n in range(4)
+            ),
+        ),
+        controls=(
+            docs.Control(
+                name="noise",
+                metric_id="kid-inception_pool3-n24",
+                value=0.4321,
+                meaning="images of noise are far from real ones",
+            ),
+        ),
+        opening=docs.Opening(
+            number=example.openings,
+            label="confirmatory"
+            if example.openings == 1
+            else f"exploratory, opening {example.openings}",
+            purpose="evaluation of the released checkpoint",
+            plan_sha256=plan,
+            model_sha256=model,
+            opened_utc=START + timedelta(minutes=7),
+            n_images=24,
+        ),
+        n_synthetic_in_test=0,
+        n_test_patients_in_training=0,
+        notes=("Small numbers: intervals are wide.",),
+    )
+
+
+def _head(seed: int, *, synthetic: bool) -> Image.Image:
+    """A drawn head: an ellipse in a dark sector, with speckle."""
+    picture = Image.new("L", (64, 64), 0)
+    draw = ImageDraw.Draw(picture)
+    draw.pieslice((-20, -30, 84, 74), 40, 140, fill=40)
+    draw.ellipse((12, 18 + seed % 3, 52, 48 + seed % 3), outline=220, width=3)
+    draw.line((14, 33, 50, 33), fill=150 if synthetic else 180)
+    speckle = np.random.default_rng(seed).gamma(4.0, 0.25, (64, 64))
+    pixels = np.asarray(picture, dtype=np.float64) * speckle
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _grid(synthetic: bool, first: int) -> Image.Image:
+    grid = Image.new("L", (8 * 66, 3 * 66), 255)
+    for n in range(24):
+        at = ((n % 8) * 66 + 1, (n // 8) * 66 + 1)
+        grid.paste(_head(first + n, synthetic=synthetic), at)
+    return grid
+
+
+def _write_figures(store: EvidenceStore, example: Example) -> None:
+    drawn = (
+        (
+            "real.png",
+            "Real images",
+            "REAL images of the training partition, first of each patient.",
+        ),
+        ("synthetic.png", "Synthetic images", "SYNTHETIC images, random, seed 7. No patient."),
+    )
+    figures = []
+    for place, (name, title, caption) in enumerate(drawn):
+        path = f"figures/{name}"
+        store.write_bytes(path, _png(_grid(place == 1, 100 * place)))
+        figures.append(
+            docs.Figure(path=path, title=title, caption=f"{caption} {example.odd}".strip())
+        )
+    store.write_document("figures/figures.json", docs.Figures(figures=tuple(figures)))
+
+
+_STEPS = (
+    "s1_ingest",
+    "s2_validate",
+    "s3_audit",
+    "s4_split",
+    "s5_train",
+    "s6_evaluate",
+)
+
+
+def _outcome(example: Example) -> docs.Outcome:
+    ended = ("finished", "blocked", "skipped", "skipped", "skipped", "skipped")
+    steps = tuple(
+        docs.StepTiming(
+            step=step,
+            status=ended[place] if example.blocked else "finished",
+            duration_s=round(1.75 * 3**place, 2),
+            message="12,280 of 12,400 listed images are missing"
+            if example.blocked and place == 1
+            else "",
+        )
+        for place, step in enumerate(_STEPS)
+    )
+    if example.blocked:
+        return docs.Outcome(
+            status="blocked",
+            stopped_at="s2_validate",
+            error_code="D012",
+            message=(
+                "FETAL_PLANES_DB_data.csv: 12,280 of 12,400 listed images are missing; fetch them "
+                f"or set data.missing_images=drop {example.odd}"
+            ).strip(),
+            steps=steps,
+            duration_s=7.0,
+        )
+    return docs.Outcome(
+        status="finished",
+        stopped_at=None,
+        error_code=None,
+        message="",
+        steps=steps,
+        duration_s=637.0,
+    )
+
+
+_PASSED: dict[str, tuple[Observed, str]] = {
+    "P2-01": (Observed(value=True), "environment.json"),
+    "P2-07": (Observed(value=0, unit="files"), "integrity.json"),
+    "P2-08": (Observed(value=0, unit="breaks"), "integrity.json"),
+    "P2-12": (Observed(value=0, unit="expectations"), "data/validation.json"),
+    "P3-02": (Observed(value=True), "data/coverage.json"),
+    "P3-08": (Observed(value=0, unit="counts"), "data/dataset.json"),
+    "P4-01": (Observed(value=0, unit="patients", n_patients=58, n_images=120), "data/split.json"),
+    "P4-02": (Observed(value=0, unit="images", n_images=120), "data/duplicates.json"),
+    "P4-05": (Observed(value=0, unit="reads", n_images=24, partition=docs.TEST), "isolation.json"),
+    "P4-07": (Observed(value=0, unit="things"), "metrics/training.json"),
+    "P4-08": (Observed(value=True, partition=docs.TUNING), "metrics/training.json"),
+    "P4-11": (
+        Observed(value=0, unit="images and patients", partition=docs.TEST),
+        "metrics/evaluation.json",
+    ),
+    "P5-01": (Observed(value=True), "data/dataset.json"),
+    "P6-04": (
+        Observed(
+            value=0.037,
+            unit="fraction of synthetic images",
+            ci95=(0.0, 0.037),
+            n_images=100,
+            partition=docs.TRAINING,
+        ),
+        "metrics/evaluation.json",
+    ),
+    "P8-03": (
+        Observed(
+            value=0.04567,
+            ci95=(0.0312, 0.0611),
+            n_patients=12,
+            n_images=24,
+            partition=docs.TEST,
+        ),
+        "metrics/evaluation.json",
+    ),
+    "P9-05": (Observed(value=4, unit="images"), "samples/manifest.json"),
+}
+_FAILED: dict[str, tuple[Observed, str, str]] = {
+    "P2-02": (
+        Observed(value=1, unit="differences"),
+        "environment.json",
+        "torch 2.6.1 is installed, the lock says 2.6.0",
+    ),
+    "P3-01": (
+        Observed(value=0.0, unit="fraction of patients", n_patients=58),
+        "data/dataset.json",
+        "gestational age, ethnicity and site are not recorded",
+    ),
+    "P3-03": (
+        Observed(value=3, unit="patients", n_patients=12, n_images=24, partition=docs.TEST),
+        "data/coverage.json",
+        "smallest level: Voluson S10",
+    ),
+}
+_BLOCKED_KNOWN = ("P2-01", "P2-02", "P2-07", "P2-08")
+
+
+def _record(
+    item: Item,
+    principle: Principle,
+    example: Example,
+    artifacts: dict[str, str],
+    plan_digest: str | None,
+) -> ItemRecord:
+    status, reason = ItemStatus.NOT_EVALUATED, NOT_YET
+    observed: Observed | None = None
+    source = ""
+    unreached = example.blocked and item.id not in (*_BLOCKED_KNOWN, "P2-12")
+    if item.kind == "human":
+        status, reason = ItemStatus.MISSING, NO_DECLARATIONS
+    elif unreached and item.id in {*_PASSED, *_FAILED}:
+        reason = "the run stopped at s2_validate"
+    elif item.id == "P5-01" and not example.gate_passed:
+        reason = f"data.pinned_sha256 is not set; to pin it: {digest('content')}"
+    elif item.id == "P2-12" and example.blocked:
+        status, reason = ItemStatus.FAILED, "machine is never empty: 3 rows have no machine"
+        observed, source = Observed(value=2, unit="expectations"), "data/validation.json"
+    elif item.id in _PASSED:
+        status, reason = ItemStatus.PASSED, ""
+        observed, source = _PASSED[item.id]
+    elif item.id in _FAILED:
+        status = ItemStatus.FAILED
+        observed, source, reason = _FAILED[item.id]
+        reason = f"{reason} {example.odd}".strip()
+    criterion = None
+    if item.criterion and plan_digest:
+        criterion = FrozenCriterion(
+            **item.criterion.model_dump(),
+            frozen_at=START + timedelta(seconds=40),
+            frozen_sha256=plan_digest,
+        )
+    return ItemRecord(
+        id=item.id,
+        title=item.title,
+        principle=principle.id,
+        item_class=item.item_class,
+        kind=item.kind,
+        status=status,
+        criterion=criterion,
+        observed=observed,
+        method="Counted over the whole partition." if observed else "",
+        artifact=Artifact(path=source, sha256=artifacts[source]) if source else None,
+        reason=reason,
+        limitations="Patients under two numbers are not found." if item.id == "P4-01" else "",
+        time_utc=START + timedelta(minutes=8),
+    )

@@ -1,0 +1,40 @@
+from pipelines import identity
+from pipelines.config import load_config
+
+
+def test_run_ids_sort_by_time_and_differ():
+    first, second = identity.new_run_id(b"x"), identity.new_run_id(b"x")
+
+    assert first != second
+    assert first[:15] <= second[:15]
+    assert first[8] == "T"
+
+
+def test_an_installed_version_unlike_the_lock_is_named(tmp_path, monkeypatch):
+    (tmp_path / "constraints.txt").write_text("# lock\npydantic==0.0.1\nno.such_package==1.0\n")
+    monkeypatch.setattr(identity, "_SOURCE", tmp_path)
+
+    found = identity.environment("cpu")
+
+    assert found.lock_file == "constraints.txt"
+    assert any(text.startswith("pydantic: installed") for text in found.lock_differences)
+    assert "no-such-package: installed not at all, locked 1.0" in found.lock_differences
+
+
+def test_without_a_lock_file_nothing_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "_SOURCE", tmp_path)
+
+    found = identity.environment("cpu")
+
+    assert found.lock_file is None
+    assert found.lock_differences == ()
+    assert identity.code_identity() == (None, None)
+
+
+def test_the_test_plan_names_a_primary_endpoint_and_the_criteria():
+    from governance.policies.load import load_policy
+
+    plan = identity.test_plan(load_config(preset="smoke"), "0" * 64, load_policy())
+
+    assert plan.primary_endpoint.startswith("KID")
+    assert plan.policy["principles"]

@@ -1,0 +1,95 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from governance.evidence.documents import RunIdentity
+from pipelines.config import TrackingConfig
+from pipelines.errors import TrackingError
+from pipelines.tracking import Tracker, metric_name, store_uri
+
+IDENTITY = RunIdentity(
+    run_id="20260101T000000Z-00000000",
+    started_utc=datetime(2026, 1, 1, tzinfo=UTC),
+    tool_version="0",
+    code_commit=None,
+    code_clean=None,
+    command=("medisynth-gov", "run"),
+    preset="smoke",
+    generator="dsr-gan",
+    seed=0,
+    config_sha256="0" * 64,
+)
+
+
+def client_of(tracker: Tracker):
+    assert tracker._client is not None
+    return tracker._client
+
+
+def test_the_store_is_an_absolute_sqlite_file_in_the_workspace(tmp_path):
+    assert store_uri(tmp_path, TrackingConfig()) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+
+
+def test_names_from_data_are_encoded_not_refused():
+    assert metric_name("fid/machine=Voluson E6 (2)") == "fid/machine_u003dVoluson E6 _u00282_u0029"
+    assert metric_name("a;b") != metric_name("a,b")
+
+
+def test_a_step_that_raises_is_a_failed_child_run(tmp_path):
+    tracker = Tracker(tmp_path, TrackingConfig(), warn=pytest.fail)
+    tracker.connect()
+    tracker.start(IDENTITY, {"seed": "0"})
+
+    with tracker.step("good"):
+        pass
+    with pytest.raises(ValueError, match="bad"), tracker.step("bad"):
+        raise ValueError("bad")
+    tracker.finish("FAILED")
+
+    client = client_of(tracker)
+    runs = client.search_runs([tracker._experiment_id])
+    status = {run.info.run_name: run.info.status for run in runs}
+    assert status == {IDENTITY.run_id: "FAILED", "good": "FINISHED", "bad": "FAILED"}
+
+
+def test_without_tracking_every_call_does_nothing(tmp_path):
+    tracker = Tracker(tmp_path, TrackingConfig(enabled=False), warn=pytest.fail)
+    tracker.connect()
+
+    tracker.start(IDENTITY, {})
+    with tracker.step("x"):
+        pass
+    tracker.log_artifacts(tmp_path, ["missing"])
+    tracker.finish("FINISHED")
+
+    assert tracker.run_id is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_fails_during_a_run_is_said_once_and_stops_nothing(tmp_path):
+    warnings: list[str] = []
+    tracker = Tracker(tmp_path, TrackingConfig(), warn=warnings.append)
+    tracker.connect()
+    tracker.start(IDENTITY, {})
+
+    tracker.log_artifacts(tmp_path, ["no-such-file"])
+    with tracker.step("after"):
+        pass
+
+    assert len(warnings) == 1
+    assert "the run folder stays complete" in warnings[0]
+
+
+def test_a_store_that_cannot_be_opened_is_refused_before_any_work(tmp_path):
+    tracker = Tracker(tmp_path, TrackingConfig(uri="nonsense://x"), warn=pytest.fail)
+
+    with pytest.raises(TrackingError, match=r"tracking\.uri: nonsense://x"):
+        tracker.connect()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_text("not a database, but a text of some length")
+
+    with pytest.raises(TrackingError, match="cannot be opened"):
+        Tracker(tmp_path, TrackingConfig(), warn=pytest.fail).connect()

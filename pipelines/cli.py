@@ -1,6 +1,7 @@
 """The command line: parse, call, print, exit code. Heavy imports happen inside the commands."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ _SHOWN_FINDINGS = 20
 
 def main() -> None:
     """Entry point of the console script."""
+    # Read by the thread library when torch loads it: threads that wait must sleep, not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 

@@ -1,8 +1,7 @@
 """s3 audit: who is in the data, and which images occur twice."""
 
-from medisynth.data.duplicates import exact_pairs, leakage_groups
-
 from governance.evidence.documents import DuplicateAudit, DuplicatePair
+from medisynth.data.duplicates import exact_pairs, leakage_groups
 from pipelines.context import AuditedImages, ImageSet, RunContext
 from pipelines.coverage import write_coverage
 

@@ -94,7 +94,7 @@ def test_every_synthetic_image_carries_its_mark(smoke):
     _, facts, run_dir = smoke
 
     samples = read(run_dir, "samples/manifest.json")
-    assert samples["n_marks_read_back"] == samples["n_images"] == 64
+    assert samples["n_marks_read_back"] == samples["n_images"] == 80
     for path, _, _ in samples["files"]:
         mark = read_mark((run_dir / path).read_bytes())
         assert mark is not None

@@ -297,6 +297,8 @@ def _print_result(result: Any, as_json: bool) -> None:
     """The end of a run: verdict, paths, and how to look further."""
     folder = result.run_dir
     if as_json:
+        if result.error is not None:
+            _print_stop(result.error, folder, as_json)
         facts = {
             "run_id": folder.name,
             "run_dir": str(folder),
@@ -310,15 +312,7 @@ def _print_result(result: Any, as_json: bool) -> None:
         typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
         return
     if result.error is not None:
-        from pipelines.flow import EXPECTED_ERRORS
-
-        if isinstance(result.error, EXPECTED_ERRORS):
-            _print_error(result.error, as_json)
-        else:
-            typer.echo(
-                f"error[B000] a fault of medisynth-gov itself; please report {folder / 'crash.txt'}",
-                err=True,
-            )
+        _print_stop(result.error, folder, as_json)
     else:
         typer.echo(result.rollup.verdict)
     typer.echo(f"report         {folder / 'report.pdf'}")
@@ -327,6 +321,18 @@ def _print_result(result: Any, as_json: bool) -> None:
     typer.echo(f"journal head   {result.manifest.journal_head}")
     typer.echo(f"verify         medisynth-gov verify {_relative(folder)}")
     typer.echo(f"MLflow UI      medisynth-gov ui -w {_relative(folder.parent.parent)}")
+
+
+def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
+    """What stopped a run: its own sentence, or for a bug where the details are."""
+    from pipelines.errors import PipelineError
+    from pipelines.flow import EXPECTED_ERRORS
+
+    if not isinstance(error, EXPECTED_ERRORS):
+        details = folder / "crash.txt"
+        error = PipelineError(f"a fault of medisynth-gov itself; please report {details}")
+        error.code = "B000"
+    _print_error(error, as_json)
 
 
 def _relative(path: Path) -> Path:

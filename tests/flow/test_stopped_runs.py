@@ -130,7 +130,7 @@ def test_an_unpinned_data_set_ends_with_9_and_the_line_to_copy(tmp_path):
 def test_another_data_set_than_the_pinned_one_fails(tmp_path):
     data = phantoms(tmp_path / "data")
 
-    result, run_dir = run_on(data, tmp_path / "ws", "-o", f"data.digest={'0' * 64}")
+    result, run_dir = run_on(data, tmp_path / "ws", "-o", f"data.digest={'ab' * 32}")
 
     assert result.exit_code == 9
     record = json.loads((run_dir / "records" / "P5-01.json").read_bytes())

@@ -314,7 +314,14 @@ def _print_result(result: Any, as_json: bool) -> None:
     if result.error is not None:
         _print_stop(result.error, folder, as_json)
     else:
+        from governance.audits.rollup import short_title
+        from governance.statuses import ItemStatus
+
         typer.echo(result.rollup.verdict)
+        for line in result.rollup.gate_items:
+            if line.status is not ItemStatus.PASSED:
+                name = f"{line.item_id} {short_title(line.title)}"
+                typer.echo(f"  {name}: {line.status.value}; {line.reason}")
     typer.echo(f"report         {folder / 'report.pdf'}")
     typer.echo(f"model card     {folder / 'model_card.md'}")
     typer.echo(f"evidence root  {result.manifest.evidence_root}")

@@ -122,7 +122,11 @@ class Tracker:
         if found is not None:
             return str(found.experiment_id)
         location = None if self._config.uri else (folder / "artifacts").as_uri()
-        return client.create_experiment(self._config.experiment, artifact_location=location)
+        return client.create_experiment(
+            self._config.experiment,
+            artifact_location=location,
+            tags={"mlflow.experimentKind": "custom_model_development"},  # opens the right views
+        )
 
     @_mirrored
     def start(
@@ -229,15 +233,12 @@ class Tracker:
         for metric in metrics:
             if metric.value is None:
                 continue
-            key = metric.id if not metric.subgroup else f"{metric.id}/{metric.subgroup}"
+            key = " ".join(filter(None, (f"evaluation/{metric.id}", metric.subgroup)))
             values = {key: metric.value}
             if metric.ci95:
-                values |= {
-                    f"{key}/ci95_low": metric.ci95[0],
-                    f"{key}/ci95_high": metric.ci95[1],
-                }
+                values |= {f"{key} ci95 low": metric.ci95[0], f"{key} ci95 high": metric.ci95[1]}
             if metric.floor is not None:
-                values[f"{key}/floor"] = metric.floor
+                values[f"{key} floor"] = metric.floor
             entities += [
                 Metric(metric_name(k), v, now, 0, self._model_id, name, digest, self.run_id)
                 for k, v in values.items()

@@ -10,6 +10,12 @@ from pipelines.errors import TrackingError
 from pipelines.tracking import store_uri
 
 HOST = "127.0.0.1"
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # no background workers for a viewer
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def serve(workspace: Path, port: int) -> int:
@@ -28,7 +34,7 @@ def serve(workspace: Path, port: int) -> int:
         *("--backend-store-uri", store_uri(workspace, TrackingConfig())),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
     ]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    environment = os.environ | _QUIET
     sys.stderr.write(f"MLflow UI at http://{HOST}:{port} (Ctrl-C ends it)\n")
     try:
         return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603

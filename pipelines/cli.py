@@ -35,7 +35,24 @@ def main() -> None:
     """Entry point of the console script."""
     # Read by the thread library when torch loads it: threads that wait must sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    app()
+    try:
+        app()  # ends by SystemExit; what else comes out is a bug of ours
+    except Exception:  # noqa: BLE001
+        typer.echo(
+            f"error[B000] a fault of medisynth-gov itself; please report {_write_crash()}", err=True
+        )
+        sys.exit(1)
+
+
+def _write_crash() -> Path:
+    """Keep the traceback in a file: it is for us, not for the screen."""
+    import tempfile
+    import traceback
+
+    descriptor, name = tempfile.mkstemp(prefix="medisynth-gov-crash-", suffix=".txt")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(traceback.format_exc())
+    return Path(name)
 
 
 @app.callback(invoke_without_command=True)

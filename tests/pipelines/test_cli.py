@@ -5,6 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from pipelines import cli
 from pipelines.cli import app
 
 runner = CliRunner()
@@ -82,3 +83,17 @@ def test_an_empty_folder_is_refused_with_its_name(tmp_path):
     assert result.exit_code == 3
     assert str(tmp_path) in result.stderr
     assert "empty" in result.stderr
+
+
+def test_a_bug_is_one_line_and_its_traceback_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(cli, "app", lambda: 1 / 0)
+
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    (crash,) = tmp_path.iterdir()
+    assert str(crash) in line
+    assert "ZeroDivisionError" in crash.read_text()

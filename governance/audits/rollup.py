@@ -33,6 +33,7 @@ _WITHOUT_GAPS = (
 )
 _FIRST_STEP_AFTER_TRAINING = 6
 _TRAINING_STEP = 5
+_MOST_NAMED = 3  # more open gate items than this stand in the verdict by id alone
 
 Standing = tuple[Item, ItemStatus]
 
@@ -234,29 +235,37 @@ def _verdict(
         (line for line in gate if line.exit_code != 0),
         key=lambda line: PRECEDENCE.index(line.exit_code),
     )
+    gaps = _principles_with_gaps(principles)
     if open_lines:
-        first, *others = open_lines
-        words = f"Gate not passed: {_standing(first)}: {_plain(first.reason)}"
-        words += "".join(f"; also {_standing(line)}" for line in others)
+        words = f"Gate not passed: {_standings(open_lines)}. {gaps}."
     else:
-        words = f"Gate passed: all {len(gate)} gate items passed"
-    words += f"; {_principles_with_gaps(principles)}"
-    words += "".join(f"; not evaluated: {_plain(name)}" for name in absent)
-    return f"{words}."
+        words = f"Gate passed: all {len(gate)} gate items passed. {gaps}."
+    names = "; ".join(_plain(name) for name in absent)
+    return f"{words} Not evaluated: {names}." if names else words
 
 
-def _standing(line: GateLine) -> str:
-    # A title names its parts after a colon or in brackets; one sentence has no room for them.
-    name = re.split(r"[:;(]", line.title)[0].strip()
-    return f"{line.item_id} {name} {line.status.value}"
+def short_title(title: str) -> str:
+    """Title of an item without the parts that it names after a colon or in brackets."""
+    return re.split(r"[:;(]", title)[0].strip()
+
+
+def _standings(lines: Sequence[GateLine]) -> str:
+    """Ids and statuses, with titles where they are few; reasons stay in the records."""
+    if len(lines) > _MOST_NAMED:
+        return ", ".join(f"{line.item_id} {line.status.value}" for line in lines)
+    return "; ".join(
+        f"{line.item_id} {short_title(line.title)}: {line.status.value}" for line in lines
+    )
 
 
 def _principles_with_gaps(principles: Sequence[PrincipleLine]) -> str:
     gaps = [line for line in principles if line.status not in _WITHOUT_GAPS]
     if not gaps:
-        return f"none of {len(principles)} principles has gaps"
+        return f"None of {len(principles)} principles has gaps"
     worst = [line.id for line in gaps if line.status is PrincipleStatus.NOT_SATISFIED]
-    words = f"{len(gaps)} of {len(principles)} principles have gaps"
+    words = (
+        f"{len(gaps)} of {len(principles)} principles {'has' if len(gaps) == 1 else 'have'} gaps"
+    )
     return f"{words}, not satisfied: {', '.join(worst)}" if worst else words
 
 

@@ -43,6 +43,7 @@ from governance.reports.pdf_layout import (
     ReportDocument,
     contents,
     height_of,
+    room_to_start,
     tallest_row,
 )
 from governance.reports.pdf_text import ACCENT, RULE, TONES, paragraph, register_fonts
@@ -53,8 +54,10 @@ _CHART_HEIGHT = 150.0
 _HISTOGRAM_HEIGHT = 190.0
 _PICTURE_HEIGHT = 150 * mm
 _FACT_NAME_SHARE = 0.27
-_NEW_PAGE = {"principles", "items", "data", "training", "limits", "evidence"}
-_LEAST_ROOM = 45 * mm
+_STRIP_NAME_WIDTH = 84.0
+_CONTENTS_LINE = 10.2
+_NEW_PAGE = {"items", "data"}
+_ABOVE_SECTION, _BELOW_TITLE = 9 * mm, 2 * mm
 _TALLEST_ROW = 200 * mm
 
 
@@ -76,17 +79,11 @@ def write_audit_report(evidence: ReportEvidence) -> bytes:
 
 def _story(report: Report) -> list[Flowable]:
     story = _first_page(report)
+    room = _CONTENTS_LINE * (len(report.sections) + 4)
+    heading = paragraph("Contents", "heading")
+    story.extend((CondPageBreak(room), Spacer(0, 8 * mm), heading, Spacer(0, 1.5 * mm), contents()))
     for section in report.sections:
         story.extend(_section(section, 0))
-        if section.key == "principles":
-            story.extend(
-                (
-                    Spacer(0, 8 * mm),
-                    paragraph("Contents", "heading"),
-                    Spacer(0, 1.5 * mm),
-                    contents(),
-                )
-            )
     return story
 
 
@@ -103,7 +100,7 @@ def _first_page(report: Report) -> list[Flowable]:
         TableStyle(
             [
                 ("BACKGROUND", (0, 0), (-1, -1), paper),
-                ("LINEBEFORE", (0, 0), (0, -1), 4, ink),
+                ("LINEBEFORE", (0, 0), (0, -1), 4, ink, 0),
                 ("LEFTPADDING", (0, 0), (-1, -1), 14),
                 ("TOPPADDING", (0, 0), (-1, -1), 9),
                 ("BOTTOMPADDING", (0, 0), (-1, -1), 11),
@@ -115,12 +112,31 @@ def _first_page(report: Report) -> list[Flowable]:
         paragraph(report.subtitle, "kicker"),
         Spacer(0, 3),
         paragraph(report.title, "title"),
+        paragraph(report.about, "about"),
         box,
-        Spacer(0, 1 * mm),
-        Spacer(0, 1 * mm),
+        _strip(report),
+        Spacer(0, 2 * mm),
         paragraph(report.statement, "statement"),
         *_blocks(report.front),
     ]
+
+
+def _strip(report: Report) -> PdfTable:
+    """Run id, evidence root and journal head, in full, right under the verdict."""
+    rows = [[paragraph(name, "fact"), paragraph(text, "mono")] for name, text in report.strip]
+    strip = PdfTable(rows, colWidths=[_STRIP_NAME_WIDTH, WIDTH - _STRIP_NAME_WIDTH])
+    strip.setStyle(
+        TableStyle(
+            [
+                ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+                ("LEFTPADDING", (0, 0), (0, -1), 18),
+                ("TOPPADDING", (0, 0), (-1, -1), 1.4),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 1.4),
+                ("LINEBELOW", (0, -1), (-1, -1), 0.4, RULE),
+            ]
+        )
+    )
+    return strip
 
 
 def _section(section: Section, level: int) -> list[Flowable]:
@@ -133,14 +149,17 @@ def _section(section: Section, level: int) -> list[Flowable]:
         head.append(paragraph(f"N88: {section.subtitle}", "subtitle"))
     if section.status:
         head.append(_status(section.status))
+    drawn = _blocks(section.blocks)
+    room = room_to_start(head, whole=True)
+    room += _ABOVE_SECTION + _BELOW_TITLE + room_to_start(drawn, whole=section.key == "principles")
     if level == 0:
-        start = PageBreak() if section.key in _NEW_PAGE else CondPageBreak(_LEAST_ROOM)
-        before = Spacer(0, 0 if section.key in _NEW_PAGE else 9 * mm)
+        start = PageBreak() if section.key in _NEW_PAGE else CondPageBreak(room)
+        before = Spacer(0, 0 if section.key in _NEW_PAGE else _ABOVE_SECTION)
         story = [start, before, *head, _rule()]
     else:
-        story = [CondPageBreak(_LEAST_ROOM), Spacer(0, 5 * mm), *head]
-    story.append(Spacer(0, 2 * mm))
-    story.extend(_blocks(section.blocks))
+        story = [CondPageBreak(room), Spacer(0, 5 * mm), *head]
+    story.append(Spacer(0, _BELOW_TITLE))
+    story.extend(drawn)
     for child in section.sections:
         story.extend(_section(child, level + 1))
     return story

@@ -158,14 +158,22 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report: first page, then sections."""
+    """A whole report: first page, then sections.
+
+    Attributes:
+        title: Generator and data set by their short names.
+        about: The same by their whole names.
+        strip: Names and full values that identify run and evidence, for page 1.
+    """
 
     title: str
+    about: str
     subtitle: str
     run_id: str
     evidence_root: str
     tool_version: str
     verdict: Verdict
+    strip: tuple[tuple[str, str], ...]
     front: tuple[Block, ...]
     sections: tuple[Section, ...]
     statement: str = field(default="")

@@ -6,8 +6,9 @@ Each function returns the field's content, or, when there is none, the reason as
 from governance.evidence.documents import TEST, TRAINING, TUNING, SplitRecord
 from governance.reports import formats
 from governance.reports.blocks import Block, Bullets, Table, Text, cells, columns, joined
-from governance.reports.data_pages import partition_blocks
+from governance.reports.data_pages import partition_blocks, units
 from governance.reports.evidence import ReportEvidence
+from governance.reports.validation_pages import validation_sentence
 
 Answer = tuple[Block, ...] | str
 
@@ -28,7 +29,7 @@ def data_gaps(evidence: ReportEvidence) -> Answer:
         sentences.append(f"Not recorded in the data set: {names}.")
     if evidence.coverage is not None:
         sentences.extend(
-            f"Patients with a value for {key}: {formats.percent(fraction, 1)}."
+            f"{units(evidence.unit)} with a value for {key}: {formats.percent(fraction, 1)}."
             for key, fraction in sorted(evidence.coverage.completeness.items())
         )
     return (Bullets(tuple(sentences)),) if sentences else stopped(evidence)
@@ -53,7 +54,7 @@ def _levels(evidence: ReportEvidence, attribute: str, parts: tuple[str, ...]) ->
     for entry in evidence.coverage.levels:
         if entry.attribute == attribute and entry.partition in parts:
             counted[entry.level] = counted.get(entry.level, 0) + entry.n_patients
-    return ", ".join(f"{key} ({formats.counted(n, 'patient')})" for key, n in counted.items())
+    return ", ".join(f"{key} ({formats.counted(n, evidence.unit)})" for key, n in counted.items())
 
 
 def test_sources(evidence: ReportEvidence) -> Answer:
@@ -81,7 +82,7 @@ def _size(split: SplitRecord, names: tuple[str, ...]) -> tuple[Block, ...]:
         Bullets(
             tuple(
                 f"{part.partition}: {formats.counted(part.n_images, 'image')}, "
-                f"{formats.counted(part.n_patients, 'patient')}"
+                f"{formats.counted(part.n_patients, split.unit)}"
                 for part in split.partitions
                 if part.partition in names
             )
@@ -104,16 +105,15 @@ def quality(evidence: ReportEvidence) -> Answer:
     record, copies = evidence.validation, evidence.duplicates
     if record is None:
         return stopped(evidence)
-    failed = sum(not rule.passed for rule in record.rules)
-    sentences = [
-        f"Data validation: {formats.counted(len(record.rules), 'rule')} judged over "
-        f"{formats.counted(record.n_rows, 'row')}, {formats.count(failed)} failed."
-    ]
+    sentences = [f"Data validation: {validation_sentence(record)}"]
     if copies is not None:
         sentences.append(
             f"Duplicates: {formats.counted(copies.n_pairs, 'pair')} of equal images, "
-            f"{formats.count(copies.n_pairs_across_partitions)} across partitions."
+            f"{formats.count(copies.n_pairs_across_patients)} across {evidence.unit}s."
         )
+    if evidence.split is not None:
+        n = formats.count(sum(evidence.split.shared_content.values()))
+        sentences.append(f"Images with equal pixels in two partitions: {n}.")
     return (Bullets(tuple(sentences)),)
 
 

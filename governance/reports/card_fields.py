@@ -17,7 +17,7 @@ from governance.reports.blocks import (
 from governance.reports.card_data_fields import Answer, stopped
 from governance.reports.data_pages import coverage_table
 from governance.reports.evidence import ReportEvidence
-from governance.reports.front_page import identity_rows, report_title
+from governance.reports.front_page import full_titles, identity_rows, report_title
 from governance.reports.items import ItemView, by_weight, item_views
 from governance.reports.principle_pages import principle_number, tally
 from governance.reports.quality_pages import (
@@ -39,7 +39,7 @@ _SEVEN_C = "the 7C evaluation of synthetic data is not implemented yet"
 
 def name(evidence: ReportEvidence) -> Answer:
     """Generator and data set."""
-    return (Text(report_title(evidence)),)
+    return (Text(report_title(evidence)), Text(full_titles(evidence)))
 
 
 def version(evidence: ReportEvidence) -> Answer:
@@ -79,7 +79,7 @@ def metrics(evidence: ReportEvidence) -> Answer:
     if evidence.evaluation is None:
         return stopped(evidence)
     overall = tuple(metric for metric in evidence.evaluation.metrics if not metric.subgroup)
-    return (metric_table(overall),) if overall else "no metric was measured"
+    return (metric_table(overall, evidence.unit),) if overall else "no metric was measured"
 
 
 def biases(evidence: ReportEvidence) -> Answer:
@@ -201,7 +201,7 @@ def test_use(evidence: ReportEvidence) -> Answer:
     if opening is None:
         return "the held-out test set was not opened"
     use = f"Opened {formats.counted(opening.number, 'time')} over all runs; {opening.label}."
-    rows = provenance_rows(evidence.evaluation) if evidence.evaluation else ()
+    rows = provenance_rows(evidence.evaluation, evidence.unit) if evidence.evaluation else ()
     return (Text(f"{use} Purpose: {opening.purpose}."), Facts(rows))
 
 
@@ -210,11 +210,11 @@ def subgroups(evidence: ReportEvidence) -> Answer:
     listed = evidence.evaluation.metrics if evidence.evaluation else ()
     parts = tuple(metric for metric in listed if metric.subgroup)
     if parts:
-        return (metric_table(parts),)
+        return (metric_table(parts, evidence.unit),)
     coverage = evidence.coverage
     if coverage is not None:
         counts = tuple(coverage_table(coverage, attribute) for attribute in coverage.attributes)
-        return (Text("No metric was measured by subgroup; patients / images:"), *counts)
+        return (Text(f"No metric was measured by subgroup; {evidence.unit}s / images:"), *counts)
     return stopped(evidence)
 
 

@@ -12,6 +12,7 @@ Anchor = Literal["start", "middle", "end"]
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 2), (1, 1.6), (6, 2, 1, 2))
 _LEFT, _RIGHT, _BOTTOM, _TOP, _LEGEND_ROW = 44.0, 10.0, 34.0, 20.0, 11.0
 _TICKS = 5
+_DOT = 1.8
 _BINS = 30
 _NAME_CHARACTERS = 70
 
@@ -110,6 +111,10 @@ def line_chart(chart: LineChart, width: float, height: float) -> Chart:
             Stroke(part, f"series{place % len(DASHES)}", 1.1, DASHES[place % len(DASHES)])
             for part in _finite_parts(series.x, series.y, frame)
         )
+        shapes.extend(
+            Stroke(((x - _DOT, y), (x + _DOT, y)), f"series{place % len(DASHES)}", 2 * _DOT)
+            for x, y in _single_points(series.x, series.y, frame)
+        )
     return Chart(width, height, chart.title, tuple(shapes))
 
 
@@ -124,6 +129,18 @@ def _finite_parts(
         else:
             parts.append([])
     return [tuple(part) for part in parts if len(part) > 1]
+
+
+def _single_points(
+    xs: tuple[float, ...], ys: tuple[float, ...], frame: _Frame
+) -> list[tuple[float, float]]:
+    """Finite points without a finite neighbour, which no line would show."""
+    finite = [False, *(math.isfinite(y) for y in ys), False]
+    return [
+        frame.at(x, y)
+        for place, (x, y) in enumerate(zip(xs, ys, strict=True), start=1)
+        if finite[place] and not finite[place - 1] and not finite[place + 1]
+    ]
 
 
 def histogram(chart: Histogram, width: float, height: float) -> Chart:

@@ -3,7 +3,14 @@
 from governance.reports.blocks import Report
 from governance.reports.data_pages import data_section
 from governance.reports.evidence import ReportEvidence
-from governance.reports.front_page import STATEMENT, front_blocks, report_title, verdict
+from governance.reports.front_page import (
+    STATEMENT,
+    front_blocks,
+    full_titles,
+    report_title,
+    strip_rows,
+    verdict,
+)
 from governance.reports.isolation_pages import isolation_section
 from governance.reports.principle_pages import matrix_section, principle_sections
 from governance.reports.quality_pages import memorisation_section, metrics_section
@@ -21,11 +28,13 @@ def build_report(evidence: ReportEvidence) -> Report:
     """Turn evidence into the report's content; equal evidence gives an equal report."""
     return Report(
         title=report_title(evidence),
+        about=full_titles(evidence),
         subtitle="Audit report, mapped to the ten GMLP principles",
         run_id=evidence.run.run_id,
         evidence_root=evidence.manifest.evidence_root,
         tool_version=evidence.run.tool_version,
         verdict=verdict(evidence),
+        strip=strip_rows(evidence),
         front=front_blocks(evidence),
         sections=(
             matrix_section(evidence),

@@ -5,9 +5,8 @@ from governance.evidence.documents import (
     CoverageAudit,
     DatasetIdentity,
     DuplicateAudit,
-    RuleResult,
+    FindingRecord,
     SplitRecord,
-    ValidationRecord,
 )
 from governance.reports import formats
 from governance.reports.blocks import (
@@ -16,7 +15,6 @@ from governance.reports.blocks import (
     Cell,
     Facts,
     Heading,
-    Line,
     Section,
     Table,
     Text,
@@ -26,15 +24,21 @@ from governance.reports.blocks import (
     joined,
     mono,
     small,
-    status_line,
     strong,
 )
 from governance.reports.evidence import ReportEvidence
-from governance.statuses import ItemStatus
+from governance.reports.validation_pages import validation_blocks
 
 _FINDINGS_SHOWN = 20
 _PAIRS_SHOWN = 20
-_ENGINES = {"pandera": "pandera", "great_expectations": "Great Expectations"}
+_EXAMPLES_SHOWN = 3
+OFFICIAL_SPLIT_UNUSED = "the official split of the data set was not used"
+_SAID_BARELY = {OFFICIAL_SPLIT_UNUSED, "the data set's official split was not used"}
+
+
+def units(unit: str) -> str:
+    """Plural of the unit counted, as a heading: "Patients", "Examinations"."""
+    return f"{unit[:1].upper()}{unit[1:]}s"
 
 
 def data_section(evidence: ReportEvidence) -> Section:
@@ -48,11 +52,12 @@ def data_section(evidence: ReportEvidence) -> Section:
         blocks.extend(_flow(data))
     blocks.extend(_findings(evidence))
     blocks.extend(partition_blocks(evidence.split))
-    blocks.extend(coverage_blocks(evidence.coverage))
+    blocks.extend(coverage_blocks(evidence.coverage, evidence.unit))
     if data is not None:
         blocks.extend(absent_blocks(data))
-    blocks.extend(_duplicates(evidence.duplicates))
-    blocks.extend(_validation(evidence.validation))
+    official = evidence.split is not None and evidence.split.official_available
+    blocks.extend(_duplicates(evidence.duplicates, evidence.unit, official))
+    blocks.extend(validation_blocks(evidence.validation))
     return Section("data", "3", "Data", blocks=tuple(blocks))
 
 
@@ -104,46 +109,53 @@ def _flow(data: DatasetIdentity) -> tuple[Block, ...]:
         )
         before = step.n_images
     head = columns(
-        ("Step", 0.28),
+        ("Step", 0.25),
         ("Images", 0.12, "right"),
         ("Change", 0.12, "right"),
-        ("Patients", 0.12, "right"),
+        (units(data.split_unit), 0.15, "right"),
         ("Note", 0.36),
     )
     blocks: list[Block] = [Heading("Flow of images"), Table(head, tuple(rows))]
     if data.n_missing:
-        shown = joined(data.missing_examples)
-        blocks.append(
-            Text(
-                f"{formats.count(data.n_missing)} of {formats.count(data.n_listed)} listed images "
-                f"have no file (missing images: {data.missing_policy}). Examples: {shown}.",
-                "note",
-            )
-        )
+        shown = joined(data.missing_examples[:_EXAMPLES_SHOWN])
+        blocks.append(Text(f"{missing_sentence(data)} Examples: {shown}.", "note"))
     return tuple(blocks)
+
+
+def missing_sentence(data: DatasetIdentity) -> str:
+    """How many listed images have no file, and what followed.
+
+    The count is over the whole listing. Where missing images are errors, a run that came to know
+    the content of its images had selected none of those without a file.
+    """
+    n = f"{formats.count(data.n_missing)} of {formats.count(data.n_listed)} listed images"
+    if data.missing_policy == "drop":
+        return f"{n} have no file and were dropped, as the configuration asks."
+    if data.content_sha256 is not None:
+        return f"{n} have no file; none of them was selected."
+    return f"{n} are missing."
 
 
 def _findings(evidence: ReportEvidence) -> tuple[Block, ...]:
     findings = evidence.findings.findings if evidence.findings else ()
     if not findings:
         return ()
-    rows = tuple(
-        cells(
-            found.code,
-            found.where,
-            "" if found.row is None else str(found.row),
-            found.column or "",
-            found.message,
-        )
-        for found in findings[:_FINDINGS_SHOWN]
-    )
-    head = columns(
-        ("Code", 0.10), ("File", 0.22), ("Row", 0.08, "right"), ("Column", 0.14), ("Fault", 0.46)
-    )
+    shown = findings[:_FINDINGS_SHOWN]
+    placed = any(found.row is not None or found.column for found in shown)
+    rows = tuple(_finding_row(found, placed) for found in shown)
+    places = (("Row", 0.08, "right"), ("Column", 0.14)) if placed else ()
+    file = 0.22 if placed else 0.36
+    head = columns(("Code", 0.10), ("File", file), *places, ("Fault", 0.46 if placed else 0.54))
     more = len(findings) - len(rows)
     note = f"{formats.count(more)} more in data/findings.json." if more > 0 else ""
     title = f"{formats.counted(len(findings), 'fault')} found in the data"
     return (Heading(title), Table(head, rows, note))
+
+
+def _finding_row(found: FindingRecord, placed: bool) -> tuple[Cell, ...]:
+    row = "" if found.row is None else str(found.row)
+    places = (row, found.column or "") if placed else ()
+    return cells(found.code, found.where, *places, found.message)
 
 
 def partition_blocks(split: SplitRecord | None) -> tuple[Block, ...]:
@@ -151,9 +163,9 @@ def partition_blocks(split: SplitRecord | None) -> tuple[Block, ...]:
     if split is None:
         return (Heading("Partitions"), Text("The data was not divided in this run."))
     head = columns(
-        ("Partition", 0.34),
+        ("Partition", 0.31),
         ("Images", 0.13, "right"),
-        ("Patients", 0.13, "right"),
+        (units(split.unit), 0.16, "right"),
         ("Digest", 0.40),
     )
     rows = tuple(
@@ -173,9 +185,10 @@ def partition_blocks(split: SplitRecord | None) -> tuple[Block, ...]:
         )
         for pair in sorted({*split.shared_patients, *split.shared_content})
     )
+    told = tuple(formats.sentence(deviation) for deviation in split_deviations(split))
     shared_head = columns(
         ("Pair of partitions", 0.50),
-        ("Patients in both", 0.25, "right"),
+        (f"{units(split.unit)} in both", 0.25, "right"),
         ("Images with equal pixels in both", 0.25, "right"),
     )
     return (
@@ -183,8 +196,20 @@ def partition_blocks(split: SplitRecord | None) -> tuple[Block, ...]:
         Text(_split_sentence(split)),
         Table(head, rows),
         Table(shared_head, shared),
-        *((Bullets(split.deviations),) if split.deviations else ()),
+        *((Bullets(told),) if told else ()),
     )
+
+
+def split_deviations(split: SplitRecord) -> tuple[str, ...]:
+    """Departures from the official split, each once, without full stops.
+
+    That the split was not used is said barely and by whoever knows more: then only once.
+    """
+    told = dict.fromkeys(deviation.strip().rstrip(".") for deviation in split.deviations)
+    fuller = [deviation for deviation in told if deviation not in _SAID_BARELY]
+    if len(fuller) == len(told) or any(d.startswith(OFFICIAL_SPLIT_UNUSED) for d in fuller):
+        return tuple(fuller)
+    return (OFFICIAL_SPLIT_UNUSED, *fuller)
 
 
 def _split_sentence(split: SplitRecord) -> str:
@@ -196,12 +221,12 @@ def _split_sentence(split: SplitRecord) -> str:
     )
 
 
-def coverage_blocks(coverage: CoverageAudit | None) -> tuple[Block, ...]:
-    """One table an attribute: patients and images of each level in each partition."""
+def coverage_blocks(coverage: CoverageAudit | None, unit: str) -> tuple[Block, ...]:
+    """One table an attribute: units and images of each level in each partition."""
     if coverage is None:
         return (Heading("Coverage"), Text("Coverage was not counted in this run."))
     blocks: list[Block] = [
-        Heading("Coverage: patients / images"),
+        Heading(f"Coverage: {units(unit).lower()} / images"),
         *(coverage_table(coverage, attribute) for attribute in coverage.attributes),
     ]
     if coverage.completeness:
@@ -209,7 +234,7 @@ def coverage_blocks(coverage: CoverageAudit | None) -> tuple[Block, ...]:
             f"{name} {formats.percent(fraction, 1)}"
             for name, fraction in sorted(coverage.completeness.items())
         )
-        blocks.append(Text(f"Patients with a value: {complete}.", "note"))
+        blocks.append(Text(f"{units(unit)} with a value: {complete}.", "note"))
     return tuple(blocks)
 
 
@@ -241,22 +266,25 @@ def absent_blocks(data: DatasetIdentity) -> tuple[Block, ...]:
     return (Heading("Attributes that the data set does not record"), Table(head, rows))
 
 
-def _duplicates(audit: DuplicateAudit | None) -> tuple[Block, ...]:
+def _duplicates(audit: DuplicateAudit | None, unit: str, official: bool) -> tuple[Block, ...]:
     if audit is None:
         return (Heading("Duplicates"), Text("Duplicates were not looked for in this run."))
+    across = [f"{formats.count(audit.n_pairs_across_patients)} across {unit}s"]
+    if official:
+        n = formats.count(audit.n_pairs_across_partitions)
+        across.append(f"{n} across the parts of the official split")
     found = (
-        f"{audit.method} Among {formats.counted(audit.n_images, 'image')}: "
-        f"{formats.counted(audit.n_pairs, 'pair')} of equal images, "
-        f"{formats.count(audit.n_pairs_across_patients)} across patients, "
-        f"{formats.count(audit.n_pairs_across_partitions)} across partitions."
+        f"{formats.sentence(audit.method)} Among {formats.counted(audit.n_images, 'image')}: "
+        f"{formats.counted(audit.n_pairs, 'pair')} of equal images, {', '.join(across)}. What the "
+        "partitions of this run share stands under Partitions."
     )
     blocks: list[Block] = [Heading("Duplicates"), Text(found)]
     if audit.pairs:
         rows = tuple(
             cells(
                 pair.kind,
-                _side(pair.left_id, pair.left_patient, pair.left_partition),
-                _side(pair.right_id, pair.right_patient, pair.right_partition),
+                _side(pair.left_id, unit, pair.left_patient, pair.left_partition),
+                _side(pair.right_id, unit, pair.right_patient, pair.right_partition),
             )
             for pair in audit.pairs[:_PAIRS_SHOWN]
         )
@@ -267,49 +295,6 @@ def _duplicates(audit: DuplicateAudit | None) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _side(image_id: str, patient: str, partition: str | None) -> str:
-    return f"{image_id} (patient {patient}, {partition or 'no partition'})"
-
-
-def _validation(record: ValidationRecord | None) -> tuple[Block, ...]:
-    if record is None:
-        return (Heading("Data validation"), Text("The data contract was not checked in this run."))
-    blocks: list[Block] = [
-        Heading("Data validation"),
-        Text(
-            f"Contract {record.contract} {record.contract_version}, "
-            f"{formats.counted(record.n_rows, 'row')}, judged by two engines."
-        ),
-    ]
-    for engine, name in _ENGINES.items():
-        rules = [rule for rule in record.rules if rule.engine == engine]
-        version = record.engine_versions.get(engine, "version unknown")
-        blocks.append(_rule_table(f"{name} {version}", rules))
-    return tuple(blocks)
-
-
-def _rule_table(title: str, rules: list[RuleResult]) -> Table:
-    head = columns(
-        (title, 0.36),
-        ("Severity", 0.11),
-        ("Result", 0.15),
-        ("Rows", 0.10, "right"),
-        ("Against it", 0.10, "right"),
-        ("Reason", 0.18),
-    )
-    rows = tuple(
-        (
-            cell(rule.rule, small(rule.column)),
-            cell(rule.severity),
-            cell(_rule_result(rule)),
-            cell(formats.count(rule.n_evaluated)),
-            cell(formats.count(rule.n_unexpected)),
-            cell(small(rule.reason), small(joined(rule.examples, ""))),
-        )
-        for rule in rules
-    )
-    return Table(head, rows, "" if rows else "No rule was judged by this engine.")
-
-
-def _rule_result(rule: RuleResult) -> Line:
-    return status_line(ItemStatus.PASSED if rule.passed else ItemStatus.FAILED)
+def _side(image_id: str, unit: str, name: str, partition: str | None) -> str:
+    part = f", official part: {partition}" if partition else ""
+    return f"{image_id} ({unit} {name}{part})"

@@ -89,6 +89,11 @@ class ReportEvidence:
     pictures: Mapping[str, PictureFile]
     digests: Mapping[str, str]
 
+    @property
+    def unit(self) -> str:
+        """Unit that is counted and never divided: "patient", or what the data set records."""
+        return self.dataset.split_unit if self.dataset else "patient"
+
 
 class _EvidenceFiles:
     """Reads evidence files of one run folder and checks each against the manifest."""

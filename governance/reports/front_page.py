@@ -1,8 +1,9 @@
-"""Content of the first page: verdict, what failed or is unknown, conditions, identity."""
+"""Content of the first page: verdict, identity, what failed or is unknown, conditions."""
 
+import re
 from collections.abc import Sequence
 
-from governance.evidence.documents import TEST, GateLine, MetricResult
+from governance.evidence.documents import GateLine
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -15,13 +16,16 @@ from governance.reports.blocks import (
     Verdict,
     cell,
     columns,
+    joined,
     mono,
+    small,
     status_line,
     strong,
 )
+from governance.reports.conditions import conditions
 from governance.reports.evidence import ReportEvidence
 from governance.reports.items import CLASS_WORDS, ItemView, by_weight, item_views
-from governance.statuses import Gate, ItemClass, ItemStatus, PrincipleStatus
+from governance.statuses import Gate, ItemClass, ItemStatus
 
 STATEMENT = (
     "Not a medical device. Synthetic images, for research use. Evidence is mapped to the ten "
@@ -29,14 +33,31 @@ STATEMENT = (
     "this report is neither an approval nor a certificate."
 )
 _MOST_FAILED_ON_PAGE_ONE = 6
-_TITLE_CHARACTERS, _REASON_CHARACTERS = 110, 180
+_TITLE_CHARACTERS, _REASON_CHARACTERS = 110, 700
+# The line that somebody copies into the configuration must stand whole.
+_LINE_TO_PIN = re.compile(r"`?(data\.digest: [0-9a-f]{64})`?")
+_GATE_WORDS = ("Gate passed", "Gate not passed")
+_STRIP = ("Run", "Evidence root", "Journal head")
 
 
 def report_title(evidence: ReportEvidence) -> str:
-    """Generator and data set, as far as the run came to know them."""
+    """Generator and data set by their short names, as far as the run came to know them."""
     model = evidence.training.title if evidence.training else evidence.run.generator
-    title = f"{model} on {evidence.dataset.title}" if evidence.dataset else model
+    title = _first_part(model, " (")
+    if evidence.dataset:
+        title = f"{title} on {_first_part(evidence.dataset.title, ':')}"
     return formats.clean(title, _TITLE_CHARACTERS)
+
+
+def _first_part(text: str, mark: str) -> str:
+    return text.split(mark)[0].strip() or text
+
+
+def full_titles(evidence: ReportEvidence) -> str:
+    """Generator and data set by their whole names."""
+    model = evidence.training.title if evidence.training else evidence.run.generator
+    data = f"; data set: {evidence.dataset.title}" if evidence.dataset else "; no data set was read"
+    return f"Generator: {model}{data}"
 
 
 def verdict(evidence: ReportEvidence) -> Verdict:
@@ -46,10 +67,14 @@ def verdict(evidence: ReportEvidence) -> Verdict:
         step = outcome.stopped_at if outcome and outcome.stopped_at else "an unknown step"
         word = {"blocked": "Stopped", "failed": "Failed", "interrupted": "Interrupted"}
         how = word[outcome.status] if outcome and outcome.status in word else "Not finished"
-        return Verdict(f"{how} at {step}; {_trained(evidence)}", "✗", "bad", summary.verdict)
-    if summary.gate is Gate.PASSED:
-        return Verdict("Gate passed", "✓", "good", summary.verdict)
-    return Verdict("Gate not passed", "✗", "bad", summary.verdict)
+        why = outcome.message.strip().rstrip(".") if outcome else ""
+        sentence = f"{why}." if why else summary.verdict
+        return Verdict(f"{how} at {step}; {_trained(evidence)}", "✗", "bad", sentence)
+    passed = summary.gate is Gate.PASSED
+    headline = _GATE_WORDS[0 if passed else 1]
+    sentence = summary.verdict.removeprefix(f"{headline}: ")
+    sentence = f"{sentence[:1].upper()}{sentence[1:]}"
+    return Verdict(headline, "✓" if passed else "✗", "good" if passed else "bad", sentence)
 
 
 def _trained(evidence: ReportEvidence) -> str:
@@ -61,34 +86,64 @@ def _trained(evidence: ReportEvidence) -> str:
 
 
 def front_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
-    """Blocks under the verdict, bad news first."""
+    """Blocks under the verdict: gate, conditions, other failures, the rest of the identity.
+
+    The gate and the conditions come first, so that they stand on page 1 however much failed.
+    """
+    items = item_views(evidence)
+    rest = tuple(row for row in identity_rows(evidence) if row[0] not in _STRIP)
     return (
-        *_bad_news(evidence),
+        *_bad_news(evidence, items),
         Heading("Conditions to know before reading on"),
         Bullets(conditions(evidence)),
+        *_failed_outside_gate(items),
         Heading("Identity of this run"),
-        Facts(identity_rows(evidence)),
+        Facts(rest),
     )
 
 
-def _bad_news(evidence: ReportEvidence) -> tuple[Block, ...]:
-    items = item_views(evidence)
+def strip_rows(evidence: ReportEvidence) -> tuple[tuple[str, str], ...]:
+    """What identifies the run and its evidence, in full: the strip under the verdict."""
+    manifest = evidence.manifest
+    values = (evidence.run.run_id, manifest.evidence_root, manifest.journal_head)
+    return tuple(zip(_STRIP, values, strict=True))
+
+
+def gate_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
+    """Each gate item that is not passed, with its whole reason; for the card."""
+    return tuple(
+        f"Gate item {line.item_id} {line.title}: {line.status.value}"
+        f"{'; ' + line.reason if line.reason else ''}."
+        for line in evidence.summary.gate_items
+        if line.status is not ItemStatus.PASSED
+    )
+
+
+def _bad_news(evidence: ReportEvidence, items: tuple[ItemView, ...]) -> tuple[Block, ...]:
     gate = [line for line in evidence.summary.gate_items if line.status is not ItemStatus.PASSED]
     blocks: list[Block] = [Heading("What failed or is unknown")]
     outcome = evidence.outcome
-    if outcome is not None and outcome.status != "finished":
-        if outcome.message.strip().rstrip(".") not in evidence.summary.verdict:
-            blocks.append(Text(outcome.message))
-        if outcome.error_code:
-            blocks.append(Text(f"The run ended with error {outcome.error_code}."))
+    if outcome is not None and outcome.status != "finished" and outcome.error_code:
+        blocks.append(Text(f"The run ended with error {outcome.error_code}."))
     if gate:
-        blocks.append(_news_table("Gate", _gate_rows(gate)))
+        blocks.append(_news_table("Gate item", _gate_rows(gate)))
     else:
         n = formats.counted(len(evidence.summary.gate_items), "gate item")
         blocks.append(Text(f"No gate item failed: all {n} passed."))
-    blocks.extend(_failed_outside_gate(items))
-    blocks.append(Bullets(_unknown_sentences(items)))
+    blocks.append(Bullets((_failed_sentence(items), *_unknown_sentences(items))))
     return tuple(blocks)
+
+
+def _failed_sentence(items: tuple[ItemView, ...]) -> str:
+    failed = [item.id for item in by_weight(items) if _failed_alone(item)]
+    if not failed:
+        return "No item outside the gate failed."
+    n = formats.counted(len(failed), "item")
+    return f"{n} outside the gate failed: {joined(failed)}; reasons below."
+
+
+def _failed_alone(item: ItemView) -> bool:
+    return item.status is ItemStatus.FAILED and not item.is_gate
 
 
 def _gate_rows(gate: list[GateLine]) -> list[tuple[Cell, ...]]:
@@ -104,34 +159,41 @@ def _gate_row(status: ItemStatus, reason: str, lines: list[GateLine]) -> tuple[C
         name, titles = lines[0].item_id, [lines[0].title]
     else:
         name, titles = f"{len(lines)} items", [f"{line.item_id} {line.title}" for line in lines]
-    return cell(status_line(status)), cell(strong(name)), cell(*titles), cell(_cut(reason))
+    return cell(strong(name), status_line(status)), cell(*titles), _reason_cell(reason)
+
+
+def _reason_cell(reason: str) -> Cell:
+    """A reason; a line to copy out of it stands by itself and is never cut."""
+    found = _LINE_TO_PIN.search(reason)
+    if found is None:
+        return cell(formats.clean(reason, _REASON_CHARACTERS))
+    before, after = reason[: found.start()].strip(), reason[found.end() :].strip(" .")
+    limit = _REASON_CHARACTERS // 2
+    return cell(formats.clean(before, limit), mono(found[1]), formats.clean(after, limit))
 
 
 def _failed_outside_gate(items: tuple[ItemView, ...]) -> tuple[Block, ...]:
-    failed = by_weight(tuple(i for i in items if i.status is ItemStatus.FAILED and not i.is_gate))
+    failed = by_weight(tuple(item for item in items if _failed_alone(item)))
     if not failed:
-        return (Text("No item outside the gate failed."),)
+        return ()
     rows = [
-        (cell(status_line(i.status)), cell(strong(i.id)), cell(i.title), cell(_found(i)))
+        (cell(strong(i.id), status_line(i.status)), cell(i.title), _found(i))
         for i in failed[:_MOST_FAILED_ON_PAGE_ONE]
     ]
     more = len(failed) - len(rows)
     note = f"and {formats.count(more)} more, listed under Limits" if more > 0 else ""
-    return (_news_table("Outside the gate", rows, note),)
+    return (Heading("Failed outside the gate"), _news_table("Item", rows, note))
 
 
 def _news_table(title: str, rows: Sequence[tuple[Cell, ...]], note: str = "") -> Table:
-    head = columns((title, 0.17), ("Item", 0.08), ("What must be shown", 0.33), ("Why", 0.42))
+    head = columns((title, 0.15), ("What must be shown", 0.25), ("Why", 0.60))
     return Table(head, tuple(rows), note)
 
 
-def _found(item: ItemView) -> str:
-    seen = f"observed {item.value}" if item.value else ""
-    return "; ".join(part for part in (_cut(item.reason), seen) if part)
-
-
-def _cut(reason: str) -> str:
-    return formats.clean(reason, _REASON_CHARACTERS)
+def _found(item: ItemView) -> Cell:
+    """Reason and observed value; yes and no say nothing that the status does not."""
+    seen = f"observed {item.value}" if item.value not in {"", "yes", "no"} else ""
+    return (*_reason_cell(item.reason), *cell(small(seen)))
 
 
 def _unknown_sentences(items: tuple[ItemView, ...]) -> tuple[str, ...]:
@@ -140,7 +202,7 @@ def _unknown_sentences(items: tuple[ItemView, ...]) -> tuple[str, ...]:
     sentences = []
     if unknown:
         sentences.append(
-            f"{formats.counted(len(unknown), 'item')} of {formats.count(len(items))} not evaluated"
+            f"{formats.count(len(unknown))} of {formats.counted(len(items), 'item')} not evaluated"
             f"{_core(unknown)}: unknown is neither zero nor a pass."
         )
     if missing:
@@ -156,119 +218,6 @@ def _unknown_sentences(items: tuple[ItemView, ...]) -> tuple[str, ...]:
 def _core(items: list[ItemView]) -> str:
     n = sum(item.item_class is ItemClass.CORE for item in items)
     return f", {formats.count(n)} of them {CLASS_WORDS[ItemClass.CORE]}" if n else ""
-
-
-def conditions(evidence: ReportEvidence) -> tuple[str, ...]:
-    """What changes how every other page is read, each in one sentence."""
-    return (
-        *_data_conditions(evidence),
-        *_test_conditions(evidence),
-        *_metric_conditions(evidence),
-        *_principle_conditions(evidence),
-        *_code_conditions(evidence),
-    )
-
-
-def _data_conditions(evidence: ReportEvidence) -> list[str]:
-    sentences = []
-    data, split = evidence.dataset, evidence.split
-    if data is None:
-        sentences.append("The data set was not read, so nothing is known about it.")
-    else:
-        if data.is_simulated:
-            sentences.append("Simulated data: no patient is behind any image.")
-        if data.n_missing and data.missing_policy == "drop":
-            sentences.append(
-                f"{formats.count(data.n_missing)} of {formats.count(data.n_listed)} listed images "
-                "are missing and were dropped, as the configuration asks."
-            )
-        elif data.n_missing:
-            sentences.append(
-                f"{formats.count(data.n_missing)} of {formats.count(data.n_listed)} listed images "
-                "are missing."
-            )
-        if data.pinned_sha256 is None:
-            sentences.append("The identity of the data set is not pinned in the configuration.")
-    if split is None:
-        return sentences + ["The data was not divided; no test set was sealed."]
-    if split.official_available and split.source != "official":
-        sentences.append("The official split of the data set was not used.")
-    sentences.extend(
-        formats.sentence(f"deviation from the official split: {d}") for d in split.deviations
-    )
-    if split.dropped:
-        n = formats.counted(len(split.dropped), "image")
-        sentences.append(f"{n} taken out of training as copies of held-out images.")
-    return sentences
-
-
-def _test_conditions(evidence: ReportEvidence) -> list[str]:
-    sentences = []
-    isolation, evaluation = evidence.isolation, evidence.evaluation
-    if isolation is None:
-        sentences.append("Isolation of the held-out test set: no training process is on record.")
-    else:
-        sentences.append(
-            f"Isolation level in force: {isolation.level} of 5, {isolation.level_name} "
-            f"({isolation.mechanism})."
-        )
-        open_doors = sum(not attempt.refused for attempt in isolation.attempts)
-        if open_doors:
-            n = formats.counted(open_doors, "forbidden read")
-            sentences.append(f"{n} of the training process succeeded: the test set was in reach.")
-    opening = evaluation.opening if evaluation else None
-    if opening is None:
-        sentences.append("The held-out test set was not opened.")
-    elif opening.number > 1:
-        sentences.append(
-            f"Test set use: {opening.label}; this test set was opened {formats.count(opening.number - 1)} "
-            f"{'time' if opening.number == 2 else 'times'} before; repeated use inflates results."
-        )
-    else:
-        sentences.append(f"First opening of this test set ({opening.label}).")
-    return sentences
-
-
-def _metric_conditions(evidence: ReportEvidence) -> list[str]:
-    if evidence.evaluation is None:
-        return ["No image quality was measured: FID and every other metric are not evaluated."]
-    overall = [m for m in evidence.evaluation.metrics if not m.subgroup]
-    sentences = [
-        formats.sentence(f"{metric.title} not evaluated: {metric.reason}")
-        for metric in overall
-        if metric.status is ItemStatus.NOT_EVALUATED
-    ]
-    if not any(_is_fid(metric) for metric in overall):
-        sentences.append("FID not evaluated: the evaluation holds no such metric.")
-    return sentences
-
-
-def _is_fid(metric: MetricResult) -> bool:
-    return metric.id.lower().startswith("fid") and metric.partition == TEST
-
-
-def _principle_conditions(evidence: ReportEvidence) -> list[str]:
-    return [
-        f"Principle {line.id.removeprefix('P')} ({line.title_n88}) is marked not applicable"
-        f"{': ' + '; '.join(line.gaps) if line.gaps else ''}."
-        for line in evidence.summary.principles
-        if line.status is PrincipleStatus.NOT_APPLICABLE
-    ]
-
-
-def _code_conditions(evidence: ReportEvidence) -> list[str]:
-    sentences = []
-    if evidence.run.code_commit is None:
-        sentences.append("The commit of the framework is unknown (not run from a git checkout).")
-    elif evidence.run.code_clean is False:
-        sentences.append("The framework's source had uncommitted changes.")
-    integrity = evidence.integrity
-    if integrity is not None and (integrity.mismatches or integrity.journal_faults):
-        n = len(integrity.mismatches) + len(integrity.journal_faults)
-        sentences.append(
-            f"{formats.counted(n, 'integrity fault')} found at the end of the run; see Limits."
-        )
-    return sentences
 
 
 def identity_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:

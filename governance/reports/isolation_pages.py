@@ -28,7 +28,7 @@ def isolation_section(evidence: ReportEvidence) -> Section:
     """Level in force, refused reads, seal, openings, and what none of it protects against."""
     blocks: list[Block] = [Text(THREAT_MODEL)]
     blocks.extend(_level(evidence.isolation))
-    blocks.extend(_seal(evidence.seal))
+    blocks.extend(_seal(evidence.seal, evidence.unit))
     blocks.extend(_opening(evidence))
     if evidence.isolation and evidence.isolation.limits:
         blocks.extend((Heading("What it does not protect against"),))
@@ -51,7 +51,9 @@ def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
         )
         for attempt in isolation.attempts
     )
-    head = columns(("What it tried to read", 0.40), ("Result", 0.22), ("Answer", 0.38))
+    head = columns(
+        ("What it tried to read", 0.40), ("Result", 0.22), ("Answer of the system", 0.38)
+    )
     facts = (
         ("Level in force", cell(strong(f"{isolation.level} of 5: {isolation.level_name}"))),
         ("Enforced by", cell(isolation.mechanism)),
@@ -64,7 +66,7 @@ def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
     )
 
 
-def _seal(seal: SealRecord | None) -> tuple[Block, ...]:
+def _seal(seal: SealRecord | None, unit: str) -> tuple[Block, ...]:
     if seal is None:
         return (Heading("Seal"), Text("No test set was sealed in this run."))
     facts = (
@@ -73,10 +75,10 @@ def _seal(seal: SealRecord | None) -> tuple[Block, ...]:
             "Sealed",
             cell(
                 f"{formats.utc(seal.sealed_utc)}; {formats.counted(seal.n_images, 'image')}, "
-                f"{formats.counted(seal.n_patients, 'patient')}"
+                f"{formats.counted(seal.n_patients, unit)}"
             ),
         ),
-        ("Ledger", cell(seal.ledger)),
+        ("Ledger", cell(mono(seal.ledger))),
         ("Earlier seals of this set", cell(formats.count(seal.n_earlier_seals))),
         ("Earlier openings of this set", cell(formats.count(seal.n_earlier_openings))),
     )

@@ -96,7 +96,7 @@ def _from_record(
     if record.observed is not None:
         seen = record.observed
         value, interval = _observed(seen.value, seen.unit, seen.ci95)
-        basis = basis_text(seen.n_patients, seen.n_images, seen.partition)
+        basis = basis_text(seen.n_patients, seen.n_images, seen.partition, evidence.unit)
     return ItemView(
         id=item_id,
         principle=record.principle,
@@ -153,11 +153,13 @@ def _criterion_text(limit: Criterion | None) -> str:
     return f"{limit.metric}: {formats.criterion(limit)}" if limit.metric else ""
 
 
-def basis_text(n_patients: int | None, n_images: int | None, partition: str | None) -> str:
-    """Patients, images and partition behind a number, in one line."""
+def basis_text(
+    n_patients: int | None, n_images: int | None, partition: str | None, unit: str
+) -> str:
+    """Units, images and partition behind a number, in one line."""
     parts = []
     if n_patients is not None:
-        parts.append(formats.counted(n_patients, "patient"))
+        parts.append(formats.counted(n_patients, unit))
     if n_images is not None:
         parts.append(formats.counted(n_images, "image"))
     if partition:

@@ -14,8 +14,15 @@ from governance.evidence.documents import MetricResult
 from governance.reports import formats
 from governance.reports.blocks import Block, Bullets, Cell, Facts, Heading, Table, Text
 from governance.reports.card import CardSection, Field, card_sections
+from governance.reports.conditions import conditions
 from governance.reports.evidence import ReportEvidence
-from governance.reports.front_page import STATEMENT, conditions, report_title, verdict
+from governance.reports.front_page import (
+    STATEMENT,
+    full_titles,
+    gate_sentences,
+    report_title,
+    verdict,
+)
 from governance.reports.markdown import (
     line_text,
     markdown_block,
@@ -177,15 +184,21 @@ def _as_markdown(
     parts = [
         f"---\n{_yaml(matter)}---",
         f"# {markdown_text(report_title(evidence))}",
+        markdown_paragraph(full_titles(evidence)),
         f"**{STATEMENT}**",
         f"**{shown.mark} {markdown_text(shown.headline)}.** {markdown_text(shown.sentence)}",
-        "\n".join(f"- {markdown_paragraph(sentence)}" for sentence in conditions(evidence)),
+        "\n".join(f"- {markdown_paragraph(sentence)}" for sentence in _to_know(evidence)),
     ]
     for place, section in enumerate(sections, start=1):
         parts.append(f"## {place}. {section.title}")
         parts.extend(_field_markdown(field) for field in section.fields)
     parts.append(f"---\n\n{markdown_paragraph(DRAFT_NOTE)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _to_know(evidence: ReportEvidence) -> tuple[str, ...]:
+    """Gate items that are not passed, then the conditions of page 1."""
+    return (*gate_sentences(evidence), *conditions(evidence))
 
 
 def _field_markdown(field: Field) -> str:
@@ -216,7 +229,7 @@ def _as_json(
             "gate": evidence.summary.gate.value,
             "exit_code": evidence.summary.exit_code,
         },
-        "conditions": list(conditions(evidence)),
+        "conditions": list(_to_know(evidence)),
         "front_matter": matter,
         "sections": [_section_json(place, part) for place, part in enumerate(sections, start=1)],
         "metrics": [

@@ -5,7 +5,15 @@ from io import BytesIO
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate, Paragraph, Table, TableStyle
+from reportlab.platypus import (
+    BaseDocTemplate,
+    Frame,
+    PageTemplate,
+    Paragraph,
+    Spacer,
+    Table,
+    TableStyle,
+)
 from reportlab.platypus.doctemplate import IndexingFlowable
 from reportlab.platypus.flowables import Flowable
 from reportlab.platypus.tableofcontents import TableOfContents
@@ -18,6 +26,7 @@ MARGIN, TOP, BOTTOM = 20 * mm, 22 * mm, 20 * mm
 WIDTH = A4[0] - 2 * MARGIN
 FOOT = "Not a medical device · synthetic images · research use"
 _MOST_PASSES = 8
+_MOST_ROOM = 225 * mm
 
 
 class Bookmark(Flowable):
@@ -137,6 +146,24 @@ def height_of(flowable: Flowable) -> float:
     _, height = flowable.wrap(WIDTH, 10_000)
     rows = getattr(flowable, "_rowHeights", None)
     return float(sum(rows[:2])) if rows else float(height)
+
+
+def room_to_start(story: list[Flowable], *, whole: bool = False) -> float:
+    """Height that must be free below a section's title: up to the first rows of its first table.
+
+    Args:
+        story: What the section draws.
+        whole: Ask for all of it, as far as one page can hold it.
+    """
+    room = 0.0
+    for part in story:
+        if isinstance(part, Spacer):
+            room += part.height
+        elif isinstance(part, Paragraph | Table):
+            room += float(part.wrap(WIDTH, 10_000)[1]) if whole else height_of(part)
+            if isinstance(part, Table) and not whole:
+                break
+    return min(room, _MOST_ROOM)
 
 
 def tallest_row(table: Table) -> float:

@@ -37,7 +37,8 @@ def _style(name: str, size: float, leading: float, **more: Any) -> ParagraphStyl
 
 STYLES: dict[str, ParagraphStyle] = {
     "kicker": _style("kicker", 7.6, 10, textColor=ACCENT, fontName=BOLD),
-    "title": _style("title", 15.5, 20, fontName=BOLD, spaceAfter=10),
+    "title": _style("title", 15.5, 20, fontName=BOLD, spaceAfter=2),
+    "about": _style("about", 7.2, 10, textColor=MUTED, spaceAfter=9),
     "verdict": _style("verdict", 17, 22, fontName=BOLD),
     "sentence": _style("sentence", 8.6, 12.6),
     "section": _style("section", 13.5, 17.5, fontName=BOLD),
@@ -106,7 +107,7 @@ def _can_draw(letter: str, covered: frozenset[int]) -> bool:
 
 def paragraph(text: str, style: str, *, right: bool = False, tone: str = "") -> Paragraph:
     """Make a paragraph of any text. Nothing in the text is read as markup."""
-    limit = _LONG_TEXT_CHARACTERS if style in {"body", "note", "bullet"} else 1_500
+    limit = _LONG_TEXT_CHARACTERS if style in {"body", "note", "bullet", "about"} else 1_500
     safe = escape(drawable(text, limit))
     chosen = (RIGHT_STYLES if right else STYLES)[style]
     if tone:

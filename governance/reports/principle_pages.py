@@ -101,7 +101,8 @@ def _principle(
     if principle and principle.auditor_questions:
         blocks.append(Text(f"Auditors ask: {principle.auditor_questions}", "note"))
     if principle and principle.ceiling:
-        blocks.append(Text(principle.ceiling, "note"))
+        expected = "Expected when the policy was written, not a result of this run: "
+        blocks.append(Text(f"{expected}{principle.ceiling}", "note"))
     if line.gaps and line.status is PrincipleStatus.NOT_APPLICABLE:
         blocks.append(Text(f"Not applicable: {'; '.join(line.gaps)}."))
     blocks.extend(_gaps(items))

@@ -25,7 +25,7 @@ from governance.reports.training_pages import pretrained_block
 from governance.statuses import ItemStatus
 
 _FLOOR_NOTE = (
-    "Intervals are two-sided 95 % by patient bootstrap. The floor is the same metric between real "
+    "Intervals are two-sided 95 % by {unit} bootstrap. The floor is the same metric between real "
     "training and real held-out images at the same numbers: what perfect images could be expected "
     "to reach."
 )
@@ -39,13 +39,17 @@ def metrics_section(evidence: ReportEvidence) -> Section:
         return Section("metrics", "7", "Metrics", blocks=(text,))
     overall = tuple(metric for metric in evaluation.metrics if not metric.subgroup)
     parts = tuple(metric for metric in evaluation.metrics if metric.subgroup)
-    primary = evidence.plan.primary_endpoint if evidence.plan else ""
-    blocks: list[Block] = [Text(_FLOOR_NOTE), metric_table(overall, primary)]
+    unit = evidence.unit
+    blocks: list[Block] = [Text(_FLOOR_NOTE.format(unit=unit))]
+    if evidence.plan:
+        endpoint = formats.sentence(evidence.plan.primary_endpoint)
+        blocks.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
+    blocks.append(metric_table(overall, unit))
     blocks.append(Heading("Subgroups"))
-    blocks.append(metric_table(parts) if parts else Text("No subgroup was measured."))
+    blocks.append(metric_table(parts, unit) if parts else Text("No subgroup was measured."))
     blocks.extend(_controls(evaluation))
     blocks.append(Heading("Test set and synthetic images"))
-    blocks.append(Facts(provenance_rows(evaluation)))
+    blocks.append(Facts(provenance_rows(evaluation, unit)))
     blocks.append(Heading("Feature extractors made by others"))
     blocks.append(pretrained_block(evaluation.pretrained))
     if evaluation.notes:
@@ -53,7 +57,7 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     return Section("metrics", "7", "Metrics", blocks=tuple(blocks))
 
 
-def provenance_rows(evaluation: EvaluationRecord) -> tuple[tuple[str, Cell], ...]:
+def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str, Cell], ...]:
     """Counts that must be zero for an honest test."""
     return (
         (
@@ -61,13 +65,13 @@ def provenance_rows(evaluation: EvaluationRecord) -> tuple[tuple[str, Cell], ...
             cell(formats.count(evaluation.n_synthetic_in_test)),
         ),
         (
-            "Held-out patients in training",
+            f"Held-out {unit}s in training",
             cell(formats.count(evaluation.n_test_patients_in_training)),
         ),
     )
 
 
-def metric_table(metrics: tuple[MetricResult, ...], primary: str = "") -> Table:
+def metric_table(metrics: tuple[MetricResult, ...], unit: str) -> Table:
     """One row a metric: value and floor with intervals, numbers behind them, reference."""
     head = columns(
         ("Metric", 0.36),
@@ -75,7 +79,7 @@ def metric_table(metrics: tuple[MetricResult, ...], primary: str = "") -> Table:
         ("Real against real", 0.17, "right"),
         ("Measured on", 0.30),
     )
-    return Table(head, tuple(_metric_row(metric, primary) for metric in metrics))
+    return Table(head, tuple(_metric_row(metric, unit) for metric in metrics))
 
 
 def metric_texts(metric: MetricResult) -> tuple[str, str, str, str]:
@@ -88,16 +92,16 @@ def metric_texts(metric: MetricResult) -> tuple[str, str, str, str]:
     return value, interval, floor, floor_interval
 
 
-def metric_basis(metric: MetricResult) -> str:
+def metric_basis(metric: MetricResult, unit: str) -> str:
     """Numbers behind a metric and the partition it is measured on."""
     return (
         f"{metric.partition}: {formats.counted(metric.n_real, 'real image')} of "
-        f"{formats.counted(metric.n_patients, 'patient')}, "
+        f"{formats.counted(metric.n_patients, unit)}, "
         f"{formats.counted(metric.n_synthetic, 'synthetic image')}"
     )
 
 
-def _metric_row(metric: MetricResult, primary: str) -> tuple[Cell, ...]:
+def _metric_row(metric: MetricResult, unit: str) -> tuple[Cell, ...]:
     value, interval, floor, floor_interval = metric_texts(metric)
     unknown = metric.value is None
     goal = (
@@ -115,13 +119,12 @@ def _metric_row(metric: MetricResult, primary: str) -> tuple[Cell, ...]:
         cell(
             strong(title),
             mono(metric.id),
-            small("primary endpoint" if metric.id == primary else ""),
             small(goal),
         ),
         cell(status_line(ItemStatus.NOT_EVALUATED) if unknown else value, small(interval)),
         cell(floor or formats.DASH, small(floor_interval)),
         cell(
-            "" if unknown else metric_basis(metric),
+            "" if unknown else metric_basis(metric, unit),
             small(extractor),
             small(f"resize: {metric.resize}" if metric.resize else ""),
             small(metric.reason),

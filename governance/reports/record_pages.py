@@ -1,9 +1,12 @@
 """Content of the sections on limits, environment, plan, evidence files and verification."""
 
+from governance.evidence.documents import ManifestFile
+from governance.evidence.manifest import MANIFEST
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
     Bullets,
+    Cell,
     Facts,
     Heading,
     Section,
@@ -14,6 +17,7 @@ from governance.reports.blocks import (
     columns,
     joined,
     mono,
+    small,
     strong,
 )
 from governance.reports.evidence import ReportEvidence
@@ -21,7 +25,8 @@ from governance.reports.items import GAPS, ItemView, by_weight, item_views
 from governance.statuses import ItemClass, ItemStatus
 
 _SAME_REASON = 4  # this many items with one reason are listed together
-_PACKAGES_A_ROW = 3
+_PACKAGES_A_ROW = 4
+_LISTED_TOGETHER = (("samples/", ".png"), ("records/", ".json"))
 DRAFT_NOTE = (
     "The model card follows the example card of FDA's draft guidance 'AI-Enabled Device Software "
     "Functions: Lifecycle Management and Marketing Submission Recommendations' (January 2025, "
@@ -100,14 +105,23 @@ def _absent(evidence: ReportEvidence) -> tuple[Block, ...]:
 
 def limit_sentences(evidence: ReportEvidence, items: tuple[ItemView, ...]) -> tuple[str, ...]:
     """What results, isolation and data set do not show, in the words of who measured."""
-    sentences = [f"{item.id}: {item.limitations}" for item in items if item.limitations]
-    if evidence.isolation:
-        sentences.extend(f"Isolation: {limit}" for limit in evidence.isolation.limits)
+    isolation = evidence.isolation.limits if evidence.isolation else ()
+    sentences = [
+        f"{item.id}: {item.limitations}"
+        for item in items
+        if item.limitations and not _says_all(item.limitations, isolation)
+    ]
+    sentences.extend(f"Isolation: {limit}" for limit in isolation)
     if evidence.dataset:
         sentences.extend(f"Data: {note}" for note in evidence.dataset.notes)
         if evidence.dataset.split_unit_note:
             sentences.append(f"Splitting: {evidence.dataset.split_unit_note}")
     return tuple(sentences)
+
+
+def _says_all(text: str, limits: tuple[str, ...]) -> bool:
+    """Whether a text only repeats limits that are listed one by one."""
+    return bool(limits) and all(limit.rstrip(".") in text for limit in limits)
 
 
 def environment_section(evidence: ReportEvidence) -> Section:
@@ -156,11 +170,15 @@ def _environment(evidence: ReportEvidence) -> tuple[Block, ...]:
     )
     names = [f"{package.name} {package.version}" for package in record.packages]
     rows = tuple(
-        cells(*(names[start : start + _PACKAGES_A_ROW] + [""] * _PACKAGES_A_ROW)[:_PACKAGES_A_ROW])
+        tuple(
+            cell(small(name)) for name in (names[start:] + [""] * _PACKAGES_A_ROW)[:_PACKAGES_A_ROW]
+        )
         for start in range(0, len(names), _PACKAGES_A_ROW)
     )
     title = f"{formats.counted(len(names), 'installed package')}"
-    head = columns(*((title if place == 0 else "", 1 / _PACKAGES_A_ROW) for place in range(3)))
+    head = columns(
+        *((title if place == 0 else "", 1 / _PACKAGES_A_ROW) for place in range(_PACKAGES_A_ROW))
+    )
     return (Heading("Machine"), Facts(facts), *differences, Table(head, rows))
 
 
@@ -191,18 +209,36 @@ def plan_section(evidence: ReportEvidence) -> Section:
 
 
 def evidence_section(evidence: ReportEvidence) -> Section:
-    """Every evidence file with size and digest."""
+    """Every evidence file with size and digest; samples and item records in one row each."""
     manifest = evidence.manifest
-    rows = tuple(
-        (cell(mono(entry.path)), cell(formats.count(entry.n_bytes)), cell(mono(entry.sha256)))
-        for entry in manifest.evidence
-    )
+    grouped: dict[str, list[ManifestFile]] = {}
+    for entry in manifest.evidence:
+        grouped.setdefault(_row_name(entry.path), []).append(entry)
+    rows = tuple(_file_row(name, entries) for name, entries in grouped.items())
     head = columns(("File", 0.34), ("Bytes", 0.12, "right"), ("SHA-256", 0.54))
     text = (
-        f"{formats.counted(len(rows), 'file')}, closed {formats.utc(manifest.created_utc)}. Their "
-        f"Merkle root is the evidence root {manifest.evidence_root}."
+        f"{formats.counted(len(manifest.evidence), 'file')}, closed "
+        f"{formats.utc(manifest.created_utc)}. manifest.json lists each of them with its digest; "
+        f"their Merkle root is the evidence root {manifest.evidence_root}."
     )
     return Section("evidence", "A", "Evidence files", blocks=(Text(text), Table(head, rows)))
+
+
+def _row_name(path: str) -> str:
+    """Row in which a file is listed: its own, or that of its many like."""
+    for prefix, suffix in _LISTED_TOGETHER:
+        if path.startswith(prefix) and path.endswith(suffix):
+            return f"{prefix}*{suffix}"
+    return path
+
+
+def _file_row(name: str, entries: list[ManifestFile]) -> tuple[Cell, ...]:
+    n_bytes = cell(formats.count(sum(entry.n_bytes for entry in entries)))
+    if name == entries[0].path:
+        return cell(mono(name)), n_bytes, cell(mono(entries[0].sha256))
+    lists = "samples/manifest.json and manifest.json" if name.startswith("samples/") else MANIFEST
+    files = formats.counted(len(entries), "file")
+    return cell(mono(name), small(files)), n_bytes, cell(small(f"digests in {lists}"))
 
 
 def verify_section(evidence: ReportEvidence) -> Section:

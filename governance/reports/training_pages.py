@@ -28,6 +28,14 @@ from governance.reports.evidence import ReportEvidence
 
 _POINTS_DRAWN = 400
 _CANDIDATES_SHOWN = 20
+# Content losses compare images with images; they would lie flat beside adversarial losses.
+_QUANTITIES = {
+    "content loss": "content loss",
+    "loss": "loss",
+    "gradient norm": "gradient norm",
+    "learning rate": "learning rate",
+    "discriminator on": "output of the discriminator",
+}
 
 
 def training_section(evidence: ReportEvidence) -> Section:
@@ -101,17 +109,21 @@ def curve_charts(curves: tuple[Curve, ...]) -> tuple[LineChart, ...]:
     """One chart for each stage and quantity; curves of one quantity share a chart."""
     grouped: dict[tuple[str, str], list[Curve]] = {}
     for curve in curves:
-        quantity = curve.name.split()[-1] if curve.name.split() else curve.name
-        grouped.setdefault((curve.stage, quantity), []).append(curve)
+        grouped.setdefault((curve.stage, _quantity(curve.name)), []).append(curve)
     return tuple(
         LineChart(
             title=f"{stage}: {quantity}",
             x_label="training step",
-            y_label=f"{quantity} (no unit)" if quantity == "loss" else quantity,
+            y_label=f"{quantity} (no unit)" if quantity.endswith("loss") else quantity,
             series=tuple(_series(curve) for curve in members),
         )
         for (stage, quantity), members in grouped.items()
     )
+
+
+def _quantity(name: str) -> str:
+    """What a curve shows, which comparable curves of a stage share; else its own name."""
+    return next((shown for part, shown in _QUANTITIES.items() if part in name), name)
 
 
 def _series(curve: Curve) -> Series:

@@ -63,9 +63,6 @@ def _write_split(
     table = images.table.loc[result.partition.index]
     shared_patients, shared_content = partition_overlaps(table, result.partition)
     official_available = bool(images.table["official_partition"].notna().any())
-    deviations = result.deviations
-    if official_available and source == "computed":
-        deviations = (*deviations, "the data set's official split was not used")
     record = SplitRecord(
         source=source,
         official_available=official_available,
@@ -77,7 +74,7 @@ def _write_split(
         shared_patients=shared_patients,
         shared_content=shared_content,
         dropped=tuple(f"{image_id}: {reason}" for image_id, reason in result.dropped),
-        deviations=deviations,
+        deviations=result.deviations,
     )
     context.store.write_document("data/split.json", record)
 

@@ -10,7 +10,7 @@ from reportlab.lib.pagesizes import A4
 from governance.errors import EvidenceError, EvidenceTamperedError
 from governance.evidence.verify import verify_run
 from governance.reports.audit_report import write_audit_report
-from governance.reports.blocks import Histogram, LineChart, Series
+from governance.reports.blocks import Bullets, Heading, Histogram, LineChart, Series, Table
 from governance.reports.charts import Box, Label, Stroke, histogram, line_chart, ticks
 from governance.reports.content import build_report
 from governance.reports.evidence import load_evidence
@@ -20,7 +20,14 @@ from governance.reports.model_card import write_model_card
 from governance.reports.pdf_layout import MARGIN
 from governance.reports.pdf_text import drawable
 from governance.statuses import ItemStatus
-from tests.governance.example_run import HOSTILE, LONG, RUN_ID, Example, build_example_run
+from tests.governance.example_run import (
+    HOSTILE,
+    LONG,
+    PIN_LINE,
+    RUN_ID,
+    Example,
+    build_example_run,
+)
 from tests.governance.report_tools import digests_in_another_process, pdf_text, pdf_words
 
 
@@ -74,8 +81,10 @@ def test_page_one_says_verdict_bad_news_conditions_and_identity(complete, comple
 
     assert "✓ Gate passed" in page
     assert page.index("Gate passed") < page.index("P3-01") < page.index("Identity of this run")
-    assert "The official split of the data set was not used." in page
-    assert "12,280 of 12,400 listed images are missing and were dropped" in page
+    assert page.count("The official split of the data set was not used.") == 1
+    assert page.count("Deviation from the official split:") == 1
+    assert "12,280 of 12,400 listed images have no file and were dropped, as the" in page
+    assert "First opening of this test set (confirmatory)." in page
     assert "Isolation level in force: 4 of 5" in page
     assert evidence.manifest.evidence_root in page
     assert evidence.manifest.journal_head in page
@@ -89,7 +98,9 @@ def test_page_one_of_a_stopped_run_says_where_why_and_that_nothing_was_trained(b
     assert "✗ Stopped at s2_validate; nothing was trained" in page
     assert "FETAL_PLANES_DB_data.csv: 12,280 of 12,400 listed images are missing" in page
     assert "The run ended with error D012." in page
-    assert "✗ failed P2-12" in page
+    assert page.count("12,280 of 12,400 listed images are missing") == 2
+    assert "✗ failed" in page
+    assert "P2-12" in page
     assert "? not evaluated" in page
     assert "No image quality was measured" in page
 
@@ -99,16 +110,103 @@ def test_page_one_names_simulated_data_exploratory_opening_and_missing_fid(hosti
     bullets = next(
         block.items
         for block in report.front
-        if type(block).__name__ == "Bullets" and "Simulated" in block.items[0]
+        if isinstance(block, Bullets) and "Simulated" in block.items[0]
     )
 
     assert bullets[0] == "Simulated data: no patient is behind any image."
-    assert "The identity of the data set is not pinned in the configuration." in bullets
+    assert not [sentence for sentence in bullets if "not pinned" in sentence]  # the gate says so
     assert any("exploratory, opening 3" in sentence for sentence in bullets)
     assert (
         "Fréchet Inception distance (FID) not evaluated: the Inception weights are not in the "
         "cache." in bullets
     )
+
+
+def test_page_one_has_short_title_whole_names_and_whole_digests_under_the_verdict(
+    complete, complete_pdf, tmp_path
+):
+    evidence = load_evidence(complete)
+    page = pdf_text(complete_pdf, tmp_path, last_page=1)
+    parts = [
+        " DSR-GAN on FETAL_PLANES_DB ",
+        "Generator: DSR-GAN (diffusion, histogram matching, super-resolution GAN); data set: "
+        "FETAL_PLANES_DB: Common maternal fetal planes ",
+        "Gate passed",
+        f"Run {RUN_ID} Evidence root {evidence.manifest.evidence_root}",
+        evidence.manifest.journal_head,
+        "What failed or is unknown",
+    ]
+
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("missing", ["", "error"])
+def test_missing_images_are_said_as_what_followed_from_them(tmp_path, missing):
+    run_dir = build_example_run(tmp_path, Example(missing=missing))
+    front = build_report(load_evidence(run_dir)).front
+    said = [s for block in front if isinstance(block, Bullets) for s in block.items]
+    followed = {
+        "": "have no file and were dropped, as the configuration asks.",
+        "error": "have no file; none of them was selected.",
+    }
+
+    assert f"12,280 of 12,400 listed images {followed[missing]}" in said
+
+
+def test_the_line_to_pin_stands_whole_on_page_one_and_the_verdict_is_short(tmp_path):
+    example = Example(gate_passed=False, simulated=True, fid=False, openings=3)
+    run_dir = build_example_run(tmp_path, example)
+    evidence = load_evidence(run_dir)
+    page = pdf_text(write_audit_report(evidence), tmp_path, last_page=1)
+
+    assert PIN_LINE in page
+    assert PIN_LINE in write_html(evidence).decode()
+    assert [PIN_LINE in part.decode() for part in write_model_card(evidence)] == [True, True]
+    assert "✗ Gate not passed P5-01 Dataset identity: not evaluated." in page
+    assert page.count("if it is the one you mean") == 1
+    assert "Simulated data: no patient is behind any image." in page
+    assert "Test set use: exploratory, opening 3; this test set was opened 2 times" in page
+    assert "(FID) not evaluated: the Inception weights are not in the cache." in page
+
+
+def test_validation_is_one_table_with_broken_rules_first_and_columns_in_one_row(tmp_path):
+    blocked = build_example_run(tmp_path, Example(blocked=True, gate_passed=False))
+    rows = _validation_rows(blocked)
+
+    assert rows[0] == [
+        "machine: all or none / 3 rows have no machine / Examples: row 7: ",
+        "critical",
+        "failed / 3 of 120 against",
+        "failed / 3 of 120 against",
+        "120",
+    ]
+    assert rows[1:] == [
+        ["whole table / row count", "critical", "passed", "passed", "1"],
+        ["image_id / exists, unique", "critical", "passed", "passed", "1, 120"],
+        ["patient_id / not null", "critical", "passed", "passed", "120"],
+        ["width_px / exists, range", "critical / warning: range", "passed", "passed", "1, 120"],
+    ]
+
+
+def test_a_rule_that_had_nothing_to_judge_is_not_evaluated(tmp_path):
+    rows = _validation_rows(build_example_run(tmp_path, Example(nothing_recorded=True)))
+
+    assert [
+        "machine / all or none",
+        "critical",
+        "not evaluated / nothing recorded",
+        "not evaluated / nothing recorded",
+        "0",
+    ] in rows
+
+
+def _validation_rows(run_dir: Path) -> list[list[str]]:
+    report = build_report(load_evidence(run_dir))
+    data = next(section for section in report.sections if section.key == "data")
+    start = data.blocks.index(Heading("Data validation"))
+    (table,) = (block for block in data.blocks[start:] if isinstance(block, Table))
+    return [[" / ".join(line.text for line in cell) for cell in row] for row in table.rows]
 
 
 def test_every_principle_item_and_evidence_file_is_in_the_report(complete, complete_pdf, tmp_path):
@@ -123,7 +221,15 @@ def test_every_principle_item_and_evidence_file_is_in_the_report(complete, compl
             f"verified by this run {line.n_passed}/{line.n_computed} · declared 0/{line.n_human}"
         )
         assert tally in text
-    assert {file.sha256 for file in evidence.manifest.evidence} <= words
+    alike = [
+        file
+        for file in evidence.manifest.evidence
+        if re.fullmatch(r"samples/.*\.png|records/.*\.json", file.path)
+    ]
+    assert {f.sha256 for f in evidence.manifest.evidence if f not in alike} <= words
+    assert words.isdisjoint(file.sha256 for file in alike)
+    assert f"{len(evidence.records)} files" in text
+    assert "digests in samples/manifest.json and manifest.json" in text
     assert "(January 2025, draft)" in text
     assert f"medisynth-gov verify runs/{RUN_ID}" in text
 
@@ -255,6 +361,19 @@ def test_a_line_chart_leaves_a_gap_at_a_value_that_is_not_finite():
     curves = [s for s in drawn.shapes if isinstance(s, Stroke) and s.width == 1.1]
 
     assert [len(curve.points) for curve in curves] == [2, 2]
+
+
+def test_a_value_without_neighbours_is_drawn_as_a_dot():
+    chart = LineChart("t", "step", "loss", (Series("a", (0.0, 1.0), (1.0, 2.0)),))
+    alone = LineChart("t", "step", "loss", (*chart.series, Series("b", (1.0,), (1.5,))))
+    dots = [
+        s
+        for s in line_chart(alone, 200, 120).shapes
+        if isinstance(s, Stroke) and s.role == "series1" and s.width > 3
+    ]
+
+    assert len(dots) == 1
+    assert dots[0].points[0][1] == dots[0].points[1][1]
 
 
 def test_a_histogram_shows_shares_of_each_set_and_the_threshold():

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governance.audits.rollup import NO_RECORD, PRECEDENCE, principle_status, roll_up
+from governance.audits.rollup import (
+    NO_RECORD,
+    PRECEDENCE,
+    principle_status,
+    roll_up,
+    short_title,
+)
 from governance.errors import EvidenceError
 from governance.evidence.documents import Outcome, RollUp, StepTiming
 from governance.evidence.record import ItemRecord
@@ -384,7 +390,7 @@ def test_a_run_that_did_not_finish_never_passes_the_gate(status: Any) -> None:
 
 def test_the_verdict_of_a_good_run() -> None:
     assert rolled().verdict == (
-        "Gate passed: all 8 gate items passed; none of 10 principles has gaps."
+        "Gate passed: all 8 gate items passed. None of 10 principles has gaps."
     )
 
 
@@ -392,34 +398,52 @@ def test_a_passed_gate_does_not_hide_the_gaps() -> None:
     changes = {"P6-05": NOT_EVALUATED, "P3-02": FAILED}
 
     assert rolled(changes).verdict == (
-        "Gate passed: all 8 gate items passed; 2 of 10 principles have gaps, not satisfied: P3."
+        "Gate passed: all 8 gate items passed. 2 of 10 principles have gaps, not satisfied: P3."
     )
 
 
-def test_a_gate_item_that_is_unknown_is_named_with_its_reason() -> None:
+def test_a_gate_item_that_is_unknown_is_named_and_its_reason_stays_in_its_line() -> None:
     records = [record(i, s) for i, s in best().items() if i != "P5-01"]
-    records.append(record("P5-01", NOT_EVALUATED, "not pinned;\nuse `data.digest: ab`."))
-    verdict = roll_up(POLICY, records, FINISHED).verdict
+    records.append(record("P5-01", NOT_EVALUATED, "not pinned; use `data.digest: ab`."))
+    summary = roll_up(POLICY, records, FINISHED)
+    line = next(line for line in summary.gate_items if line.item_id == "P5-01")
 
-    assert verdict == (
-        "Gate not passed: P5-01 Dataset identity not evaluated: not pinned; use "
-        "`data.digest: ab`; 1 of 10 principles have gaps."
+    assert summary.verdict == (
+        "Gate not passed: P5-01 Dataset identity: not evaluated. 1 of 10 principles has gaps."
     )
+    assert line.reason == "not pinned; use `data.digest: ab`."
 
 
-def test_the_worst_gate_item_comes_first_and_the_others_are_named() -> None:
+def test_the_worst_gate_item_comes_first() -> None:
     changes = {"P5-01": NOT_EVALUATED, "P4-01": FAILED, "P2-07": FAILED}
-    verdict = rolled(changes).verdict
 
-    assert verdict.startswith("Gate not passed: P2-07 Integrity manifest of inputs, checkpoints, ")
-    assert (
-        "; also P4-01 Patients shared between training, tuning, test failed; also P5-01" in verdict
+    assert rolled(changes).verdict == (
+        "Gate not passed: P2-07 Integrity manifest of inputs, checkpoints, samples, reports: "
+        "failed; P4-01 Patients shared between training, tuning, test: failed; P5-01 Dataset "
+        "identity: not evaluated. 3 of 10 principles have gaps, not satisfied: P2, P4."
     )
+
+
+def test_many_open_gate_items_stand_in_the_verdict_by_id_alone() -> None:
+    changes = {"P5-01": NOT_EVALUATED, "P4-01": FAILED, "P4-02": FAILED, "P4-11": NOT_EVALUATED}
+
+    assert rolled(changes).verdict == (
+        "Gate not passed: P4-01 failed, P4-02 failed, P4-11 not evaluated, P5-01 not evaluated. "
+        "2 of 10 principles have gaps, not satisfied: P4."
+    )
+
+
+def test_a_short_title_leaves_out_what_follows_a_colon_or_stands_in_brackets() -> None:
+    assert short_title("Dataset identity: DOI, version") == "Dataset identity"
+    assert short_title("Identical image content across parts (pixel hash)") == (
+        "Identical image content across parts"
+    )
+    assert short_title("Code identity") == "Code identity"
 
 
 def test_what_is_absent_is_in_the_verdict() -> None:
-    assert rolled(absent=["FID (no weights)."]).verdict.endswith(
-        "; not evaluated: FID (no weights)."
+    assert rolled(absent=["FID (no weights).", "KID"]).verdict.endswith(
+        " Not evaluated: FID (no weights); KID."
     )
 
 

@@ -1,0 +1,169 @@
+"""What both engines said about the data contract: one table, broken rules first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from governance.evidence.documents import RuleResult, ValidationRecord
+from governance.reports import formats
+from governance.reports.blocks import (
+    Block,
+    Cell,
+    Heading,
+    Table,
+    Text,
+    cell,
+    columns,
+    small,
+    status_line,
+    strong,
+)
+from governance.statuses import ItemStatus
+
+ENGINES = {"pandera": "pandera", "great_expectations": "Great Expectations"}
+State = Literal["failed", "passed", "not evaluated", "not judged"]
+_NOTE = (
+    "A rule that says whether a column is there and of which kind is evaluated once, every other "
+    "rule once an image. Where an attribute is recorded for no image its rules have nothing to "
+    "evaluate: they are not evaluated, not passed."
+)
+_SEVERITIES = ("critical", "warning", "info")
+
+
+@dataclass(frozen=True)
+class JudgedRule:
+    """One rule of the contract with the result of each engine that judged it."""
+
+    rule: str
+    column: str
+    severity: str
+    results: dict[str, RuleResult]
+
+    def state(self, engine: str) -> State:
+        """How one engine judged the rule; a rule without rows was not evaluated."""
+        result = self.results.get(engine)
+        if result is None:
+            return "not judged"
+        if not result.passed:
+            return "failed"
+        return "passed" if result.n_evaluated else "not evaluated"
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """State in each engine, in the order of `ENGINES`."""
+        return tuple(self.state(engine) for engine in ENGINES)
+
+
+def judged_rules(record: ValidationRecord) -> tuple[JudgedRule, ...]:
+    """Rules of the contract in their order, the engines' results side by side."""
+    found: dict[tuple[str, str], dict[str, RuleResult]] = {}
+    for result in record.rules:
+        found.setdefault((result.column, result.rule), {})[result.engine] = result
+    return tuple(
+        JudgedRule(rule, column, next(iter(results.values())).severity, results)
+        for (column, rule), results in found.items()
+    )
+
+
+def validation_sentence(record: ValidationRecord) -> str:
+    """Numbers of rules passed, failed and not evaluated, for each engine."""
+    rules = judged_rules(record)
+    parts = []
+    for engine, name in ENGINES.items():
+        states = [rule.state(engine) for rule in rules]
+        version = record.engine_versions.get(engine, "of unknown version")
+        counts = [
+            f"{formats.count(states.count(state))} {state}"
+            for state in ("passed", "failed", "not evaluated", "not judged")
+            if state in ("passed", "failed") or state in states
+        ]
+        parts.append(f"{name} {version}: {', '.join(counts)}")
+    return (
+        f"Contract {record.contract} {record.contract_version}, "
+        f"{formats.counted(record.n_rows, 'image')}, {formats.counted(len(rules), 'rule')}. "
+        f"{'. '.join(parts)}."
+    )
+
+
+def validation_blocks(record: ValidationRecord | None) -> tuple[Block, ...]:
+    """Sentence of numbers, then one table for both engines."""
+    heading = Heading("Data validation")
+    if record is None:
+        return (heading, Text("The data contract was not checked in this run."))
+    return (heading, Text(validation_sentence(record)), _table(judged_rules(record)))
+
+
+def _table(rules: Sequence[JudgedRule]) -> Table:
+    head = columns(
+        ("Column and rules", 0.36),
+        ("Severity", 0.20),
+        *((name, 0.17) for name in ENGINES.values()),
+        ("Evaluated", 0.10, "right"),
+    )
+    broken = [rule for rule in rules if "failed" in rule.states]
+    grouped: dict[str, dict[tuple[State, ...], list[JudgedRule]]] = {}
+    for rule in rules:
+        if "failed" not in rule.states:
+            grouped.setdefault(rule.column, {}).setdefault(rule.states, []).append(rule)
+    rows = [_broken_row(rule) for rule in broken]
+    for column, by_states in grouped.items():
+        rows.extend(_group_row(column, members) for members in by_states.values())
+    return Table(head, tuple(rows), _NOTE if rows else "No rule was judged by either engine.")
+
+
+def _broken_row(rule: JudgedRule) -> tuple[Cell, ...]:
+    """One broken rule in full: each engine's count, reason and examples, said once."""
+    results = rule.results.values()
+    said = dict.fromkeys(result.reason for result in results if result.reason)
+    shown = dict.fromkeys(example for result in results for example in result.examples)
+    examples = f"Examples: {', '.join(shown)}" if shown else ""
+    name = strong(f"{rule.column}: {_own_name(rule)}" if rule.column else rule.rule)
+    return (
+        cell(name, *said, small(examples)),
+        cell(rule.severity),
+        *(_engine_cell(rule.state(engine), rule.results.get(engine)) for engine in ENGINES),
+        cell(_evaluated([rule])),
+    )
+
+
+def _group_row(column: str, rules: Sequence[JudgedRule]) -> tuple[Cell, ...]:
+    """Rules of one column that both engines judged alike, by name."""
+    by_severity = {
+        severity: [_own_name(rule) for rule in rules if rule.severity == severity]
+        for severity in _SEVERITIES
+    }
+    used = [severity for severity, names in by_severity.items() if names]
+    severity = cell(used[0])
+    if len(used) > 1:
+        # The severity of most rules needs no names; the others are named under it.
+        most = max(used, key=lambda name: len(by_severity[name]))
+        others = [f"{name}: {', '.join(by_severity[name])}" for name in used if name != most]
+        severity = cell(most, *(small(text) for text in others))
+    return (
+        cell(strong(column or "whole table"), ", ".join(_own_name(rule) for rule in rules)),
+        severity,
+        *(_engine_cell(state) for state in rules[0].states),
+        cell(_evaluated(rules)),
+    )
+
+
+def _engine_cell(state: State, result: RuleResult | None = None) -> Cell:
+    if state == "not judged":
+        return cell(formats.DASH, small("not a rule of this engine"))
+    if state == "not evaluated":
+        return cell(status_line(ItemStatus.NOT_EVALUATED), small("nothing recorded"))
+    if state == "passed" or result is None:
+        return cell(status_line(ItemStatus.PASSED))
+    against = f"{formats.count(result.n_unexpected)} of {formats.count(result.n_evaluated)} against"
+    return cell(status_line(ItemStatus.FAILED), small(against))
+
+
+def _evaluated(rules: Sequence[JudgedRule]) -> str:
+    """Numbers of rows that the rules were evaluated on; one number where all agree."""
+    counts = {result.n_evaluated for rule in rules for result in rule.results.values()}
+    return ", ".join(formats.count(n) for n in sorted(counts))
+
+
+def _own_name(rule: JudgedRule) -> str:
+    """Name of the rule without the column's, in words."""
+    return rule.rule.removeprefix(f"{rule.column}_").replace("_", " ")

@@ -26,7 +26,7 @@ from medisynth.errors import MedisynthError, ResourceError
 from pipelines.errors import MachineError, ProcessError
 
 if TYPE_CHECKING:
-    from medisynth.models.registry import TrainingContext
+    from medisynth.generator import TrainingContext
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 8.0  # a child asked to stop has this long before it is ended
@@ -220,7 +220,7 @@ def _unexpected(error: Exception) -> Message:
 
 def _work(job: TrainingJob, send: Callable[..., None]) -> int:
     """Train, keep the checkpoint, draw; return the exit code."""
-    from medisynth.models.registry import StoppedError, TrainingContext
+    from medisynth.generator import StoppedError, TrainingContext
 
     stopping = False
 

@@ -7,6 +7,7 @@ import torch
 
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError
+from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.batches import (
     Augmentation,
     augmentation_of,
@@ -29,10 +30,9 @@ from medisynth.models.dsr_gan.diffusion import (
     preconditioning,
     sample_residuals,
 )
-from medisynth.models.dsr_gan.histograms import histograms_of, matched
+from medisynth.models.dsr_gan.histograms import drawn_reference, histograms_of, matched
 from medisynth.models.dsr_gan.network import UNet
 from medisynth.models.dsr_gan.settings import DiffusionSettings
-from medisynth.models.registry import TrainingContext
 
 SETTINGS = DiffusionSettings(
     size=8,
@@ -353,3 +353,27 @@ def test_an_image_without_tissue_is_left_alone():
 
     assert np.array_equal(matched(black, histograms_of(bright[None])[0]), black)
     assert np.array_equal(matched(bright, histograms_of(black[None])[0]), bright)
+
+
+def test_the_background_becomes_black():
+    image = np.full((16, 16), 3, np.uint8)
+    image[4:12, 4:12] = 100
+
+    assert (
+        matched(image, histograms_of(image[None])[0]).tolist()
+        == np.where(image == 100, 100, 0).tolist()
+    )
+
+
+def test_of_the_drawn_histograms_the_nearest_is_taken():
+    greys = np.arange(10, 250, 10)
+    histograms = histograms_of(np.stack([np.full((8, 8), g, np.uint8) for g in greys]))
+    image = np.full((8, 8), 92, np.uint8)
+
+    taken = [
+        int(drawn_reference(image, histograms, np.random.default_rng(seed)).argmax())
+        for seed in range(40)
+    ]
+
+    assert max(set(taken), key=taken.count) == 90  # 92 is nearest to it, and it is often drawn
+    assert len(set(taken)) > 1  # but not always

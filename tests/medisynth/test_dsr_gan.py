@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from medisynth import checkpoint
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
+from medisynth.generator import StoppedError, TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
-from medisynth.models.registry import StoppedError, TrainingContext, load_generator
+from medisynth.models.registry import load_generator
 
 TINY = {
     "precision": "fp32",

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from medisynth.data.views import ImageView
+from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.batches import reduced, to_unit
 from medisynth.models.dsr_gan.settings import SuperResolutionSettings
 from medisynth.models.dsr_gan.super_resolution import (
@@ -12,8 +13,8 @@ from medisynth.models.dsr_gan.super_resolution import (
     ResidualBlock,
     SuperResolutionStage,
     new_networks,
+    speckled,
 )
-from medisynth.models.registry import TrainingContext
 
 SETTINGS = SuperResolutionSettings(
     to=32,
@@ -25,7 +26,7 @@ SETTINGS = SuperResolutionSettings(
     content_only_steps=100,
     batch_size=8,
     learning_rate=5e-3,
-    noise=0.0,
+    speckle=0.0,
     ema=0.8,
 )
 
@@ -168,3 +169,13 @@ def test_initial_weights_come_from_the_seed():
 
     assert torch.equal(flat(1), flat(1))
     assert not torch.equal(flat(1), flat(2))
+
+
+def test_speckle_grows_with_the_square_root_of_brightness_and_leaves_black_black():
+    settings = SETTINGS.model_copy(update={"speckle": 0.1})
+    small = torch.tensor([0.0, 0.04, 0.25]).reshape(1, 1, 1, 3)
+    ones = torch.ones_like(small)
+
+    assert speckled(small, ones, settings).flatten().tolist() == pytest.approx([0, 0.06, 0.30])
+    assert speckled(small, -9 * ones, settings).min().item() == 0
+    assert torch.equal(speckled(small, ones, SETTINGS), small)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from medisynth.errors import TrainingError
-from medisynth.models.registry import StoppedError, TrainingContext
+from medisynth.generator import StoppedError, TrainingContext
 from medisynth.training import (
     Order,
     averaged,

@@ -1,0 +1,102 @@
+"""DSR-GAN: a denoising diffusion model, histogram matching, then a super-resolution GAN.
+
+After Iskandar et al. 2023 (arXiv:2304.03941), in the corrected recipe; unconditional. Importing
+this module costs no torch; fitting, sampling and loading do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from medisynth.data.views import ImageView, Pixels
+from medisynth.errors import SettingsError, TrainingError
+from medisynth.generator import FitReport, Tensors, TrainingContext
+from medisynth.models.dsr_gan.settings import DsrGanSettings
+
+if TYPE_CHECKING:
+    from medisynth.models.dsr_gan.trained import Trained
+
+__all__ = ["DsrGan", "DsrGanSettings"]
+
+
+class DsrGan:
+    """Draws synthetic ultrasound images; fulfils `medisynth.generator.Generator`."""
+
+    name = "dsr-gan"
+    title = "DSR-GAN (diffusion, histogram matching, super-resolution GAN)"
+    Settings: type[BaseModel] = DsrGanSettings
+
+    def __init__(self, settings: BaseModel) -> None:
+        self._settings = _own(settings)
+        self._trained: Trained | None = None
+
+    @staticmethod
+    def image_size_px(settings: BaseModel) -> int:
+        """Side of the square images it makes and trains on, in pixels."""
+        return _own(settings).super_resolution.to
+
+    def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
+        """Train on the training view; choose on the tuning view; return what was done.
+
+        Args:
+            training: Images of `image_size_px`; everything fitted is fitted on these alone.
+            tuning: Images of the same size; used for choosing and for the tuning curves.
+            context: Seed, device, log, progress and stop flag.
+
+        Raises:
+            DataError: A view is empty, has images of another size, or all images are equal.
+            StoppedError: A stop was asked for.
+            TrainingError: A loss or gradient was not finite.
+        """
+        from medisynth.models.dsr_gan.fitting import fit
+
+        self._trained, report = fit(self._settings, training, tuning, context)
+        return report
+
+    def sample(self, n: int, context: TrainingContext) -> Pixels:
+        """Draw n synthetic images, shape (n, size, size), uint8; same seed, same images.
+
+        Raises:
+            SettingsError: n is less than 1.
+            StoppedError: A stop was asked for.
+            TrainingError: Nothing has been fitted or loaded, or a value is not finite.
+        """
+        if n < 1:
+            raise SettingsError(f"number of images to sample: expected at least 1, found {n}")
+        return self._fitted().sample(n, context)
+
+    def state(self) -> Tensors:
+        """All tensors needed to sample again.
+
+        Raises:
+            TrainingError: Nothing has been fitted or loaded.
+        """
+        return self._fitted().state()
+
+    def load_state(self, tensors: Tensors) -> None:
+        """Take tensors written by `state`.
+
+        Raises:
+            WeightsError: Names or shapes do not fit.
+        """
+        from medisynth.models.dsr_gan.trained import trained_from
+
+        self._trained = trained_from(self._settings, tensors)
+
+    def _fitted(self) -> Trained:
+        if self._trained is None:
+            raise TrainingError(
+                "dsr-gan: expected a trained generator, found one without weights; "
+                "fit it or load a checkpoint first"
+            )
+        return self._trained
+
+
+def _own(settings: BaseModel) -> DsrGanSettings:
+    if not isinstance(settings, DsrGanSettings):
+        raise SettingsError(
+            f"model.settings: expected DsrGanSettings, found {type(settings).__name__}"
+        )
+    return settings

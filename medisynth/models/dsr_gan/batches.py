@@ -1,0 +1,126 @@
+"""From a packed view to training batches: augmentation, crops, area reduction."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from medisynth.data.views import Pixels
+from medisynth.models.dsr_gan.network import N_AUGMENTATION_NUMBERS
+from medisynth.training import numpy_generator
+
+FULL_SCALE = 255.0
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training images may be changed.
+
+    Attributes:
+        flip: Whether they may be mirrored left to right.
+        max_zoom: Largest zoom, at least 1.
+        max_rotation_rad: Largest rotation either way.
+    """
+
+    flip: bool
+    max_zoom: float
+    max_rotation_rad: float
+
+
+def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Reduce (b, 1, h, h) to (b, 1, size, size) by area means; h is a multiple of size."""
+    return functional.avg_pool2d(images, images.shape[-1] // size)
+
+
+def to_unit(pixels: Pixels, device: str) -> torch.Tensor:
+    """Turn uint8 (b, h, w) into float32 (b, 1, h, w), 0 to 1."""
+    # A copy, because a view is a read-only memory map and torch wants memory that may be written.
+    return torch.from_numpy(np.array(pixels)).to(device).float().unsqueeze(1) / FULL_SCALE
+
+
+def to_pixels(images: torch.Tensor) -> Pixels:
+    """Turn float (b, 1, h, w), 0 to 1, into uint8 (b, h, w); values outside are clipped."""
+    scaled = (images.squeeze(1) * FULL_SCALE).round().clamp(0, FULL_SCALE)
+    pixels: Pixels = scaled.to(torch.uint8).cpu().numpy()
+    return pixels
+
+
+def reduced_pixels(pixels: Pixels, size: int) -> Pixels:
+    """Reduce a packed view to uint8 images of another size by area means, a part at a time."""
+    parts = [
+        to_pixels(reduced(to_unit(pixels[start : start + ROWS_AT_ONCE], "cpu"), size))
+        for start in range(0, len(pixels), ROWS_AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def augmentation_of(
+    limits: Augmentation, seed: int, stage: str, epoch: int, index: int
+) -> tuple[float, float, float]:
+    """Draw (mirror, zoom, rotation_rad) of one image in one epoch; mirror is -1.0 or 1.0."""
+    generator = numpy_generator(seed, stage, "augmentation", epoch, index)
+    mirror, zoom, turn = generator.random(3)
+    return (
+        -1.0 if limits.flip and mirror < 0.5 else 1.0,
+        1 + float(zoom) * (limits.max_zoom - 1),
+        (2 * float(turn) - 1) * limits.max_rotation_rad,
+    )
+
+
+def augmented(
+    images: torch.Tensor, draws: list[tuple[float, float, float]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mirror, zoom and rotate images about their centres; what comes from outside is 0.
+
+    Args:
+        images: Shape (b, 1, h, h).
+        draws: (mirror, zoom, rotation_rad) of each image.
+
+    Returns:
+        Images of the same shape, and the numbers that tell the network what was done, shape
+        (b, 4); all 0 for an unchanged image.
+    """
+    mirror, zoom, turn = torch.tensor(draws, dtype=torch.float32, device=images.device).unbind(1)
+    cosine, sine = turn.cos(), turn.sin()
+    side = images.shape[-1]
+    # Centres of the pixels, from -1 to 1: where each pixel of the result is read in the source.
+    place = (2 * torch.arange(side, device=images.device) + 1) / side - 1
+    across, down = (
+        direction[:, None, None] * place[None, :] + other[:, None, None] * place[:, None]
+        for direction, other in (
+            (mirror * cosine / zoom, -sine / zoom),
+            (mirror * sine / zoom, cosine / zoom),
+        )
+    )
+    grid = torch.stack([across, down], dim=3)
+    moved = functional.grid_sample(images, grid, align_corners=False)
+    told = torch.stack([(1 - mirror) / 2, zoom.log(), sine, cosine - 1], dim=1)
+    return moved, told
+
+
+def nothing_told(n: int, device: str) -> torch.Tensor:
+    """Augmentation numbers of n unchanged images."""
+    return torch.zeros(n, N_AUGMENTATION_NUMBERS, device=device)
+
+
+def crop_of(
+    pixels: Pixels, side: int, multiple: int, seed: int, stage: str, epoch: int, index: int
+) -> Pixels:
+    """Draw one square crop, mirrored or not, of one image in one epoch.
+
+    Args:
+        pixels: One image, shape (h, h).
+        side: Side of the crop.
+        multiple: The corner lies on multiples of this, so that reducing crop and image agree.
+        seed: Seed of the training.
+        stage: Stage of the training.
+        epoch: Epoch.
+        index: Image index in the view.
+    """
+    generator = numpy_generator(seed, stage, "crop", epoch, index)
+    n_corners = (pixels.shape[-1] - side) // multiple + 1
+    top, left = (multiple * int(corner) for corner in generator.integers(0, n_corners, size=2))
+    crop = pixels[top : top + side, left : left + side]
+    return crop[:, ::-1] if generator.random() < 0.5 else crop

@@ -1,0 +1,172 @@
+"""Settings of DSR-GAN. Imports no torch, so that a configuration is checked in milliseconds."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Channels = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Batch = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DiffusionSettings(BaseModel):
+    """The denoising diffusion network and its training.
+
+    Attributes:
+        size: Side of the images it draws, in pixels.
+        unshuffle: Side of the pixel blocks that the network folds into channels.
+        channels: Channels of each level; every level halves the resolution.
+        layers: Residual blocks a level, on the way down and on the way up.
+        attention: Whether the lowest level has self-attention.
+        learning_rate: Largest learning rate of AdamW.
+        warm_up_steps: Steps in which the learning rate rises; less than `steps`.
+        steps: Updates.
+        batch_size: Images an update.
+        ema: Decay of the moving average of the weights.
+        flip: Whether training images are mirrored at random.
+        max_zoom: Largest zoom of a training image; 1 is none.
+        max_rotation_rad: Largest rotation of a training image either way.
+        p_mean: Mean of ln(sigma) in training.
+        p_std: Standard deviation of ln(sigma) in training.
+        sigma_data: Standard deviation that the data are scaled to.
+        sigma_min: Smallest noise level in sampling.
+        sigma_max: Largest noise level in sampling.
+        rho: Exponent of the noise levels in sampling.
+        sampler_steps: Steps of Heun's method; 2 x steps - 1 network evaluations an image.
+        selection_images: Tuning images that a candidate is scored on, at most.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(default=64, ge=8, le=1024)
+    unshuffle: Literal[1, 2, 4, 8] = 4
+    channels: tuple[Channels, ...] = Field(default=(64, 128), min_length=1, max_length=8)
+    layers: int = Field(default=1, ge=1, le=8)
+    attention: bool = True
+    learning_rate: Rate = 2e-3
+    warm_up_steps: int = Field(default=100, ge=0)
+    steps: Steps = 3500
+    batch_size: Batch = 16
+    ema: Decay = 0.995
+    flip: bool = True
+    max_zoom: float = Field(default=1.1, ge=1, le=2)
+    max_rotation_rad: float = Field(default=0.1, ge=0, le=3.1416)
+    p_mean: float = Field(default=-1.2, ge=-10, le=10)
+    p_std: float = Field(default=1.2, gt=0, le=10)
+    sigma_data: float = Field(default=0.5, gt=0, le=10)
+    sigma_min: float = Field(default=0.002, gt=0, le=1)
+    sigma_max: float = Field(default=80.0, gt=1, le=1000)
+    rho: float = Field(default=7.0, ge=1, le=100)
+    sampler_steps: int = Field(default=18, ge=2, le=1000)
+    selection_images: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        multiple = self.unshuffle * 2 ** (len(self.channels) - 1)
+        if self.size % multiple:
+            raise ValueError(
+                f"diffusion.size is {self.size}; allowed are multiples of {multiple} "
+                f"(unshuffle {self.unshuffle} x 2 for each of {len(self.channels) - 1} halvings)"
+            )
+        if self.warm_up_steps >= self.steps:
+            raise ValueError(
+                f"diffusion.warm_up_steps is {self.warm_up_steps}; "
+                f"allowed are 0 to {self.steps - 1} (less than diffusion.steps)"
+            )
+        return self
+
+
+class SuperResolutionSettings(BaseModel):
+    """The super-resolution GAN and its training.
+
+    Attributes:
+        to: Side of the images it makes, in pixels; 2, 4 or 8 times diffusion.size.
+        channels: Channels of the generator.
+        blocks: Residual blocks of the generator.
+        discriminator_channels: Channels of the discriminator's first layer.
+        crop: Side of the training crops, in pixels of the large image.
+        steps: Updates of each of the two networks.
+        content_only_steps: First steps, in which the generator learns from L1 alone.
+        batch_size: Crops an update.
+        learning_rate: Largest learning rate of the generator.
+        discriminator_learning_rate: Largest learning rate of the discriminator.
+        adversarial_weight: Weight of the adversarial loss beside L1.
+        speckle: Standard deviation of noise on the small images where they are white, of full
+            scale 1; it grows with the square root of brightness. The same in training and in
+            sampling.
+        ema: Decay of the moving average of the generator's weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: int = Field(default=128, ge=16, le=4096)
+    channels: Channels = 24
+    blocks: int = Field(default=4, ge=1, le=64)
+    discriminator_channels: Channels = 24
+    crop: int = Field(default=96, ge=16, le=4096)
+    steps: Steps = 400
+    content_only_steps: int = Field(default=100, ge=0)
+    batch_size: Batch = 8
+    learning_rate: Rate = 1e-3
+    discriminator_learning_rate: Rate = 2e-3
+    adversarial_weight: float = Field(default=0.02, ge=0, le=10)
+    speckle: float = Field(default=0.1, ge=0, le=1)
+    ema: Decay = 0.98
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.crop > self.to:
+            raise ValueError(
+                f"super_resolution.crop is {self.crop}; "
+                f"allowed are 16 to {self.to} (at most super_resolution.to)"
+            )
+        if self.content_only_steps > self.steps:
+            raise ValueError(
+                f"super_resolution.content_only_steps is {self.content_only_steps}; "
+                f"allowed are 0 to {self.steps} (at most super_resolution.steps)"
+            )
+        return self
+
+
+class DsrGanSettings(BaseModel):
+    """Settings of DSR-GAN.
+
+    Attributes:
+        recipe: "corrected": diffusion after Karras et al. 2022, histograms matched to drawn
+            training images, super-resolution GAN after Ledig et al. 2017.
+        precision: Precision of training; "auto" times two steps of each and takes bf16 only where
+            it is clearly faster. Sampling is always in fp32.
+        diffusion: First stage.
+        super_resolution: Last stage.
+        selection_every: Steps between two candidates.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Literal["corrected"] = "corrected"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    diffusion: DiffusionSettings = DiffusionSettings()
+    super_resolution: SuperResolutionSettings = SuperResolutionSettings()
+    selection_every: int = Field(default=250, ge=1)
+
+    @property
+    def factor(self) -> int:
+        """How many times larger the final image is than the diffusion image, per side."""
+        return self.super_resolution.to // self.diffusion.size
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        size, to, crop = self.diffusion.size, self.super_resolution.to, self.super_resolution.crop
+        if to not in (2 * size, 4 * size, 8 * size):
+            raise ValueError(
+                f"super_resolution.to is {to}; allowed are {2 * size}, {4 * size} and {8 * size} "
+                f"(2, 4 or 8 times diffusion.size {size})"
+            )
+        if crop % self.factor:
+            raise ValueError(
+                f"super_resolution.crop is {crop}; allowed are multiples of {self.factor} "
+                "(super_resolution.to divided by diffusion.size)"
+            )
+        return self

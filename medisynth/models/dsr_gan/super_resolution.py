@@ -100,14 +100,14 @@ class Discriminator(nn.Module):
         n_in = 1
         for n_out in (channels, 2 * channels, 4 * channels):
             layers += [
-                spectral_norm(nn.Conv2d(n_in, n_out, 4, stride=2, padding=1)),
+                nn.Conv2d(n_in, n_out, 4, stride=2, padding=1),
                 nn.LeakyReLU(SLOPE),
             ]
             n_in = n_out
         layers += [
-            spectral_norm(nn.Conv2d(n_in, n_in, 3, padding=1)),
+            nn.Conv2d(n_in, n_in, 3, padding=1),
             nn.LeakyReLU(SLOPE),
-            spectral_norm(nn.Conv2d(n_in, 1, 3, padding=1)),
+            nn.Conv2d(n_in, 1, 3, padding=1),
         ]
         self.layers = nn.Sequential(*layers)
 

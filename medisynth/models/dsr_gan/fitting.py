@@ -181,8 +181,8 @@ def describe(
             f"{'yes' if d.attention else 'no'}, {n_parameters(diffusion.network):,} parameters; "
             f"super-resolution generator with {s.blocks} residual blocks of {s.channels} channels "
             f"and {settings.factor}-fold pixel shuffle, {n_parameters(enlarging.enlarger):,} "
-            f"parameters; patch discriminator from {s.discriminator_channels} channels with "
-            f"spectral normalisation, {n_parameters(enlarging.discriminator):,} parameters"
+            f"parameters; patch discriminator from {s.discriminator_channels} channels, "
+            f"{n_parameters(enlarging.discriminator):,} parameters"
         ),
         "sizes": f"grey images, {d.size} x {d.size} pixels from the diffusion model, "
         f"{s.to} x {s.to} pixels after super-resolution",

@@ -110,8 +110,8 @@ class SuperResolutionSettings(BaseModel):
     content_only_steps: int = Field(default=100, ge=0)
     batch_size: Batch = 8
     learning_rate: Rate = 1e-3
-    discriminator_learning_rate: Rate = 2e-3
-    adversarial_weight: float = Field(default=0.02, ge=0, le=10)
+    discriminator_learning_rate: Rate = 5e-4
+    adversarial_weight: float = Field(default=0.01, ge=0, le=10)
     speckle: float = Field(default=0.1, ge=0, le=1)
     ema: Decay = 0.98
 

@@ -3,7 +3,8 @@
 Differences, each for a reason: no batch normalisation in the generator (Lim et al. 2017,
 arXiv:1707.02921: it costs range and speed), the enlarged input is added to the output so that the
 network learns detail only, L1 content on pixels in place of VGG features of photographs, a hinge
-loss on patches with spectral normalisation in place of a sigmoid on the whole image.
+loss on patches in place of a sigmoid on the whole image. No spectral normalisation: over a few
+hundred steps it left the discriminator unable to tell real from synthetic.
 """
 
 import math
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
 
 from medisynth.data.views import ImageView
 from medisynth.generator import TrainingContext
@@ -92,7 +92,7 @@ class Enlarger(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Scores patches: strided convolutions, each doubling the channels, spectrally normalised."""
+    """Scores patches: strided convolutions, each doubling the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

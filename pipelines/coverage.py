@@ -1,10 +1,10 @@
 """The coverage document: written by the audit, and again by the split with partitions."""
 
 import pandas as pd
-from medisynth.data.coverage import ATTRIBUTES, completeness, coverage
 
 from governance.evidence.documents import CoverageAudit, CoverageLevel
 from governance.evidence.store import EvidenceStore
+from medisynth.data.coverage import ATTRIBUTES, completeness, coverage
 
 
 def write_coverage(

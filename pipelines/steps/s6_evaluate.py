@@ -9,6 +9,7 @@ import numpy as np
 
 from governance.evidence.documents import (
     Control,
+    DatasetIdentity,
     EvaluationRecord,
     Figure,
     Figures,
@@ -276,8 +277,9 @@ def _write_figures(
     n = min(_N_SHOWN, len(training))
     real = training.pixels[np.sort(rng.choice(len(training), n, replace=False))]
     drawn = np.sort(rng.choice(len(trained.synthetic), 3 * n, replace=False))
+    source = _source(context)
     rows: list[tuple[str, Sequence[Pixels], Sequence[str]]] = [
-        ("REAL: training images, drawn at random", list(real), ())
+        (f"{source.upper()}: training images, drawn at random", list(real), ())
     ]
     for part in range(3):
         numbers = drawn[part * n : (part + 1) * n]
@@ -287,14 +289,21 @@ def _write_figures(
     figures = [
         Figure(
             path="figures/samples.png",
-            title="Real and synthetic images",
-            caption=f"First row: real training images. Other rows: synthetic images, drawn at "
-            f"random with seed {seed}, no hand-picking.",
+            title=f"{source.capitalize()} and synthetic images",
+            caption=f"First row: {source} training images. Other rows: synthetic images, drawn "
+            f"at random with seed {seed}, no hand-picking.",
         )
     ]
     if record.memorisation is not None:
         figures.append(_nearest_figure(trained, training, record.memorisation, context))
     store.write_document("figures/figures.json", Figures(figures=tuple(figures)))
+
+
+def _source(context: RunContext) -> str:
+    """What the training images are: "real", or "simulated" for phantoms."""
+    path = context.store.run_dir / "data" / "dataset.json"
+    identity = DatasetIdentity.model_validate_json(path.read_bytes())
+    return "simulated" if identity.is_simulated else "real"
 
 
 def _nearest_figure(
@@ -311,7 +320,7 @@ def _nearest_figure(
     captions = [f"distance {pair.distance:.3f}" for pair in pairs]
     rows: list[tuple[str, Sequence[Pixels], Sequence[str]]] = [
         ("SYNTHETIC: the images nearest to any training image", synthetic, captions),
-        ("REAL: the nearest training image of each", nearest, ()),
+        (f"{_source(context).upper()}: the nearest training image of each", nearest, ()),
     ]
     context.store.write_bytes("figures/nearest_training.png", contact_sheet(rows))
     return Figure(

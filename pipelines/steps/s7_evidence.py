@@ -3,9 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from governance.audits.rollup import roll_up
-
 from governance.audits.checks import Documents, evaluate
+from governance.audits.rollup import roll_up
 from governance.errors import EvidenceError
 from governance.evidence.documents import Manifest, Outcome, RollUp
 from governance.evidence.manifest import close_evidence, read_manifest

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from governance.reports.audit_report import write_audit_report
-from governance.reports.html import write_html
-from governance.reports.model_card import write_model_card
-
 from governance.evidence.documents import Manifest
 from governance.evidence.manifest import add_outputs
 from governance.files import write_atomic
+from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import load_evidence
+from governance.reports.html import write_html
+from governance.reports.model_card import write_model_card
 
 
 def run(run_dir: Path) -> Manifest:

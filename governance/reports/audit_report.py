@@ -49,6 +49,7 @@ from governance.reports.pdf_layout import (
 from governance.reports.pdf_text import ACCENT, RULE, TONES, paragraph, register_fonts
 
 _GAP = 4 * mm
+_HEADING_ROOM = 44  # points: the space above a heading, the heading, the space below
 _HALF = (WIDTH - _GAP) / 2
 _CHART_HEIGHT = 150.0
 _HISTOGRAM_HEIGHT = 190.0
@@ -181,7 +182,7 @@ def _blocks(blocks: tuple[Block, ...]) -> list[Flowable]:
             continue
         drawn = _draw(group)
         if waiting is not None:
-            room = 26 + sum(height_of(part) for part in drawn[:1])
+            room = _HEADING_ROOM + sum(height_of(part) for part in drawn[:1])
             story.extend((CondPageBreak(min(room, 180 * mm)), Spacer(0, 4 * mm), waiting))
             waiting = None
         story.extend((Spacer(0, 1.6 * mm), *drawn))

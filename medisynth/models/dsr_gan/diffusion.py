@@ -92,7 +92,7 @@ def fit_scaling(
         raise DataError(
             f"training view: expected images that differ, found {len(training)} whose standard "
             f"deviation about their mean is {spread:.6f} of full scale; check the images",
-            code="D040",
+            code="D080",
         )
     gain = torch.tensor(settings.sigma_data / spread, device=device)
     return Scaling(reduced(mean_image, settings.size), gain)

@@ -88,14 +88,14 @@ def _require_usable(view: ImageView, size: int) -> None:
         raise DataError(
             f"{view.partition} view: expected at least 1 image, found 0; "
             "give more data or another split",
-            code="D041",
+            code="D081",
         )
     if view.pixels.shape[1:] != (size, size):
         height, width = view.pixels.shape[1:]
         raise DataError(
             f"{view.partition} view: expected images of {size} x {size} pixels "
             f"(super_resolution.to), found {height} x {width}; pack the view again at that size",
-            code="D042",
+            code="D082",
         )
 
 

@@ -7,7 +7,6 @@ from governance.policies.model import Criterion, Item
 from governance.reports import formats
 from governance.reports.blocks import (
     Cell,
-    Line,
     Table,
     cell,
     columns,
@@ -228,8 +227,3 @@ def _standing(item: ItemView) -> Cell:
         small(f"Does not show: {item.limitations}" if item.limitations else ""),
         mono(f"{item.artifact} {formats.short(item.digest)}" if item.artifact else ""),
     )
-
-
-def status_cell(item: ItemView) -> tuple[Line, ...]:
-    """Cell with an item's status alone."""
-    return cell(status_line(item.status))

@@ -1,5 +1,6 @@
 """s5 train: a confined child process that sees the training and tuning views only."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -183,8 +184,6 @@ def _write_samples(
     synthetic: Pixels, record: TrainingRecord, duration_s: float, context: RunContext
 ) -> tuple[str, ...]:
     """Write every synthetic image with its mark, and read every mark back."""
-    import hashlib
-
     store, files = context.store, []
     for index, pixels in enumerate(synthetic):
         mark = SyntheticMark(

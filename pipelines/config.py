@@ -51,6 +51,10 @@ class DataConfig(_Section):
         missing_images: What to do with listed images that have no file.
         digest: Expected digest of the selected images; None leaves the data set unpinned.
         fit: How a frame becomes square: "pad" keeps its shape on black, "stretch" distorts it.
+        contract: The user's own data contract (YAML), tried besides the built-in one; None takes
+            `data_contract.yaml` beside the data where there is one.
+        cache: Folder that keeps decoded images by file digest, so that an unchanged file is
+            decoded once only; "auto" is the user's cache folder, "off" keeps nothing.
         phantom: Simulated images, used when path is None.
     """
 
@@ -60,6 +64,8 @@ class DataConfig(_Section):
     missing_images: Literal["error", "drop"] = "error"
     digest: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     fit: Literal["pad", "stretch"] = "pad"
+    contract: str | None = None
+    cache: str = Field(default="auto", min_length=1)
     phantom: PhantomConfig = PhantomConfig()
 
     @field_validator("planes", mode="before")
@@ -67,6 +73,35 @@ class DataConfig(_Section):
     def _one_plane_is_a_list_of_one(cls, value: Any) -> Any:
         if isinstance(value, str) and value not in ("default", "all"):
             return (value,)
+        return tuple(value) if isinstance(value, list) else value
+
+
+class AuditConfig(_Section):
+    """How the data set is audited.
+
+    Attributes:
+        target_population: File that declares the target population (YAML); None leaves the
+            distance to it not evaluated.
+        smallest_cell: Demographic cells with fewer patients are suppressed in what is written.
+        n_resamples: Permutations and bootstrap samples of patients behind each interval.
+        n_text_images: Images in which burned-in text is read, drawn evenly over machines; 0 reads
+            none. "all" may take a second an image.
+        distinct_pairs: Pairs of images that a person looked at and found to be different patients'
+            pictures, as "left = right: reason"; they are not taken for duplicates.
+        reviewed: Columns and images with identifying text that a person reviewed, as
+            "name: reason".
+    """
+
+    target_population: str | None = None
+    smallest_cell: int = Field(default=5, ge=1, le=1_000)
+    n_resamples: int = Field(default=500, ge=100, le=100_000)
+    n_text_images: int | Literal["all"] = 60
+    distinct_pairs: tuple[str, ...] = ()
+    reviewed: tuple[str, ...] = ()
+
+    @field_validator("distinct_pairs", "reviewed", mode="before")
+    @classmethod
+    def _a_list_is_a_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
 
@@ -143,6 +178,7 @@ class RunConfig(_Section):
     workspace: str = "."
     compute_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     data: DataConfig = DataConfig()
+    audit: AuditConfig = AuditConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

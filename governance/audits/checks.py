@@ -17,8 +17,12 @@ from pydantic import ValidationError
 from governance.errors import EvidenceError, PolicyError
 from governance.evidence.documents import (
     DOCUMENTS,
+    BoundaryChecks,
+    ContentScan,
     CoverageAudit,
+    DatasetAudit,
     DatasetIdentity,
+    DemographicsAudit,
     Document,
     DuplicateAudit,
     Environment,
@@ -27,6 +31,7 @@ from governance.evidence.documents import (
     Findings,
     IntegrityRecord,
     IsolationRecord,
+    LabelAudit,
     Outcome,
     Plan,
     RunIdentity,
@@ -65,7 +70,12 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     Findings: ("findings", "the ingest step did not run to its end"),
     ValidationRecord: ("validation", "the validation step did not run to its end"),
     CoverageAudit: ("coverage", "the audit step did not run to its end"),
+    BoundaryChecks: ("boundaries", "the validation step did not run to its end"),
+    DatasetAudit: ("audit", "the audit step did not run to its end"),
+    DemographicsAudit: ("demographics", "the audit step did not run to its end"),
     DuplicateAudit: ("duplicates", "the audit step did not run to its end"),
+    ContentScan: ("content", "the audit step did not run to its end"),
+    LabelAudit: ("labels", "the split step did not run to its end"),
     SplitRecord: ("split", "the split step did not run to its end"),
     SealRecord: ("seal", "the split step did not run to its end"),
     TrainingRecord: ("training", "the training step did not run to its end"),
@@ -98,7 +108,12 @@ class Documents:
     findings: Findings | None = None
     validation: ValidationRecord | None = None
     coverage: CoverageAudit | None = None
+    boundaries: BoundaryChecks | None = None
+    audit: DatasetAudit | None = None
+    demographics: DemographicsAudit | None = None
     duplicates: DuplicateAudit | None = None
+    content: ContentScan | None = None
+    labels: LabelAudit | None = None
     split: SplitRecord | None = None
     seal: SealRecord | None = None
     training: TrainingRecord | None = None

@@ -11,8 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from governance.errors import EvidenceError, EvidenceTamperedError
 from governance.evidence.documents import (
+    BoundaryChecks,
+    ContentScan,
     CoverageAudit,
+    DatasetAudit,
     DatasetIdentity,
+    DemographicsAudit,
     DuplicateAudit,
     Environment,
     EvaluationRecord,
@@ -20,6 +24,7 @@ from governance.evidence.documents import (
     Findings,
     IntegrityRecord,
     IsolationRecord,
+    LabelAudit,
     Manifest,
     Outcome,
     Plan,
@@ -76,7 +81,12 @@ class ReportEvidence:
     findings: Findings | None
     validation: ValidationRecord | None
     coverage: CoverageAudit | None
+    boundaries: BoundaryChecks | None
+    audit: DatasetAudit | None
+    demographics: DemographicsAudit | None
     duplicates: DuplicateAudit | None
+    content: ContentScan | None
+    labels: LabelAudit | None
     split: SplitRecord | None
     seal: SealRecord | None
     isolation: IsolationRecord | None
@@ -184,7 +194,12 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
         findings=files.document("data/findings.json", Findings),
         validation=files.document("data/validation.json", ValidationRecord),
         coverage=files.document("data/coverage.json", CoverageAudit),
+        boundaries=files.document("data/boundaries.json", BoundaryChecks),
+        audit=files.document("data/audit.json", DatasetAudit),
+        demographics=files.document("data/demographics.json", DemographicsAudit),
         duplicates=files.document("data/duplicates.json", DuplicateAudit),
+        content=files.document("data/content.json", ContentScan),
+        labels=files.document("data/labels.json", LabelAudit),
         split=files.document("data/split.json", SplitRecord),
         seal=files.document("data/seal.json", SealRecord),
         isolation=files.document("isolation.json", IsolationRecord),

@@ -8,6 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medisynth.errors import MetricUndefinedError
+from medisynth.intervals import (
+    MIN_RESAMPLES,
+    Counts,
+    Interval,
+    image_counts,
+    patient_counts,
+    percentile_interval,
+)
 from medisynth.metrics.coverage import NEIGHBOURS, neighbourhoods_from_grams
 from medisynth.metrics.features import (
     ExtractorFacts,
@@ -16,14 +24,7 @@ from medisynth.metrics.features import (
     RecordedExtractor,
 )
 from medisynth.metrics.frechet import frechet_distance, frechet_from_grams
-from medisynth.metrics.gram import Counts, grams
-from medisynth.metrics.intervals import (
-    MIN_RESAMPLES,
-    Interval,
-    image_counts,
-    patient_counts,
-    percentile_interval,
-)
+from medisynth.metrics.gram import grams
 from medisynth.metrics.kernel import kernel_distance_from_grams, kernel_distances_from_grams
 
 RECORDED, NOT_EVALUATED = "recorded", "not evaluated"

@@ -4,8 +4,9 @@ import numpy as np
 import scipy.linalg
 
 from medisynth.errors import MetricUndefinedError
+from medisynth.intervals import Counts
 from medisynth.metrics.features import Features
-from medisynth.metrics.gram import Counts, Grams, Matrix, grams, require_pair
+from medisynth.metrics.gram import Grams, Matrix, grams, require_pair
 
 
 def frechet_distance(real: Features, synthetic: Features) -> float:

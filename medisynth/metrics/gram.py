@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from medisynth.errors import MetricUndefinedError
 
 Matrix = NDArray[np.float64]
-Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from medisynth.intervals import Counts
 from medisynth.metrics.features import Features
-from medisynth.metrics.gram import Counts, Grams, Matrix, grams
+from medisynth.metrics.gram import Grams, Matrix, grams
 
 
 def kernel_distance(real: Features, synthetic: Features) -> float:

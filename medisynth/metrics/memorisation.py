@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from medisynth.data.views import Pixels
 from medisynth.errors import MetricUndefinedError
+from medisynth.intervals import Interval, wilson_interval
 from medisynth.metrics.gram import Matrix
-from medisynth.metrics.intervals import Interval, wilson_interval
 
 SIDE = 16
 """Side of the reduced images. On real ultrasound 16 found more shifted copies than 32 or 64."""

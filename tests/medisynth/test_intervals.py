@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medisynth.errors import MetricUndefinedError
-from medisynth.metrics.intervals import (
+from medisynth.intervals import (
     image_counts,
     patient_bootstrap,
     patient_counts,

@@ -70,12 +70,16 @@ class Listing:
             Text columns are `str` with `pandas.NA` for "not recorded"; `row` is int64.
         metadata_file: Metadata file, relative to the data root.
         metadata_sha256: Its digest.
+        metadata: The metadata file itself: every column under its own name, blanks at both ends
+            removed, as text; rows in the order of `table`. Demographics are read from here and
+            identifying columns are looked for here. Empty when an adapter does not give it.
     """
 
     info: DatasetInfo
     table: pd.DataFrame
     metadata_file: str
     metadata_sha256: str
+    metadata: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 class DatasetAdapter(Protocol):

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medisynth.errors import MetricUndefinedError
-from medisynth.metrics.gram import Counts
 
+Counts = NDArray[np.float64]
 Interval = tuple[float, float]
 Statistic = Callable[[Counts, Counts], NDArray[np.float64]]
 

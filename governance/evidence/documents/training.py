@@ -1,0 +1,93 @@
+"""Documents of training and sampling."""
+
+from governance.evidence.documents.base import Document, Sha256
+
+
+class Curve(Document):
+    """One quantity over training steps."""
+
+    stage: str  # e.g. "diffusion", "super-resolution"
+    name: str  # e.g. "training loss"
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+class TrainingStage(Document):
+    """One stage of training in numbers."""
+
+    name: str
+    n_parameters: int
+    n_steps: int
+    batch_size: int
+    duration_s: float
+    images_per_s: float
+    precision: str
+
+
+class FittedThing(Document):
+    """Something fitted to data, and the digest of the view it was fitted on."""
+
+    name: str
+    fit_view_sha256: Sha256
+
+
+class Candidate(Document):
+    """One checkpoint that could have been chosen."""
+
+    step: int
+    score: float
+
+
+class Selection(Document):
+    """How the released checkpoint was chosen."""
+
+    partition: str
+    view_sha256: Sha256
+    criterion: str
+    candidates: tuple[Candidate, ...]
+    chosen_step: int
+
+
+class PretrainedComponent(Document):
+    """Weights made by somebody else."""
+
+    name: str
+    used_for: str
+    source: str
+    licence: str
+    sha256: Sha256
+    training_data: str
+
+
+class TrainingRecord(Document):
+    """What was trained and how (metrics/training.json)."""
+
+    generator: str
+    title: str
+    recipe: str
+    image_size_px: int
+    training_view_sha256: Sha256
+    tuning_view_sha256: Sha256
+    description: dict[str, str]  # P6-01: architecture, losses, optimiser, schedule, augmentation …
+    stages: tuple[TrainingStage, ...]
+    curves: tuple[Curve, ...]
+    fitted: tuple[FittedThing, ...]
+    selection: Selection
+    checkpoint_path: str
+    checkpoint_sha256: Sha256
+    compute_device: str
+    duration_s: float
+    pretrained: tuple[PretrainedComponent, ...] = ()
+
+
+class SampleSet(Document):
+    """The synthetic images of the run (samples/manifest.json)."""
+
+    generator: str
+    checkpoint_sha256: Sha256
+    seed: int
+    n_images: int
+    image_size_px: int
+    files: tuple[tuple[str, Sha256, Sha256], ...]  # path, file digest, pixel digest
+    n_marks_read_back: int
+    duration_s: float

@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Simulate a data set, or check one.", no_args_is_help=True)
+data_app = typer.Typer(help="Fetch, simulate or check a data set.", no_args_is_help=True)
 weights_app = typer.Typer(help="Weights of the FID feature extractor.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
@@ -210,6 +210,10 @@ def data_check(
     override: Annotated[
         list[str] | None, typer.Option("-o", help="KEY=VALUE, e.g. -o data.planes=all.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for data_check.html, data_check.json and data_check.junit.xml."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ingest, validate and audit a data set without training; exit 0, 3 or 4."""
@@ -227,13 +231,51 @@ def data_check(
         console = Console(json_lines=as_json)
         with console.stop.listening(), console.live():
             checked = check_data(config, console)
-        if as_json:
-            typer.echo(json.dumps(checked.facts, indent=1, ensure_ascii=False))
-        else:
-            typer.echo(checked.text)
+        text = json.dumps(checked.facts, indent=1, ensure_ascii=False)
+        typer.echo(text if as_json else checked.text)
+        if out is not None:
+            from governance.files import write_atomic
+
+            write_atomic(out / "data_check.html", checked.html)
+            write_atomic(out / "data_check.json", text.encode("utf-8", "backslashreplace"))
+            write_atomic(out / "data_check.junit.xml", checked.junit)
+            if not as_json:
+                typer.echo(f"\npage  {out / 'data_check.html'}")
         if checked.error is not None:
             _print_error(checked.error, as_json)
             raise typer.Exit(checked.exit_code)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="fetal-planes-db, hc18 or african-planes.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the data set.")],
+) -> None:
+    """Fetch a public data set: resumed where it broke off, compared with published checksums."""
+    from pipelines.console import Console
+
+    with _errors(False):
+        from pipelines.data_fetch import fetch_data_set
+
+        console = Console()
+        with console.stop.listening(), console.live():
+            fetch_data_set(
+                name,
+                folder,
+                say=console.say,
+                progress=lambda now: console.transfer(
+                    now.file, str(now), now.done_bytes, now.total_bytes
+                ),
+                check_stop=console.stop.check,
+            )
+
+
+@data_app.command("template")
+def data_template() -> None:
+    """Print a target population to fill in; give the filled file as audit.target_population."""
+    from pipelines.templates import target_population_template
+
+    typer.echo(target_population_template(), nl=False)
 
 
 @weights_app.command("fetch")

@@ -6,6 +6,7 @@ Order of precedence, last wins: the preset, the configuration file, the command 
 
 import difflib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,8 @@ from pipelines.errors import ConfigError
 
 MAX_CONFIG_BYTES = 64 * 1024
 _SCALAR_LIMIT = 80
+_DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
+_REVIEWED = re.compile(r"\s*([^:]+?)\s*:\s*(\S.*)")
 
 
 class _Section(BaseModel):
@@ -89,7 +92,7 @@ class AuditConfig(_Section):
         distinct_pairs: Pairs of images that a person looked at and found to be different patients'
             pictures, as "left = right: reason"; they are not taken for duplicates.
         reviewed: Columns and images with identifying text that a person reviewed, as
-            "name: reason".
+            "name: reason"; "labels: reason" for the list of suspected labels.
     """
 
     target_population: str | None = None
@@ -103,6 +106,32 @@ class AuditConfig(_Section):
     @classmethod
     def _a_list_is_a_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("distinct_pairs")
+    @classmethod
+    def _pairs_have_reasons(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not _DISTINCT.fullmatch(text):
+                raise ValueError(f"expected 'left = right: reason', found {text[:80]!a}")
+        return value
+
+    @field_validator("reviewed")
+    @classmethod
+    def _reviews_have_reasons(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not _REVIEWED.fullmatch(text):
+                raise ValueError(f"expected 'name: reason', found {text[:80]!a}")
+        return value
+
+    def distinct(self) -> frozenset[tuple[str, str]]:
+        """Pairs of ids that a person found to be different images."""
+        found = [_DISTINCT.fullmatch(text) for text in self.distinct_pairs]
+        return frozenset((match[1], match[2]) for match in found if match)
+
+    def reviews(self) -> dict[str, str]:
+        """Reviewed column or image id -> reason."""
+        found = [_REVIEWED.fullmatch(text) for text in self.reviewed]
+        return {match[1]: match[2] for match in found if match}
 
 
 class SplitConfig(_Section):

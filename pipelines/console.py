@@ -86,6 +86,22 @@ class Console:
             self._progress_line(task, done, total)
         self.stop.check()
 
+    def transfer(self, task: str, words: str, done_bytes: int, total_bytes: int) -> None:
+        """Report how far a download is, rate and time left in `words`; obeys a stop request."""
+        if self._bar is not None:
+            if task not in self._tasks:
+                self._tasks[task] = self._bar.add_task(task, total=total_bytes)
+            self._bar.update(
+                self._tasks[task], description=words, completed=done_bytes, total=total_bytes
+            )
+        else:
+            now = time.monotonic()
+            due = now - self._last_line.get(task, -_LINE_EVERY_S) >= _LINE_EVERY_S
+            if due or done_bytes >= total_bytes:
+                self._last_line[task] = now
+                self.say(f"  {words}")
+        self.stop.check()
+
     def _progress_line(self, task: str, done: int, total: int) -> None:
         now = time.monotonic()
         first = task not in self._last_line

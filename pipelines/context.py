@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from governance.evidence.documents import DatasetAudit, DuplicateAudit
 from governance.evidence.store import EvidenceStore
 from governance.isolation.seal import AccessLog, SealedTestSet
 from governance.policies.model import Policy
 from medisynth.data.adapters import DatasetInfo, Listing
-from medisynth.data.duplicates import ExactPair
+from medisynth.data.contract import DataContract
+from medisynth.data.duplicates import DuplicatePair
 from medisynth.data.views import ImageView, Pixels
 from pipelines.config import RunConfig
 from pipelines.console import Console
@@ -71,24 +73,39 @@ class ImageSet:
         info: Facts about the data set.
         metadata_file: Metadata file, relative to the data folder.
         table: One row an image, with digests.
+        metadata: The same rows as they stand in the metadata file, every column as text.
         pixels: Grey squares in the order of the table, shape (n, size, size), uint8.
+        thumbnails: Whole frames stretched to small squares, for comparing, in the same order.
         content_sha256: Digest of the selection.
+        contract: What the table must hold to: the data set's contract and the user's own.
     """
 
     root: Path
     info: DatasetInfo
     metadata_file: str
     table: pd.DataFrame
+    metadata: pd.DataFrame
     pixels: Pixels
+    thumbnails: Pixels
     content_sha256: str
+    contract: DataContract
 
 
 @dataclass(frozen=True)
 class AuditedImages:
-    """s3: exact duplicates and the groups that a split must not divide."""
+    """s3: what was found, as far as the split needs it and completes it.
 
-    pairs: tuple[ExactPair, ...]
-    groups: pd.Series  # group number of each row
+    Attributes:
+        pairs: Confirmed pairs of equal and nearly equal images.
+        groups: Group of each row that a split must not divide.
+        duplicates: The pairs as they are on record; the split adds partitions.
+        audit: The data set audit as it is on record; the split adds what needs partitions.
+    """
+
+    pairs: tuple[DuplicatePair, ...]
+    groups: pd.Series
+    duplicates: DuplicateAudit
+    audit: DatasetAudit
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,37 @@
-"""Steps 1 to 3 alone: is this data set fit to be used? Nothing is trained, nothing is kept."""
+"""Steps 1 to 4 without seal and training: is this data set fit to be used?
+
+The audit of the listing comes first and needs no image. What an image-less or broken data set can
+still show is then on the page, with the sentence that says what stops.
+"""
 
 import json
 import tempfile
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from governance.audits.checks import CHECKS, Documents, evaluate
+from governance.audits.rollup import short_title
+from governance.evidence.record import ItemRecord
 from governance.evidence.store import EvidenceStore
-from governance.policies.load import load_policy
+from governance.policies.load import load_policy, with_criteria
+from governance.reports import formats
+from governance.reports.data_check_page import DataCheckEvidence, write_data_check_html
+from governance.reports.evidence import read_pictures
 from medisynth.data.coverage import ALL, NOT_RECORDED, ListingSummary, listing_summary
-from medisynth.data.split import split_images
 from medisynth.errors import MedisynthError
+from pipelines.audit_documents import audit_listing
 from pipelines.config import RunConfig
 from pipelines.console import Console
-from pipelines.context import AuditedImages, ImageSet, RunContext
+from pipelines.context import RunContext
 from pipelines.identity import tool_version
-from pipelines.steps import s1_ingest, s2_validate, s3_audit
-from pipelines.steps.s4_split import split_source
+from pipelines.junit import junit_xml
+from pipelines.steps import s1_ingest, s2_validate, s3_audit, s4_split
 
-_DOCUMENTS = (
-    "data/dataset.json",
-    "data/findings.json",
-    "data/validation.json",
-    "data/coverage.json",
-    "data/duplicates.json",
-)
+DATA_STEPS = ("s1_ingest", "s2_validate", "s3_audit", "s4_split")
 _SHOWN_PAIRS = 20
+_REASON_CHARACTERS = 220  # the whole reason stands in JSON and page
 
 
 @dataclass(frozen=True)
@@ -35,63 +41,114 @@ class CheckedData:
     Attributes:
         text: For people.
         facts: The same for machines.
+        html: The same as a page that loads nothing.
+        junit: The same as JUnit XML: one test case an item.
         error: Why the data set cannot be used as configured; None when it can.
         exit_code: 0, 3 or 4.
     """
 
     text: str
     facts: dict[str, Any]
+    html: bytes
+    junit: bytes
     error: MedisynthError | None
     exit_code: int
 
 
 def check_data(config: RunConfig, console: Console) -> CheckedData:
-    """Ingest, validate and audit a data set.
+    """Ingest, validate, audit and divide a data set; nothing is kept but the cache of images.
 
     Raises:
         DataError: The folder or its metadata file cannot be read at all.
+        SettingsError: The contract or the target population cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="medisynth-gov-") as folder:
         store = EvidenceStore.create(Path(folder), "check", tool_version=tool_version())
-        context = RunContext(config, load_policy(), store, console, Path(folder))
+        policy = with_criteria(load_policy(), config.criteria)
+        context = RunContext(config, policy, store, console, Path(folder))
         listed = s1_ingest.list_data(context)
         summary = listing_summary(listed.listing)
+        audit_listing(listed, context)
         error: MedisynthError | None = None
         try:
             images = s2_validate.run(s1_ingest.run(listed, context), context)
-            audited = s3_audit.run(images, context)
-            _refuse_crossing(images, audited, context)
+            s4_split.divide(images, s3_audit.run(images, context), context)
         except MedisynthError as caught:
+            if caught.exit_code not in (3, 4):
+                raise
             error = caught
-        facts = _facts(store.run_dir, summary)
-        return CheckedData(_text(facts, summary), facts, error, error.exit_code if error else 0)
+        return _gather(context, summary, str(listed.root), error)
 
 
-def _refuse_crossing(images: ImageSet, audited: AuditedImages, context: RunContext) -> None:
-    """Try the split that a run would make: a group on both sides is a leak."""
-    split = context.config.split
-    split_images(
-        images.table,
-        audited.groups,
-        source=split_source(split.source, images.table["official_partition"]),
-        test_fraction=split.test_fraction,
-        tuning_fraction=split.tuning_fraction,
-        seed=split.seed,
-        on_duplicate=split.on_duplicate,
+def _gather(
+    context: RunContext, summary: ListingSummary, folder: str, error: MedisynthError | None
+) -> CheckedData:
+    """Judge the data items and write what was found in four forms."""
+    store = context.store
+    documents = Documents.load(store.run_dir)
+    records = evaluate(
+        context.policy,
+        documents,
+        plan_sha256=None,
+        now=datetime.now(UTC),
+        artifacts=store.artifacts(),
+        only=[item_id for item_id, check in CHECKS.items() if check.step in DATA_STEPS],
+    )
+    exit_code = error.exit_code if error else 0
+    sentence = str(error) if error else "Nothing stops a run on this data set as configured."
+    evidence = DataCheckEvidence(
+        dataset=documents.dataset,
+        findings=documents.findings,
+        validation=documents.validation,
+        boundaries=documents.boundaries,
+        coverage=documents.coverage,
+        audit=documents.audit,
+        demographics=documents.demographics,
+        duplicates=documents.duplicates,
+        content=documents.content,
+        labels=documents.labels,
+        split=documents.split,
+        figures=documents.figures,
+        pictures=read_pictures(store.run_dir, documents.figures),
+        records={record.id: record for record in records},
+        tool_version=tool_version(),
+        folder=folder,
+        exit_code=exit_code,
+        sentence=sentence,
+        policy=context.policy,
+    )
+    facts = _facts(store.run_dir, summary, records, exit_code, sentence)
+    return CheckedData(
+        text=_text(facts, summary, records),
+        facts=facts,
+        html=write_data_check_html(evidence),
+        junit=junit_xml(records, name=f"medisynth-gov data check {folder}", stopped_by=error),
+        error=error,
+        exit_code=exit_code,
     )
 
 
-def _facts(run_dir: Path, summary: ListingSummary) -> dict[str, Any]:
-    """Everything found, as JSON data: the listing, and the documents of the steps that ran."""
-    facts: dict[str, Any] = {"listing": asdict(summary)}
-    for name in _DOCUMENTS:
-        path = run_dir / name
-        if path.exists():
+def _facts(
+    run_dir: Path,
+    summary: ListingSummary,
+    records: tuple[ItemRecord, ...],
+    exit_code: int,
+    sentence: str,
+) -> dict[str, Any]:
+    """Everything found, as JSON data: the listing, the items, the documents of the steps that ran."""
+    facts: dict[str, Any] = {
+        "exit_code": exit_code,
+        "sentence": sentence,
+        "listing": asdict(summary),
+        "items": [record.model_dump(mode="json") for record in records],
+    }
+    for path in sorted((run_dir / "data").glob("*.json")):
+        if path.name != "great_expectations.json":
             facts[path.stem] = json.loads(path.read_bytes())
     return facts
 
 
-def _text(facts: dict[str, Any], summary: ListingSummary) -> str:
+def _text(facts: dict[str, Any], summary: ListingSummary, records: tuple[ItemRecord, ...]) -> str:
     lines = [
         f"{facts['dataset']['title']}",
         f"{summary.n_images:,} rows, {summary.n_patients:,} {facts['dataset']['split_unit']}s, "
@@ -113,6 +170,12 @@ def _text(facts: dict[str, Any], summary: ListingSummary) -> str:
     if absent:
         lines.append(f"not recorded: {', '.join(absent)}")
     lines += _step_lines(facts)
+    lines.append("")
+    lines += [
+        f"{record.id}  {record.status.value:<13}  {short_title(record.title)}: "
+        f"{formats.clean(record.reason, _REASON_CHARACTERS)}"
+        for record in records
+    ]
     return "\n".join(lines)
 
 
@@ -150,12 +213,29 @@ def _step_lines(facts: dict[str, Any]) -> list[str]:
     if "duplicates" in facts:
         found = facts["duplicates"]
         lines.append(
-            f"pairs of identical images: {found['n_pairs']:,}, {found['n_pairs_across_patients']:,} "
-            f"under different patients, {found['n_pairs_across_partitions']:,} across the split"
+            f"images that occur twice: {found['n_pairs']:,} pairs, {found['n_near']:,} of them "
+            f"near-duplicates; {found['n_pairs_across_patients']:,} under different patients, "
+            f"{found['n_pairs_across_partitions']:,} across the split"
         )
-        lines += [
-            f"  {pair['left_id']} = {pair['right_id']}" for pair in found["pairs"][:_SHOWN_PAIRS]
-        ]
+        lines += [_pair_line(pair) for pair in found["pairs"][:_SHOWN_PAIRS]]
+        if found["n_pairs"] > _SHOWN_PAIRS:
+            lines.append(f"  … and {found['n_pairs'] - _SHOWN_PAIRS:,} more")
+    if "content" in facts:
+        found = facts["content"]
+        lines.append(
+            f"burned-in text ({found['engine']}): {found['n_scanned']:,} of {found['n_images']:,} "
+            f"images looked at, {found['n_images_with_marks']:,} with text that looks identifying; "
+            f"{len(found['columns']):,} columns that look identifying"
+        )
     if facts["dataset"]["content_sha256"]:
         lines.append(f"data.digest: {facts['dataset']['content_sha256']}")
     return lines
+
+
+def _pair_line(pair: dict[str, Any]) -> str:
+    words = pair["kind"]
+    if pair["similarity"] is not None:
+        words += f" {pair['similarity']:.3f}"
+    if pair["transform"] != "as is":
+        words += f", {pair['transform']}"
+    return f"  {pair['left_id']} = {pair['right_id']} ({words})"

@@ -122,6 +122,11 @@ class Documents:
     figures: Figures | None = None
     plan_sha256: str | None = None
 
+    @property
+    def unit(self) -> str:
+        """Unit that is counted and never divided: "patient" or "examination"."""
+        return self.dataset.split_unit if self.dataset else "patient"
+
     @classmethod
     def load(cls, run_dir: Path) -> "Documents":
         """Read the documents that a run folder holds.

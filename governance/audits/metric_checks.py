@@ -1,10 +1,11 @@
-"""Checks on the metrics: reference, number of images, primary endpoint, subgroups, completeness."""
+"""Checks on the metrics: reference, number of images, endpoint, subgroups, classes, completeness."""
 
 from collections.abc import Sequence
 
 from governance.audits.checks import Documents, check, counted, judge, listed, not_evaluated
-from governance.audits.data_checks import patients_by_level, recorded_attributes
+from governance.audits.counts import NOT_RECORDED, patients_by_level, recorded_attributes
 from governance.evidence.documents import (
+    TEST,
     CoverageAudit,
     EvaluationRecord,
     MetricResult,
@@ -18,6 +19,8 @@ from governance.statuses import ItemStatus
 ALL = "all"
 _SUBGROUPS = ("plane", "brain_plane", "machine", "operator")
 _FIDELITY = ("kid", "fid", "precision")
+_VARIETY = ("coverage", "recall")
+_CLASSES = ("plane", "brain_plane")
 
 
 @check("P5-05", step="s6_evaluate")
@@ -95,15 +98,9 @@ def primary_endpoint(documents: Documents, criterion: Criterion) -> CheckResult:
     bound = low if criterion.operator == ">=" else high
     return judge(
         criterion,
-        Observed(
-            value=metric.value,
-            ci95=metric.ci95,
-            n_patients=metric.n_patients,
-            n_images=metric.n_real,
-            partition=metric.partition,
-        ),
+        _seen(metric),
         reason=metric.title + (" has no interval" if bound is None else " with 95 % interval"),
-        method=f"{metric.id}; interval by patient bootstrap",
+        method=f"{metric.id}; interval by {documents.unit} bootstrap",
         source=EvaluationRecord,
         limitations=metric.reason,
         compared=bound,
@@ -134,11 +131,76 @@ def fidelity(documents: Documents, criterion: Criterion) -> CheckResult:
     return judge(
         criterion,
         Observed(value=not without_patients),
-        reason=f"without number of patients: {listed(without_patients)}"
+        reason=f"without number of {documents.unit}s: {listed(without_patients)}"
         if without_patients
-        else "reported with the number of patients",
+        else f"reported with the number of {documents.unit}s",
         method=method,
         source=EvaluationRecord,
+    )
+
+
+@check("P3-09", step="s6_evaluate")
+def class_coverage(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Smallest coverage or recall of the synthetic images of one class, of all classes in test."""
+    evaluation, coverage = documents.need(EvaluationRecord), documents.need(CoverageAudit)
+    by_class = [m for m in evaluation.metrics if _family(m) in _VARIETY and _is_class(m.subgroup)]
+    done = [m for m in by_class if m.status is ItemStatus.RECORDED and m.value is not None]
+    if not done:
+        reason = next((m.reason for m in by_class if m.reason), "")
+        return not_evaluated(
+            f"neither coverage nor recall was evaluated by class: {reason}"
+            if by_class
+            else "no coverage or recall by class: the generator does not draw by class, or the "
+            "metrics were not evaluated",
+            source=EvaluationRecord,
+        )
+    gaps = _class_gaps(done, coverage)
+    smallest = min(done, key=lambda metric: metric.value or 0.0)
+    method = "coverage and recall of synthetic images against real ones, class by class"
+    result = judge(
+        criterion,
+        _seen(smallest),
+        reason=f"smallest: {smallest.title} of {smallest.subgroup.partition('=')[2]}",
+        method=method,
+        source=EvaluationRecord,
+        limitations=f"Not evaluated: {listed(gaps)}." if gaps else "",
+    )
+    if gaps and result.status is ItemStatus.PASSED:
+        return not_evaluated(
+            f"not evaluated: {listed(gaps)}",
+            observed=result.observed,
+            method=method,
+            source=EvaluationRecord,
+        )
+    return result
+
+
+def _is_class(subgroup: str) -> bool:
+    return subgroup.partition("=")[0] in _CLASSES
+
+
+def _class_gaps(done: Sequence[MetricResult], coverage: CoverageAudit) -> list[str]:
+    """Classes of the held-out test set that lack coverage or recall, in words."""
+    known = {(_family(m), m.subgroup) for m in done}
+    attributes = {m.subgroup.partition("=")[0] for m in done}
+    levels = [
+        f"{x.attribute}={x.level}"
+        for x in coverage.levels
+        if x.attribute in attributes
+        and x.partition == TEST
+        and x.n_images
+        and x.level != NOT_RECORDED
+    ]
+    return [f"{f} of {group}" for group in levels for f in _VARIETY if (f, group) not in known]
+
+
+def _seen(metric: MetricResult) -> Observed:
+    return Observed(
+        value=metric.value,
+        ci95=metric.ci95,
+        n_patients=metric.n_patients,
+        n_images=metric.n_real,
+        partition=metric.partition,
     )
 
 
@@ -153,7 +215,7 @@ def metrics_are_complete(documents: Documents, criterion: Criterion) -> CheckRes
     return judge(
         criterion,
         Observed(value=len(bare)),
-        reason=f"interval, patients or partition missing: {listed(bare)}"
+        reason=f"interval, {documents.unit}s or partition missing: {listed(bare)}"
         if bare
         else f"{counted(len(metrics), 'metric')}, all complete",
         method="fields of every evaluated metric",

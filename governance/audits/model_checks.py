@@ -134,7 +134,7 @@ def synthetic_apart(documents: Documents, criterion: Criterion) -> CheckResult:
         f"{counted(n_images, 'synthetic image')} in the test set, "
         f"{counted(n_patients, f'test {split.unit}')} in training"
     )
-    method = "marks and pixels of the test images, and their patients, at the opening"
+    method = f"marks and pixels of the test images, and their {split.unit}s, at the opening"
     if split.unit != "patient" and n == 0:
         return not_evaluated(
             f"{words}, but the data set does not say which {split.unit}s are of one patient",

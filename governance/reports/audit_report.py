@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from io import BytesIO
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
+from reportlab.graphics.shapes import Drawing
 from reportlab.lib.units import mm
 from reportlab.platypus import (
     CondPageBreak,
@@ -18,20 +19,25 @@ from reportlab.platypus import (
 from reportlab.platypus import Table as PdfTable
 from reportlab.platypus.flowables import Flowable
 
+from governance.reports.bar_charts import range_bars, share_bars
 from governance.reports.blocks import (
     Block,
     Bullets,
     Cell,
     Facts,
+    Gallery,
     Heading,
     Histogram,
     Line,
-    LineChart,
     Picture,
+    RangeBars,
     Report,
     Section,
+    ShareBars,
+    SmallChart,
     Table,
     Text,
+    Tile,
 )
 from governance.reports.charts import histogram, line_chart
 from governance.reports.content import build_report
@@ -49,11 +55,12 @@ from governance.reports.pdf_layout import (
 from governance.reports.pdf_text import ACCENT, RULE, TONES, paragraph, register_fonts
 
 _GAP = 4 * mm
-_HEADING_ROOM = 44  # points: the space above a heading, the heading, the space below
+_HEADING_ROOM = 10  # points: the space between a sentence and what it stays with
+_MOST_WAITING = 6
 _HALF = (WIDTH - _GAP) / 2
 _CHART_HEIGHT = 150.0
 _HISTOGRAM_HEIGHT = 190.0
-_PICTURE_HEIGHT = 150 * mm
+_PICTURE_HEIGHT, _TILE_HEIGHT = 150 * mm, 70 * mm
 _FACT_NAME_SHARE = 0.27
 _STRIP_NAME_WIDTH = 84.0
 _CONTENTS_LINE = 10.2
@@ -141,9 +148,9 @@ def _strip(report: Report) -> PdfTable:
 
 
 def _section(section: Section, level: int) -> list[Flowable]:
-    name = f"{section.number}  {section.title}" if level == 0 else section.title
-    number = section.number.removeprefix("2.")
-    shown = name if level == 0 else f"Principle {number}. {section.title}"
+    shown = f"{section.number}  {section.title}"
+    if section.key.startswith("principle-"):
+        shown = f"Principle {section.number.removeprefix('2.')}. {section.title}"
     head: list[Flowable] = [Bookmark(section.key, shown, level)]
     head.append(paragraph(shown, "section" if level == 0 else "principle"))
     if section.subtitle and section.subtitle != section.title:
@@ -173,29 +180,33 @@ def _rule() -> PdfTable:
 
 
 def _blocks(blocks: tuple[Block, ...]) -> list[Flowable]:
-    """Draw blocks; a heading stays with the start of what follows it."""
+    """Draw blocks; headings and sentences stay with the start of what follows them."""
     story: list[Flowable] = []
-    waiting: Paragraph | None = None
+    waiting: list[Flowable] = []
     for group in _grouped(blocks):
-        if isinstance(group[0], Heading):
-            waiting = paragraph(group[0].text, "heading")
+        block = group[0]
+        if isinstance(block, Heading):
+            story.extend(waiting)  # nothing followed what was waiting
+            waiting = [Spacer(0, 4 * mm), paragraph(block.text, "heading")]
             continue
         drawn = _draw(group)
-        if waiting is not None:
-            room = _HEADING_ROOM + sum(height_of(part) for part in drawn[:1])
-            story.extend((CondPageBreak(min(room, 180 * mm)), Spacer(0, 4 * mm), waiting))
-            waiting = None
+        if isinstance(block, Text) and len(waiting) < _MOST_WAITING:
+            waiting.extend((Spacer(0, 1.6 * mm), *drawn))
+            continue
+        if waiting:
+            start = sum(height_of(part) for part in drawn[:1])
+            room = _HEADING_ROOM + room_to_start(waiting, whole=True) + start
+            story.extend((CondPageBreak(min(room, 180 * mm)), *waiting))
+            waiting = []
         story.extend((Spacer(0, 1.6 * mm), *drawn))
-    if waiting is not None:
-        story.extend((Spacer(0, 4 * mm), waiting))
-    return story
+    return story + waiting
 
 
 def _grouped(blocks: tuple[Block, ...]) -> Iterable[list[Block]]:
-    """Pair neighbouring line charts, which stand side by side."""
+    """Pair neighbouring small charts, which stand side by side."""
     pending: list[Block] = []
     for block in blocks:
-        if isinstance(block, LineChart):
+        if isinstance(block, SmallChart):
             pending.append(block)
             if len(pending) == 2:
                 yield pending
@@ -223,12 +234,40 @@ def _draw(group: list[Block]) -> list[Flowable]:
         return [_picture(block)]
     if isinstance(block, Histogram):
         return [drawing(histogram(block, WIDTH, _HISTOGRAM_HEIGHT))]
-    charts = [part for part in group if isinstance(part, LineChart)]
-    cells = [drawing(line_chart(chart, _HALF, _CHART_HEIGHT)) for chart in charts]
+    if isinstance(block, Gallery):
+        return [_gallery(block)]
+    cells = [_small_chart(part) for part in group if isinstance(part, SmallChart)]
     row = PdfTable([[cells[0], "", *cells[1:]]], colWidths=[_HALF, _GAP, _HALF][: len(cells) + 1])
     row.hAlign = "LEFT"
     row.setStyle(_plain_style())
     return [row]
+
+
+def _small_chart(block: SmallChart) -> Drawing:
+    """Chart of half the width; the picture of a stack grows with its rows."""
+    if isinstance(block, ShareBars):
+        return drawing(share_bars(block, _HALF))
+    if isinstance(block, RangeBars):
+        return drawing(range_bars(block, _HALF))
+    return drawing(line_chart(block, _HALF, _CHART_HEIGHT))
+
+
+def _gallery(block: Gallery) -> PdfTable:
+    """Two pictures a row, each with its lines; a row stays whole."""
+    tiles = [_tile(tile) for tile in block.tiles]
+    rows = [[left, "", right] for left, right in zip_longest(tiles[::2], tiles[1::2], fillvalue="")]
+    table = PdfTable(rows, colWidths=[_HALF, _GAP, _HALF], splitInRow=0)
+    table.hAlign = "LEFT"
+    table.setStyle(_plain_style())
+    return table
+
+
+def _tile(tile: Tile) -> list[Flowable]:
+    picture = tile.picture
+    scale = min(_HALF / picture.width_px, _TILE_HEIGHT / picture.height_px)
+    image = Image(BytesIO(picture.data), picture.width_px * scale, picture.height_px * scale)
+    image.hAlign = "LEFT"
+    return [image, Spacer(0, 1 * mm), *_cell(tile.lines), Spacer(0, 2 * mm)]
 
 
 def _plain_style() -> TableStyle:

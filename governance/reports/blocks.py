@@ -1,7 +1,7 @@
 """The parts a report is made of. Content builds them once; PDF and HTML only draw them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from governance.statuses import ItemStatus, PrincipleStatus
@@ -107,7 +107,11 @@ class LineChart:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Two sets of values over common bins, as shares of each set, with a threshold."""
+    """Two sets of values over common bins, as shares of each set, with a threshold.
+
+    Either set may be empty: it is then neither drawn nor in the legend. A subject of a few values
+    is drawn `as_strokes`, one a value; its shares would say nothing.
+    """
 
     title: str
     x_label: str
@@ -115,6 +119,7 @@ class Histogram:
     reference: tuple[str, tuple[float, ...]]
     subject: tuple[str, tuple[float, ...]]
     threshold: tuple[str, float]
+    as_strokes: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,50 @@ class Picture:
     height_px: int
 
 
-Block = Text | Heading | Bullets | Facts | Table | LineChart | Histogram | Picture
+@dataclass(frozen=True)
+class Share:
+    """One bar: a share of 0 to 1, with its 95 % interval where there is one."""
+
+    value: float
+    ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ShareBars:
+    """Horizontal bars of shares: a row a level, in it a bar a group; None where unknown."""
+
+    title: str
+    x_label: str
+    groups: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Share | None, ...]], ...]
+
+
+@dataclass(frozen=True)
+class RangeBars:
+    """A row a group: low, lower quartile, median, upper quartile, high."""
+
+    title: str
+    x_label: str
+    rows: tuple[tuple[str, tuple[float, float, float, float, float]], ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Picture of a gallery with the lines below it."""
+
+    picture: Picture
+    lines: Cell
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small pictures, several in a row."""
+
+    tiles: tuple[Tile, ...]
+
+
+SmallChart = LineChart | ShareBars | RangeBars
+Block = Text | Heading | Bullets | Facts | Table | SmallChart | Histogram | Picture | Gallery
 
 
 @dataclass(frozen=True)
@@ -163,7 +211,12 @@ class Report:
     Attributes:
         title: Generator and data set by their short names.
         about: The same by their whole names.
+        run_id: Run; "" when the report is of no run.
+        evidence_root: Root of the evidence; "" when there is none.
+        foot: Last line of the page.
         strip: Names and full values that identify run and evidence, for page 1.
+        statement: What must be said on the first page; "" when nothing must.
+        is_open: Whether every part is unfolded when the page is opened.
     """
 
     title: str
@@ -172,11 +225,13 @@ class Report:
     run_id: str
     evidence_root: str
     tool_version: str
+    foot: str
     verdict: Verdict
     strip: tuple[tuple[str, str], ...]
     front: tuple[Block, ...]
     sections: tuple[Section, ...]
-    statement: str = field(default="")
+    statement: str = ""
+    is_open: bool = False
 
 
 def status_line(status: ItemStatus | PrincipleStatus) -> Line:

@@ -6,8 +6,10 @@ Each function returns the field's content, or, when there is none, the reason as
 from governance.evidence.documents import TEST, TRAINING, TUNING, SplitRecord
 from governance.reports import formats
 from governance.reports.blocks import Block, Bullets, Table, Text, cells, columns, joined
-from governance.reports.data_pages import partition_blocks, units
+from governance.reports.data_evidence import units
+from governance.reports.data_sentences import quality_sentences
 from governance.reports.evidence import ReportEvidence
+from governance.reports.partition_pages import partition_blocks
 from governance.reports.validation_pages import validation_sentence
 
 Answer = tuple[Block, ...] | str
@@ -32,7 +34,23 @@ def data_gaps(evidence: ReportEvidence) -> Answer:
             f"{units(evidence.unit)} with a value for {key}: {formats.percent(fraction, 1)}."
             for key, fraction in sorted(evidence.coverage.completeness.items())
         )
+    sentences.extend(_declared(evidence))
     return (Bullets(tuple(sentences)),) if sentences else stopped(evidence)
+
+
+def _declared(evidence: ReportEvidence) -> list[str]:
+    """Demographic attributes that the contract declares, and the usual ones that it does not."""
+    record = evidence.demographics
+    if record is None:
+        return []
+    sentences = [
+        f"{units(evidence.unit)} with a value for {entry.name}"
+        f"{' (by proxy)' if entry.is_proxy else ''}: {formats.percent(entry.completeness, 1)}."
+        for entry in record.declared
+    ]
+    if record.undeclared:
+        sentences.append(f"Not declared by the data contract: {joined(record.undeclared)}.")
+    return sentences
 
 
 def _sources(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
@@ -101,20 +119,12 @@ def training_size(evidence: ReportEvidence) -> Answer:
 
 
 def quality(evidence: ReportEvidence) -> Answer:
-    """What data validation and the search for duplicates found."""
-    record, copies = evidence.validation, evidence.duplicates
+    """What validation, search for copies, audit of labels and scan of the content found."""
+    record = evidence.validation
     if record is None:
         return stopped(evidence)
-    sentences = [f"Data validation: {validation_sentence(record)}"]
-    if copies is not None:
-        sentences.append(
-            f"Duplicates: {formats.counted(copies.n_pairs, 'pair')} of equal images, "
-            f"{formats.count(copies.n_pairs_across_patients)} across {evidence.unit}s."
-        )
-    if evidence.split is not None:
-        n = formats.count(sum(evidence.split.shared_content.values()))
-        sentences.append(f"Images with equal pixels in two partitions: {n}.")
-    return (Bullets(tuple(sentences)),)
+    validation = f"Data validation: {validation_sentence(record)}"
+    return (Bullets((validation, *quality_sentences(evidence))),)
 
 
 def reference(evidence: ReportEvidence) -> Answer:

@@ -15,7 +15,8 @@ from governance.reports.blocks import (
     status_line,
 )
 from governance.reports.card_data_fields import Answer, stopped
-from governance.reports.data_pages import coverage_table
+from governance.reports.coverage_pages import coverage_table
+from governance.reports.data_sentences import limit_sentences_on_data
 from governance.reports.evidence import ReportEvidence
 from governance.reports.front_page import full_titles, identity_rows, report_title
 from governance.reports.items import ItemView, by_weight, item_views
@@ -83,12 +84,13 @@ def metrics(evidence: ReportEvidence) -> Answer:
 
 
 def biases(evidence: ReportEvidence) -> Answer:
-    """Failed items on who is in the data, and what attributes are missing."""
+    """Failed items on who is in the data, and what the data cannot tell apart."""
     found = tuple(
         f"{item.id} {item.title}: {item.reason or 'failed'}"
         for item in by_weight(item_views(evidence))
         if item.status is ItemStatus.FAILED and item.principle == "P3"
     )
+    found = (*found, *limit_sentences_on_data(evidence))
     return (Bullets(found),) if found else "no failed item on representativeness is on record"
 
 
@@ -115,7 +117,8 @@ def limits(evidence: ReportEvidence) -> Answer:
         for status in (ItemStatus.FAILED, ItemStatus.NOT_EVALUATED, ItemStatus.MISSING)
         if any(item.status is status for item in items)
     ]
-    shown = (*sentences, *limit_sentences(evidence, items))
+    on_data = limit_sentences_on_data(evidence)
+    shown = (*sentences, *on_data, *limit_sentences(evidence, items))
     return (Bullets(shown),) if shown else "no limit is on record"
 
 

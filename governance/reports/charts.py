@@ -14,6 +14,7 @@ _LEFT, _RIGHT, _BOTTOM, _TOP, _LEGEND_ROW = 44.0, 10.0, 34.0, 20.0, 11.0
 _TICKS = 5
 _DOT = 1.8
 _BINS = 30
+_STROKE_SHARE = 0.35
 _NAME_CHARACTERS = 70
 
 
@@ -65,7 +66,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """Plot area and the values at its edges."""
 
     left: float
@@ -102,7 +103,7 @@ def line_chart(chart: LineChart, width: float, height: float) -> Chart:
     ys = [y for series in chart.series for y in series.y if math.isfinite(y)]
     if not xs or not ys:
         return Chart(width, height, chart.title, (Label(4, height / 2, "no finite value"),))
-    names = [series.name for series in chart.series]
+    names = {place: series.name for place, series in enumerate(chart.series)}
     shapes, frame = _axes(
         chart, (ticks(min(xs), max(xs)), ticks(min(ys), max(ys))), names, width, height
     )
@@ -119,7 +120,7 @@ def line_chart(chart: LineChart, width: float, height: float) -> Chart:
 
 
 def _finite_parts(
-    xs: tuple[float, ...], ys: tuple[float, ...], frame: _Frame
+    xs: tuple[float, ...], ys: tuple[float, ...], frame: Frame
 ) -> list[tuple[tuple[float, float], ...]]:
     """Points in runs; a value that is not finite leaves a gap."""
     parts: list[list[tuple[float, float]]] = [[]]
@@ -132,7 +133,7 @@ def _finite_parts(
 
 
 def _single_points(
-    xs: tuple[float, ...], ys: tuple[float, ...], frame: _Frame
+    xs: tuple[float, ...], ys: tuple[float, ...], frame: Frame
 ) -> list[tuple[float, float]]:
     """Finite points without a finite neighbour, which no line would show."""
     finite = [False, *(math.isfinite(y) for y in ys), False]
@@ -144,18 +145,27 @@ def _single_points(
 
 
 def histogram(chart: Histogram, width: float, height: float) -> Chart:
-    """Draw two sets over common bins: the subject filled, the reference as an outline."""
+    """Draw two sets over common bins: the subject filled, the reference as an outline.
+
+    A set without values is left out of picture and legend.
+    """
     (reference_name, reference), (subject_name, subject) = chart.reference, chart.subject
     threshold_name, threshold = chart.threshold
     values = [*reference, *subject, threshold]
     x_ticks = ticks(min(values), max(values))
     low, high = x_ticks[0], x_ticks[-1]
     shares = [_shares(part, low, high) for part in (reference, subject)]
-    y_ticks = ticks(0.0, max(*shares[0], *shares[1], 1.0))
-    names = [reference_name, subject_name, threshold_name]
-    shapes, frame = _axes(chart, (x_ticks, y_ticks), names, width, height)
-    shapes.extend(_bars(shares[1], frame))
-    shapes.append(Stroke(_outline(shares[0], frame), "series0", 1.1))
+    scaled = shares[:1] if chart.as_strokes else shares
+    y_ticks = ticks(0.0, max(1.0, *(share for part in scaled for share in part)))
+    names = {0: reference_name, 1: subject_name, 2: threshold_name}
+    shown = {n: name for n, name in names.items() if n == 2 or (reference, subject)[n]}
+    shapes, frame = _axes(chart, (x_ticks, y_ticks), shown, width, height)
+    if chart.as_strokes:
+        shapes.extend(_strokes(subject, frame))
+    elif subject:
+        shapes.extend(_bars(shares[1], frame))
+    if reference:
+        shapes.append(Stroke(_outline(shares[0], frame), "series0", 1.1))
     ends = (frame.at(threshold, 0.0), frame.at(threshold, y_ticks[-1]))
     shapes.append(Stroke(ends, "series2", 1.1, DASHES[2]))
     return Chart(width, height, chart.title, tuple(shapes))
@@ -169,12 +179,19 @@ def _shares(values: tuple[float, ...], low: float, high: float) -> list[float]:
     return [100 * n / max(1, len(values)) for n in counts]
 
 
-def _edges(frame: _Frame) -> list[float]:
+def _edges(frame: Frame) -> list[float]:
     low, high = frame.x_range
     return [low + (high - low) * place / _BINS for place in range(_BINS + 1)]
 
 
-def _bars(shares: list[float], frame: _Frame) -> list[Box]:
+def _strokes(values: tuple[float, ...], frame: Frame) -> list[Stroke]:
+    """One short upright stroke a value."""
+    low, high = frame.y_range
+    top = low + _STROKE_SHARE * (high - low)
+    return [Stroke((frame.at(v, low), frame.at(v, top)), "series1", 1.1) for v in values]
+
+
+def _bars(shares: list[float], frame: Frame) -> list[Box]:
     edges = _edges(frame)
     bars = []
     for place, share in enumerate(shares):
@@ -185,7 +202,7 @@ def _bars(shares: list[float], frame: _Frame) -> list[Box]:
     return bars
 
 
-def _outline(shares: list[float], frame: _Frame) -> tuple[tuple[float, float], ...]:
+def _outline(shares: list[float], frame: Frame) -> tuple[tuple[float, float], ...]:
     edges = _edges(frame)
     points = [frame.at(edges[0], 0.0)]
     for place, share in enumerate(shares):
@@ -196,12 +213,12 @@ def _outline(shares: list[float], frame: _Frame) -> tuple[tuple[float, float], .
 def _axes(
     chart: LineChart | Histogram,
     both_ticks: tuple[tuple[float, ...], tuple[float, ...]],
-    names: list[str],
+    names: dict[int, str],
     width: float,
     height: float,
-) -> tuple[list[Shape], _Frame]:
+) -> tuple[list[Shape], Frame]:
     x_ticks, y_ticks = both_ticks
-    frame = _Frame(
+    frame = Frame(
         _LEFT,
         _BOTTOM,
         width - _RIGHT,
@@ -210,11 +227,11 @@ def _axes(
         (y_ticks[0], y_ticks[-1]),
     )
     shapes: list[Shape] = [Label(0, height - 9, formats.clean(chart.title), size=7.6)]
-    for tick, text in zip(y_ticks, _tick_texts(y_ticks), strict=True):
+    for tick, text in zip(y_ticks, tick_texts(y_ticks), strict=True):
         x, y = frame.at(x_ticks[0], tick)
         shapes.append(Stroke(((x, y), (frame.right, y)), "grid", 0.4))
         shapes.append(Label(x - 4, y - 2.2, text, "muted", "end"))
-    for tick, text in zip(x_ticks, _tick_texts(x_ticks), strict=True):
+    for tick, text in zip(x_ticks, tick_texts(x_ticks), strict=True):
         x, y = frame.at(tick, y_ticks[0])
         shapes.append(Stroke(((x, y), (x, y - 2.5)), "axis", 0.5))
         shapes.append(Label(x, y - 10.5, text, "muted", "middle"))
@@ -228,22 +245,23 @@ def _axes(
     return shapes, frame
 
 
-def _tick_texts(values: tuple[float, ...]) -> tuple[str, ...]:
-    """Labels with equal decimals, as many as the step needs."""
+def tick_texts(values: tuple[float, ...]) -> tuple[str, ...]:
+    """Labels of an axis with equal decimals, as many as the step needs."""
     step = values[1] - values[0]
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     return tuple(formats.number(float(value), min(places, 6)) for value in values)
 
 
-def _legend(chart: LineChart | Histogram, names: list[str], height: float) -> list[Shape]:
+def _legend(chart: LineChart | Histogram, names: dict[int, str], height: float) -> list[Shape]:
+    """Names beside their line or filled box; the key is the place in the list of styles."""
     shapes: list[Shape] = []
-    for place, name in enumerate(names):
-        y = height - _TOP - _LEGEND_ROW * place - 3
-        if isinstance(chart, Histogram) and place == 1:
+    for row, (place, name) in enumerate(names.items()):
+        y = height - _TOP - _LEGEND_ROW * row - 3
+        if isinstance(chart, Histogram) and place == 1 and not chart.as_strokes:
             shapes.append(Box(_LEFT, y - 1, 16, 6, "fill1"))
         else:
             style = place % len(DASHES)
-            dash = DASHES[style]
+            dash = () if isinstance(chart, Histogram) and place == 1 else DASHES[style]
             line = ((_LEFT, y + 2), (_LEFT + 16, y + 2))
             shapes.append(Stroke(line, f"series{style}", 1.3, dash))
         shapes.append(Label(_LEFT + 21, y, formats.clean(name, _NAME_CHARACTERS)))

@@ -2,12 +2,9 @@
 
 from governance.evidence.documents import TEST, MetricResult, SplitRecord
 from governance.reports import formats
-from governance.reports.data_pages import (
-    OFFICIAL_SPLIT_UNUSED,
-    missing_sentence,
-    split_deviations,
-)
+from governance.reports.data_pages import missing_sentence
 from governance.reports.evidence import ReportEvidence
+from governance.reports.partition_pages import OFFICIAL_SPLIT_UNUSED, split_deviations
 from governance.statuses import ItemStatus, PrincipleStatus
 
 _IDENTITY_ITEM = "P5-01"

@@ -1,5 +1,6 @@
 """The whole audit report as blocks: what the PDF and the HTML page both draw."""
 
+from governance.reports import formats
 from governance.reports.blocks import Report
 from governance.reports.data_pages import data_section
 from governance.reports.evidence import ReportEvidence
@@ -33,6 +34,11 @@ def build_report(evidence: ReportEvidence) -> Report:
         run_id=evidence.run.run_id,
         evidence_root=evidence.manifest.evidence_root,
         tool_version=evidence.run.tool_version,
+        foot=(
+            f"Run {evidence.run.run_id} · evidence root "
+            f"{formats.short(evidence.manifest.evidence_root)} · medisynth-gov "
+            f"{evidence.run.tool_version} · not a medical device · synthetic images · research use"
+        ),
         verdict=verdict(evidence),
         strip=strip_rows(evidence),
         front=front_blocks(evidence),

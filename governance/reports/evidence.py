@@ -270,6 +270,20 @@ def _pictures(
     return pictures
 
 
+def read_pictures(folder: Path, figures: Figures | None) -> dict[str, PictureFile]:
+    """Picture files that were written a moment ago, outside any run; none is checked by digest.
+
+    Args:
+        folder: Folder that the paths start from.
+        figures: Pictures wanted; None for none.
+
+    Raises:
+        EvidenceError: A file is not a readable PNG or JPEG picture.
+    """
+    paths = [figure.path for figure in figures.figures] if figures else []
+    return {path: _picture(folder / path, (folder / path).read_bytes()) for path in paths}
+
+
 def _picture(path: Path, data: bytes) -> PictureFile:
     try:
         with Image.open(BytesIO(data), formats=list(_MEDIA_TYPES)) as image:

@@ -9,7 +9,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from governance.reports import formats
-from governance.reports.blocks import Histogram, LineChart, Picture
+from governance.reports.bar_charts import range_bars, share_bars
+from governance.reports.blocks import (
+    Histogram,
+    Picture,
+    RangeBars,
+    Report,
+    ShareBars,
+    SmallChart,
+)
 from governance.reports.charts import Box, Chart, Label, Stroke, histogram, line_chart
 from governance.reports.content import build_report
 from governance.reports.evidence import ReportEvidence
@@ -29,8 +37,12 @@ def write_html(evidence: ReportEvidence) -> bytes:
         UTF-8 HTML with inline styles and pictures as data addresses. All text is escaped; a
         content security policy forbids scripts and any load.
     """
-    page = _environment().get_template(_TEMPLATE).render(report=build_report(evidence))
-    return page.encode("utf-8")
+    return html_page(build_report(evidence))
+
+
+def html_page(report: Report) -> bytes:
+    """Draw any report as a page; equal content gives equal bytes."""
+    return _environment().get_template(_TEMPLATE).render(report=report).encode("utf-8")
 
 
 @cache
@@ -62,9 +74,13 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _drawn(block: LineChart | Histogram) -> Chart:
+def _drawn(block: SmallChart | Histogram) -> Chart:
     if isinstance(block, Histogram):
         return histogram(block, *_HISTOGRAM_SIZE)
+    if isinstance(block, ShareBars):
+        return share_bars(block, _CHART_SIZE[0])
+    if isinstance(block, RangeBars):
+        return range_bars(block, _CHART_SIZE[0])
     return line_chart(block, *_CHART_SIZE)
 
 

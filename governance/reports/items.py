@@ -67,7 +67,7 @@ def item_views(evidence: ReportEvidence) -> tuple[ItemView, ...]:
     """Items that are asked for, in the policy's order; those on record when there is no policy."""
     gate = {line.item_id for line in evidence.summary.gate_items}
     if evidence.policy is None:
-        ordered = sorted(evidence.records, key=_natural_key)
+        ordered = sorted(evidence.records, key=natural_key)
         return tuple(_from_record(evidence, item_id, None, gate) for item_id in ordered)
     return tuple(
         _from_record(evidence, item.id, item, gate)
@@ -166,7 +166,8 @@ def basis_text(
     return ", ".join(parts)
 
 
-def _natural_key(item_id: str) -> tuple[int, bool, int]:
+def natural_key(item_id: str) -> tuple[int, bool, int]:
+    """Key that sorts item ids as people count: P2-02 before P2-10 before P2-H1."""
     principle, _, rest = item_id.removeprefix("P").partition("-")
     return int(principle), rest.startswith("H"), int(rest.lstrip("H"))
 

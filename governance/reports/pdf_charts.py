@@ -15,7 +15,10 @@ _COLOURS: dict[str, Color] = {
     "series1": HexColor("#b3541e"),
     "series2": HexColor("#a3241c"),
     "series3": HexColor("#4d4a8f"),
+    "fill0": HexColor("#8fb6c8"),
     "fill1": HexColor("#e3b594"),
+    "fill2": HexColor("#8c8ab8"),
+    "fill3": HexColor("#b9c4a0"),
 }
 _TITLE_SIZE = 7.6
 

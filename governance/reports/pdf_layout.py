@@ -8,6 +8,7 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     BaseDocTemplate,
     Frame,
+    KeepTogether,
     PageTemplate,
     Paragraph,
     Spacer,
@@ -143,6 +144,8 @@ def height_of(flowable: Flowable) -> float:
     """Height that must stay with a heading before this flowable."""
     if isinstance(flowable, Paragraph):
         return min(3 * flowable.style.leading, float(flowable.wrap(WIDTH, A4[1])[1]))
+    if isinstance(flowable, KeepTogether):  # it can be measured on a page only; its parts anywhere
+        return sum(float(part.wrap(WIDTH, 10_000)[1]) for part in getattr(flowable, "_content", ()))
     _, height = flowable.wrap(WIDTH, 10_000)
     rows = getattr(flowable, "_rowHeights", None)
     return float(sum(rows[:2])) if rows else float(height)

@@ -24,6 +24,7 @@ from governance.reports.blocks import (
     small,
     strong,
 )
+from governance.reports.duplicate_pages import duplicate_figures
 from governance.reports.evidence import ReportEvidence
 
 _POINTS_DRAWN = 400
@@ -207,7 +208,10 @@ def samples_section(evidence: ReportEvidence) -> Section:
         blocks.append(
             Text("Synthetic images are made by the generator; none shows a patient.", "note")
         )
+    of_pairs = duplicate_figures(evidence.duplicates)
     for figure in evidence.figures.figures if evidence.figures else ():
+        if figure.path in of_pairs:
+            continue  # shown beside its pair
         picture = evidence.pictures[figure.path]
         blocks.append(
             Picture(

@@ -27,6 +27,10 @@ _NOTE = (
     "rule once an image. Where an attribute is recorded for no image its rules have nothing to "
     "evaluate: they are not evaluated, not passed."
 )
+_READING = (
+    "The rules that the data must keep, judged by two programs independently. Failed rules stand "
+    "first; look also for rules that found nothing to judge."
+)
 _SEVERITIES = ("critical", "warning", "info")
 
 
@@ -79,7 +83,7 @@ def validation_sentence(record: ValidationRecord) -> str:
         ]
         parts.append(f"{name} {version}: {', '.join(counts)}")
     return (
-        f"Contract {record.contract} {record.contract_version}, "
+        f"Contract {record.contract}, version {record.contract_version}: "
         f"{formats.counted(record.n_rows, 'image')}, {formats.counted(len(rules), 'rule')}. "
         f"{'. '.join(parts)}."
     )
@@ -90,7 +94,22 @@ def validation_blocks(record: ValidationRecord | None) -> tuple[Block, ...]:
     heading = Heading("Data validation")
     if record is None:
         return (heading, Text("The data contract was not checked in this run."))
-    return (heading, Text(validation_sentence(record)), _table(judged_rules(record)))
+    return (
+        heading,
+        Text(_READING),
+        Text(validation_sentence(record)),
+        _table(judged_rules(record)),
+        *_files(record),
+    )
+
+
+def _files(record: ValidationRecord) -> tuple[Block, ...]:
+    """Files that the contract was made of, and one engine's own result."""
+    named = [f"{name} ({formats.short(digest)})" for name, digest in record.contract_files]
+    made = f"The contract is made of {', '.join(named)}. " if named else ""
+    native = record.native_results
+    kept = f"Great Expectations' own result is kept in {native}." if native else ""
+    return (Text(f"{made}{kept}".strip(), "note"),) if made or kept else ()
 
 
 def _table(rules: Sequence[JudgedRule]) -> Table:
@@ -161,7 +180,7 @@ def _engine_cell(state: State, result: RuleResult | None = None) -> Cell:
 def _evaluated(rules: Sequence[JudgedRule]) -> str:
     """Numbers of rows that the rules were evaluated on; one number where all agree."""
     counts = {result.n_evaluated for rule in rules for result in rule.results.values()}
-    return ", ".join(formats.count(n) for n in sorted(counts))
+    return " or ".join(formats.count(n) for n in sorted(counts))
 
 
 def _own_name(rule: JudgedRule) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
-from medisynth.data.contract import Rule, RuleOutcome, examples
+from medisynth.data.contract_records import Rule, RuleOutcome, condition, examples, n_to_try
 
 # pandera has these three as properties of a column and reports them by a code, not by a name.
 _BUILT_IN = {
@@ -87,12 +87,6 @@ def _table_check(rule: Rule) -> pa.Check:
     return pa.Check(holds, name=rule.name, error=rule.name, ignore_na=False)
 
 
-def condition(rule: Rule, table: pd.DataFrame) -> "pd.Series[bool]":
-    """Rows to which a rule of kind "when" speaks."""
-    equal = (table[rule.when_column] == rule.when_value).astype(bool)
-    return equal if rule.when_equal else ~equal
-
-
 def _has_dtype(column: pd.Series, dtype: str) -> bool:
     types = pd.api.types
     if dtype == "text":
@@ -128,14 +122,9 @@ def _outcome(rule: Rule, table: pd.DataFrame, error: SchemaError | None) -> Rule
     values: tuple[str, ...] = ()
     if rule.kind in {"row_count", "exists", "dtype"}:
         n_evaluated, n_unexpected = 1, int(error is not None)
-    elif rule.kind == "when":
-        n_evaluated = int(condition(rule, table).sum())
-        n_unexpected, values = _failures(error, table[rule.column])
     else:
-        column = table[rule.column]
-        counts_empty = rule.kind in {"not_null", "all_or_none"}
-        n_evaluated = len(column) if counts_empty else int(column.notna().sum())
-        n_unexpected, values = _failures(error, column)
+        n_evaluated = n_to_try(rule, table)
+        n_unexpected, values = _failures(error, table[rule.column])
     return RuleOutcome(
         engine="pandera",
         rule=rule.name,

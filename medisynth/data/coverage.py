@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from medisynth.data.adapters import Listing
+from medisynth.data.patient_levels import coded, image_counts_of, patient_codes
 from medisynth.data.split import PARTITIONS
+from medisynth.intervals import Interval, wilson_interval
 
 ATTRIBUTES = ("plane", "brain_plane", "machine", "operator", "site")
 NOT_RECORDED = "not recorded"
@@ -23,6 +27,9 @@ class CoverageRow:
         partition: Partition, or "all" for the whole table.
         n_patients: Patients with at least one such image; a patient may count in several levels.
         n_images: Such images.
+        share: Share of the partition's patients, 0 to 1; None where the partition has none. The
+            shares of an attribute's levels add up to more than 1 where patients have several.
+        share_ci95: Wilson interval of the share, patients taken as independent.
     """
 
     attribute: str
@@ -30,6 +37,8 @@ class CoverageRow:
     partition: str
     n_patients: int
     n_images: int
+    share: float | None = None
+    share_ci95: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -81,32 +90,64 @@ def coverage(
         Rows by attribute as given, then level, then partition ("all" first). A level that a
         partition lacks is there with zeros.
     """
-    sides = [ALL]
+    patients = patient_codes(table)
+    sides = {ALL: np.ones(len(table), dtype=bool)}
     if partition is not None:
-        found = set(partition.dropna())
-        sides += [name for name in PARTITIONS if name in found]
-        sides += sorted(map(str, found - set(PARTITIONS)))
-    rows = []
+        sides |= rows_by_side(table, partition)
+    n_patients = len(patients.names)
+    present = {name: len(np.unique(patients.codes[rows])) for name, rows in sides.items()}
+    found = []
     for attribute in attributes:
-        levels = table[attribute].fillna(NOT_RECORDED).astype(str)
-        frame = pd.DataFrame({"level": levels, "patient": table["patient_id"].astype(str)})
-        names = sorted(set(levels), key=lambda name: (name == NOT_RECORDED, name))
-        counts = {side: _counts(frame, partition, side) for side in sides}
-        for name in names:
-            for side in sides:
-                n_patients, n_images = counts[side].get(name, (0, 0))
-                rows.append(CoverageRow(attribute, name, side, n_patients, n_images))
-    return tuple(rows)
+        levels = coded(table[attribute].fillna(NOT_RECORDED).astype(str))
+        counts = {
+            name: image_counts_of(
+                patients.codes[rows], levels.codes[rows], n_patients, len(levels.names)
+            )
+            for name, rows in sides.items()
+        }
+        places = sorted(range(len(levels.names)), key=lambda i: levels.names[i] == NOT_RECORDED)
+        found += [
+            _row(attribute, levels.names[place], name, images[:, place], present[name])
+            for place in places
+            for name, images in counts.items()
+        ]
+    return tuple(found)
 
 
-def _counts(
-    frame: pd.DataFrame, partition: pd.Series | None, side: str
-) -> dict[str, tuple[int, int]]:
-    if side != ALL and partition is not None:
-        frame = frame.loc[partition.index[(partition == side).fillna(False).astype(bool)]]
-    by_level = frame.groupby("level")["patient"]
-    n_images, n_patients = by_level.size(), by_level.nunique()
-    return {str(level): (int(n_patients[level]), int(n_images[level])) for level in n_images.index}
+def sides_of(partition: pd.Series) -> tuple[str, ...]:
+    """Partitions that occur: training, tuning, held-out test set, then any other by name."""
+    found = set(partition.dropna())
+    known = tuple(name for name in PARTITIONS if name in found)
+    return known + tuple(sorted(map(str, found - set(PARTITIONS))))
+
+
+def rows_by_side(table: pd.DataFrame, partition: pd.Series) -> dict[str, NDArray[np.bool_]]:
+    """Which rows of the table are in each partition that occurs.
+
+    Args:
+        table: Rows.
+        partition: Partition of rows, on the table's index; rows without one are in none.
+    """
+    side = partition.reindex(table.index)
+    return {
+        name: np.asarray((side == name).fillna(False), dtype=bool) for name in sides_of(partition)
+    }
+
+
+def _row(
+    attribute: str, level: str, side: str, images: NDArray[np.float64], n_present: int
+) -> CoverageRow:
+    """One level of one side, from its images by patient and the patients of the side."""
+    n_patients = int((images > 0).sum())
+    return CoverageRow(
+        attribute,
+        level,
+        side,
+        n_patients,
+        int(images.sum()),
+        share=n_patients / n_present if n_present else None,
+        share_ci95=wilson_interval(n_patients, n_present) if n_present else None,
+    )
 
 
 def completeness(table: pd.DataFrame, attributes: Sequence[str] = ATTRIBUTES) -> dict[str, float]:

@@ -1,61 +1,52 @@
 """Image files to pixels: read once, checked before and after decoding, digested, packed."""
 
+import contextlib
 import hashlib
-import io
-import math
 import os
 import stat
-import struct
-import zlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from medisynth.data import png
-from medisynth.data.image_statistics import intensity_statistics
-from medisynth.data.synthetic_mark import is_marked_synthetic
+from medisynth.data.decode import (
+    MAX_FILE_BYTES,
+    MAX_PIXELS,
+    DecodedImage,
+    decode_bytes,
+    image_fault,
+)
+from medisynth.data.image_statistics import intensity_statistics, sector_fraction
+from medisynth.data.ingest_cache import Facts, IngestCache
+from medisynth.data.overlay import overlay_fraction
+from medisynth.data.resize import THUMBNAIL_PX, Fit, to_square, to_thumbnail
 from medisynth.data.views import Pixels
 from medisynth.errors import DataError, Finding, ResourceError, SettingsError
 
-Fit = Literal["pad", "stretch"]
+__all__ = [
+    "IMAGE_COLUMNS",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "THUMBNAIL_PX",
+    "DecodedImage",
+    "Fit",
+    "Ingested",
+    "content_digest",
+    "decode_bytes",
+    "ingest_images",
+    "to_square",
+]
 
-MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_PIXELS = 25_000_000
-MODES = ("L", "RGB", "LA", "RGBA")  # the last two only where nothing is transparent
-_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, KeyError)
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """One image file, decoded from memory.
-
-    Attributes:
-        grey: Grey image at its own size, shape (height, width), uint8; colour by ITU-R 601 luma.
-        mode: "L" if the content is grey however it was stored, "RGB" if it has colour.
-        width_px: Width.
-        height_px: Height.
-        n_bytes: Size of the file.
-        file_sha256: Digest of the file's bytes.
-        pixel_sha256: Digest of mode, size and raw pixels: equal for equal pictures, however they
-            were compressed, and equal for a grey picture stored as RGB.
-        synthetic_mark: Whether the file says that it is synthetic.
-    """
-
-    grey: Pixels
-    mode: str
-    width_px: int
-    height_px: int
-    n_bytes: int
-    file_sha256: str
-    pixel_sha256: str
-    synthetic_mark: bool
+_BATCH = 8  # images of one task
+_TASKS_AHEAD = 4  # waiting for each worker, so that as little waits in memory as keeps them busy
+_KEPT_BYTES = 24 << 20
+# One frame being decoded: the file, its unpacked pixels (16-bit RGBA at worst), their copies.
+_FRAME_BYTES = MAX_FILE_BYTES + 24 * MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -66,12 +57,19 @@ class Ingested:
         table: Rows of the readable images, index 0 to n - 1, with the columns of `IMAGE_COLUMNS`
             added. Rows of unreadable files are left out, each named by a finding.
         pixels: Grey images in table order, shape (n, size_px, size_px), uint8.
+        thumbnails: Whole frames, small, in table order, see `resize.to_thumbnail`; shape
+            (n, THUMBNAIL_PX, THUMBNAIL_PX), uint8.
         findings: One for each file that could not be used.
+        n_decoded: Images decoded now.
+        n_from_cache: Images whose file has the digest of one that an earlier run decoded.
     """
 
     table: pd.DataFrame
     pixels: Pixels
+    thumbnails: Pixels
     findings: tuple[Finding, ...]
+    n_decoded: int
+    n_from_cache: int
 
 
 IMAGE_COLUMNS = {
@@ -84,84 +82,12 @@ IMAGE_COLUMNS = {
     "mean_intensity": "float64",  # grey levels, 0 to 255, at the image's own size
     "std_intensity": "float64",  # grey levels
     "black_fraction": "float64",  # share of pixels at image_statistics.BLACK_LEVEL or below
-    "sharpness": "float64",  # variance of the 4-neighbour Laplacian, squared grey levels
+    "sharpness": "float64",  # variance of the Laplacian, squared grey levels, image_statistics.py
     "synthetic_mark": "bool",
+    "overlay_fraction": "float64",  # share of pixels under burned-in marks, overlay.py
+    "sector_fraction": "float64",  # share of the frame inside the sector, image_statistics.py
+    "png_text_keywords": "string",  # keywords of text in the file, never its values; "" for none
 }
-
-
-def decode_bytes(data: bytes, where: str) -> DecodedImage:
-    """Decode one PNG file from memory, refusing everything that is not one whole grey or RGB image.
-
-    Args:
-        data: Bytes of the whole file.
-        where: Name of the file for messages.
-
-    Raises:
-        DataError: The file is no PNG, damaged, cut short, animated, too large or of another kind
-            of pixels; its one finding says which.
-    """
-    _check_container(data, where)
-    try:
-        # verify() sees damaged checksums that load() passes over; load() sees cut or damaged
-        # pixel data that verify() passes over.
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.verify()
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.mode not in MODES:
-                raise _fault(
-                    "D065", where, f"found pixels of mode {image.mode}, expected 8-bit grey or RGB"
-                )
-            if not png.has_whole_pixels(data):
-                raise _fault(
-                    "D063", where, "has more or fewer pixels than its header says; restore it"
-                )
-            image.load()
-            grey, mode, content = _content(image, where)
-            size = image.size
-    except _DECODE_ERRORS as error:
-        raise _fault(
-            "D063", where, "is a damaged or cut PNG file; restore it from the source"
-        ) from error
-    content_digest = hashlib.sha256(f"{mode} {size[0]} {size[1]}\n".encode())
-    content_digest.update(content)
-    return DecodedImage(
-        grey=grey,
-        mode=mode,
-        width_px=size[0],
-        height_px=size[1],
-        n_bytes=len(data),
-        file_sha256=hashlib.sha256(data).hexdigest(),
-        pixel_sha256=content_digest.hexdigest(),
-        synthetic_mark=is_marked_synthetic(data),
-    )
-
-
-def to_square(grey: Pixels, size_px: int, fit: Fit = "pad") -> Pixels:
-    """Resize a grey image to a square.
-
-    Args:
-        grey: Image, shape (height, width), uint8.
-        size_px: Side of the result.
-        fit: "pad" keeps the aspect ratio and centres the image on black; "stretch" fills the
-            square and changes the shape of the anatomy.
-
-    Returns:
-        Shape (size_px, size_px), uint8; reduced with a Lanczos filter as wide as the reduction.
-    """
-    height, width = grey.shape
-    if fit == "stretch":
-        new_width = new_height = size_px
-    else:
-        scale = size_px / max(width, height)
-        new_width = min(size_px, max(1, round(width * scale)))
-        new_height = min(size_px, max(1, round(height * scale)))
-    image = Image.fromarray(grey)
-    if (new_width, new_height) != (width, height):
-        image = image.resize((new_width, new_height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    square = np.zeros((size_px, size_px), dtype=np.uint8)
-    top, left = (size_px - new_height) // 2, (size_px - new_width) // 2
-    square[top : top + new_height, left : left + new_width] = np.asarray(image)
-    return square
 
 
 def ingest_images(
@@ -171,6 +97,7 @@ def ingest_images(
     size_px: int,
     fit: Fit = "pad",
     n_workers: int = 1,
+    cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ingested:
     """Read every image of a table once: digests, statistics and packed pixels.
@@ -183,7 +110,10 @@ def ingest_images(
             file must have that digest.
         size_px: Side of the packed images.
         fit: How an image is made square, see `to_square`.
-        n_workers: Threads; decoding and digesting run outside Python's lock.
+        n_workers: Threads; decoding and digesting run outside Python's lock. Fewer are used where
+            memory does not hold as many of the largest frames allowed.
+        cache: Folder of decoded images, see `ingest_cache`; None keeps none. Every file is read
+            and digested again all the same; only one of a known digest is not decoded again.
         progress: Called after each image with images done and images in all.
 
     Raises:
@@ -195,26 +125,25 @@ def ingest_images(
             f"size_px and n_workers must be at least 1, found {size_px} and {n_workers}"
         )
     n_images = len(table)
-    try:
-        pixels = np.zeros((n_images, size_px, size_px), dtype=np.uint8)
-    except MemoryError as error:
-        raise ResourceError(
-            f"{n_images:,} images of {size_px} x {size_px} pixels do not fit into memory "
-            f"({n_images * size_px**2:,} bytes); choose a smaller size or fewer planes"
-        ) from error
-    reader = _Reader(root, pixels, size_px, fit)
-    listed = table["listed_sha256"] if "listed_sha256" in table else [pd.NA] * n_images
-    jobs = list(zip(range(n_images), table["path"], listed, strict=True))
-    results: list[dict[str, Any] | Finding] = []
-    pool = ThreadPoolExecutor(max_workers=n_workers, thread_name_prefix="ingest")
-    try:
-        for result in pool.map(reader.read, jobs):
+    n_workers = min(n_workers, _workers_that_fit(n_images, size_px))
+    pixels = np.zeros((n_images, size_px, size_px), dtype=np.uint8)
+    thumbnails = np.zeros((n_images, THUMBNAIL_PX, THUMBNAIL_PX), dtype=np.uint8)
+    # Freeing one large block tells the C library to keep memory of a frame's size instead of
+    # returning it to the system after every image: a twentieth of the time saved.
+    np.empty(_KEPT_BYTES, dtype=np.uint8)
+    results: list[_Read | Finding] = []
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(IngestCache(cache, size_px, fit)) if cache else None
+        reader = _Reader(root, pixels, thumbnails, fit, kept)
+        for result in _in_order(reader, _jobs(table), n_workers):
             results.append(result)
             if progress is not None:
                 progress(len(results), n_images)
-    finally:  # also on Ctrl-C: what has not begun is given up
-        pool.shutdown(wait=True, cancel_futures=True)
-    return _gather(table, pixels, results)
+        ingested = _gather(table, pixels, thumbnails, results)
+        if kept is not None:
+            facts = [result.facts for result in results if isinstance(result, _Read)]
+            kept.store(facts, ingested.pixels, ingested.thumbnails)
+    return ingested
 
 
 def content_digest(table: pd.DataFrame) -> str:
@@ -253,37 +182,69 @@ def content_digest(table: pd.DataFrame) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-class _Reader:
-    """Reads single images into one packed array; safe to call from several threads."""
+@dataclass(frozen=True)
+class _Read:
+    """One image that could be used, and whether an earlier run had decoded it."""
 
-    def __init__(self, root: Path, pixels: Pixels, size_px: int, fit: Fit) -> None:
+    facts: Facts
+    is_cached: bool
+
+
+_Job = tuple[int, str, Any]
+
+
+class _Reader:
+    """Reads single images into packed arrays; safe to call from several threads."""
+
+    def __init__(
+        self, root: Path, pixels: Pixels, thumbnails: Pixels, fit: Fit, cache: IngestCache | None
+    ) -> None:
         self.root = root.resolve()
-        self.pixels, self.size_px, self.fit = pixels, size_px, fit
+        self.pixels, self.thumbnails, self.fit, self.cache = pixels, thumbnails, fit, cache
         self.folder_of: dict[str, Path | None] = {}  # a path is resolved once a folder
 
-    def read(self, job: tuple[int, str, Any]) -> dict[str, Any] | Finding:
-        number, path, listed_sha256 = job
+    def read_all(self, jobs: list[_Job]) -> list[_Read | Finding]:
+        return [self.read(*job) for job in jobs]
+
+    def read(self, number: int, path: str, listed_sha256: Any) -> _Read | Finding:
         try:
-            decoded = decode_bytes(self._bytes(path), path)
-            if not pd.isna(listed_sha256) and decoded.file_sha256 != listed_sha256:
-                raise _fault(
+            data = self._bytes(path)
+            file_sha256 = hashlib.sha256(data).hexdigest()
+            cached = self.cache.find(file_sha256) if self.cache else None
+            if cached is None:
+                facts = self._decode(number, data, path, file_sha256)
+            else:
+                facts = cached.facts
+                self.pixels[number], self.thumbnails[number] = cached.pixels, cached.thumbnail
+            if not pd.isna(listed_sha256) and file_sha256 != listed_sha256:
+                raise image_fault(
                     "D068",
                     path,
-                    f"has SHA-256 {decoded.file_sha256[:12]}, the metadata file lists "
+                    f"has SHA-256 {file_sha256[:12]}, the metadata file lists "
                     f"{str(listed_sha256)[:12]!a}; restore it from the source",
                 )
         except DataError as error:
             return error.findings[0]
-        self.pixels[number] = to_square(decoded.grey, self.size_px, self.fit)
+        return _Read(facts, is_cached=cached is not None)
+
+    def _decode(self, number: int, data: bytes, path: str, file_sha256: str) -> Facts:
+        decoded = decode_bytes(data, path, file_sha256=file_sha256)
+        grey = decoded.grey
+        thumbnail = to_thumbnail(grey)
+        self.pixels[number] = to_square(grey, self.pixels.shape[1], self.fit)
+        self.thumbnails[number] = thumbnail
         return {
-            "file_sha256": decoded.file_sha256,
+            "file_sha256": file_sha256,
             "pixel_sha256": decoded.pixel_sha256,
             "width_px": decoded.width_px,
             "height_px": decoded.height_px,
             "mode": decoded.mode,
             "n_bytes": decoded.n_bytes,
             "synthetic_mark": decoded.synthetic_mark,
-            **intensity_statistics(decoded.grey),
+            "png_text_keywords": decoded.png_text_keywords,
+            "overlay_fraction": overlay_fraction(grey),
+            "sector_fraction": sector_fraction(thumbnail),
+            **intensity_statistics(grey),
         }
 
     def _bytes(self, path: str) -> bytes:
@@ -291,28 +252,32 @@ class _Reader:
         pure = PurePosixPath(path)
         folder = self._folder(str(pure.parent))
         if folder is None or pure.name in {"", ".."}:
-            raise _fault("D060", path, "lies outside the data folder; expected a file inside it")
+            raise image_fault(
+                "D060", path, "lies outside the data folder; expected a file inside it"
+            )
         # O_NONBLOCK: a named pipe must not hold the run up before it is refused.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             if stat.S_ISLNK((folder / pure.name).lstat().st_mode):
-                raise _fault("D061", path, "is a symbolic link, expected the image file itself")
+                raise image_fault(
+                    "D061", path, "is a symbolic link, expected the image file itself"
+                )
             with open(os.open(folder / pure.name, flags), "rb") as stream:  # noqa: PTH123
                 status = os.fstat(stream.fileno())
                 if not stat.S_ISREG(status.st_mode):
-                    raise _fault("D061", path, "is not a regular file, expected a PNG file")
+                    raise image_fault("D061", path, "is not a regular file, expected a PNG file")
                 if status.st_size > MAX_FILE_BYTES:
-                    raise _fault(
+                    raise image_fault(
                         "D062",
                         path,
                         f"has {status.st_size:,} bytes, expected at most {MAX_FILE_BYTES:,}",
                     )
-                return stream.read(MAX_FILE_BYTES + 1)
+                return stream.read(status.st_size + 1)
         except FileNotFoundError as error:
-            raise _fault("D030", path, "is listed but missing; complete the folder") from error
+            raise image_fault("D030", path, "is listed but missing; complete the folder") from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "unusable name"
-            raise _fault("D061", path, f"cannot be read ({reason}); check the file") from error
+            raise image_fault("D061", path, f"cannot be read ({reason}); check the file") from error
 
     def _folder(self, name: str) -> Path | None:
         """The folder with all links resolved; None if it then lies outside the root."""
@@ -325,65 +290,75 @@ class _Reader:
         return self.folder_of[name]
 
 
-def _fault(code: str, where: str, message: str) -> DataError:
-    finding = Finding(code, where, message)
-    return DataError(str(finding), code=code, findings=[finding])
+def _jobs(table: pd.DataFrame) -> list[_Job]:
+    listed = table["listed_sha256"] if "listed_sha256" in table else [pd.NA] * len(table)
+    return list(zip(range(len(table)), table["path"], listed, strict=True))
 
 
-def _check_container(data: bytes, where: str) -> None:
-    """Refuse by the file's outline alone what must not reach the decoder."""
-    if not data:
-        raise _fault("D063", where, "is empty, expected a PNG file; restore it from the source")
-    if len(data) > MAX_FILE_BYTES:
-        raise _fault("D062", where, f"has more than {MAX_FILE_BYTES:,} bytes")
-    size = png.header_size(data)
-    if size is None:
-        raise _fault("D064", where, "is not a PNG file; expected an 8-bit grey or RGB PNG")
-    if math.prod(size) > MAX_PIXELS or 0 in size:
-        raise _fault(
-            "D062",
-            where,
-            f"is {size[0]} x {size[1]} pixels, expected at most {MAX_PIXELS:,} in all",
+def _in_order(reader: _Reader, jobs: list[_Job], n_workers: int) -> Iterator[_Read | Finding]:
+    """Results in the order of the jobs; only a few tasks are under way at any time."""
+    starts = iter(range(0, len(jobs), _BATCH))
+    waiting: deque[Future[list[_Read | Finding]]] = deque()
+    pool = ThreadPoolExecutor(max_workers=n_workers, thread_name_prefix="ingest")
+    try:
+        while True:
+            while len(waiting) < n_workers * _TASKS_AHEAD:
+                start = next(starts, None)
+                if start is None:
+                    break
+                waiting.append(pool.submit(reader.read_all, jobs[start : start + _BATCH]))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    finally:  # also on Ctrl-C: what has not begun is given up
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _workers_that_fit(n_images: int, size_px: int) -> int:
+    """How many frames of the largest size allowed fit into memory beside the packed arrays.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        ResourceError: The packed arrays alone do not fit.
+    """
+    n_bytes = n_images * (size_px**2 + THUMBNAIL_PX**2)
+    available = _available_bytes()
+    if n_bytes > available:
+        raise ResourceError(
+            f"{n_images:,} images of {size_px} x {size_px} pixels do not fit into memory "
+            f"({n_bytes:,} bytes, {available:,} are available); choose a smaller size or fewer "
+            "planes"
         )
-    if not data.endswith(png.END):
-        raise _fault(
-            "D063",
-            where,
-            "does not end as a PNG file must: it is cut short or has bytes appended; restore it "
-            "from the source",
-        )
-    if any(kind in _ANIMATION for kind, _ in png.chunks(data)):
-        raise _fault("D066", where, "holds several frames, expected one image")
+    return max(1, (available - n_bytes) // _FRAME_BYTES)
 
 
-def _content(image: Image.Image, where: str) -> tuple[Pixels, str, bytes]:
-    """Grey pixels, mode and raw bytes of the content, storage left aside."""
-    pixels = np.asarray(image)
-    if image.mode in {"LA", "RGBA"}:
-        if (pixels[..., -1] != 255).any():
-            raise _fault("D067", where, "has transparent pixels, expected an opaque image")
-        pixels = pixels[..., :-1]
-        if pixels.shape[-1] == 1:
-            pixels = pixels[..., 0]
-    is_colour = pixels.ndim == 3 and not (
-        np.array_equal(pixels[..., 0], pixels[..., 1])
-        and np.array_equal(pixels[..., 0], pixels[..., 2])
-    )
-    if is_colour:
-        content = np.ascontiguousarray(pixels)
-        grey = np.asarray(Image.fromarray(content).convert("L"))
-        return grey, "RGB", content.tobytes()
-    grey = np.ascontiguousarray(pixels if pixels.ndim == 2 else pixels[..., 0])
-    return grey, "L", grey.tobytes()
+def _available_bytes() -> int:
+    """Memory that can be had without swapping, as the system says; else all that is built in."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1 << 62  # unknown: the system itself must refuse
 
 
 def _gather(
-    table: pd.DataFrame, pixels: Pixels, results: list[dict[str, Any] | Finding]
+    table: pd.DataFrame,
+    pixels: Pixels,
+    thumbnails: Pixels,
+    results: list[_Read | Finding],
 ) -> Ingested:
     findings = tuple(result for result in results if isinstance(result, Finding))
-    facts = [result for result in results if not isinstance(result, Finding)]
-    readable = np.array([not isinstance(result, Finding) for result in results], dtype=bool)
+    reads = [result for result in results if isinstance(result, _Read)]
+    readable = np.array([isinstance(result, _Read) for result in results], dtype=bool)
     kept = table[readable].reset_index(drop=True)
     for name, dtype in IMAGE_COLUMNS.items():
-        kept[name] = pd.Series([fact[name] for fact in facts], dtype=dtype, index=kept.index)
-    return Ingested(kept, pixels if readable.all() else pixels[readable], findings)
+        values = [read.facts[name] for read in reads]
+        kept[name] = pd.Series(values, dtype=dtype, index=kept.index)
+    if findings:
+        pixels, thumbnails = pixels[readable], thumbnails[readable]
+    n_from_cache = sum(read.is_cached for read in reads)
+    return Ingested(kept, pixels, thumbnails, findings, len(reads) - n_from_cache, n_from_cache)

@@ -3,10 +3,18 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
+
+from isal import isal_zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the last 12 bytes of every whole PNG file
+MAX_KEYWORDS = 16  # kept of one file
 _MAX_TEXT_BYTES = 1 << 20
+_MAX_KEYWORD_BYTES = 79
+# its stub calls isal's error an instance
+_INFLATE_ERRORS: Any = (isal_zlib.IsalError, EOFError, ValueError)
+_TEXT_KINDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # left, top, step across and step down of each pass of an interlaced image
 _ADAM7 = (
@@ -45,35 +53,104 @@ def header_size(data: bytes) -> tuple[int, int] | None:
     return width, height
 
 
-def has_whole_pixels(data: bytes) -> bool:
-    """Whether the compressed pixel data are exactly as long as the header says.
+def inflated_pixels(data: bytes) -> bytes | None:
+    """Unpacked pixel data of a PNG file, rows still filtered, if they are whole and undamaged.
 
     Decoders fill missing rows with black when a stream ends early but cleanly, and pass over
-    surplus bytes. The file's size must have been limited before: all pixels are unpacked.
+    surplus bytes; here both are faults, as is a stream whose chunks are not in one row.
+
+    Args:
+        data: A whole PNG file; its size in pixels must have been limited before.
+
+    Returns:
+        Exactly as many bytes as the header asks for; None if the file holds fewer, more or
+        damaged ones.
     """
+    expected = _n_filtered_bytes(data)
+    bodies: list[bytes] = []
+    previous = b""
+    for kind, body in chunks(data):
+        if kind == b"IDAT":
+            if bodies and previous != b"IDAT":
+                return None
+            bodies.append(body)
+        previous = kind
+    inflater = isal_zlib.decompressobj()
+    try:
+        pixels = inflater.decompress(b"".join(bodies), expected + 1)
+    except _INFLATE_ERRORS:
+        return None
+    is_whole = len(pixels) == expected and inflater.eof and not inflater.unused_data
+    return pixels if is_whole else None
+
+
+def with_stored_pixels(data: bytes, pixels: bytes) -> bytes:
+    """The same PNG file with its pixel data stored instead of compressed.
+
+    A decoder that is given this file need not unpack a second time what `inflated_pixels` unpacked.
+
+    Args:
+        data: A whole PNG file.
+        pixels: Its unpacked pixel data.
+    """
+    parts = [SIGNATURE]
+    packed = [body for kind, body in chunks(data) if kind == b"IDAT"]
+    for kind, body in chunks(data):
+        if kind != b"IDAT":
+            parts += _packed(kind, body)
+        elif packed:
+            parts += _packed(kind, _stored(pixels, b"".join(packed)[-4:]))
+            packed = []
+    return b"".join(parts)
+
+
+def _stored(plain: bytes, adler: bytes) -> bytes:
+    """A zlib stream that holds its content as it is, with a checksum known already."""
+    view = memoryview(plain)
+    parts: list[bytes | memoryview] = [b"\x78\x01"]
+    for start in range(0, len(plain), 65535):
+        block = view[start : start + 65535]
+        is_last = start + 65535 >= len(plain)
+        parts += [struct.pack("<BHH", is_last, len(block), 65535 - len(block)), block]
+    return b"".join([*parts, adler])
+
+
+def _packed(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
+    checksum = isal_zlib.crc32(body, isal_zlib.crc32(kind))
+    return struct.pack(">I4s", len(body), kind), body, struct.pack(">I", checksum)
+
+
+def _n_filtered_bytes(data: bytes) -> int:
+    """Length of the unpacked pixel data as the header says; 0 without a header."""
     size = header_size(data)
     if size is None:
-        return False
+        return 0
     depth, colour, interlaced = data[24], data[25], data[28]
     bits = depth * _CHANNELS.get(colour, 0)
-    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    expected = 0
-    for left, top, step_x, step_y in passes:
+    n_bytes = 0
+    for left, top, step_x, step_y in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         width = max(0, -(-(size[0] - left) // step_x))
         height = max(0, -(-(size[1] - top) // step_y))
         if width and height:  # each row starts with one byte for its filter
-            expected += height * (1 + -(-width * bits // 8))
-    inflater = zlib.decompressobj()
-    found = 0
-    try:
-        for kind, body in chunks(data):
-            if kind == b"IDAT":
-                found += len(inflater.decompress(body, expected - found + 1))
-                if found > expected or inflater.unconsumed_tail:
-                    return False
-    except zlib.error:
-        return False
-    return found == expected and inflater.eof and not inflater.unused_data
+            n_bytes += height * (1 + -(-width * bits // 8))
+    return n_bytes
+
+
+def text_keywords(data: bytes) -> str:
+    """Keywords of all text chunks of a PNG file, never their values.
+
+    Returns:
+        Distinct keywords in the order of the file, joined by ", ", control characters escaped;
+        at most `MAX_KEYWORDS` of at most 79 characters, the most that PNG allows, then "and more".
+        "" if there is no text.
+    """
+    keywords: dict[str, None] = {}
+    for kind, body in chunks(data):
+        if kind in _TEXT_KINDS:
+            keyword = body.partition(b"\0")[0][:_MAX_KEYWORD_BYTES].decode("latin-1")
+            keywords["".join(c if c.isprintable() else ascii(c)[1:-1] for c in keyword)] = None
+    shown = list(keywords)[:MAX_KEYWORDS]
+    return ", ".join(shown + (["and more"] if len(keywords) > MAX_KEYWORDS else []))
 
 
 def text_chunks(data: bytes) -> dict[str, str]:
@@ -83,7 +160,7 @@ def text_chunks(data: bytes) -> dict[str, str]:
     """
     texts: dict[str, str] = {}
     for kind, body in chunks(data):
-        if kind not in {b"tEXt", b"zTXt", b"iTXt"}:
+        if kind not in _TEXT_KINDS:
             continue
         keyword, _, rest = body.partition(b"\0")
         text = _text(kind, rest)

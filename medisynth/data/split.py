@@ -1,5 +1,6 @@
 """Which images train, which tune and which are held out; no group of images is ever divided."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from medisynth.data.duplicates import exact_pairs
+from medisynth.data.duplicates import DuplicatePair, exact_pairs
 from medisynth.errors import DataError, LeakageError, SettingsError
 
 TRAINING = "training"
@@ -15,6 +16,9 @@ TUNING = "tuning"
 HELD_OUT = "held-out test set"
 PARTITIONS = (TRAINING, TUNING, HELD_OUT)
 _MAX_NAMED = 20
+_EXACT = "exact copy of an image in the held-out test set"
+_NEAR = "near-duplicate of an image in the held-out test set"
+_TIED = "same patient, or a patient tied by a copy, as images in the held-out test set"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ def split_images(
     table: pd.DataFrame,
     groups: pd.Series,
     *,
+    pairs: Sequence[DuplicatePair] = (),
     source: Literal["official", "computed"],
     test_fraction: float,
     tuning_fraction: float,
@@ -53,6 +58,8 @@ def split_images(
         table: Rows with image_id, patient_id, pixel_sha256, file_sha256, plane, brain_plane,
             machine and official_partition; unique index.
         groups: Group of each row, as from `duplicates.leakage_groups`, on the same index.
+        pairs: The pairs behind the groups, so that errors and reasons can name them; exact pairs
+            are looked up by their digests where none are given.
         source: "official" keeps the held-out test set that the data set brings and takes tuning
             groups out of its training part; "computed" draws both.
         test_fraction: Share of all groups that is held out, 0 to 1; for "computed" only.
@@ -68,7 +75,7 @@ def split_images(
     """
     _check_settings(test_fraction, tuning_fraction, seed)
     if source == "official":
-        held_out, dropped, deviations = _official(table, groups, on_duplicate)
+        held_out, dropped, deviations = _official(table, groups, pairs, on_duplicate)
     else:
         held_out, dropped, deviations = _computed(table, groups, test_fraction, seed)
     used = ~dropped.notna()
@@ -136,17 +143,38 @@ def _computed(
 
 
 def _official(
-    table: pd.DataFrame, groups: pd.Series, on_duplicate: Literal["stop", "drop_training"]
+    table: pd.DataFrame,
+    groups: pd.Series,
+    pairs: Sequence[DuplicatePair],
+    on_duplicate: Literal["stop", "drop_training"],
 ) -> tuple[pd.Series, pd.Series, tuple[str, ...]]:
-    official = table["official_partition"]
+    _check_official(table["official_partition"])
+    held_out = (table["official_partition"] == HELD_OUT).astype(bool)
+    crossing = set(groups[held_out]) & set(groups[~held_out])
+    if not crossing:
+        return held_out, pd.Series(pd.NA, index=table.index, dtype="string"), ()
+    if on_duplicate == "stop":
+        raise _leakage_error(table[groups.isin(crossing)], held_out, pairs)
+    to_drop = groups.isin(crossing) & ~held_out
+    dropped = _reasons(table, held_out, pairs).where(to_drop)
+    n_exact, n_near = (int(dropped.str.startswith(word).sum()) for word in (_EXACT, _NEAR))
+    deviation = (
+        f"the official split was not kept whole: {int(to_drop.sum()):,} official training images "
+        f"in {len(crossing):,} groups that cross it were dropped "
+        f"({n_exact:,} of them exact copies and {n_near:,} near-duplicates of test images)"
+    )
+    return held_out, dropped, (deviation,)
+
+
+def _check_official(official: pd.Series) -> None:
     n_without = int(official.isna().sum())
-    if n_without == len(table):
+    if n_without == len(official):
         raise DataError(
             "the data set brings no official split; set split.source=computed", code="D050"
         )
     if n_without:
         raise DataError(
-            f"{n_without:,} of {len(table):,} selected images have no official partition; set "
+            f"{n_without:,} of {len(official):,} selected images have no official partition; set "
             "split.source=computed",
             code="D050",
         )
@@ -156,48 +184,53 @@ def _official(
             f"official_partition: found {unknown[0]!a}, expected {TRAINING!r} or {HELD_OUT!r}",
             code="D050",
         )
-    held_out = (official == HELD_OUT).astype(bool)
-    crossing = set(groups[held_out]) & set(groups[~held_out])
-    dropped = pd.Series(pd.NA, index=table.index, dtype="string")
-    if not crossing:
-        return held_out, dropped, ()
-    if on_duplicate == "stop":
-        raise _leakage_error(table[groups.isin(crossing)], held_out)
-    to_drop = groups.isin(crossing) & ~held_out
-    test_contents = set(table["pixel_sha256"][held_out])
-    is_copy = table["pixel_sha256"].isin(test_contents)
-    dropped[to_drop & is_copy] = "exact copy of an image in the held-out test set"
+
+
+def _reasons(table: pd.DataFrame, held_out: pd.Series, pairs: Sequence[DuplicatePair]) -> pd.Series:
+    """Why each image may not train, should its group cross the official split."""
+    ids = table["image_id"].astype(str)
+    in_test = set(ids[held_out])
+    similarity: dict[str, float] = {}
+    for pair in pairs:
+        for one, other in ((pair.left_id, pair.right_id), (pair.right_id, pair.left_id)):
+            if other in in_test and pair.similarity is not None:
+                similarity[one] = max(pair.similarity, similarity.get(one, 0.0))
     # Two numbers that share a picture are taken for one patient: none of the images may train.
-    dropped[to_drop & ~is_copy] = (
-        "same patient, or a patient tied by an exact copy, as images in the held-out test set"
-    )
-    deviation = (
-        f"the official split was not kept whole: {int(to_drop.sum()):,} official training images "
-        f"in {len(crossing):,} groups that cross it were dropped "
-        f"({int((to_drop & is_copy).sum()):,} of them exact copies of test images)"
-    )
-    return held_out, dropped, (deviation,)
+    near = ids.map(similarity).map("{:.2f}".format)
+    reason = (f"{_NEAR} (similarity " + near + ")").where(ids.isin(list(similarity)), _TIED)
+    reason = reason.astype("string")
+    reason[table["pixel_sha256"].isin(set(table["pixel_sha256"][held_out]))] = _EXACT
+    return reason
 
 
-def _leakage_error(crossing: pd.DataFrame, held_out: pd.Series) -> LeakageError:
-    """Name the patients and the picture contents on both sides of the official split."""
+def _leakage_error(
+    crossing: pd.DataFrame, held_out: pd.Series, pairs: Sequence[DuplicatePair]
+) -> LeakageError:
+    """Name the patients and the pictures on both sides of the official split."""
     side = held_out[crossing.index]
-    names = dict(zip(crossing["image_id"].astype(str), side, strict=True))
-    pairs = [
-        f"{pair.left_id} (patient {pair.left_patient}) and {pair.right_id} "
-        f"(patient {pair.right_patient}) are the {pair.kind}"
-        for pair in exact_pairs(crossing)
-        if names[pair.left_id] != names[pair.right_id]
+    in_test = dict(zip(crossing["image_id"].astype(str), side, strict=True))
+    named = [
+        str(pair)
+        for pair in pairs or exact_pairs(crossing)
+        if pair.left_id in in_test
+        and pair.right_id in in_test
+        and in_test[pair.left_id] != in_test[pair.right_id]
     ]
     shared = set(crossing["patient_id"][side]) & set(crossing["patient_id"][~side])
     patients = [f"patient {patient} is on both sides" for patient in sorted(map(str, shared))]
-    found = patients + pairs
+    found = patients + named
     more = f"; and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
+    declare = (
+        ", or list two pictures that a person found to be different in audit.distinct_pairs as "
+        '"left = right: reason"'
+        if named
+        else ""
+    )
     return LeakageError(
-        f"the official split shares {len(patients):,} patients and {len(pairs):,} pairs of equal "
-        "images between training and held-out test set; set "
+        f"the official split shares {len(patients):,} patients and {len(named):,} pairs of equal or "
+        "nearly equal images between training and held-out test set; set "
         "split.on_duplicate=drop_training to drop the training images, or "
-        f"split.source=computed: {'; '.join(found[:_MAX_NAMED])}{more}"
+        f"split.source=computed{declare}: {'; '.join(found[:_MAX_NAMED])}{more}"
     )
 
 

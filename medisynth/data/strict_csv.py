@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+import pandas as pd
+
 from medisynth.errors import DataError, Finding
 
 MAX_TABLE_BYTES = 64 * 1024 * 1024
@@ -138,6 +140,15 @@ class StrictTable:
                     row=record.line,
                     column=column,
                 )
+
+    def as_text(self) -> pd.DataFrame:
+        """The whole table: every column under its own name, "string" dtype, "" where empty."""
+        return pd.DataFrame(
+            {
+                name: pd.array([record.values[name] for record in self.records], dtype="string")
+                for name in self.columns
+            }
+        )
 
 
 def read_strict(

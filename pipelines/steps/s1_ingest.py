@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,16 +14,20 @@ from governance.evidence.documents import (
     Findings,
     FlowStep,
 )
-from medisynth.data.adapters import DatasetAdapter, detect_adapter, load_adapter
-from medisynth.data.images import content_digest, ingest_images
+from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
+from medisynth.data.contract import DataContract, load_contract, warm_up
+from medisynth.data.flow_count import flow_step
+from medisynth.data.images import Ingested, content_digest, ingest_images
 from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
 from medisynth.data.selection import missing_images, missing_images_error, select_planes
 from medisynth.errors import DataError, Finding
 from medisynth.models.registry import load_generator
+from pipelines.cache import image_cache
 from pipelines.config import DataConfig
 from pipelines.context import ImageSet, ListedData, RunContext
 
 N_EXAMPLES = 20
+OWN_CONTRACT = "data_contract.yaml"
 
 
 def find_adapter(data: DataConfig) -> DatasetAdapter:
@@ -56,10 +61,13 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
     """Decode every selected image once.
 
     Raises:
+        SettingsError: The data contract cannot be used.
         DataError: Listed images are missing and may not be dropped, nothing is selected, or an
             image is not what it must be; all findings are in data/findings.json.
     """
     _refuse_missing(listed, context)
+    contract = _contract(listed, context.config.data)
+    warm_up()  # the slow import of the next step goes on beside the decoding
     present = listed.present
     if present.empty:
         raise DataError(
@@ -75,6 +83,7 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
         size_px=size_px,
         fit=context.config.data.fit,
         n_workers=os.cpu_count() or 1,
+        cache=image_cache(context.config.data),
         progress=lambda done, total: context.console.progress("decoding images", done, total),
     )
     if ingested.findings:
@@ -85,8 +94,14 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
             code=ingested.findings[0].code,
             findings=ingested.findings,
         )
+    write_findings((), context)  # all were read: no fault is a result, too
+    if ingested.n_from_cache:
+        context.console.say(
+            f"{ingested.n_from_cache:,} of {len(present):,} images unchanged since an earlier "
+            "decoding, which was used again"
+        )
     digest = content_digest(ingested.table)
-    _write_identity(listed, context, content_sha256=digest)
+    _write_identity(listed, context, content_sha256=digest, ingested=ingested)
     buffer = io.BytesIO()
     ingested.table.to_parquet(buffer, index=False)
     context.store.write_bytes("data/images.parquet", buffer.getvalue())
@@ -95,8 +110,11 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
         info=listed.listing.info,
         metadata_file=listed.listing.metadata_file,
         table=ingested.table,
+        metadata=_metadata(listed.listing, ingested.table),
         pixels=ingested.pixels,
+        thumbnails=ingested.thumbnails,
         content_sha256=digest,
+        contract=contract,
     )
 
 
@@ -107,6 +125,23 @@ def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
         for f in findings
     )
     context.store.write_document("data/findings.json", Findings(findings=records))
+
+
+def _contract(listed: ListedData, data: DataConfig) -> DataContract:
+    """The contract of the data set, with the user's own rules where there are some."""
+    if data.contract is not None:
+        return load_contract(listed.listing.info.name, _folder(data.contract))
+    beside = listed.root / OWN_CONTRACT
+    return load_contract(listed.listing.info.name, beside if beside.is_file() else None)
+
+
+def _metadata(listing: Listing, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the metadata file in the order of the image table."""
+    if listing.metadata.empty:
+        return pd.DataFrame(index=table.index)
+    place = pd.Series(range(len(listing.table)), index=listing.table["image_id"].astype(str))
+    rows = place[table["image_id"].astype(str)].to_numpy()
+    return listing.metadata.iloc[rows].reset_index(drop=True)
 
 
 def _folder(path: str) -> Path:
@@ -145,7 +180,13 @@ def _refuse_missing(listed: ListedData, context: RunContext) -> None:
     raise error
 
 
-def _write_identity(listed: ListedData, context: RunContext, *, content_sha256: str | None) -> None:
+def _write_identity(
+    listed: ListedData,
+    context: RunContext,
+    *,
+    content_sha256: str | None,
+    ingested: Ingested | None = None,
+) -> None:
     info, data, listing = listed.listing.info, context.config.data, listed.listing
     missing = listing.table[listed.missing]
     n_dropped = len(listed.selected) - len(listed.present)
@@ -183,10 +224,11 @@ def _write_identity(listed: ListedData, context: RunContext, *, content_sha256: 
         ),
         flow=flow,
         notes=info.notes,
+        n_decoded=ingested.n_decoded if ingested else 0,
+        n_from_cache=ingested.n_from_cache if ingested else 0,
     )
     context.store.write_document("data/dataset.json", identity)
 
 
 def _flow_step(step: str, table: pd.DataFrame, note: str) -> FlowStep:
-    n_patients = int(table["patient_id"].nunique())
-    return FlowStep(step=step, n_images=len(table), n_patients=n_patients, note=note)
+    return FlowStep.model_validate(asdict(flow_step(step, table, note)))

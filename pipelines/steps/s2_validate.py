@@ -1,16 +1,21 @@
 """s2 validate: one data contract, judged by pandera and by Great Expectations."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 
 from governance.evidence.documents import RuleResult, ValidationRecord
 from medisynth.data.contract import (
     RuleOutcome,
-    load_contract,
     validate_with_great_expectations,
     validate_with_pandera,
+    with_metadata,
 )
 from medisynth.errors import DataError
+from pipelines.boundaries import hand_over
 from pipelines.context import ImageSet, RunContext
+
+NATIVE_RESULTS = "data/great_expectations.json"
 
 
 def run(images: ImageSet, context: RunContext) -> ImageSet:
@@ -18,45 +23,48 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
 
     Raises:
         DataError: A critical rule of the contract failed in either engine.
+        RuntimeError: An engine broke; that is no verdict on the data.
     """
-    contract = load_contract()
-    outcomes = list(validate_with_pandera(images.table, contract))
+    contract = images.contract
+    rows = with_metadata(images.table, images.metadata, contract)
+    outcomes = list(validate_with_pandera(rows, contract))
     context.console.progress("validating", 1, 2)
-    outcomes += validate_with_great_expectations(images.table, contract)
+    expectations = validate_with_great_expectations(rows, contract)
+    outcomes += expectations.outcomes
     context.console.progress("validating", 2, 2)
+    context.store.write_bytes(NATIVE_RESULTS, expectations.native_json)
     record = ValidationRecord(
         contract=contract.name,
         contract_version=str(contract.version),
+        contract_files=contract.files,
         n_rows=len(images.table),
         engine_versions={
             "pandera": version("pandera"),
             "great_expectations": version("great-expectations"),
         },
-        rules=tuple(_rule_result(outcome) for outcome in outcomes),
+        rules=tuple(RuleResult.model_validate(asdict(outcome)) for outcome in outcomes),
+        native_results=NATIVE_RESULTS,
     )
     context.store.write_document("data/validation.json", record)
-    broken = [o for o in outcomes if o.severity == "critical" and not o.passed]
-    if broken:
-        first = broken[0]
-        examples = ", ".join(first.examples)
-        raise DataError(
-            f"image table: rule {first.rule!r} on column {first.column!r} failed for "
-            f"{first.n_unexpected:,} of {first.n_evaluated:,} rows ({examples}); {first.reason}; "
-            f"{len({o.rule for o in broken})} critical rules failed in all",
-            code="D070",
-        )
+    _refuse_broken(outcomes)
+    hand_over(images.table, contract, "s1_ingest to s2_validate", context)
+    hand_over(images.table, contract, "s2_validate to s3_audit", context)
     return images
 
 
-def _rule_result(outcome: RuleOutcome) -> RuleResult:
-    return RuleResult(
-        engine=outcome.engine,
-        rule=outcome.rule,
-        column=outcome.column,
-        severity=outcome.severity,
-        passed=outcome.passed,
-        n_evaluated=outcome.n_evaluated,
-        n_unexpected=outcome.n_unexpected,
-        reason=outcome.reason,
-        examples=outcome.examples,
+def _refuse_broken(outcomes: Sequence[RuleOutcome]) -> None:
+    """Stop at the first critical rule that failed; both engines judged all of them."""
+    broken = [o for o in outcomes if o.severity == "critical" and not o.passed]
+    if not broken:
+        return
+    first = broken[0]
+    place = f"on column {first.column!r}" if first.column else "on the table"
+    examples = f" ({', '.join(first.examples)})" if first.examples else ""
+    n_broken = len({outcome.rule for outcome in broken})
+    raise DataError(
+        f"image table: rule {first.rule!r} {place} failed for {first.n_unexpected:,} of "
+        f"{first.n_evaluated:,} values{examples}; {first.reason.rstrip('.')}; "
+        f"{n_broken:,} critical rule{'s' if n_broken > 1 else ''} failed in all, see "
+        "data/validation.json of the run, and mend the data or the contract",
+        code="D070",
     )

@@ -1,55 +1,169 @@
-"""s3 audit: who is in the data, and which images occur twice."""
+"""s3 audit: who is in the data, what goes together, which images occur twice, what is burned in."""
 
-from governance.evidence.documents import DuplicateAudit, DuplicatePair
-from medisynth.data.duplicates import exact_pairs, leakage_groups
+from dataclasses import asdict
+
+import numpy as np
+
+from governance.evidence.documents import (
+    ContentScan,
+    DatasetAudit,
+    DuplicateAudit,
+    DuplicatePair,
+    Figure,
+)
+from medisynth.contact_sheet import contact_sheet
+from medisynth.data.concentration import concentration
+from medisynth.data.confounding import confounding
+from medisynth.data.content_scan import scan_content
+from medisynth.data.duplicates import leakage_groups
+from medisynth.data.image_quality import image_quality
+from medisynth.data.near_duplicates import DuplicateSearch, find_duplicates
+from pipelines.audit_documents import n_across, write_coverage, write_demographics
 from pipelines.context import AuditedImages, ImageSet, RunContext
-from pipelines.coverage import write_coverage
+from pipelines.figures import add_figures
 
 _MAX_PAIRS = 1000
+_MAX_PICTURES = 60
+_TILE_PX = 240
 
 
 def run(images: ImageSet, context: RunContext) -> AuditedImages:
-    """Count patients and images by attribute, and find exact duplicates.
+    """Audit the image table and search duplicates.
 
     A duplicate is no error here: it joins its images' patients into one group, which the split
     never divides.
     """
     write_coverage(images.table, None, context.store)
-    pairs = exact_pairs(images.table)
-    groups = leakage_groups(images.table, pairs)
-    official = dict(zip(images.table["image_id"], images.table["official_partition"], strict=True))
-    records = tuple(
+    write_demographics(images, None, context)
+    audit = _dataset_audit(images, context)
+    context.store.write_document("data/audit.json", audit)
+    search = find_duplicates(
+        images.table,
+        images.thumbnails,
+        distinct=context.config.audit.distinct(),
+        progress=lambda done, total: context.console.progress("comparing images", done, total),
+    )
+    groups = leakage_groups(images.table, search.pairs)
+    duplicates = _duplicate_audit(search, images, context)
+    context.store.write_document("data/duplicates.json", duplicates)
+    _scan_content(images, context)
+    if search.pairs:
+        n = len(search.pairs)
+        context.console.warn(
+            f"images that occur twice: {n:,} {'pair' if n == 1 else 'pairs'}, {duplicates.n_near:,} "
+            f"of them near-duplicates, {duplicates.n_pairs_across_patients:,} under different "
+            f"{images.info.split_unit}s"
+        )
+    return AuditedImages(search.pairs, groups, duplicates, audit)
+
+
+def _dataset_audit(images: ImageSet, context: RunContext) -> DatasetAudit:
+    n_resamples, seed = context.config.audit.n_resamples, context.config.seed
+    pairs = confounding(images.table, n_resamples=n_resamples, seed=seed)
+    return DatasetAudit.model_validate(
+        {
+            "concentration": [asdict(row) for row in concentration(images.table)],
+            "confounding": [asdict(row) for row in pairs],
+            "quality": [asdict(row) for row in image_quality(images.table)],
+            "n_resamples": n_resamples,
+            "seed": seed,
+        }
+    )
+
+
+def _scan_content(images: ImageSet, context: RunContext) -> None:
+    scan = scan_content(
+        images.root,
+        images.table,
+        images.metadata,
+        n_text_images=context.config.audit.n_text_images,
+        reviewed=context.config.audit.reviews(),
+        seed=context.config.seed,
+        progress=lambda done, total: context.console.progress(
+            "reading burned-in text", done, total
+        ),
+    )
+    context.store.write_document("data/content.json", ContentScan.model_validate(asdict(scan)))
+
+
+def _duplicate_audit(
+    search: DuplicateSearch, images: ImageSet, context: RunContext
+) -> DuplicateAudit:
+    table = images.table
+    official = dict(zip(table["image_id"], table["official_partition"], strict=True))
+    pairs = tuple(
         DuplicatePair(
-            kind=pair.kind,
-            left_id=pair.left_id,
-            left_patient=pair.left_patient,
+            **asdict(pair),
             left_partition=_text(official[pair.left_id]),
-            right_id=pair.right_id,
-            right_patient=pair.right_patient,
             right_partition=_text(official[pair.right_id]),
         )
-        for pair in pairs
+        for pair in search.pairs
     )
-    audit = DuplicateAudit(
-        method="SHA-256 of the file and of the decoded pixels; near-duplicates are not searched",
-        n_images=len(images.table),
-        n_pairs=len(records),
-        n_pairs_across_patients=sum(p.left_patient != p.right_patient for p in records),
-        n_pairs_across_partitions=sum(
-            p.left_partition != p.right_partition
-            for p in records
-            if p.left_partition and p.right_partition
+    # what a reader must see first: other patients, then other parts, then the rest
+    ordered = sorted(
+        pairs,
+        key=lambda p: (
+            p.left_patient == p.right_patient,
+            p.left_partition == p.right_partition,
+            p.left_id,
+            p.right_id,
         ),
-        pairs=records[:_MAX_PAIRS],
     )
-    context.store.write_document("data/duplicates.json", audit)
-    if pairs:
-        across = audit.n_pairs_across_patients
-        context.console.warn(
-            f"identical images: {len(pairs):,} {'pair' if len(pairs) == 1 else 'pairs'}, "
-            f"{across:,} under different patients"
+    drawn = _draw_pairs(ordered[:_MAX_PICTURES], images, context)
+    across = {(p.left_patient, p.right_patient) for p in pairs if p.left_patient != p.right_patient}
+    return DuplicateAudit.model_validate(
+        {
+            "method": search.method,
+            "n_images": len(table),
+            "n_pairs": len(pairs),
+            "n_near": sum(pair.kind == "near-duplicate" for pair in pairs),
+            "n_pairs_across_patients": sum(p.left_patient != p.right_patient for p in pairs),
+            "n_pairs_across_partitions": n_across(pairs),
+            "n_groups": _n_groups(across),
+            "pairs": [*drawn, *ordered[_MAX_PICTURES:_MAX_PAIRS]],
+            "null": asdict(search.null) if search.null else None,
+            "distinct": context.config.audit.distinct_pairs,
+        }
+    )
+
+
+def _n_groups(ties: set[tuple[str, str]]) -> int:
+    """Groups of two or more patients that pairs tie together."""
+    group_of: dict[str, set[str]] = {}
+    for left, right in ties:
+        merged = group_of.get(left, {left}) | group_of.get(right, {right})
+        group_of.update(dict.fromkeys(merged, merged))
+    return len({id(group) for group in group_of.values()})
+
+
+def _draw_pairs(
+    pairs: list[DuplicatePair], images: ImageSet, context: RunContext
+) -> list[DuplicatePair]:
+    """Draw both images of each pair side by side, with their identities."""
+    row_of = {name: row for row, name in enumerate(images.table["image_id"])}
+    unit = images.info.split_unit
+    drawn, figures = [], []
+    for number, pair in enumerate(pairs, start=1):
+        both = [images.pixels[row_of[name]] for name in (pair.left_id, pair.right_id)]
+        words = pair.kind if pair.similarity is None else f"{pair.kind} {pair.similarity:.3f}"
+        sheet = contact_sheet(
+            [(words, [np.asarray(picture) for picture in both], [pair.left_id, pair.right_id])],
+            tile_px=_TILE_PX,
         )
-    return AuditedImages(pairs, groups)
+        path = f"figures/duplicates/{number:03d}.png"
+        context.store.write_bytes(path, sheet)
+        figures.append(
+            Figure(
+                path=path,
+                title=f"{pair.left_id} and {pair.right_id}",
+                caption=f"{words}, {pair.transform}; {unit}s {pair.left_patient} and "
+                f"{pair.right_patient}.",
+            )
+        )
+        drawn.append(pair.model_copy(update={"figure": path}))
+    if figures:
+        add_figures(figures, context.store)
+    return drawn
 
 
 def _text(value: object) -> str | None:

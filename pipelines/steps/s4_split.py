@@ -1,22 +1,40 @@
 """s4 split and seal: by patient; the held-out test set is closed here, before training."""
 
 import hashlib
+from dataclasses import asdict
 from typing import Any, Literal
 
 import pandas as pd
 
-from governance.evidence.documents import TEST, TRAINING, TUNING, PartitionSummary, SplitRecord
+from governance.evidence.documents import (
+    TEST,
+    TRAINING,
+    TUNING,
+    FlowStep,
+    PartitionSummary,
+    SplitRecord,
+)
 from governance.isolation.ledger import Ledger
 from governance.isolation.seal import AccessLog, Leaf, seal_test_set
+from medisynth.data.duplicates import across_partitions
+from medisynth.data.flow_count import flow_step
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
 from medisynth.data.views import ImageView
 from medisynth.errors import LeakageError
+from pipelines.audit_documents import complete_audits
+from pipelines.boundaries import hand_over
+from pipelines.cache import image_cache
 from pipelines.context import AuditedImages, ImageSet, RunContext, SplitImages
-from pipelines.coverage import write_coverage
 
 
 def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitImages:
-    """Divide the images and seal the held-out test set.
+    """Divide the images and seal the held-out test set; errors as in `divide`."""
+    result = divide(images, audited, context)
+    return _views_and_seal(images, result.partition, context)
+
+
+def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitResult:
+    """Divide the images, put the split on record and complete the audit by partition.
 
     Raises:
         LeakageError: A patient or an image is on both sides; data/split.json shows which.
@@ -24,25 +42,30 @@ def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitI
             none.
     """
     config = context.config.split
+    grouped = images.table.assign(group=audited.groups)
+    hand_over(grouped, images.contract, "s3_audit to s4_split", context)
     official = images.table["official_partition"]
     source = split_source(config.source, official)
     try:
         result = split_images(
             images.table,
             audited.groups,
+            pairs=audited.pairs,
             source=source,
             test_fraction=config.test_fraction,
             tuning_fraction=config.tuning_fraction,
             seed=config.seed,
             on_duplicate=config.on_duplicate,
         )
-    except LeakageError:
+    except LeakageError as error:
         refused = SplitResult(partition=official, dropped=(), deviations=())
-        _write_split(images, refused, source, context)
+        _write_split(images, audited, refused, source, context, refused=str(error))
         raise
-    _write_split(images, result, source, context)
-    write_coverage(images.table.loc[result.partition.index], result.partition, context.store)
-    return _views_and_seal(images, result.partition, context)
+    _write_split(images, audited, result, source, context)
+    divided = grouped.loc[result.partition.index].assign(partition=result.partition)
+    hand_over(divided, images.contract, "s4_split to s5_train", context)
+    complete_audits(images, audited, result.partition, context)
+    return result
 
 
 def split_source(
@@ -56,9 +79,12 @@ def split_source(
 
 def _write_split(
     images: ImageSet,
+    audited: AuditedImages,
     result: SplitResult,
     source: Literal["official", "computed"],
     context: RunContext,
+    *,
+    refused: str = "",
 ) -> None:
     table = images.table.loc[result.partition.index]
     shared_patients, shared_content = partition_overlaps(table, result.partition)
@@ -73,10 +99,19 @@ def _write_split(
         ),
         shared_patients=shared_patients,
         shared_content=shared_content,
+        shared_near=across_partitions(audited.pairs, _by_image(images, result.partition)),
+        flow=FlowStep.model_validate(asdict(flow_step("divided", table))),
+        refused=refused,
         dropped=tuple(f"{image_id}: {reason}" for image_id, reason in result.dropped),
         deviations=result.deviations,
     )
     context.store.write_document("data/split.json", record)
+
+
+def _by_image(images: ImageSet, partition: "pd.Series[str]") -> dict[str, str]:
+    known = partition[partition.notna()]
+    names = images.table["image_id"].loc[known.index].astype(str)
+    return dict(zip(names, known.astype(str), strict=True))
 
 
 def _summary(table: pd.DataFrame, partition: str) -> PartitionSummary:
@@ -114,12 +149,21 @@ def _views_and_seal(
         tuning=_view(images, partition, TUNING),
         sealed_test=sealed,
         access_log=access_log,
-        must_refuse={
-            "sealed image": str(images.root / str(test["path"].iloc[0])),
-            "data folder": str(images.root),
-            "metadata file": str(images.root / images.metadata_file),
-        },
+        must_refuse=_must_refuse(images, str(test["path"].iloc[0]), context),
     )
+
+
+def _must_refuse(images: ImageSet, sealed_image: str, context: RunContext) -> dict[str, str]:
+    """What the training process must fail to read, by description."""
+    refuse = {
+        "sealed image": str(images.root / sealed_image),
+        "data folder": str(images.root),
+        "metadata file": str(images.root / images.metadata_file),
+    }
+    cache = image_cache(context.config.data)
+    if cache is not None and cache.is_dir():
+        refuse["cache of decoded images"] = str(cache)
+    return refuse
 
 
 def _view(images: ImageSet, partition: "pd.Series[str]", name: str) -> ImageView:

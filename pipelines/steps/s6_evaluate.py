@@ -12,7 +12,6 @@ from governance.evidence.documents import (
     DatasetIdentity,
     EvaluationRecord,
     Figure,
-    Figures,
     IsolationRecord,
     MemorisationRecord,
     MetricResult,
@@ -30,6 +29,7 @@ from medisynth.metrics.features import Features, check_reference
 from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
 from medisynth.metrics.memorisation import memorisation
 from pipelines.context import RunContext, TrainedGenerator
+from pipelines.figures import add_figures
 from pipelines.weights import find_weights
 
 _N_CONTROL = 24
@@ -296,7 +296,7 @@ def _write_figures(
     ]
     if record.memorisation is not None:
         figures.append(_nearest_figure(trained, training, record.memorisation, context))
-    store.write_document("figures/figures.json", Figures(figures=tuple(figures)))
+    add_figures(figures, store)
 
 
 def _source(context: RunContext) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from governance.audits.rollup import roll_up
 from governance.evidence import documents as docs
@@ -24,6 +24,15 @@ from governance.files import canonical_json, sha256_bytes
 from governance.policies.load import load_policy
 from governance.policies.model import Item, Policy, Principle
 from governance.statuses import ItemStatus
+from tests.governance.example_audit import (
+    COUNTS,
+    N_LISTED,
+    PAIR_FIGURE,
+    PAIRS,
+    audit_documents,
+    divided,
+    flow,
+)
 
 START = datetime(2026, 3, 4, 10, 11, 12, tzinfo=UTC)
 RUN_ID = "20260304T101112Z-a1b2c3d4"
@@ -160,7 +169,7 @@ def _dataset(example: Example) -> docs.DatasetIdentity:
         metadata_sha256=digest("metadata"),
         content_sha256=None if example.blocked else digest("content"),
         pinned_sha256=digest("content") if example.gate_passed and not example.blocked else None,
-        n_listed=12_400,
+        n_listed=N_LISTED,
         n_missing=12_280,
         missing_policy=example.missing or ("error" if example.blocked else "drop"),
         missing_examples=("Patient00001_Plane1_1_of_2.png", "Patient00001_Plane1_2_of_2.png"),
@@ -172,12 +181,7 @@ def _dataset(example: Example) -> docs.DatasetIdentity:
             docs.AbsentAttribute(name="ethnicity", consequence="who is left out cannot be shown"),
             docs.AbsentAttribute(name="site", consequence="independence of sites is unknown"),
         ),
-        flow=(
-            docs.FlowStep(step="listed", n_images=12_400, n_patients=1_792),
-            docs.FlowStep(
-                step="present", n_images=120, n_patients=58, note="12,280 listed files are missing"
-            ),
-        ),
+        flow=flow(example.odd),
         notes=("Labels by one expert clinician.",),
     )
 
@@ -253,9 +257,15 @@ def _plan(policy: Policy, config_sha256: str) -> docs.Plan:
 
 
 def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
-    store.write_document("data/coverage.json", _coverage(example))
-    store.write_document("data/duplicates.json", _duplicates(example))
-    store.write_document("data/split.json", _split())
+    written = audit_documents(example.odd)
+    for path, document in written:
+        store.write_document(path, document)
+    both = Image.new("L", (130, 64), 255)
+    for at, turned in ((0, False), (66, True)):
+        head = _head(1, synthetic=False)
+        both.paste(ImageOps.mirror(head) if turned else head, (at, 0))
+    store.write_bytes(PAIR_FIGURE, _png(both))
+    store.write_document("data/split.json", _split(example))
     leaves = [{"id": f"image {n}"} for n in range(24)]
     store.write_bytes("data/seal_leaves.json", canonical_json({"leaves": leaves}))
     root = merkle_root([canonical_json(leaf) for leaf in leaves])
@@ -272,56 +282,10 @@ def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
             n_earlier_openings=example.openings - 1,
         ),
     )
-    return ["data/coverage.json", "data/duplicates.json", "data/split.json", "data/seal.json"]
+    return [*(path for path, _ in written), "data/split.json", "data/seal.json"]
 
 
-_COUNTS = {docs.TRAINING: (38, 80), docs.TUNING: (8, 16), docs.TEST: (12, 24), "all": (58, 120)}
-
-
-def _coverage(example: Example) -> docs.CoverageAudit:
-    machines = (f"Voluson E6 {example.odd}".strip(), "Voluson S10")
-    levels = [
-        docs.CoverageLevel(
-            attribute=attribute,
-            level=level,
-            partition=partition,
-            n_patients=patients - 3 if place == 0 else 3,
-            n_images=images - 5 if place == 0 else 5,
-        )
-        for attribute, names in (("machine", machines), ("plane", ("Fetal brain", "Other")))
-        for place, level in enumerate(names)
-        for partition, (patients, images) in _COUNTS.items()
-    ]
-    return docs.CoverageAudit(
-        attributes=("machine", "plane"),
-        levels=tuple(levels),
-        completeness={"machine": 0.983, "plane": 1.0},
-    )
-
-
-def _duplicates(example: Example) -> docs.DuplicateAudit:
-    pair = docs.DuplicatePair(
-        kind="same pixels",
-        left_id="Patient00010_Plane3_1_of_1",
-        left_patient="10",
-        left_partition=docs.TRAINING,
-        right_id=f"Patient00011_Plane3_1_of_1 {example.odd}".strip(),
-        right_patient="11",
-        right_partition=docs.TRAINING,
-    )
-    return docs.DuplicateAudit(
-        method="Digests of files and of decoded pixels, all pairs.",
-        n_images=120,
-        n_pairs=1,
-        n_pairs_across_patients=1,
-        n_pairs_across_partitions=0,
-        pairs=(pair,),
-    )
-
-
-def _split() -> docs.SplitRecord:
-    names = list(docs.PARTITIONS)
-    pairs = [f"{a} | {b}" for n, a in enumerate(names) for b in names[n + 1 :]]
+def _split(example: Example) -> docs.SplitRecord:
     return docs.SplitRecord(
         source="computed",
         official_available=True,
@@ -330,14 +294,16 @@ def _split() -> docs.SplitRecord:
         partitions=tuple(
             docs.PartitionSummary(
                 partition=name,
-                n_images=_COUNTS[name][1],
-                n_patients=_COUNTS[name][0],
+                n_images=COUNTS[name][1],
+                n_patients=COUNTS[name][0],
                 sha256=digest(name),
             )
-            for name in names
+            for name in docs.PARTITIONS
         ),
-        shared_patients=dict.fromkeys(pairs, 0),
-        shared_content=dict.fromkeys(pairs, 0),
+        shared_patients=dict.fromkeys(PAIRS, 0),
+        shared_content=dict.fromkeys(PAIRS, 0),
+        shared_near=dict.fromkeys(PAIRS, 0),
+        flow=divided(example.odd),
         deviations=(
             "all present images belong to the official training part",
             "the data set's official split was not used",

@@ -10,7 +10,18 @@ from reportlab.lib.pagesizes import A4
 from governance.errors import EvidenceError, EvidenceTamperedError
 from governance.evidence.verify import verify_run
 from governance.reports.audit_report import write_audit_report
-from governance.reports.blocks import Bullets, Heading, Histogram, LineChart, Series, Table
+from governance.reports.bar_charts import range_bars, share_bars
+from governance.reports.blocks import (
+    Bullets,
+    Heading,
+    Histogram,
+    LineChart,
+    RangeBars,
+    Series,
+    Share,
+    ShareBars,
+    Table,
+)
 from governance.reports.charts import Box, Label, Stroke, histogram, line_chart, ticks
 from governance.reports.content import build_report
 from governance.reports.evidence import load_evidence
@@ -183,9 +194,9 @@ def test_validation_is_one_table_with_broken_rules_first_and_columns_in_one_row(
     ]
     assert rows[1:] == [
         ["whole table / row count", "critical", "passed", "passed", "1"],
-        ["image_id / exists, unique", "critical", "passed", "passed", "1, 120"],
+        ["image_id / exists, unique", "critical", "passed", "passed", "1 or 120"],
         ["patient_id / not null", "critical", "passed", "passed", "120"],
-        ["width_px / exists, range", "critical / warning: range", "passed", "passed", "1, 120"],
+        ["width_px / exists, range", "critical / warning: range", "passed", "passed", "1 or 120"],
     ]
 
 
@@ -204,8 +215,9 @@ def test_a_rule_that_had_nothing_to_judge_is_not_evaluated(tmp_path):
 def _validation_rows(run_dir: Path) -> list[list[str]]:
     report = build_report(load_evidence(run_dir))
     data = next(section for section in report.sections if section.key == "data")
-    start = data.blocks.index(Heading("Data validation"))
-    (table,) = (block for block in data.blocks[start:] if isinstance(block, Table))
+    blocks = next(part for part in data.sections if part.key == "data-correctness").blocks
+    start = blocks.index(Heading("Data validation"))
+    table = next(block for block in blocks[start:] if isinstance(block, Table))
     return [[" / ".join(line.text for line in cell) for cell in row] for row in table.rows]
 
 
@@ -387,3 +399,64 @@ def test_a_histogram_shows_shares_of_each_set_and_the_threshold():
     assert len(bars) == 2
     assert bars[0].height == bars[1].height
     assert {"real", "synthetic", "limit", "distance", "share"} <= labels
+
+
+@pytest.mark.parametrize(
+    ("reference", "subject", "missing"),
+    [((0.2, 0.3), (), "pairs"), ((), (0.97,), "others"), ((), (), "pairs")],
+)
+def test_a_histogram_leaves_an_empty_set_out_of_picture_and_legend(reference, subject, missing):
+    chart = Histogram(
+        "t", "x", "y", ("others", reference), ("pairs", subject), ("limit", 0.9), as_strokes=True
+    )
+    drawn = histogram(chart, 300, 150)
+    labels = {s.text for s in drawn.shapes if isinstance(s, Label)}
+
+    assert missing not in labels
+    assert "limit" in labels
+    assert not [s for s in drawn.shapes if isinstance(s, Box)]
+
+
+def test_a_few_values_are_strokes_that_do_not_scale_the_shares():
+    values = tuple(n / 100 for n in range(30))
+    chart = Histogram(
+        "t", "x", "y", ("others", values), ("pairs", (0.97, 0.99)), ("limit", 0.9), as_strokes=True
+    )
+    drawn = histogram(chart, 300, 150)
+    strokes = [s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series1"]
+    labels = [s.text for s in drawn.shapes if isinstance(s, Label)]
+
+    assert len(strokes) == 3  # two pairs and the legend
+    assert "100" not in labels
+
+
+def test_share_bars_put_shares_and_intervals_where_the_axis_says():
+    rows = (("Aloka", (Share(0.5, (0.25, 0.75)), None)), ("Other", (Share(0.0), Share(1.0))))
+    drawn = share_bars(ShareBars("machine", "share (%)", ("training", "test"), rows), 250)
+    axis = {s.text: s.x for s in drawn.shapes if isinstance(s, Label) and s.text.isdigit()}
+    bars = [s for s in drawn.shapes if isinstance(s, Box) and s.width != 14]
+    (interval,) = (s for s in drawn.shapes if isinstance(s, Stroke) and s.width == 0.7)
+    width = axis["100"] - axis["0"]
+
+    assert [round(bar.width / width, 2) for bar in bars] == [0.5, 1.0]
+    assert [round((x - axis["0"]) / width, 2) for x, _ in interval.points] == [0.25, 0.75]
+    assert "not known" in {s.text for s in drawn.shapes if isinstance(s, Label)}
+
+
+def test_range_bars_show_quartiles_median_and_range():
+    drawn = range_bars(RangeBars("size", "mm", (("all", (0.0, 25.0, 50.0, 75.0, 100.0)),)), 250)
+    (box,) = (s for s in drawn.shapes if isinstance(s, Box))
+    axis = {s.text: s.x for s in drawn.shapes if isinstance(s, Label) and s.text.isdigit()}
+    (median,) = (s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series0")
+    width = axis["100"] - axis["0"]
+
+    assert round((box.x - axis["0"]) / width, 2) == 0.25
+    assert round(box.width / width, 2) == 0.5
+    assert round((median.points[0][0] - axis["0"]) / width, 2) == 0.5
+
+
+def test_names_of_rows_are_cut_to_their_room():
+    rows = (("a name that is far too long for the room left of the bars", (Share(0.5),)),)
+    drawn = share_bars(ShareBars("t", "x", ("all",), rows), 250)
+
+    assert [s.text[-1] for s in drawn.shapes if isinstance(s, Label) and "name" in s.text] == ["…"]

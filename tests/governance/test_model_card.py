@@ -155,6 +155,48 @@ def test_every_gap_is_named_in_the_card(runs):
     assert all(name in names for name in ("gestational age", "ethnicity", "site"))
 
 
+def test_what_the_data_cannot_tell_apart_is_among_biases_and_limits(runs):
+    text, card = _card(runs["complete"])
+
+    for field in ("biases", "limits"):
+        said = json.dumps(_field(card, field), ensure_ascii=False)
+        assert (
+            "operator and machine go together (Cramér's V 0.61, p 0.001, limit 0.5): an effect of "
+            "one cannot be told from an effect of the other." in said
+        )
+        assert "machine and plane go together" not in said
+        assert "machine differs between training and held-out test set by 22.4 %" in said
+        assert "operator, on one side only: Op. 3 only in training." in said
+    assert text.count("operator and machine go together") == 2
+
+
+def test_quality_tells_of_copies_labels_and_content_in_markdown_and_json_alike(runs):
+    text, card = _card(runs["complete"])
+    sentences = _field(card, "training_quality")["content"][0]["items"]
+
+    assert [sentence.split(" ")[0] for sentence in sentences] == [
+        "Data",
+        "Duplicates",
+        "Images",
+        "Near-duplicate",
+        "Taken",
+        "Suspected",
+        "Image",
+    ]
+    assert "2 pairs of equal images, 1 near-duplicate pair; 2 across patients." in sentences[1]
+    assert "2 of 75 training images of 35 patients, 2.7 % (0.7 to 9.2)" in sentences[5]
+    assert "text that looks identifying in 3 of 60 images read" in sentences[6]
+    assert all(f"- {markdown_paragraph(sentence)}" in text for sentence in sentences)
+
+
+def test_gaps_name_absent_declared_and_undeclared_attributes(runs):
+    gaps = json.dumps(_field(_card(runs["complete"])[1], "data_gaps"))
+
+    assert "Not recorded in the data set: gestational age, ethnicity, site." in gaps
+    assert "Patients with a value for gestational age (by proxy): 100.0 %." in gaps
+    assert "Not declared by the data contract: ethnicity, fetal sex, site, country." in gaps
+
+
 def test_names_cannot_become_markup(runs):
     text = _card(runs["hostile"])[0]
     body = text.split("---\n", 2)[2]

@@ -315,7 +315,9 @@ def test_the_map_has_one_row_an_item_and_says_what_is_not_implemented(policy: Po
 
     for item in policy.items:
         assert len(re.findall(rf"^\| {item.id} \| {item.item_class.value} \|", table, re.M)) == 1
-    assert re.search(r"^\| P4-01 .*`data_checks\.shared_patients` \| `s4_split` \|$", table, re.M)
+    assert re.search(
+        r"^\| P4-01 .*`independence_checks\.shared_patients` \| `s4_split` \|$", table, re.M
+    )
     assert re.search(r"^\| P6-05 .*not implemented yet", table, re.M)
 
 

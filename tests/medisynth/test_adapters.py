@@ -302,3 +302,32 @@ def test_an_unknown_adapter_name_lists_the_known_ones():
 
     with pytest.raises(SettingsError, match="unknown adapter 'hc19'; known are african-planes"):
         load_adapter("hc19")
+
+
+def test_the_metadata_is_kept_whole_with_columns_that_no_adapter_knows(tmp_path):
+    root = planes_db(tmp_path, BRAIN + ";  Black ;", FEMUR + ";;35", header=HEADER + ";Group;Age")
+
+    listing = FetalPlanesDb().list_images(root)
+
+    metadata = listing.metadata
+    assert list(metadata.columns) == [*HEADER.strip().split(";"), "Group", "Age"]
+    assert metadata["Train"].tolist() == ["1", "0"]
+    assert metadata["Patient_num"].tolist() == ["0001", "2"]  # as written, not canonical
+    assert metadata["Group"].tolist() == ["Black", ""]
+    assert metadata["Age"].tolist() == ["", "35"]
+    assert metadata["Image_name"].tolist() == listing.table["image_id"].tolist()
+    assert tuple(listing.table.columns) == LISTING_COLUMNS
+
+
+def test_both_hc18_layouts_and_the_african_set_give_their_metadata(tmp_path):
+    published = Hc18().list_images(hc18_published(tmp_path, "010_HC.png,0.1,200.50"))
+    planes = AfricanPlanes().list_images(african(tmp_path, "a,Egypt,01,Fetal brain,1,1"))
+
+    assert published.metadata["head circumference (mm)"].tolist() == ["200.50"]
+    assert planes.metadata["patient_num"].tolist() == ["01"]
+
+
+def test_an_extra_column_may_not_be_named_like_another(tmp_path):
+    root = planes_db(tmp_path, BRAIN + ";x", header=HEADER + "; Plane ")
+
+    assert faults(root) == [("D018", 1, None)]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +17,7 @@ from medisynth.data.coverage import (
     listing_summary,
 )
 from medisynth.data.split import HELD_OUT, TRAINING
+from medisynth.intervals import wilson_interval
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
@@ -33,11 +35,26 @@ TABLE = pd.DataFrame(
 def test_a_patient_counts_once_in_each_level_it_has():
     rows = coverage(TABLE, None, ("machine",))
 
+    one, two = wilson_interval(1, 3), wilson_interval(2, 3)
     assert rows == (
-        CoverageRow("machine", "E6", "all", 2, 2),
-        CoverageRow("machine", "S10", "all", 1, 1),
-        CoverageRow("machine", NOT_RECORDED, "all", 1, 1),
+        CoverageRow("machine", "E6", "all", 2, 2, 2 / 3, two),
+        CoverageRow("machine", "S10", "all", 1, 1, 1 / 3, one),
+        CoverageRow("machine", NOT_RECORDED, "all", 1, 1, 1 / 3, one),
     )
+
+
+def test_shares_are_of_the_patients_of_their_own_partition():
+    partition = pd.Series([TRAINING, TRAINING, HELD_OUT, HELD_OUT])
+    found = {(r.level, r.partition): r for r in coverage(TABLE, partition, ("machine",))}
+
+    assert found["S10", TRAINING].share == 1
+    assert found["E6", HELD_OUT].share == 0.5
+    assert found["S10", HELD_OUT].share == 0
+    assert found["S10", HELD_OUT].share_ci95 == wilson_interval(0, 2)
+
+
+def test_an_empty_table_has_no_level():
+    assert coverage(TABLE[:0], None, ("machine",)) == ()
 
 
 def test_a_level_that_a_partition_lacks_is_there_with_zeros():
@@ -45,9 +62,10 @@ def test_a_level_that_a_partition_lacks_is_there_with_zeros():
 
     rows = coverage(TABLE, partition, ("machine",))
 
-    assert CoverageRow("machine", "S10", HELD_OUT, 0, 0) in rows
-    assert CoverageRow("machine", "E6", TRAINING, 1, 1) in rows
-    assert CoverageRow("machine", NOT_RECORDED, "all", 1, 1) in rows
+    counts = {(row.level, row.partition): (row.n_patients, row.n_images) for row in rows}
+    assert counts["S10", HELD_OUT] == (0, 0)
+    assert counts["E6", TRAINING] == (1, 1)
+    assert counts[NOT_RECORDED, "all"] == (1, 1)
     assert [r.partition for r in rows[:3]] == ["all", TRAINING, HELD_OUT]
     for row in rows:
         if row.level == NOT_RECORDED and row.partition != "all":
@@ -95,6 +113,22 @@ def test_voluson_e6_brain_planes_match_the_published_counts_per_partition():
     assert found["Trans-cerebellum", HELD_OUT] == (224, 164)
     assert found["Trans-ventricular", TRAINING] == (214, 163)
     assert found["Trans-ventricular", HELD_OUT] == (194, 131)
+
+
+@needs_kit
+def test_the_official_split_keeps_patients_apart_that_a_random_one_by_image_would_not():
+    table = detect_adapter(KIT / "fetal_planes_db").list_images(KIT / "fetal_planes_db").table
+    order = np.random.default_rng(0).permutation(len(table))  # all images, seed 0, one in five
+    n_test = len(table) // 5
+    is_brain = (table["plane"] == "Fetal brain").to_numpy(dtype=bool)
+    test, training = (
+        set(table["patient_id"].to_numpy()[rows[is_brain[rows]]])
+        for rows in (order[:n_test], order[n_test:])
+    )
+
+    assert round(len(test & training) / len(test), 2) == 0.88  # patients with brain images in both
+    official = table[is_brain].groupby("patient_id")["official_partition"].nunique()
+    assert official.max() == 1
 
 
 @needs_kit

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.duplicates import ExactPair, exact_pairs, leakage_groups
+from medisynth.data.duplicates import (
+    DuplicatePair,
+    across_partitions,
+    exact_pairs,
+    leakage_groups,
+)
 from medisynth.data.images import ingest_images
 from medisynth.data.selection import missing_images
 
@@ -26,8 +31,8 @@ def test_equal_files_and_equal_pixels_are_told_apart():
     )
 
     assert exact_pairs(table) == (
-        ExactPair("same file", "a", "b", "1", "2"),
-        ExactPair("same pixels", "b", "c", "2", "3"),
+        DuplicatePair("same file", "a", "b", "1", "2"),
+        DuplicatePair("same pixels", "b", "c", "2", "3"),
     )
 
 
@@ -79,8 +84,62 @@ def test_without_duplicates_each_patient_is_its_own_group():
 
 
 def test_a_pair_within_one_patient_is_said_to_be_one():
-    assert ExactPair("same file", "a", "b", "1", "1").is_one_patient
-    assert not ExactPair("same file", "a", "b", "1", "2").is_one_patient
+    assert DuplicatePair("same file", "a", "b", "1", "1").is_one_patient
+    assert not DuplicatePair("same file", "a", "b", "1", "2").is_one_patient
+
+
+def test_a_pair_declared_distinct_is_not_named_but_other_copies_stay_tied():
+    table = images(("a", "1", "P", "F"), ("b", "2", "P", "F"), ("c", "3", "P", "F"))
+
+    assert exact_pairs(table.iloc[:2], {("a", "b")}) == ()
+    named = [(pair.left_id, pair.right_id) for pair in exact_pairs(table, {("a", "b")})]
+    assert named == [("a", "c"), ("b", "c")]
+
+
+def test_near_duplicates_tie_patients_too():
+    table = images(("a", "1", "P", "F1"), ("b", "2", "Q", "F2"), ("c", "3", "R", "F3"))
+    near = DuplicatePair("near-duplicate", "b", "c", "2", "3", "as is", 0.97)
+
+    assert leakage_groups(table, [near]).tolist() == ["1", "2", "2"]
+
+
+def test_a_pair_says_in_words_what_it_is():
+    near = DuplicatePair("near-duplicate", "a", "b", "1", "2", "mirrored left to right", 0.971)
+
+    assert str(DuplicatePair("same file", "a", "b", "1", "2")) == (
+        "a (patient 1) and b (patient 2) are the same file"
+    )
+    assert str(near) == (
+        "a (patient 1) and b (patient 2) are near-duplicates "
+        "(similarity 0.97, mirrored left to right)"
+    )
+
+
+def test_only_near_duplicates_in_two_partitions_are_counted_across_them():
+    def near(left: str, right: str) -> DuplicatePair:
+        return DuplicatePair("near-duplicate", left, right, "1", "2", "as is", 0.96)
+
+    partition = {
+        "a": "training",
+        "b": "tuning",
+        "c": "held-out test set",
+        "d": "training",
+        "e": "held-out test set",
+    }
+    pairs = [
+        near("a", "c"),
+        near("c", "d"),
+        near("b", "d"),
+        near("a", "d"),
+        near("a", "dropped"),
+        DuplicatePair("same file", "a", "e", "1", "2"),
+    ]
+
+    assert across_partitions(pairs, partition) == {
+        "training | tuning": 1,
+        "training | held-out test set": 2,
+        "tuning | held-out test set": 0,
+    }
 
 
 def kit_table(name: str) -> pd.DataFrame:
@@ -103,7 +162,7 @@ def test_the_known_duplicates_of_the_african_set_are_found():
 def test_the_known_duplicate_of_hc18_is_found_within_its_examination():
     pairs = exact_pairs(kit_table("hc18"))
 
-    assert pairs == (ExactPair("same file", "392_2HC", "392_HC", "392", "392"),)
+    assert pairs == (DuplicatePair("same file", "392_2HC", "392_HC", "392", "392"),)
 
 
 @needs_kit

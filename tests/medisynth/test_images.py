@@ -10,19 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from medisynth.data.adapters import detect_adapter
+from medisynth.data.image_statistics import sector_fraction
 from medisynth.data.images import (
     IMAGE_COLUMNS,
     MAX_PIXELS,
+    THUMBNAIL_PX,
     Ingested,
     content_digest,
     decode_bytes,
     ingest_images,
     to_square,
 )
+from medisynth.data.png import MAX_KEYWORDS, text_keywords
 from medisynth.data.selection import missing_images
-from medisynth.errors import DataError, SettingsError
+from medisynth.errors import DataError, ResourceError, SettingsError
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
@@ -121,6 +125,51 @@ def test_what_is_not_one_whole_image_is_refused(data, code):
     assert code_of(data) == code
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def png_of(*chunks: bytes, size: tuple[int, int] = (80, 60)) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+STREAM = zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY))
+
+
+def test_pixel_data_in_many_chunks_are_one_stream():
+    parts = [chunk(b"IDAT", STREAM[i : i + 100]) for i in range(0, len(STREAM), 100)]
+
+    assert np.array_equal(decode_bytes(png_of(*parts), "a.png").grey, GREY)
+
+
+def test_damage_that_every_chunk_checksum_covers_up_is_found():
+    wrong_sum = STREAM[:-1] + bytes([STREAM[-1] ^ 1])
+    halves = chunk(b"IDAT", STREAM[:200]), chunk(b"IDAT", STREAM[200:])
+    note = chunk(b"tEXt", b"Comment\0x")
+
+    assert code_of(png_of(chunk(b"IDAT", wrong_sum))) == "D063"
+    assert code_of(png_of(chunk(b"IDAT", STREAM + b"more"))) == "D063"
+    assert code_of(png_of(chunk(b"IDAT", STREAM[:-6]))) == "D063"
+    assert code_of(png_of(halves[0], note, halves[1])) == "D063"
+    assert code_of(png_of(note)) == "D063"
+    assert decode_bytes(png_of(*halves, note), "a.png").png_text_keywords == "Comment"
+
+
+@pytest.mark.parametrize("size", [(80, 30), (80, 60), (2**31 - 1, 2**31 - 1)])
+def test_a_second_header_cannot_change_the_size_that_was_checked(size):
+    second = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
+
+    assert code_of(png_of(second, chunk(b"IDAT", STREAM))) == "D063"
+
+
+def test_a_small_file_that_unpacks_to_more_than_its_header_says_is_refused_unread():
+    bomb = zlib.compress(bytes(200_000_000), 9)
+
+    assert code_of(png_of(chunk(b"IDAT", bomb))) == "D063"
+
+
 def interlaced(pixels: np.ndarray) -> bytes:
     """An Adam7 PNG, written by hand: Pillow reads this form but does not write it."""
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
@@ -128,10 +177,6 @@ def interlaced(pixels: np.ndarray) -> bytes:
     rows = [row for x, y, dx, dy in passes for row in pixels[y::dy, x::dx]]
     body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows if row.size))
     height, width = pixels.shape
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
@@ -240,6 +285,71 @@ def test_statistics_of_a_half_black_image_are_those_of_hand_computation(tmp_path
     assert row["black_fraction"] == 0.5
     # one column of +100 and one of -100 among 18: the mean is 0, the variance 2 * 100**2 / 18
     assert row["sharpness"] == pytest.approx(2 * 100**2 / 18)
+
+
+def test_sharpness_of_noise_is_that_of_every_fourth_row(tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, (41, 33), np.uint8)
+    wide = noise.astype(np.int64)
+    laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:]
+    laplacian -= 4 * wide[1:-1, 1:-1]
+
+    row = ingest(tmp_path, folder(tmp_path, {"a": png_bytes(noise)})).table.iloc[0]
+
+    assert row["sharpness"] == pytest.approx(np.var(laplacian[::4]))
+
+
+def test_a_thumbnail_is_the_whole_frame_by_means_over_areas(tmp_path):
+    frame = np.zeros((128, 256), dtype=np.uint8)
+    frame[:, 128:] = 100
+    frame[::2, 192:] = 200  # the last quarter is 150 on average
+    found = ingest(tmp_path, folder(tmp_path, {"a": png_bytes(frame)}))
+
+    assert found.thumbnails.shape == (1, THUMBNAIL_PX, THUMBNAIL_PX)
+    assert found.thumbnails.dtype == np.uint8
+    assert (found.thumbnails[0, :, :32] == 0).all()
+    assert (found.thumbnails[0, :, 32:48] == 100).all()
+    assert (found.thumbnails[0, :, 48:] == 150).all()
+
+
+def test_the_sector_holds_its_dark_inside_and_no_mark_beside_it():
+    thumbnail = np.zeros((64, 64), dtype=np.uint8)
+    thumbnail[16:48, 8:56] = 90
+    sector = 32 * 48 / 64**2
+    assert sector_fraction(thumbnail) == sector
+
+    thumbnail[24:40, 20:44] = 0  # fluid
+    thumbnail[2:6, 2:12] = 200  # text
+    assert sector_fraction(thumbnail) == sector
+    assert sector_fraction(np.zeros((64, 64), np.uint8)) == 0
+    assert sector_fraction(np.full((64, 64), 9, np.uint8)) == 1
+
+
+def test_text_in_a_file_is_listed_by_keyword_and_never_by_value(tmp_path):
+    info = PngInfo()
+    info.add_text("Author", "Somebody's name")
+    info.add_text("Comment", "packed" * 99, zip=True)
+    info.add_itxt("Author", "again")
+    table = folder(tmp_path, {"a": png_bytes(GREY), "b": png_bytes(GREY, pnginfo=info)})
+
+    assert ingest(tmp_path, table).table["png_text_keywords"].tolist() == ["", "Author, Comment"]
+
+
+def test_a_file_full_of_keywords_is_listed_in_part_and_control_characters_are_escaped():
+    many = png_of(*(chunk(b"tEXt", f"key{i}".encode() + b"\0v") for i in range(40)))
+    odd = png_of(chunk(b"tEXt", b"a\x1bb\0v"), chunk(b"tEXt", b"x" * 500))
+
+    assert text_keywords(many).split(", ") == [
+        *(f"key{i}" for i in range(MAX_KEYWORDS)),
+        "and more",
+    ]
+    assert text_keywords(odd) == r"a\x1bb, " + "x" * 79
+
+
+def test_images_that_cannot_fit_into_memory_are_refused_before_any_is_read(tmp_path):
+    table = folder(tmp_path, {f"i{i}": b"not read" for i in range(100)})
+
+    with pytest.raises(ResourceError, match="do not fit into memory"):
+        ingest_images(tmp_path, table, size_px=1_000_000)
 
 
 def test_no_file_outside_the_data_folder_is_ever_read(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from medisynth.data.duplicates import exact_pairs, leakage_groups
+from medisynth.data.duplicates import DuplicatePair, exact_pairs, leakage_groups
 from medisynth.data.split import (
     HELD_OUT,
     PARTITIONS,
@@ -203,6 +203,69 @@ def test_dropping_takes_all_training_images_of_the_tied_patient_and_says_why():
     assert result.dropped[1][1].startswith("same patient")
     assert result.partition.index.tolist() == [2, 3, 4]
     assert "2 official training images in 1 groups" in result.deviations[0]
+
+
+def near(left: str, right: str, patients: tuple[str, str], similarity: float) -> DuplicatePair:
+    return DuplicatePair("near-duplicate", left, right, *patients, "as is", similarity)
+
+
+def test_a_near_duplicate_across_the_official_split_stops_and_says_how_to_declare_it_distinct():
+    table = images(["1", "2", "3", "4"], official=[TRAINING] * 3 + [HELD_OUT])
+    pairs = [near("i0000", "i0003", ("1", "4"), 0.966), near("i0001", "i0002", ("2", "3"), 0.99)]
+
+    with pytest.raises(LeakageError) as caught:
+        split_images(
+            table,
+            leakage_groups(table, pairs),
+            pairs=pairs,
+            source="official",
+            test_fraction=0.2,
+            tuning_fraction=0.2,
+            seed=0,
+            on_duplicate="stop",
+        )
+
+    message = str(caught.value)
+    assert "0 patients and 1 pairs" in message
+    assert (
+        "i0000 (patient 1) and i0003 (patient 4) are near-duplicates (similarity 0.97)" in message
+    )
+    assert 'audit.distinct_pairs as "left = right: reason"' in message
+    assert "i0001" not in message
+
+
+def test_reasons_tell_exact_copies_near_duplicates_and_tied_patients_apart():
+    table = images(
+        ["1", "1", "2", "3", "5", "6", "4", "4"],
+        ["P", "O", "Q", "R", "S", "T", "P", "U"],
+        [TRAINING] * 6 + [HELD_OUT] * 2,
+    )
+    pairs = [
+        *exact_pairs(table),
+        near("i0002", "i0006", ("2", "4"), 0.951),
+        near("i0002", "i0007", ("2", "4"), 0.974),
+        near("i0003", "i0002", ("3", "2"), 0.96),  # tied through another training image
+    ]
+
+    result = split_images(
+        table,
+        leakage_groups(table, pairs),
+        pairs=pairs,
+        source="official",
+        test_fraction=0.2,
+        tuning_fraction=0.5,
+        seed=0,
+        on_duplicate="drop_training",
+    )
+
+    tied = "same patient, or a patient tied by a copy, as images in the held-out test set"
+    assert dict(result.dropped) == {
+        "i0000": "exact copy of an image in the held-out test set",
+        "i0001": tied,
+        "i0002": "near-duplicate of an image in the held-out test set (similarity 0.97)",
+        "i0003": tied,
+    }
+    assert "1 of them exact copies and 1 near-duplicates of test images" in result.deviations[0]
 
 
 def test_not_using_an_official_split_is_a_stated_deviation():

@@ -89,8 +89,13 @@ def test_all_weights_of_both_networks_are_trained():
         stage.step(step)
 
     for network, old in zip(networks, before, strict=True):
-        moved = [not torch.equal(p, q) for p, q in zip(network.parameters(), old, strict=True)]
-        assert all(moved)
+        names = [name for name, _ in network.named_parameters()]
+        pairs = zip(names, network.parameters(), old, strict=True)
+        still = [name for name, p, q in pairs if torch.equal(p, q)]
+        # The relativistic loss compares scores with the mean score of the other side: what is
+        # added to every score cancels, so the last bias moves by rounding only, or not at all.
+        last_bias = {names[-1]} if network is stage.discriminator else set()
+        assert set(still) <= last_bias
 
 
 def test_the_discriminator_scores_patches():

@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from medisynth.data.phantom import PhantomSettings, write_phantoms
@@ -65,8 +67,134 @@ def test_the_real_table_alone_gives_the_published_numbers(tmp_path):
 
 
 @needs_kit
-def test_the_african_set_has_ten_exact_pairs_five_across_the_split():
-    result = runner.invoke(app, ["data", "check", str(KIT / "african_planes")])
+def test_the_african_set_has_ten_exact_pairs_five_across_the_split(tmp_path):
+    command = ["data", "check", str(KIT / "african_planes"), "--out", str(tmp_path)]
+
+    result = runner.invoke(app, command)
 
     assert result.exit_code == 4
-    assert "pairs of identical images: 10, 10 under different patients, 5 across" in result.stdout
+    facts = json.loads((tmp_path / "data_check.json").read_bytes())
+    pairs = facts["duplicates"]["pairs"]
+    exact = [p for p in pairs if p["kind"] == "same file"]
+    assert len(exact) == 10
+    assert all(p["left_patient"] != p["right_patient"] for p in exact)
+    assert sum(p["left_partition"] != p["right_partition"] for p in exact) == 5
+    assert facts["split"]["shared_near"]["training | held-out test set"] == 2
+    statuses = {item["id"]: item["status"] for item in facts["items"]}
+    assert statuses["P4-02"] == "failed"
+    assert statuses["P4-03"] == "failed"
+
+
+@needs_kit
+def test_hc18_has_one_exact_pair_and_the_ten_groups_of_its_metadata(tmp_path):
+    import pandas as pd
+
+    command = ["data", "check", str(KIT / "hc18"), "--out", str(tmp_path)]
+
+    result = runner.invoke(app, command)
+
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "data_check.json").read_bytes())["duplicates"]
+    exact = [(p["left_id"], p["right_id"]) for p in found["pairs"] if p["kind"] == "same file"]
+    assert exact == [("392_2HC", "392_HC")]
+    table = pd.read_csv(KIT / "hc18" / "metadata.csv", dtype=str)
+    grouped = table[table["near_duplicate_group"].notna()]
+    expected = {
+        frozenset(names.str.removesuffix(".png"))
+        for _, names in grouped.groupby("near_duplicate_group")["file_name"]
+    }
+    assert _components(found["pairs"]) == expected
+    assert len(expected) == 10
+    assert found["n_pairs_across_patients"] == 0
+
+
+def _components(pairs):
+    """Images tied together by pairs."""
+    group_of = {}
+    for pair in pairs:
+        ends = (pair["left_id"], pair["right_id"])
+        merged = frozenset().union(*(group_of.get(end, frozenset({end})) for end in ends))
+        group_of.update(dict.fromkeys(merged, merged))
+    return set(group_of.values())
+
+
+@needs_kit
+def test_the_real_table_alone_fails_confounding_and_shift(tmp_path):
+    table = KIT / "fetal_planes_db" / "FETAL_PLANES_DB_data.csv"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / table.name).write_bytes(table.read_bytes())
+
+    runner.invoke(app, ["data", "check", str(tmp_path / "data"), "--out", str(tmp_path / "out")])
+
+    facts = json.loads((tmp_path / "out" / "data_check.json").read_bytes())
+    items = {item["id"]: item for item in facts["items"]}
+    v = {(c["left"], c["right"]): c["v"] for c in facts["audit"]["confounding"]}
+    assert round(v["machine", "operator"], 2) == 0.61
+    assert items["P3-07"]["status"] == "failed"
+    assert items["P3-05"]["status"] == "failed"
+    assert "Voluson S10" in items["P3-03"]["reason"]
+
+
+def test_a_check_writes_a_page_that_loads_nothing_json_and_junit(tmp_path):
+    settings = PhantomSettings(n_patients=12, image_height_px=80, leaks=("identifying-column",))
+    write_phantoms(tmp_path / "data", settings)
+
+    command = ["data", "check", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    result = runner.invoke(app, command)
+
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out" / "data_check.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert 'src="http' not in page
+    data = (tmp_path / "out" / "data_check.junit.xml").read_bytes()
+    suite = ElementTree.fromstring(data)  # noqa: S314 - our own output
+    cases = {case.get("name").split()[0]: case for case in suite}
+    assert cases["P2-13"].find("failure") is not None
+    assert "Patient_name" in cases["P2-13"].find("failure").get("message")
+    assert cases["P4-01"].find("failure") is None
+    assert int(suite.get("failures")) == len(suite.findall("testcase/failure"))
+
+
+def test_a_second_check_decodes_nothing_that_has_not_changed(tmp_path):
+    write_phantoms(tmp_path / "data", PhantomSettings(n_patients=10, image_height_px=80))
+    command = ["data", "check", str(tmp_path / "data"), "--json"]
+    command += ["-o", f"data.cache={tmp_path / 'cache'}"]
+    first = json.loads(runner.invoke(app, command).stdout)
+    n_images = first["dataset"]["n_decoded"]
+    one = next((tmp_path / "data" / "Images").iterdir())
+    with Image.open(one) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(one)
+
+    second = json.loads(runner.invoke(app, command).stdout)
+
+    assert first["dataset"]["n_from_cache"] == 0
+    assert second["dataset"]["n_decoded"] == 1
+    assert second["dataset"]["n_from_cache"] == n_images - 1
+    assert first["dataset"]["content_sha256"] != second["dataset"]["content_sha256"]
+
+
+def test_a_contract_beside_the_data_is_judged_with_the_built_in_one(tmp_path):
+    write_phantoms(tmp_path / "data", PhantomSettings(n_patients=10, image_height_px=80))
+    own = (
+        "name: ours\nversion: 1\n"
+        "columns:\n  width_px:\n    dtype: integer\n    nullable: false\n    min: 32\n    max: 50\n"
+        "    severity: critical\n    reason: Our scanners give small frames.\n"
+    )
+    (tmp_path / "data" / "data_contract.yaml").write_text(own, encoding="utf-8")
+
+    result = runner.invoke(app, ["data", "check", str(tmp_path / "data")])
+
+    assert result.exit_code == 3, result.output
+    assert "width_px" in result.output
+
+
+def test_an_unreadable_target_population_is_exit_2_and_named(tmp_path):
+    write_phantoms(tmp_path / "data", PhantomSettings(n_patients=10, image_height_px=80))
+    target = tmp_path / "target.yaml"
+    target.write_text("name: {\n", encoding="utf-8")
+
+    command = ["data", "check", str(tmp_path / "data"), "-o", f"audit.target_population={target}"]
+    result = runner.invoke(app, command)
+
+    assert result.exit_code == 2
+    assert str(target.name) in result.output

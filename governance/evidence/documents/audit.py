@@ -392,6 +392,7 @@ class LabelAudit(Document):
         suspects: Most suspect first; at most 200.
         reason: Why nothing was computed; empty otherwise.
         effect: What the suspected labels can do to the headline metrics, in words.
+        reviewed: Who reviewed the list, or where the review is found; "" when nobody did.
     """
 
     label: str
@@ -405,3 +406,4 @@ class LabelAudit(Document):
     suspects: tuple[SuspectedLabel, ...]
     reason: str = ""
     effect: str = ""
+    reviewed: str = ""

@@ -32,6 +32,8 @@ class SplitRecord(Document):
         flow: What was left of each level of each attribute after dropping; see FlowStep.
         dropped: Ids of images taken out of training by `split.on_duplicate`, with the reason.
         deviations: Departures from the official split, in words.
+        refused: Why the split was refused; empty when it stands. The counts of a refused split
+            show what was found, and pass nothing.
     """
 
     source: Literal["official", "computed"]
@@ -45,6 +47,7 @@ class SplitRecord(Document):
     flow: FlowStep | None = None
     dropped: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
+    refused: str = ""
 
 
 class SealRecord(Document):

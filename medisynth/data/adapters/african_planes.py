@@ -102,7 +102,8 @@ class AfricanPlanes:
         if "sha256" in metadata.columns:
             digests = [v["sha256"] or None for v in values]
             extra["listed_sha256"] = pd.Series(pd.array(digests, dtype="string"))
-        return Listing(INFO, listing_table(columns, extra), METADATA_FILE, metadata.sha256)
+        table = listing_table(columns, extra)
+        return Listing(INFO, table, METADATA_FILE, metadata.sha256, metadata.as_text())
 
 
 def _check(metadata: StrictTable) -> None:

@@ -110,7 +110,8 @@ class FetalPlanesDb:
             "official_partition": [_PARTITIONS[r.values["Train"]] for r in records],
             "row": [r.line for r in records],
         }
-        return Listing(self.info(root), listing_table(columns), METADATA_FILE, metadata.sha256)
+        table = listing_table(columns)
+        return Listing(self.info(root), table, METADATA_FILE, metadata.sha256, metadata.as_text())
 
 
 def _check(metadata: StrictTable) -> None:

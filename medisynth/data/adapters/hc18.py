@@ -170,7 +170,7 @@ def _listing(
         "pixel_size_mm": pd.Series(pixel_size_mm, dtype="float64"),
     }
     table = listing_table(columns, {**measured, **(extra or {})})
-    return Listing(INFO, table, metadata_file, metadata.sha256)
+    return Listing(INFO, table, metadata_file, metadata.sha256, metadata.as_text())
 
 
 def _check_names(metadata: StrictTable, column: str) -> None:

@@ -1,0 +1,225 @@
+"""Records of the data contract: its rules, what it declares, and how a rule went."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+Severity = Literal["critical", "warning", "info"]
+Kind = Literal[
+    "row_count",
+    "exists",
+    "dtype",
+    "not_null",
+    "all_or_none",
+    "unique",
+    "pattern",
+    "allowed",
+    "range",
+    "when",
+]
+Engine = Literal["pandera", "great_expectations"]
+Step = Literal["s1_ingest", "s2_validate", "s3_audit", "s4_split"]
+
+# Columns that are not in the image table but made for the rules about the metadata file.
+METADATA = "metadata."  # a column of the metadata file, as text
+NUMBER = "number."  # the same column as a number, where its text is one
+ATTRIBUTE = "attribute."  # a declared attribute, as text
+NUMBER_PATTERN = r"[+-]?(?:[0-9]{1,12}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,2})?"
+
+MAX_EXAMPLES = 5
+_MAX_EXAMPLE_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the contract, as an engine is given it.
+
+    Attributes:
+        name: Unique name, e.g. "image_id_unique".
+        kind: What is tested.
+        column: Column that is tested; empty for the number of rows.
+        severity: "critical", "warning" or "info".
+        reason: Why a value that breaks the rule must not pass.
+        dtype: "text", "integer", "real" or "boolean", for kind "dtype".
+        pattern: Regular expression for the whole value, for kind "pattern".
+        allowed: Allowed values, for kind "allowed".
+        minimum: Smallest value, for kinds "range" and "row_count"; None is open.
+        maximum: Largest value, for kind "range"; None is open.
+        when_column: Column of the condition, for kind "when".
+        when_value: Value in the condition.
+        when_equal: Whether the condition is equality; else rows with another or no value count.
+        expect_filled: Whether `column` must be filled where the condition holds; else empty.
+        if_recorded: Whether the rule is left out where `column` has no value in any row.
+        is_optional: Whether the column may be missing; its rules then evaluate nothing.
+        parts: Columns whose values, parted by blanks, are the value of `column`; empty where
+            `column` is a column of the table.
+        since: First step whose table has the column.
+    """
+
+    name: str
+    kind: Kind
+    column: str
+    severity: Severity
+    reason: str
+    dtype: str = ""
+    pattern: str = ""
+    allowed: tuple[str | bool, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    when_column: str = ""
+    when_value: str = ""
+    when_equal: bool = True
+    expect_filled: bool = True
+    if_recorded: bool = False
+    is_optional: bool = False
+    parts: tuple[str, ...] = ()
+    since: Step = "s1_ingest"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that must be there before the rule can be tried."""
+        return tuple(filter(None, (*(self.parts or (self.column,)), self.when_column)))
+
+    @property
+    def is_about_metadata(self) -> bool:
+        """Whether a column is read that is made from the metadata file."""
+        return any(name.startswith((METADATA, NUMBER, ATTRIBUTE)) for name in self.reads)
+
+
+@dataclass(frozen=True)
+class AttributeDeclaration:
+    """A demographic or clinical attribute that a data set carries, as its contract declares it.
+
+    Attributes:
+        name: Name in reports, e.g. "maternal age".
+        column: Column that holds it: of the metadata file, else of the image table.
+        kind: "category" or "number".
+        unit: Unit of a number; "" for a category.
+        levels: Known levels of a category, in the order of reports; () for a number. A value
+            outside breaks a rule of the contract, which need not stop a run.
+        edges: Increasing edges of a number's bins, in its unit: n edges make n + 1 bins, each
+            closed on the left, the first and the last open; () for a category.
+        is_proxy: Whether the column only stands in for the attribute.
+        note: How it was recorded, or what a proxy cannot show.
+    """
+
+    name: str
+    column: str
+    kind: Literal["category", "number"]
+    unit: str = ""
+    levels: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
+    is_proxy: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DataContract:
+    """All rules for one kind of table.
+
+    Attributes:
+        name: Name of the contract, e.g. "hc18".
+        version: Its version, raised whenever a rule changes.
+        rules: Rules, the base's first.
+        files: Name and SHA-256 of each file that the contract was made of, base first, the
+            user's own last.
+        demographics: Attributes that the data set carries.
+    """
+
+    name: str
+    version: int
+    rules: tuple[Rule, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    demographics: tuple[AttributeDeclaration, ...] = ()
+
+
+@dataclass(frozen=True)
+class RuleOutcome:
+    """How one rule went in one engine.
+
+    Attributes:
+        engine: Engine that tried it.
+        rule: Name of the rule.
+        column: Column; empty for the number of rows.
+        severity: "critical", "warning" or "info".
+        passed: Whether nothing broke the rule. Means nothing where `n_evaluated` is 0.
+        n_evaluated: Values tried (1 for a rule about the column or table itself). 0 means that
+            there was nothing to try: not recorded, or blocked by a missing or mistyped column.
+        n_unexpected: Values that broke the rule.
+        reason: Why the rule is there, or why it could not be tried.
+        examples: At most 5 offending values, each at most 80 characters, control characters
+            escaped.
+    """
+
+    engine: Engine
+    rule: str
+    column: str
+    severity: Severity
+    passed: bool
+    n_evaluated: int
+    n_unexpected: int
+    reason: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GreatExpectationsResult:
+    """What Great Expectations said.
+
+    Attributes:
+        outcomes: One outcome a rule, in the contract's order.
+        native_json: Its own results as UTF-8 JSON, equal for equal tables and contracts: the
+            random identifiers and times that it adds are left out.
+    """
+
+    outcomes: tuple[RuleOutcome, ...]
+    native_json: bytes
+
+
+@dataclass(frozen=True)
+class BoundaryCheck:
+    """The typed schema tried on the table that one step hands to the next.
+
+    Attributes:
+        boundary: E.g. "s3_audit to s4_split".
+        n_rows: Rows of the table.
+        n_rules: Rules tried.
+        failed: Names of the rules that did not hold.
+    """
+
+    boundary: str
+    n_rows: int
+    n_rules: int
+    failed: tuple[str, ...] = ()
+
+
+def condition(rule: Rule, table: pd.DataFrame) -> "pd.Series[bool]":
+    """Rows to which a rule of kind "when" speaks."""
+    equal = (table[rule.when_column] == rule.when_value).astype(bool)
+    return equal if rule.when_equal else ~equal
+
+
+def n_to_try(rule: Rule, table: pd.DataFrame) -> int:
+    """Values that a rule about values speaks of: what each engine must say that it evaluated."""
+    if rule.kind == "when":
+        return int(condition(rule, table).sum())
+    if rule.kind in {"not_null", "all_or_none"}:
+        return len(table)
+    return int(table[rule.column].notna().sum())
+
+
+def examples(values: Sequence[object]) -> tuple[str, ...]:
+    """The first offending values, fit for a report: at most 5, short, control characters escaped."""
+    texts = []
+    for value in values[:MAX_EXAMPLES]:
+        is_empty = value is None or value != value or str(value) == "<NA>"
+        text = "(empty)" if is_empty else str(value)[: _MAX_EXAMPLE_CHARACTERS + 1]
+        text = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+        )
+        if len(text) > _MAX_EXAMPLE_CHARACTERS:
+            text = text[: _MAX_EXAMPLE_CHARACTERS - 1] + "…"
+        texts.append(text)
+    return tuple(texts)

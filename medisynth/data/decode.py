@@ -1,0 +1,155 @@
+"""One PNG file to pixels: checked before, while and after it is decoded, and digested."""
+
+import hashlib
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from medisynth.data import png
+from medisynth.data.synthetic_mark import is_marked_synthetic
+from medisynth.data.views import Pixels
+from medisynth.errors import DataError, Finding
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_PIXELS = 25_000_000
+MODES = ("L", "RGB", "LA", "RGBA")  # the last two only where nothing is transparent
+_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+# Pillow raises LookupError for files without pixel data and for chunks of unexpected content.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image file, decoded from memory.
+
+    Attributes:
+        grey: Grey image at its own size, shape (height, width), uint8; colour by ITU-R 601 luma.
+        mode: "L" if the content is grey however it was stored, "RGB" if it has colour.
+        width_px: Width.
+        height_px: Height.
+        n_bytes: Size of the file.
+        file_sha256: Digest of the file's bytes.
+        pixel_sha256: Digest of mode, size and raw pixels: equal for equal pictures, however they
+            were compressed, and equal for a grey picture stored as RGB.
+        synthetic_mark: Whether the file says that it is synthetic.
+        png_text_keywords: Keywords of the text in the file, see `png.text_keywords`.
+    """
+
+    grey: Pixels
+    mode: str
+    width_px: int
+    height_px: int
+    n_bytes: int
+    file_sha256: str
+    pixel_sha256: str
+    synthetic_mark: bool
+    png_text_keywords: str
+
+
+def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> DecodedImage:
+    """Decode one PNG file from memory, refusing everything that is not one whole grey or RGB image.
+
+    Args:
+        data: Bytes of the whole file.
+        where: Name of the file for messages.
+        file_sha256: Digest of `data` where it is known already.
+
+    Raises:
+        DataError: The file is no PNG, damaged, cut short, animated, too large or of another kind
+            of pixels; its one finding says which.
+    """
+    _check_container(data, where)
+    try:
+        # verify() sees damaged checksums that load() passes over; unpacking sees cut, damaged or
+        # surplus pixel data that verify() passes over; load() reads what was unpacked, once.
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.verify()
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.mode not in MODES:
+                raise image_fault(
+                    "D065", where, f"found pixels of mode {image.mode}, expected 8-bit grey or RGB"
+                )
+            pixels = png.inflated_pixels(data)
+            if pixels is None:
+                raise image_fault(
+                    "D063", where, "has more or fewer pixels than its header says; restore it"
+                )
+        stored = io.BytesIO(png.with_stored_pixels(data, pixels))
+        with Image.open(stored, formats=["PNG"]) as image:
+            image.load()
+            grey, mode, content = _content(image, where)
+            size = image.size
+    except _DECODE_ERRORS as error:
+        raise image_fault(
+            "D063", where, "is a damaged or cut PNG file; restore it from the source"
+        ) from error
+    content_digest = hashlib.sha256(f"{mode} {size[0]} {size[1]}\n".encode())
+    content_digest.update(np.ascontiguousarray(content).data)
+    return DecodedImage(
+        grey=grey,
+        mode=mode,
+        width_px=size[0],
+        height_px=size[1],
+        n_bytes=len(data),
+        file_sha256=file_sha256 or hashlib.sha256(data).hexdigest(),
+        pixel_sha256=content_digest.hexdigest(),
+        synthetic_mark=is_marked_synthetic(data),
+        png_text_keywords=png.text_keywords(data),
+    )
+
+
+def image_fault(code: str, where: str, message: str) -> DataError:
+    """The error of one image file, with its one finding."""
+    finding = Finding(code, where, message)
+    return DataError(str(finding), code=code, findings=[finding])
+
+
+def _check_container(data: bytes, where: str) -> None:
+    """Refuse by the file's outline alone what must not reach the decoder."""
+    if not data:
+        raise image_fault(
+            "D063", where, "is empty, expected a PNG file; restore it from the source"
+        )
+    if len(data) > MAX_FILE_BYTES:
+        raise image_fault("D062", where, f"has more than {MAX_FILE_BYTES:,} bytes")
+    size = png.header_size(data)
+    if size is None:
+        raise image_fault("D064", where, "is not a PNG file; expected an 8-bit grey or RGB PNG")
+    if math.prod(size) > MAX_PIXELS or 0 in size:
+        raise image_fault(
+            "D062",
+            where,
+            f"is {size[0]} x {size[1]} pixels, expected at most {MAX_PIXELS:,} in all",
+        )
+    if not data.endswith(png.END):
+        raise image_fault(
+            "D063",
+            where,
+            "does not end as a PNG file must: it is cut short or has bytes appended; restore it "
+            "from the source",
+        )
+    kinds = [kind for kind, _ in png.chunks(data)]
+    if kinds.count(b"IHDR") != 1:  # the size checked above must be the one that the decoder uses
+        raise image_fault("D063", where, "has two headers; restore it from the source")
+    if not _ANIMATION.isdisjoint(kinds):
+        raise image_fault("D066", where, "holds several frames, expected one image")
+
+
+def _content(image: Image.Image, where: str) -> tuple[Pixels, str, Pixels]:
+    """Grey pixels, mode and content in raw order, storage left aside."""
+    bands = image.split() if image.mode != "L" else (image,)
+    if image.mode in {"LA", "RGBA"}:
+        if bands[-1].getextrema()[0] != 255:
+            raise image_fault("D067", where, "has transparent pixels, expected an opaque image")
+        bands = bands[:-1]
+    first = bands[0].tobytes() if len(bands) > 1 else b""
+    if any(band.tobytes() != first for band in bands[1:]):
+        colour = image.convert("RGB")
+        return np.asarray(colour.convert("L")), "RGB", np.asarray(colour)
+    grey = np.asarray(bands[0])
+    return grey, "L", grey

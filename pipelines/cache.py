@@ -1,0 +1,25 @@
+"""The tool's own cache: downloaded weights and decoded images, outside every data folder."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from pipelines.config import DataConfig
+
+CACHE_VARIABLE = "MEDISYNTH_GOV_CACHE"
+
+
+def cache_dir() -> Path:
+    """Folder of the cache: $MEDISYNTH_GOV_CACHE, else the user's cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("medisynth-gov"))
+
+
+def image_cache(data: DataConfig) -> Path | None:
+    """Folder of decoded images, or None when the configuration keeps none."""
+    if data.cache == "off":
+        return None
+    return (
+        cache_dir() / "images" if data.cache == "auto" else Path(data.cache).expanduser().resolve()
+    )

@@ -1,0 +1,590 @@
+"""A run in which all went well, as documents, and ways to spoil one of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from governance.audits.checks import (
+    CHECKS,
+    Documents,
+)
+from governance.evidence.documents import (
+    TEST,
+    TRAINING,
+    TUNING,
+    AttributeShift,
+    BoundaryCheck,
+    BoundaryChecks,
+    Candidate,
+    Concentration,
+    Confounding,
+    ContentScan,
+    CoverageAudit,
+    CoverageLevel,
+    DatasetAudit,
+    DatasetIdentity,
+    DeclaredAttribute,
+    DemographicsAudit,
+    DuplicateAudit,
+    Environment,
+    EvaluationRecord,
+    Figure,
+    Figures,
+    Findings,
+    FittedThing,
+    FlowLevel,
+    FlowStep,
+    IntegrityRecord,
+    IsolationRecord,
+    LabelAudit,
+    MemorisationRecord,
+    MetricResult,
+    NearestPair,
+    Opening,
+    Outcome,
+    Package,
+    PartitionSummary,
+    Plan,
+    PretrainedComponent,
+    RefusedRead,
+    RuleResult,
+    RunIdentity,
+    SampleSet,
+    SealRecord,
+    Selection,
+    SimilarityNull,
+    SplitRecord,
+    TargetDistance,
+    TrainingRecord,
+    ValidationRecord,
+)
+from governance.evidence.record import CheckResult
+from governance.policies.load import load_policy, with_criteria
+from governance.statuses import ItemStatus
+
+PASSED, FAILED = ItemStatus.PASSED, ItemStatus.FAILED
+RECORDED, NOT_EVALUATED = ItemStatus.RECORDED, ItemStatus.NOT_EVALUATED
+
+START = datetime(2026, 11, 2, 9, 0, 0, tzinfo=UTC)
+POLICY = load_policy()
+A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
+PAIRS = (f"{TRAINING} | {TUNING}", f"{TRAINING} | {TEST}", f"{TUNING} | {TEST}")
+INCEPTION = "inception_pool3"
+DESCRIPTION = {
+    "architecture": "text",
+    "sizes": "text",
+    "losses": "text",
+    "optimiser": "text",
+    "schedule": "text",
+    "augmentation": "text",
+    "pre-training": "text",
+}
+
+Change = Callable[[Documents], Documents]
+
+
+def rules(n_rows: int = 300) -> tuple[RuleResult, ...]:
+    named = [
+        ("patient_id_not_null", "patient_id", "critical", n_rows),
+        ("brain_plane_only_with_fetal_brain", "brain_plane", "critical", 0),
+        ("fetal_brain_has_brain_plane", "brain_plane", "critical", n_rows),
+        ("brain_plane_allowed", "brain_plane", "warning", n_rows),
+    ]
+    return tuple(
+        RuleResult.model_validate(
+            {
+                "engine": engine,
+                "rule": name,
+                "column": column,
+                "severity": severity,
+                "passed": True,
+                "n_evaluated": n,
+                "n_unexpected": 0,
+                "reason": "why",
+            }
+        )
+        for engine in ("pandera", "great_expectations")
+        for name, column, severity, n in named
+    )
+
+
+def levels(counts: dict[str, dict[str, tuple[int, int]]]) -> tuple[CoverageLevel, ...]:
+    """attribute -> level -> (training patients, test patients)."""
+    return tuple(
+        CoverageLevel(
+            attribute=attribute, level=level, partition=part, n_patients=n, n_images=2 * n
+        )
+        for attribute, by_level in counts.items()
+        for level, (training, test) in by_level.items()
+        for part, n in (("all", training + test), (TRAINING, training), (TUNING, 9), (TEST, test))
+    )
+
+
+def metric(family: str, **changes: Any) -> MetricResult:
+    return MetricResult.model_validate(
+        {
+            "id": f"{family}-{INCEPTION}-d2048-n100",
+            "title": family.upper(),
+            "status": "recorded",
+            "value": 0.05,
+            "ci95": (0.04, 0.07),
+            "n_real": 100,
+            "n_synthetic": 100,
+            "n_patients": 60,
+            "extractor": INCEPTION,
+            "extractor_sha256": D,
+            "n_features": 2048,
+            "reason": "below 4,096 images: compare with its floor" if family == "fid" else "",
+            **changes,
+        }
+    )
+
+
+def _run() -> dict[str, Any]:
+    return {
+        "run": RunIdentity(
+            run_id="20261102T090000Z-abc",
+            started_utc=START,
+            tool_version="0.1.0",
+            code_commit="1" * 40,
+            code_clean=True,
+            command=("medisynth-gov", "run"),
+            preset="smoke",
+            generator="dsr-gan",
+            seed=0,
+            config_sha256=A,
+        ),
+        "environment": Environment(
+            python="3.11.7",
+            platform="Linux",
+            cpu_count=2,
+            memory_bytes=None,
+            compute_device="cpu",
+            packages=(Package(name="numpy", version="2.0", locked="2.0"),),
+            lock_file="constraints.txt",
+        ),
+        "plan": Plan(
+            frozen_utc=START,
+            config_sha256=A,
+            policy=POLICY.model_dump(mode="json"),
+            primary_endpoint="KID on Inception features, synthetic against held-out test set",
+            endpoints=("FID",),
+            subgroups=("plane", "machine"),
+            statistics="95 % intervals by patient bootstrap",
+            multiplicity="one primary endpoint",
+        ),
+        "outcome": Outcome(
+            status="finished",
+            stopped_at=None,
+            error_code=None,
+            message="",
+            steps=(),
+            duration_s=12.5,
+        ),
+        "integrity": IntegrityRecord(
+            n_files=20,
+            mismatches=(),
+            unregistered=(),
+            journal_events=40,
+            journal_head=B,
+            journal_faults=(),
+        ),
+    }
+
+
+def _data() -> dict[str, Any]:
+    return {
+        **_audits(),
+        "dataset": DatasetIdentity(
+            name="fetal-planes-db",
+            title="FETAL_PLANES_DB",
+            version="1.0",
+            doi="10.5281/zenodo.3904280",
+            licence="CC BY 4.0",
+            citation="Burgos-Artizzu 2020",
+            is_simulated=False,
+            split_unit="patient",
+            split_unit_note="",
+            metadata_file="data.csv",
+            metadata_sha256=A,
+            content_sha256=B,
+            pinned_sha256=B,
+            n_listed=400,
+            n_missing=0,
+            missing_policy="error",
+            missing_examples=(),
+            planes="default",
+            absent_attributes=(),
+            flow=(
+                flow_step("listed", (400, 200), E6=(200, 100), S10=(200, 100)),
+                flow_step("selected", (300, 150), E6=(150, 75), S10=(150, 75)),
+            ),
+        ),
+        "findings": Findings(findings=()),
+        "validation": ValidationRecord(
+            contract="image-table",
+            contract_version="1",
+            n_rows=300,
+            engine_versions={},
+            rules=rules(),
+        ),
+        "coverage": CoverageAudit(
+            attributes=("plane", "machine"),
+            levels=levels(
+                {
+                    "plane": {"Fetal brain": (80, 50)},
+                    "machine": {"E6": (40, 30), "S10": (40, 30), "not recorded": (0, 3)},
+                }
+            ),
+            completeness={"plane": 1.0, "machine": 0.96},
+        ),
+        "duplicates": DuplicateAudit(
+            method="pixels",
+            n_images=300,
+            n_pairs=0,
+            n_pairs_across_patients=0,
+            n_pairs_across_partitions=0,
+            pairs=(),
+            null=SimilarityNull(n_pairs=9_000, nearest=(0.4, 0.8), threshold=0.92, highest=0.8),
+        ),
+        "split": SplitRecord(
+            source="official",
+            official_available=True,
+            seed=0,
+            unit="patient",
+            partitions=(
+                PartitionSummary(partition=TRAINING, n_images=160, n_patients=80, sha256=A),
+                PartitionSummary(partition=TUNING, n_images=40, n_patients=20, sha256=B),
+                PartitionSummary(partition=TEST, n_images=100, n_patients=50, sha256=C),
+            ),
+            shared_patients=dict.fromkeys(PAIRS, 0),
+            shared_content=dict.fromkeys(PAIRS, 0),
+            shared_near=dict.fromkeys(PAIRS, 0),
+            flow=flow_step("divided", (300, 150), E6=(150, 75), S10=(150, 75)),
+        ),
+        "seal": SealRecord(
+            merkle_root=C,
+            n_images=100,
+            n_patients=50,
+            sealed_utc=START + timedelta(minutes=1),
+            ledger="ledger.jsonl",
+            n_earlier_seals=0,
+            n_earlier_openings=0,
+        ),
+    }
+
+
+def flow_step(step: str, total: tuple[int, int], **machines: tuple[int, int]) -> FlowStep:
+    """Images and patients that a step left, in all and by machine."""
+    return FlowStep(
+        step=step,
+        n_images=total[0],
+        n_patients=total[1],
+        levels=tuple(
+            FlowLevel(attribute="machine", level=level, n_images=n, n_patients=patients)
+            for level, (n, patients) in machines.items()
+        ),
+    )
+
+
+def share(attribute: str, level: str, largest: float, n_images: int) -> Concentration:
+    """Concentration of one class."""
+    return Concentration(
+        attribute=attribute,
+        level=level,
+        n_patients=90,
+        n_images=n_images,
+        largest_patient="7",
+        largest_share=largest,
+        effective_patients=61.25,
+    )
+
+
+def shift(attribute: str, variation: float, **changes: Any) -> AttributeShift:
+    """Shift of one attribute between training and the held-out test set."""
+    return AttributeShift.model_validate(
+        {
+            "attribute": attribute,
+            "left": TRAINING,
+            "right": TEST,
+            "total_variation": variation,
+            "ci95": (variation / 2, variation * 2),
+            "floor": 0.15,
+            **changes,
+        }
+    )
+
+
+def pair(left: str, right: str, v: float, **changes: Any) -> Confounding:
+    """How far two attributes go together."""
+    return Confounding.model_validate(
+        {
+            "left": left,
+            "right": right,
+            "v": v,
+            "p_value": 0.001,
+            "n_permutations": 999,
+            "n_patients": 150,
+            "n_images": 300,
+            **changes,
+        }
+    )
+
+
+def declared(name: str, completeness: float, **changes: Any) -> DeclaredAttribute:
+    """An attribute that the contract declares."""
+    return DeclaredAttribute.model_validate(
+        {
+            "name": name,
+            "column": name.title(),
+            "kind": "category",
+            "unit": "",
+            "is_proxy": False,
+            "note": "",
+            "completeness": completeness,
+            **changes,
+        }
+    )
+
+
+def distance(attribute: str, variation: float, upper: float) -> TargetDistance:
+    """Distance to the target population in one attribute."""
+    return TargetDistance(
+        attribute=attribute,
+        total_variation=variation,
+        ci95=(variation / 2, upper),
+        n_patients=140,
+        source="register 2018",
+        widest="parous: 40 % here, 50 % there",
+    )
+
+
+def _audits() -> dict[str, Any]:
+    return {
+        "boundaries": BoundaryChecks(
+            checks=(BoundaryCheck(boundary="s3_audit to s4_split", n_rows=300, n_rules=9),)
+        ),
+        "audit": DatasetAudit(
+            concentration=(
+                share("all", "all", 0.01, 300),
+                share("plane", "Fetal brain", 0.02, 250),
+            ),
+            confounding=(pair("plane", "machine", 0.2), pair("operator", "machine", 0.5)),
+            quality=(),
+            shifts=(shift("plane", 0.02), shift("machine", 0.1)),
+            n_resamples=1000,
+        ),
+        "demographics": DemographicsAudit(
+            declared=(declared("parity", 0.97),),
+            undeclared=(),
+            cells=(),
+            numbers=(),
+            smallest_cell=5,
+            n_suppressed=0,
+            target_name="births 2018",
+            distances=(distance("parity", 0.05, 0.12), distance("BMI", 0.08, 0.11)),
+        ),
+        "content": ContentScan(
+            engine="tesseract 5.3.0",
+            reads_text=True,
+            n_images=300,
+            n_scanned=300,
+            n_with_overlay=120,
+            n_with_text=40,
+            n_with_callipers=3,
+            marks=(),
+            n_images_with_marks=0,
+            text_chunks={},
+            n_columns=7,
+            columns=(),
+        ),
+        "labels": LabelAudit(
+            label="brain_plane",
+            method="cross-validated",
+            n_images=160,
+            n_patients=80,
+            classes={"a": 100, "b": 60},
+            balanced_accuracy=0.9,
+            n_suspected=0,
+            rate_ci95=(0.0, 0.023),
+            suspects=(),
+            effect="none is suspected",
+        ),
+    }
+
+
+def _model() -> dict[str, Any]:
+    return {
+        "isolation": IsolationRecord(
+            level=3,
+            level_name="and Landlock",
+            mechanism="Landlock ABI 7",
+            attempts=(
+                RefusedRead(target="sealed image", refused=True, error="PermissionError 13"),
+                RefusedRead(target="data folder", refused=True, error="PermissionError 13"),
+            ),
+            n_sealed_reads=0,
+            limits=("The owner of the machine is not kept out.",),
+        ),
+        "training": TrainingRecord(
+            generator="dsr-gan",
+            title="DSR-GAN",
+            recipe="corrected",
+            image_size_px=32,
+            training_view_sha256=A,
+            tuning_view_sha256=B,
+            description=DESCRIPTION,
+            stages=(),
+            curves=(),
+            fitted=(FittedThing(name="mean image", fit_view_sha256=A),),
+            selection=Selection(
+                partition=TUNING,
+                view_sha256=B,
+                criterion="lowest loss",
+                candidates=(Candidate(step=10, score=0.1),),
+                chosen_step=10,
+            ),
+            checkpoint_path="checkpoints/x.safetensors",
+            checkpoint_sha256=C,
+            compute_device="cpu",
+            duration_s=5,
+        ),
+        "samples": SampleSet(
+            generator="dsr-gan",
+            checkpoint_sha256=C,
+            seed=0,
+            n_images=100,
+            image_size_px=32,
+            files=(),
+            n_marks_read_back=100,
+            duration_s=1,
+        ),
+        "evaluation": _evaluation(),
+        "figures": Figures(
+            figures=(
+                Figure(
+                    path="figures/samples.png",
+                    title="Real and synthetic images",
+                    caption="Drawn at random with seed 0.",
+                ),
+                Figure(path="figures/nearest.png", title="Nearest training images", caption=""),
+                Figure(path="figures/worst.png", title="Worst-scoring images", caption=""),
+            )
+        ),
+        "plan_sha256": D,
+    }
+
+
+def _evaluation() -> EvaluationRecord:
+    subgroups = ("plane=Fetal brain", "machine=E6", "machine=S10")
+    return EvaluationRecord(
+        metrics=(
+            metric("kid"),
+            metric("fid"),
+            metric("precision", better="higher"),
+            *(metric("kid", subgroup=name, id=f"kid-{name}") for name in subgroups),
+            *(
+                metric(family, subgroup=subgroups[0], value=value, better="higher")
+                for family, value in (("coverage", 0.7), ("recall", 0.4))
+            ),
+        ),
+        memorisation=MemorisationRecord(
+            method="distance",
+            threshold=0.3,
+            null_median=0.6,
+            synthetic_median=0.7,
+            n_null=200,
+            n_synthetic=100,
+            n_flagged=0,
+            share_ci95=(0.0, 0.037),
+            null_distances=(),
+            synthetic_distances=(),
+            closest=(NearestPair(synthetic="a.png", training_id="x", distance=0.5),),
+        ),
+        controls=(),
+        opening=Opening(
+            number=1,
+            label="confirmatory",
+            purpose="evaluation",
+            plan_sha256=D,
+            model_sha256=C,
+            opened_utc=START + timedelta(minutes=9),
+            n_images=100,
+        ),
+        n_synthetic_in_test=0,
+        n_test_patients_in_training=0,
+        pretrained=(
+            PretrainedComponent(
+                name=INCEPTION,
+                used_for="metrics",
+                source="pytorch-fid",
+                licence="Apache-2.0",
+                sha256=D,
+                training_data="ImageNet",
+            ),
+        ),
+    )
+
+
+def complete() -> Documents:
+    """A run in which all went well."""
+    return Documents(**_run(), **_data(), **_model())
+
+
+def change(part: str, **changes: Any) -> Change:
+    """Change fields of one document."""
+
+    def apply(documents: Documents) -> Documents:
+        document = getattr(documents, part)
+        new = type(document).model_validate({**dict(document), **changes})
+        return replace(documents, **{part: new})
+
+    return apply
+
+
+def without(*parts: str) -> Change:
+    return lambda documents: replace(documents, **dict.fromkeys(parts))
+
+
+def nested(part: str, inner: str, **changes: Any) -> Change:
+    """Change fields of a document inside a document."""
+
+    def apply(documents: Documents) -> Documents:
+        old = getattr(getattr(documents, part), inner)
+        return change(part, **{inner: type(old).model_validate({**dict(old), **changes})})(
+            documents
+        )
+
+    return apply
+
+
+def result(item_id: str, documents: Documents, limit: float | None = None) -> CheckResult:
+    policy = POLICY if limit is None else with_criteria(POLICY, {item_id: limit})
+    criterion = policy.item(item_id).criterion
+    assert criterion is not None
+    return CHECKS[item_id].function(documents, criterion)
+
+
+def with_rules(**changes: Any) -> Change:
+    """Change all results of one rule (first two arguments name it)."""
+    name, engine = changes.pop("rule"), changes.pop("engine", None)
+
+    def apply(documents: Documents) -> Documents:
+        assert documents.validation is not None
+        new = tuple(
+            r.model_copy(update=changes) if r.rule == name and engine in (None, r.engine) else r
+            for r in documents.validation.rules
+        )
+        return change("validation", rules=new)(documents)
+
+    return apply
+
+
+def with_coverage(counts: dict[str, dict[str, tuple[int, int]]]) -> Change:
+    return change(
+        "coverage",
+        attributes=tuple(counts),
+        levels=levels(counts),
+        completeness=dict.fromkeys(counts, 1.0),
+    )

@@ -7,7 +7,10 @@ from PIL import Image
 
 from medisynth.data.views import Pixels
 
-_ROW_STEP = 4  # rows from one at which sharpness is taken to the next
+_WITHIN_ONE_FRAME = np.array(
+    [np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))]
+)
+_ROW_STEP = 8  # rows from one at which sharpness is taken to the next
 BLACK_LEVEL = 2  # grey levels up to this are the background of an ultrasound sector
 
 
@@ -19,7 +22,7 @@ def intensity_statistics(grey: Pixels) -> dict[str, float]:
 
     Returns:
         mean_intensity and std_intensity in grey levels (0 to 255), black_fraction (0 to 1) and
-        sharpness, the variance of the 4-neighbour Laplacian at every fourth row inside the image in
+        sharpness, the variance of the 4-neighbour Laplacian at every eighth row inside the image in
         squared grey levels (0 for images below 3 x 3 pixels). Sharpness grows with noise and burned-in text
         as well as with detail, and depends on the image's size.
     """
@@ -52,31 +55,33 @@ def _sharpness(grey: Pixels) -> float:
     return float(flat @ flat) / flat.size - mean**2
 
 
-def sector_fraction(thumbnail: Pixels) -> float:
-    """Share of the frame that the ultrasound sector covers.
+def sector_fractions(thumbnails: Pixels) -> list[float]:
+    """Share of each frame that the ultrasound sector covers.
 
-    Computed on the small square: the largest connected area that is not black, with everything
-    that it encloses from left, right, above and below (fluid and shadows are black too). Marks
-    beside the sector do not count; a shadow that reaches the edge of the sector does not either.
+    Computed on small squares: the largest connected area that is not black, with everything that
+    it encloses from left, right, above and below (fluid and shadows are black too). Marks beside
+    the sector do not count; a shadow that reaches the edge of the sector does not either.
 
     Args:
-        thumbnail: The whole frame, reduced, shape (height, width), uint8.
+        thumbnails: Whole frames, reduced, shape (n, height, width), uint8.
 
     Returns:
-        0 (all black) to 1.
+        One number a frame, 0 (all black) to 1.
     """
     from scipy.ndimage import label
 
-    areas, n_areas = label(thumbnail > BLACK_LEVEL)
-    if n_areas == 0:
-        return 0.0
-    sizes = np.bincount(areas.ravel())
-    sizes[0] = 0
-    sector = areas == sizes.argmax()
-    enclosed = np.ones_like(sector)
-    for axis in (0, 1):
-        for way in (1, -1):
-            ordered = np.flip(sector, axis) if way < 0 else sector
-            reached = np.logical_or.accumulate(ordered, axis=axis)
-            enclosed &= np.flip(reached, axis) if way < 0 else reached
-    return float(np.count_nonzero(enclosed)) / thumbnail.size
+    # One call for all frames, which touch each other nowhere.
+    areas, _ = label(thumbnails > BLACK_LEVEL, structure=_WITHIN_ONE_FRAME)
+    sectors = np.zeros(thumbnails.shape, dtype=bool)
+    for area, sector in zip(areas, sectors, strict=True):
+        first = int(np.min(area, initial=np.iinfo(np.int32).max, where=area > 0))
+        if area.any():
+            sizes = np.bincount(area[area > 0] - first)
+            np.equal(area, first + int(sizes.argmax()), out=sector)
+    enclosed = np.ones_like(sectors)
+    for axis in (1, 2):
+        enclosed &= np.logical_or.accumulate(sectors, axis=axis)
+        backwards = np.flip(sectors, axis)
+        enclosed &= np.flip(np.logical_or.accumulate(backwards, axis=axis), axis)
+    n_pixels = max(1, sectors[:1].size)
+    return [int(n) / n_pixels for n in np.count_nonzero(enclosed, axis=(1, 2))]

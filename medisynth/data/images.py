@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from medisynth.data.decode import (
     MAX_FILE_BYTES,
@@ -21,10 +22,10 @@ from medisynth.data.decode import (
     decode_bytes,
     image_fault,
 )
-from medisynth.data.image_statistics import intensity_statistics, sector_fraction
+from medisynth.data.image_statistics import intensity_statistics, sector_fractions
 from medisynth.data.ingest_cache import Facts, IngestCache
 from medisynth.data.overlay import overlay_fraction
-from medisynth.data.resize import THUMBNAIL_PX, Fit, to_square, to_thumbnail
+from medisynth.data.resize import THUMBNAIL_PX, Fit, to_square, to_square_and_thumbnail
 from medisynth.data.views import Pixels
 from medisynth.errors import DataError, Finding, ResourceError, SettingsError
 
@@ -42,7 +43,7 @@ __all__ = [
     "to_square",
 ]
 
-_BATCH = 8  # images of one task
+_BATCH = 16  # images of one task
 _TASKS_AHEAD = 4  # waiting for each worker, so that as little waits in memory as keeps them busy
 _KEPT_BYTES = 24 << 20
 # One frame being decoded: the file, its unpacked pixels (16-bit RGBA at worst), their copies.
@@ -57,7 +58,7 @@ class Ingested:
         table: Rows of the readable images, index 0 to n - 1, with the columns of `IMAGE_COLUMNS`
             added. Rows of unreadable files are left out, each named by a finding.
         pixels: Grey images in table order, shape (n, size_px, size_px), uint8.
-        thumbnails: Whole frames, small, in table order, see `resize.to_thumbnail`; shape
+        thumbnails: Whole frames, small, in table order, see `resize`; shape
             (n, THUMBNAIL_PX, THUMBNAIL_PX), uint8.
         findings: One for each file that could not be used.
         n_decoded: Images decoded now.
@@ -133,6 +134,9 @@ def ingest_images(
     np.empty(_KEPT_BYTES, dtype=np.uint8)
     results: list[_Read | Finding] = []
     with contextlib.ExitStack() as stack:
+        # Small sums must not wake a pool of linear algebra threads for every image: its waiting
+        # threads spin, and took half of both processors.
+        stack.enter_context(threadpool_limits(limits=1))
         kept = stack.enter_context(IngestCache(cache, size_px, fit)) if cache else None
         reader = _Reader(root, pixels, thumbnails, fit, kept)
         for result in _in_order(reader, _jobs(table), n_workers):
@@ -204,7 +208,17 @@ class _Reader:
         self.folder_of: dict[str, Path | None] = {}  # a path is resolved once a folder
 
     def read_all(self, jobs: list[_Job]) -> list[_Read | Finding]:
-        return [self.read(*job) for job in jobs]
+        results = [self.read(*job) for job in jobs]
+        new = {
+            job[0]: result
+            for job, result in zip(jobs, results, strict=True)
+            if isinstance(result, _Read) and not result.is_cached
+        }
+        if new:  # together, because each call of it costs more than its work on one image
+            fractions = sector_fractions(self.thumbnails[list(new)])
+            for result, fraction in zip(new.values(), fractions, strict=True):
+                result.facts["sector_fraction"] = fraction
+        return results
 
     def read(self, number: int, path: str, listed_sha256: Any) -> _Read | Finding:
         try:
@@ -230,9 +244,9 @@ class _Reader:
     def _decode(self, number: int, data: bytes, path: str, file_sha256: str) -> Facts:
         decoded = decode_bytes(data, path, file_sha256=file_sha256)
         grey = decoded.grey
-        thumbnail = to_thumbnail(grey)
-        self.pixels[number] = to_square(grey, self.pixels.shape[1], self.fit)
-        self.thumbnails[number] = thumbnail
+        self.pixels[number], self.thumbnails[number] = to_square_and_thumbnail(
+            grey, self.pixels.shape[1], self.fit
+        )
         return {
             "file_sha256": file_sha256,
             "pixel_sha256": decoded.pixel_sha256,
@@ -243,7 +257,6 @@ class _Reader:
             "synthetic_mark": decoded.synthetic_mark,
             "png_text_keywords": decoded.png_text_keywords,
             "overlay_fraction": overlay_fraction(grey),
-            "sector_fraction": sector_fraction(thumbnail),
             **intensity_statistics(grey),
         }
 

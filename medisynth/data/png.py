@@ -12,6 +12,7 @@ END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the last 12 bytes of every whole PNG 
 MAX_KEYWORDS = 16  # kept of one file
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_KEYWORD_BYTES = 79
+_STORED_BYTES = 65535  # the longest stored block of a zlib stream
 # its stub calls isal's error an instance
 _INFLATE_ERRORS: Any = (isal_zlib.IsalError, EOFError, ValueError)
 _TEXT_KINDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
@@ -93,31 +94,34 @@ def with_stored_pixels(data: bytes, pixels: bytes) -> bytes:
         data: A whole PNG file.
         pixels: Its unpacked pixel data.
     """
-    parts = [SIGNATURE]
+    parts: list[bytes | memoryview] = [SIGNATURE]
     packed = [body for kind, body in chunks(data) if kind == b"IDAT"]
     for kind, body in chunks(data):
         if kind != b"IDAT":
-            parts += _packed(kind, body)
+            parts += _chunk(kind, body)
         elif packed:
-            parts += _packed(kind, _stored(pixels, b"".join(packed)[-4:]))
+            parts += _chunk(kind, *_stored(pixels, b"".join(packed)[-4:]))
             packed = []
     return b"".join(parts)
 
 
-def _stored(plain: bytes, adler: bytes) -> bytes:
+def _stored(plain: bytes, adler: bytes) -> list[bytes | memoryview]:
     """A zlib stream that holds its content as it is, with a checksum known already."""
     view = memoryview(plain)
     parts: list[bytes | memoryview] = [b"\x78\x01"]
-    for start in range(0, len(plain), 65535):
-        block = view[start : start + 65535]
-        is_last = start + 65535 >= len(plain)
-        parts += [struct.pack("<BHH", is_last, len(block), 65535 - len(block)), block]
-    return b"".join([*parts, adler])
+    for start in range(0, len(plain), _STORED_BYTES):
+        block = view[start : start + _STORED_BYTES]
+        is_last = start + _STORED_BYTES >= len(plain)
+        parts += [struct.pack("<BHH", is_last, len(block), _STORED_BYTES - len(block)), block]
+    return [*parts, adler]
 
 
-def _packed(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
-    checksum = isal_zlib.crc32(body, isal_zlib.crc32(kind))
-    return struct.pack(">I4s", len(body), kind), body, struct.pack(">I", checksum)
+def _chunk(kind: bytes, *bodies: bytes | memoryview) -> list[bytes | memoryview]:
+    checksum = isal_zlib.crc32(kind)
+    for body in bodies:
+        checksum = isal_zlib.crc32(body, checksum)
+    length = struct.pack(">I", sum(map(len, bodies)))
+    return [length, kind, *bodies, struct.pack(">I", checksum)]
 
 
 def _n_filtered_bytes(data: bytes) -> int:

@@ -59,7 +59,9 @@ def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> Spl
         )
     except LeakageError as error:
         refused = SplitResult(partition=official, dropped=(), deviations=())
-        _write_split(images, audited, refused, source, context, refused=str(error))
+        _write_split(
+            images, audited, refused, source, context, refused=str(error).split("; set ", 1)[0]
+        )
         raise
     _write_split(images, audited, result, source, context)
     divided = grouped.loc[result.partition.index].assign(partition=result.partition)

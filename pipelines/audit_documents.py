@@ -1,6 +1,6 @@
 """Documents of the data set audit: written by the audit, completed when partitions are known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from governance.evidence.documents import (
     DatasetAudit,
     DemographicsAudit,
     DuplicateAudit,
-    DuplicatePair,
     LabelAudit,
 )
 from governance.evidence.store import EvidenceStore
@@ -21,6 +20,7 @@ from medisynth.data.concentration import concentration
 from medisynth.data.confounding import confounding
 from medisynth.data.coverage import ATTRIBUTES, completeness, coverage
 from medisynth.data.demographics import demographics_audit
+from medisynth.data.duplicates import DuplicatePair
 from medisynth.data.image_quality import image_quality
 from medisynth.data.label_audit import audit_labels
 from medisynth.data.shift import shifts
@@ -119,14 +119,12 @@ def complete_audits(
     }
     whole = audited.audit.model_dump() | found
     store.write_document("data/audit.json", DatasetAudit.model_validate(whole))
-    store.write_document(
-        "data/duplicates.json", _with_partitions(audited.duplicates, images, partition)
-    )
+    store.write_document("data/duplicates.json", _with_partitions(audited, images, partition))
     store.write_document("data/labels.json", _labels(images, partition, context))
 
 
 def _with_partitions(
-    audit: DuplicateAudit, images: ImageSet, partition: "pd.Series[str]"
+    audited: AuditedImages, images: ImageSet, partition: "pd.Series[str]"
 ) -> DuplicateAudit:
     """The same pairs with the partitions of this run in place of the official ones."""
     names = images.table["image_id"].reindex(partition.index).astype(str)
@@ -138,17 +136,21 @@ def _with_partitions(
                 "right_partition": part.get(pair.right_id),
             }
         )
-        for pair in audit.pairs
+        for pair in audited.duplicates.pairs
     )
-    return audit.model_copy(update={"pairs": pairs, "n_pairs_across_partitions": n_across(pairs)})
+    n = n_across(audited.pairs, part)  # all pairs: those on record are cut at a number
+    return audited.duplicates.model_copy(update={"pairs": pairs, "n_pairs_across_partitions": n})
 
 
-def n_across(pairs: Sequence[DuplicatePair]) -> int:
-    """Pairs whose images are in two known, different partitions."""
-    return sum(
-        bool(p.left_partition and p.right_partition and p.left_partition != p.right_partition)
-        for p in pairs
-    )
+def n_across(pairs: Sequence[DuplicatePair], partition: Mapping[str, str]) -> int:
+    """Pairs whose images are in two known, different partitions.
+
+    Args:
+        pairs: Pairs.
+        partition: Image id -> partition, where it is known.
+    """
+    sides = [(partition.get(pair.left_id), partition.get(pair.right_id)) for pair in pairs]
+    return sum(bool(left and right and left != right) for left, right in sides)
 
 
 def _labels(images: ImageSet, partition: "pd.Series[str]", context: RunContext) -> LabelAudit:

@@ -1,6 +1,7 @@
 """What every step may use, and what one step hands to the next."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -57,7 +58,7 @@ class ListedData:
     selected: pd.DataFrame
     missing: "pd.Series[bool]"
 
-    @property
+    @cached_property
     def present(self) -> pd.DataFrame:
         """Selected rows whose image has a file."""
         there = set(self.listing.table["image_id"][~self.missing])

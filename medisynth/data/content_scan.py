@@ -1,8 +1,6 @@
 """What stands in images and metadata besides anatomy: burned-in text, marks, columns, PNG texts."""
 
 import hashlib
-import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,8 @@ from typing import Literal
 
 import pandas as pd
 
-from medisynth.data.decode import MAX_FILE_BYTES, decode_bytes
+from medisynth.data.data_folder import DataFolder
+from medisynth.data.decode import decode_bytes
 from medisynth.data.identifiers import (
     IdentifyingColumn,
     TextKind,
@@ -209,7 +208,7 @@ def _all_looks(
     looks: list[_Look] = []
     pool = ThreadPoolExecutor(max_workers=n_workers, thread_name_prefix="content")
     try:
-        for look in pool.map(partial(_look, root.resolve(), tesseract), jobs):
+        for look in pool.map(partial(_look, DataFolder(root), tesseract), jobs):
             looks.append(look)
             if progress is not None:
                 progress(len(looks), len(jobs))
@@ -218,12 +217,12 @@ def _all_looks(
     return looks
 
 
-def _look(root: Path, tesseract: str | None, job: tuple[str, str, str | None]) -> _Look:
+def _look(folder: DataFolder, tesseract: str | None, job: tuple[str, str, str | None]) -> _Look:
     image_id, path, digest = job
     try:
-        data = _file_bytes(root, path)
+        data = folder.read(path)
         decoded = decode_bytes(data, path)
-    except (OSError, ValueError, DataError):
+    except DataError:
         return _Look(image_id, failure="the file could not be read again")
     if isinstance(digest, str) and decoded.file_sha256 != digest:
         return _Look(image_id, failure="the file changed since it was first read")
@@ -253,19 +252,6 @@ def _look_at(image_id: str, grey: Pixels, data: bytes, tesseract: str | None) ->
     ]
     has_callipers = overlay.n_callipers > 0 or overlay.n_dots >= _MIN_DOTS
     return _Look(image_id, has_text, has_callipers, tuple(marks))
-
-
-def _file_bytes(root: Path, path: str) -> bytes:
-    """Bytes of a regular file inside the root; nothing else is opened."""
-    full = root / path
-    if not full.parent.resolve().is_relative_to(root):
-        raise OSError(f"{path}: lies outside the data folder")
-    # O_NONBLOCK: a named pipe must not hold the run up before it is refused.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with open(os.open(full, flags), "rb") as stream:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OSError(f"{path}: is no regular file")
-        return stream.read(MAX_FILE_BYTES + 1)
 
 
 def _keyword_counts(table: pd.DataFrame) -> dict[str, int]:

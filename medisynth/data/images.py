@@ -3,18 +3,18 @@
 import contextlib
 import hashlib
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from medisynth.data.data_folder import DataFolder
 from medisynth.data.decode import (
     MAX_FILE_BYTES,
     MAX_PIXELS,
@@ -203,9 +203,8 @@ class _Reader:
     def __init__(
         self, root: Path, pixels: Pixels, thumbnails: Pixels, fit: Fit, cache: IngestCache | None
     ) -> None:
-        self.root = root.resolve()
+        self.folder = DataFolder(root)
         self.pixels, self.thumbnails, self.fit, self.cache = pixels, thumbnails, fit, cache
-        self.folder_of: dict[str, Path | None] = {}  # a path is resolved once a folder
 
     def read_all(self, jobs: list[_Job]) -> list[_Read | Finding]:
         results = [self.read(*job) for job in jobs]
@@ -222,7 +221,7 @@ class _Reader:
 
     def read(self, number: int, path: str, listed_sha256: Any) -> _Read | Finding:
         try:
-            data = self._bytes(path)
+            data = self.folder.read(path)
             file_sha256 = hashlib.sha256(data).hexdigest()
             cached = self.cache.find(file_sha256) if self.cache else None
             if cached is None:
@@ -259,48 +258,6 @@ class _Reader:
             "overlay_fraction": overlay_fraction(grey),
             **intensity_statistics(grey),
         }
-
-    def _bytes(self, path: str) -> bytes:
-        """Bytes of a regular file inside the root; nothing else is opened."""
-        pure = PurePosixPath(path)
-        folder = self._folder(str(pure.parent))
-        if folder is None or pure.name in {"", ".."}:
-            raise image_fault(
-                "D060", path, "lies outside the data folder; expected a file inside it"
-            )
-        # O_NONBLOCK: a named pipe must not hold the run up before it is refused.
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        try:
-            if stat.S_ISLNK((folder / pure.name).lstat().st_mode):
-                raise image_fault(
-                    "D061", path, "is a symbolic link, expected the image file itself"
-                )
-            with open(os.open(folder / pure.name, flags), "rb") as stream:  # noqa: PTH123
-                status = os.fstat(stream.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise image_fault("D061", path, "is not a regular file, expected a PNG file")
-                if status.st_size > MAX_FILE_BYTES:
-                    raise image_fault(
-                        "D062",
-                        path,
-                        f"has {status.st_size:,} bytes, expected at most {MAX_FILE_BYTES:,}",
-                    )
-                return stream.read(status.st_size + 1)
-        except FileNotFoundError as error:
-            raise image_fault("D030", path, "is listed but missing; complete the folder") from error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "unusable name"
-            raise image_fault("D061", path, f"cannot be read ({reason}); check the file") from error
-
-    def _folder(self, name: str) -> Path | None:
-        """The folder with all links resolved; None if it then lies outside the root."""
-        if name not in self.folder_of:
-            try:
-                folder = (self.root / name).resolve()
-            except (OSError, RuntimeError, ValueError):
-                return None
-            self.folder_of[name] = folder if folder.is_relative_to(self.root) else None
-        return self.folder_of[name]
 
 
 def _jobs(table: pd.DataFrame) -> list[_Job]:

@@ -90,12 +90,13 @@ def _duplicate_audit(
     search: DuplicateSearch, images: ImageSet, context: RunContext
 ) -> DuplicateAudit:
     table = images.table
-    official = dict(zip(table["image_id"], table["official_partition"], strict=True))
+    known = table[table["official_partition"].notna()]
+    official = dict(zip(known["image_id"], known["official_partition"], strict=True))
     pairs = tuple(
         DuplicatePair(
             **asdict(pair),
-            left_partition=_text(official[pair.left_id]),
-            right_partition=_text(official[pair.right_id]),
+            left_partition=official.get(pair.left_id),
+            right_partition=official.get(pair.right_id),
         )
         for pair in search.pairs
     )
@@ -118,7 +119,7 @@ def _duplicate_audit(
             "n_pairs": len(pairs),
             "n_near": sum(pair.kind == "near-duplicate" for pair in pairs),
             "n_pairs_across_patients": sum(p.left_patient != p.right_patient for p in pairs),
-            "n_pairs_across_partitions": n_across(pairs),
+            "n_pairs_across_partitions": n_across(search.pairs, official),
             "n_groups": _n_groups(across),
             "pairs": [*drawn, *ordered[_MAX_PICTURES:_MAX_PAIRS]],
             "null": asdict(search.null) if search.null else None,
@@ -164,7 +165,3 @@ def _draw_pairs(
     if figures:
         add_figures(figures, context.store)
     return drawn
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -219,7 +219,7 @@ def read_contract(path: Path) -> ContractFile:
         line = data[: error.start].count(b"\n") + 1
         raise SettingsError(f"{path}:{line}: is not UTF-8 text; save it again as UTF-8") from error
     try:
-        _refuse_tricks(text, path)
+        refuse_tricks(text, path)
         root = YAML(typ="safe", pure=True).compose(text)
         content = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -248,8 +248,13 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _refuse_tricks(text: str, path: Path) -> None:
-    """Refuse what YAML can do and a contract does not need, before anything is built."""
+def refuse_tricks(text: str, path: Path) -> None:
+    """Refuse what YAML can do and a file of ours does not need, before anything is built.
+
+    Raises:
+        SettingsError: Anchors, aliases, tags, directives or deep nesting; the line is named.
+        YAMLError: The text is no YAML.
+    """
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
         trick = ""

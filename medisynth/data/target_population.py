@@ -147,6 +147,8 @@ def _read(path: Path) -> _File:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    from medisynth.data.contract_file import refuse_tricks
+
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_BYTES + 1)
@@ -155,7 +157,9 @@ def _read(path: Path) -> _File:
     if len(data) > _MAX_BYTES:
         raise SettingsError(f"{path}: larger than 64 kB; expected a target population")
     try:
-        content = YAML(typ="safe", pure=True).load(data)
+        text = data.decode("utf-8")
+        refuse_tricks(text, path)
+        content = YAML(typ="safe", pure=True).load(text)
         return _File.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]

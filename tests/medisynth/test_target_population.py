@@ -138,3 +138,11 @@ def test_levels_other_than_the_declared_ones_are_refused(shares, words):
     declared = [AttributeDeclaration("fetal sex", "sex", "category", levels=("female", "male"))]
     with pytest.raises(SettingsError, match=words):
         check_levels(target, declared)
+
+
+def test_an_alias_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "target.yaml"
+    path.write_text("name: &n ours\nattributes: {}\nother: *n\n", encoding="utf-8")
+
+    with pytest.raises(SettingsError, match="target.yaml:1: anchors and aliases are not allowed"):
+        load_target_population(path)

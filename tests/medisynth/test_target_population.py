@@ -144,5 +144,5 @@ def test_an_alias_is_refused_with_its_line(tmp_path):
     path = tmp_path / "target.yaml"
     path.write_text("name: &n ours\nattributes: {}\nother: *n\n", encoding="utf-8")
 
-    with pytest.raises(SettingsError, match="target.yaml:1: anchors and aliases are not allowed"):
+    with pytest.raises(SettingsError, match=r"target\.yaml:1: anchors and aliases are not allowed"):
         load_target_population(path)

@@ -18,8 +18,14 @@ def cache_dir() -> Path:
 
 def image_cache(data: DataConfig) -> Path | None:
     """Folder of decoded images, or None when the configuration keeps none."""
+    return cache_folder(data, "images")
+
+
+def cache_folder(data: DataConfig, kind: str) -> Path | None:
+    """Folder of what is kept of a data set: "images" or "checks"; None when nothing is kept."""
     if data.cache == "off":
         return None
-    return (
-        cache_dir() / "images" if data.cache == "auto" else Path(data.cache).expanduser().resolve()
-    )
+    if data.cache == "auto":
+        return cache_dir() / kind
+    chosen = Path(data.cache).expanduser().resolve()
+    return chosen if kind == "images" else chosen / kind

@@ -226,11 +226,24 @@ def data_check(
             flags={"data.path": str(folder), "data.adapter": adapter},
             overrides=override or (),
         )
-        from pipelines.data_check import check_data
+        from pipelines.check_memory import CheckMemory
 
         console = Console(json_lines=as_json)
         with console.stop.listening(), console.live():
-            checked = check_data(config, console)
+            memory = CheckMemory(
+                config, lambda done, total: console.progress("comparing files", done, total)
+            )
+            checked = memory.recall()
+            if checked is None:
+                from pipelines.data_check import check_data
+
+                checked = check_data(config, console)
+                memory.keep(checked)
+            else:
+                console.say(
+                    f"nothing has changed since {checked.checked_utc:%Y-%m-%d %H:%M} UTC: this is "
+                    "the result found then; -o data.cache=off checks anew"
+                )
         text = json.dumps(checked.facts, indent=1, ensure_ascii=False)
         typer.echo(text if as_json else checked.text)
         if out is not None:
@@ -241,8 +254,8 @@ def data_check(
             write_atomic(out / "data_check.junit.xml", checked.junit)
             if not as_json:
                 typer.echo(f"\npage  {out / 'data_check.html'}")
-        if checked.error is not None:
-            _print_error(checked.error, as_json)
+        if checked.error_code is not None:
+            _print_failure(checked.error_code, checked.sentence, checked.findings, as_json)
             raise typer.Exit(checked.exit_code)
 
 
@@ -335,17 +348,21 @@ def _errors(as_json: bool) -> Iterator[None]:
 
 
 def _print_error(error: Exception, as_json: bool) -> None:
-    code, findings = getattr(error, "code", "B000"), getattr(error, "findings", ())
+    findings = tuple(str(finding) for finding in getattr(error, "findings", ()))
+    _print_failure(getattr(error, "code", "B000"), str(error), findings, as_json)
+
+
+def _print_failure(code: str, message: str, findings: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         facts = {
             "error": code,
-            "message": str(error),
-            "findings": [str(finding) for finding in findings[:_SHOWN_FINDINGS]],
+            "message": message,
+            "findings": findings[:_SHOWN_FINDINGS],
             "n_findings": len(findings),
         }
         typer.echo(json.dumps(facts, ensure_ascii=False), err=True)
         return
-    typer.echo(f"error[{code}] {error}", err=True)
+    typer.echo(f"error[{code}] {message}", err=True)
     for finding in findings[:_SHOWN_FINDINGS]:
         typer.echo(f"  {finding}", err=True)
     if len(findings) > _SHOWN_FINDINGS:

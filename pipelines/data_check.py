@@ -6,7 +6,7 @@ still show is then on the page, with the sentence that says what stops.
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from governance.reports.evidence import read_pictures
 from medisynth.data.coverage import ALL, NOT_RECORDED, ListingSummary, listing_summary
 from medisynth.errors import MedisynthError
 from pipelines.audit_documents import audit_listing
+from pipelines.check_memory import CheckedData, now
 from pipelines.config import RunConfig
 from pipelines.console import Console
 from pipelines.context import RunContext
@@ -34,29 +35,8 @@ _SHOWN_PAIRS = 20
 _REASON_CHARACTERS = 220  # the whole reason stands in JSON and page
 
 
-@dataclass(frozen=True)
-class CheckedData:
-    """What was found.
-
-    Attributes:
-        text: For people.
-        facts: The same for machines.
-        html: The same as a page that loads nothing.
-        junit: The same as JUnit XML: one test case an item.
-        error: Why the data set cannot be used as configured; None when it can.
-        exit_code: 0, 3 or 4.
-    """
-
-    text: str
-    facts: dict[str, Any]
-    html: bytes
-    junit: bytes
-    error: MedisynthError | None
-    exit_code: int
-
-
 def check_data(config: RunConfig, console: Console) -> CheckedData:
-    """Ingest, validate, audit and divide a data set; nothing is kept but the cache of images.
+    """Ingest, validate, audit and divide a data set; nothing is kept but caches.
 
     Raises:
         DataError: The folder or its metadata file cannot be read at all.
@@ -123,8 +103,11 @@ def _gather(
         facts=facts,
         html=write_data_check_html(evidence),
         junit=junit_xml(records, name=f"medisynth-gov data check {folder}", stopped_by=error),
-        error=error,
         exit_code=exit_code,
+        error_code=error.code if error else None,
+        sentence=sentence,
+        findings=tuple(str(finding) for finding in getattr(error, "findings", ())),
+        checked_utc=now(),
     )
 
 

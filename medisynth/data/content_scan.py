@@ -21,14 +21,15 @@ from medisynth.data.identifiers import (
     reason_by_name,
     text_kind,
 )
-from medisynth.data.overlay import OVERLAY_FRACTION, find_overlay
+from medisynth.data.overlay import OVERLAY_FRACTION, Overlay, find_overlay
 from medisynth.data.png import text_chunks
 from medisynth.data.synthetic_mark import KEY
 from medisynth.data.text_reader import (
     TextReaderError,
+    Word,
     find_tesseract,
     lines_of,
-    read_text,
+    read_texts,
     tesseract_version,
 )
 from medisynth.data.views import Pixels
@@ -41,6 +42,7 @@ ORDINARY_KEYWORDS = frozenset(
     | {"date:create", "date:modify", "date:timestamp", "Creation Time", "Disclaimer", "Warning"}
 )
 _MIN_CONFIDENCE = 0.3  # a reading below is more often speckle than letters
+_BATCH = 10  # images whose text is read in one run of the program
 _MIN_DOTS = 10  # dots in a row that a measurement leaves, at least
 
 
@@ -107,6 +109,19 @@ class _Look:
     has_callipers: bool = False
     marks: tuple[TextMark, ...] = ()
     failure: str = ""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One image as it was read for the scan."""
+
+    image_id: str
+    grey: Pixels
+    overlay: Overlay
+    chunks: Mapping[str, str]
+
+
+_Job = tuple[str, str, str | None]  # image id, path, digest of the file
 
 
 def scan_content(
@@ -205,20 +220,39 @@ def _all_looks(
 ) -> list[_Look]:
     digests = drawn["file_sha256"] if "file_sha256" in drawn else [None] * len(drawn)
     jobs = list(zip(drawn["image_id"], drawn["path"], digests, strict=True))
+    batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     looks: list[_Look] = []
     pool = ThreadPoolExecutor(max_workers=n_workers, thread_name_prefix="content")
     try:
-        for look in pool.map(partial(_look, DataFolder(root), tesseract), jobs):
-            looks.append(look)
-            if progress is not None:
-                progress(len(looks), len(jobs))
+        for seen in pool.map(partial(_look_at_all, DataFolder(root), tesseract), batches):
+            for look in seen:
+                looks.append(look)
+                if progress is not None:
+                    progress(len(looks), len(jobs))
     finally:  # also on Ctrl-C: what has not begun is given up
         pool.shutdown(wait=True, cancel_futures=True)
     return looks
 
 
-def _look(folder: DataFolder, tesseract: str | None, job: tuple[str, str, str | None]) -> _Look:
-    image_id, path, digest = job
+def _look_at_all(folder: DataFolder, tesseract: str | None, jobs: list[_Job]) -> list[_Look]:
+    """Look at a few images; their text is read together."""
+    frames = [_frame(folder, *job) for job in jobs]
+    usable = [frame for frame in frames if isinstance(frame, _Frame)]
+    texts: list[tuple[Word, ...] | TextReaderError]
+    if tesseract is None:
+        texts = [()] * len(usable)
+    else:
+        texts = read_texts([(frame.grey, frame.overlay.boxes) for frame in usable], tesseract)
+    read = iter(texts)
+    return [
+        _look(frame, next(read), reads_text=tesseract is not None)
+        if isinstance(frame, _Frame)
+        else frame
+        for frame in frames
+    ]
+
+
+def _frame(folder: DataFolder, image_id: str, path: str, digest: str | None) -> _Frame | _Look:
     try:
         data = folder.read(path)
         decoded = decode_bytes(data, path)
@@ -226,32 +260,27 @@ def _look(folder: DataFolder, tesseract: str | None, job: tuple[str, str, str | 
         return _Look(image_id, failure="the file could not be read again")
     if isinstance(digest, str) and decoded.file_sha256 != digest:
         return _Look(image_id, failure="the file changed since it was first read")
-    try:
-        return _look_at(image_id, decoded.grey, data, tesseract)
-    except TextReaderError as error:
-        return _Look(image_id, failure=str(error))
+    return _Frame(image_id, decoded.grey, find_overlay(decoded.grey), text_chunks(data))
 
 
-def _look_at(image_id: str, grey: Pixels, data: bytes, tesseract: str | None) -> _Look:
-    overlay = find_overlay(grey)
-    lines: list[tuple[str, float]] = []
-    if tesseract is not None:
-        read = lines_of(read_text(grey, tesseract, overlay.boxes))
-        lines += [line for line in read if line[1] >= _MIN_CONFIDENCE]
-    has_text = bool(overlay.boxes) if tesseract is None else bool(lines)
+def _look(frame: "_Frame", words: tuple[Word, ...] | TextReaderError, *, reads_text: bool) -> _Look:
+    if isinstance(words, TextReaderError):
+        return _Look(frame.image_id, failure=str(words))
+    lines = [line for line in lines_of(words) if line[1] >= _MIN_CONFIDENCE]
+    has_text = bool(lines) if reads_text else bool(frame.overlay.boxes)
     lines += [
         (line, 1.0)
-        for keyword, text in text_chunks(data).items()
+        for keyword, text in frame.chunks.items()
         if keyword not in ORDINARY_KEYWORDS
         for line in text[:10_000].splitlines()
     ]
     marks = [
-        TextMark(image_id, kind, masked(text), confidence)
+        TextMark(frame.image_id, kind, masked(text), confidence)
         for text, confidence in lines
         if (kind := text_kind(text)) is not None
     ]
-    has_callipers = overlay.n_callipers > 0 or overlay.n_dots >= _MIN_DOTS
-    return _Look(image_id, has_text, has_callipers, tuple(marks))
+    has_callipers = frame.overlay.n_callipers > 0 or frame.overlay.n_dots >= _MIN_DOTS
+    return _Look(frame.image_id, has_text, has_callipers, tuple(marks))
 
 
 def _keyword_counts(table: pd.DataFrame) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -10,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from medisynth.data.overlay import Box
-from medisynth.data.overlay_marks import text_lines
 from medisynth.data.views import Pixels
 from medisynth.errors import MedisynthError
 
@@ -20,6 +20,7 @@ _MAX_ENLARGEMENT = 5
 _GAP_PX = 24  # white between the lines on the sheet
 _MAX_SHEET_PX = 8_000_000
 _WIDEST_GAP = 4  # line heights between two words of one line
+_OPTIONS = ["stdin", "stdout", "-l", "eng", "--oem", "1", "--psm", "6", "--dpi", "150", "tsv"]
 # One thread each: several images are read at once. Nothing else of the caller's environment
 # is needed, and a user's TESSDATA_PREFIX must not change what is read unseen.
 _ENVIRONMENT = {"OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"}
@@ -65,7 +66,7 @@ def find_tesseract() -> str | None:
 def tesseract_version() -> str | None:
     """Version of the installed tesseract, e.g. "5.3.0"; None where it does not work.
 
-    English must be among its languages: it is what `read_text` reads with.
+    English must be among its languages: it is what `read_texts` reads with.
     """
     program = find_tesseract()
     if program is None:
@@ -78,45 +79,67 @@ def tesseract_version() -> str | None:
     return version[1] if len(version) > 1 and "eng" in languages else None
 
 
-def read_text(
-    grey: Pixels, tesseract: str, boxes: tuple[Box, ...] | None = None
-) -> tuple[Word, ...]:
-    """Read the burned-in text of one image.
+def read_texts(
+    frames: Sequence[tuple[Pixels, tuple[Box, ...]]], tesseract: str
+) -> list[tuple[Word, ...] | TextReaderError]:
+    """Read the burned-in text of several images in one run of the program, which starts slowly.
 
     Only lines that `overlay_marks.text_lines` finds are read: each is enlarged, turned to dark on
-    light and put on a white sheet, which reads better and several times faster than whole frames.
+    light and put on a white sheet, one sheet an image, which reads better and several times faster
+    than whole frames.
 
     Args:
-        grey: Image at its own size, shape (height, width), uint8.
+        frames: Image at its own size, shape (height, width), uint8, and the lines found in it, see
+            `Overlay.boxes`.
         tesseract: Path of the program, see `find_tesseract`.
-        boxes: Lines that were found already, see `Overlay.boxes`; None looks for them.
 
     Returns:
-        Words, line by line; none where nothing looks like text.
-
-    Raises:
-        TextReaderError: Tesseract failed or took longer than `TIMEOUT_S`.
+        For each image its words, line by line, none where nothing looks like text; or why it could
+        not be read.
     """
-    lines = _joined(text_lines(grey) if boxes is None else boxes)
-    if not lines:
-        return ()
-    sheet, strips = _sheet(grey, lines)
-    png = BytesIO()
-    Image.fromarray(sheet).save(png, "PNG", compress_level=1)
-    command = [
-        tesseract,
-        "stdin",
-        "stdout",
-        "-l",
-        "eng",
-        "--oem",
-        "1",
-        "--psm",
-        "6",
-        "--dpi",
-        "150",
-    ]
-    return _words(_run([*command, "tsv"], png.getvalue()), strips)
+    answers: list[tuple[Word, ...] | TextReaderError] = [() for _ in frames]
+    sheets: dict[int, tuple[Pixels, list[_Strip]]] = {}
+    for number, (grey, boxes) in enumerate(frames):
+        lines = _joined(boxes)
+        if lines:
+            try:
+                sheets[number] = _sheet(grey, lines)
+            except TextReaderError as error:
+                answers[number] = error
+    for numbers in _runs({number: sheet.size for number, (sheet, _) in sheets.items()}):
+        answers_of_run = _read_sheets([sheets[number] for number in numbers], tesseract)
+        for number, answer in zip(numbers, answers_of_run, strict=True):
+            answers[number] = answer
+    return answers
+
+
+def _runs(n_pixels: dict[int, int]) -> list[list[int]]:
+    """Sheets for each run of the program: few enough to fit where one large sheet does."""
+    runs: list[list[int]] = []
+    room = 0
+    for number, size in n_pixels.items():
+        if size > room:
+            runs.append([])
+            room = _MAX_SHEET_PX
+        runs[-1].append(number)
+        room -= size
+    return runs
+
+
+def _read_sheets(
+    sheets: list[tuple[Pixels, list[_Strip]]], tesseract: str
+) -> list[tuple[Word, ...] | TextReaderError]:
+    """Words on each sheet; where a run of several fails, each is read by itself."""
+    pages = [Image.fromarray(sheet) for sheet, _ in sheets]
+    stream = BytesIO()
+    pages[0].save(stream, "TIFF", save_all=True, append_images=pages[1:])
+    try:
+        rows = _rows_by_page(_run([tesseract, *_OPTIONS], stream.getvalue()), len(pages))
+        return [_words(page, strips) for page, (_, strips) in zip(rows, sheets, strict=True)]
+    except TextReaderError as error:
+        if len(sheets) == 1:
+            return [error]
+        return [_read_sheets([sheet], tesseract)[0] for sheet in sheets]
 
 
 def lines_of(words: tuple[Word, ...]) -> tuple[tuple[str, float], ...]:
@@ -204,15 +227,22 @@ def _run(command: list[str], given: bytes) -> str:
         raise TextReaderError(f"tesseract cannot be used ({type(error).__name__})") from error
 
 
-def _words(table: str, strips: list[_Strip]) -> tuple[Word, ...]:
-    """Words of tesseract's table, brought back to the image's coordinates."""
-    words: list[Word] = []
+def _rows_by_page(table: str, n_pages: int) -> list[list[list[str]]]:
+    """Cells of the words in tesseract's table, page by page."""
+    pages: list[list[list[str]]] = [[] for _ in range(n_pages)]
     for row in table.splitlines()[1:]:
         cells = row.split("\t")
-        if len(cells) != 12:
+        if len(cells) != 12 or not cells[1].isdigit() or not 1 <= int(cells[1]) <= n_pages:
             raise TextReaderError("tesseract answered something else than its table of words")
-        if cells[0] != "5" or not cells[11].strip():
-            continue
+        if cells[0] == "5" and cells[11].strip():
+            pages[int(cells[1]) - 1].append(cells)
+    return pages
+
+
+def _words(rows: list[list[str]], strips: list[_Strip]) -> tuple[Word, ...]:
+    """Words of one page, brought back to the image's coordinates."""
+    words: list[Word] = []
+    for cells in rows:
         try:
             left, top, width, height = (int(cell) for cell in cells[6:10])
             confidence = min(1.0, max(0.0, float(cells[10]) / 100))

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from medisynth.data.overlay import OVERLAY_FRACTION, find_overlay, overlay_fraction
+from medisynth.data.overlay_marks import windowed
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")
@@ -118,3 +120,16 @@ def test_frames_without_marks_are_silent_and_frames_with_callipers_speak():
     assert ghana.n_callipers == 5
     assert find_overlay(real(uganda[0])).n_dots >= 10
     assert find_overlay(real(egypt[0])) == find_overlay(np.zeros((100, 100), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+@pytest.mark.parametrize("shape", [(9, 7), (40, 53)])
+def test_windowed_extremes_are_those_of_scipy(size, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert np.array_equal(
+        windowed(np.minimum, image, size), ndimage.minimum_filter(image, size=size)
+    )
+    assert np.array_equal(
+        windowed(np.maximum, image, size, axes=(1,)),
+        ndimage.maximum_filter1d(image, size, axis=1),
+    )

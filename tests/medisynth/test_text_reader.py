@@ -7,11 +7,12 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from medisynth.data import text_reader
+from medisynth.data.overlay_marks import text_lines
 from medisynth.data.text_reader import (
     TextReaderError,
     find_tesseract,
     lines_of,
-    read_text,
+    read_texts,
     tesseract_version,
 )
 
@@ -35,14 +36,21 @@ def program(folder, body):
     return str(path)
 
 
+def words_of(grey, tesseract):
+    answer = read_texts([(grey, text_lines(grey))], tesseract)[0]
+    if isinstance(answer, TextReaderError):
+        raise answer
+    return answer
+
+
 def read(grey):
-    return dict(lines_of(read_text(grey, TESSERACT)))
+    return dict(lines_of(words_of(grey, TESSERACT)))
 
 
 @needs_tesseract
 def test_a_name_is_read_where_it_stands():
     image = frame("SMITH ANNA")
-    words = read_text(image, TESSERACT)
+    words = words_of(image, TESSERACT)
     assert [word.text for word in words] == ["SMITH", "ANNA"]
     assert all(0.5 < word.confidence <= 1 for word in words)
     rows, columns = np.nonzero(image)
@@ -62,7 +70,7 @@ def test_dark_text_on_a_light_bar_is_read():
 
 
 def test_an_image_without_overlay_starts_no_program():
-    assert read_text(np.zeros((200, 300), dtype=np.uint8), "/no/such/program") == ()
+    assert words_of(np.zeros((200, 300), dtype=np.uint8), "/no/such/program") == ()
 
 
 @needs_tesseract
@@ -94,18 +102,18 @@ def test_texts_known_from_real_frames_are_read():
 )
 def test_a_faulty_program_is_an_error_not_an_empty_answer(tmp_path, body, message):
     with pytest.raises(TextReaderError, match=message):
-        read_text(frame("SMITH ANNA"), program(tmp_path, body))
+        words_of(frame("SMITH ANNA"), program(tmp_path, body))
 
 
 def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(text_reader, "TIMEOUT_S", 0.3)
     with pytest.raises(TextReaderError, match="longer than"):
-        read_text(frame("SMITH ANNA"), program(tmp_path, "exec sleep 20"))
+        words_of(frame("SMITH ANNA"), program(tmp_path, "exec sleep 20"))
 
 
 def test_a_missing_program_is_an_error_when_it_is_needed():
     with pytest.raises(TextReaderError, match="cannot be used"):
-        read_text(frame("SMITH ANNA"), "/no/such/program")
+        words_of(frame("SMITH ANNA"), "/no/such/program")
 
 
 def test_without_a_program_there_is_no_version(monkeypatch, tmp_path):
@@ -118,3 +126,24 @@ def test_a_program_without_english_counts_as_absent(monkeypatch, tmp_path):
     program(tmp_path, "echo tesseract 5.3.0")
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     assert tesseract_version() is None
+
+
+@needs_tesseract
+def test_several_images_read_together_give_what_each_gives_alone():
+    frames = [frame("SMITH ANNA"), frame(""), frame("12:30:55"), frame("General", at=(40, 300))]
+    together = read_texts([(grey, text_lines(grey)) for grey in frames], TESSERACT)
+    assert together == [words_of(grey, TESSERACT) for grey in frames]
+    assert together[1] == ()
+
+
+def test_one_unreadable_sheet_does_not_take_the_others_with_it(tmp_path):
+    """The program fails on both together, then reads the first, then fails on the second."""
+    body = (
+        f"cd {tmp_path}; cat > page.tif; echo >> calls; n=$(wc -l < calls); "
+        "if [ $n -ne 2 ]; then exit 1; fi; "
+        "printf 'h\\n5\\t1\\t1\\t1\\t1\\t1\\t30\\t30\\t9\\t9\\t90\\tword\\n'"
+    )
+    frames = [frame("SMITH ANNA"), frame("JONES MARY")]
+    answers = read_texts([(grey, text_lines(grey)) for grey in frames], program(tmp_path, body))
+    assert [word.text for word in answers[0]] == ["word"]
+    assert isinstance(answers[1], TextReaderError)

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -198,3 +199,76 @@ def test_an_unreadable_target_population_is_exit_2_and_named(tmp_path):
 
     assert result.exit_code == 2
     assert str(target.name) in result.output
+
+
+def check(folder, *more):
+    return runner.invoke(app, ["data", "check", str(folder), "--json", *more])
+
+
+def phantoms(folder, **settings):
+    write_phantoms(folder, PhantomSettings(n_patients=10, image_height_px=80, **settings))
+    return folder
+
+
+def test_an_unchanged_folder_gives_the_same_result_without_checking_again(tmp_path):
+    folder = phantoms(tmp_path / "data", leaks=("duplicate-other-patient",))
+
+    first, second = check(folder), check(folder)
+
+    assert first.exit_code == second.exit_code == 4
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+    assert "nothing has changed since" in second.stderr
+    assert "nothing has changed since" not in first.stderr
+    assert "error" in second.stderr
+
+
+def test_one_changed_byte_of_the_same_length_is_checked_anew(tmp_path):
+    folder = phantoms(tmp_path / "data")
+    check(folder)
+    image = next(folder.rglob("*.png"))
+    status = image.stat()
+    damaged = bytearray(image.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    image.write_bytes(bytes(damaged))
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    second = check(folder)
+
+    assert second.exit_code == 3
+    assert "nothing has changed since" not in second.stderr
+
+
+def test_another_configuration_or_a_new_file_is_checked_anew(tmp_path):
+    folder = phantoms(tmp_path / "data")
+    check(folder)
+
+    assert "nothing has changed" not in check(folder, "-o", "audit.n_resamples=101").stderr
+    (folder / "notes.txt").write_text("new")
+    assert "nothing has changed" not in check(folder).stderr
+
+
+def test_a_switched_off_cache_checks_anew(tmp_path):
+    folder = phantoms(tmp_path / "data")
+    for _ in range(2):
+        assert "nothing has changed" not in check(folder, "-o", "data.cache=off").stderr
+
+
+def test_a_damaged_memory_counts_as_none(tmp_path):
+    folder = phantoms(tmp_path / "data")
+    cache = tmp_path / "cache"
+    keep = ("-o", f"data.cache={cache}")
+    check(folder, *keep)
+    [entry] = (cache / "checks").iterdir()
+    data = bytearray(entry.read_bytes())
+    data[len(data) // 3] ^= 255
+    entry.write_bytes(bytes(data))
+
+    assert check(folder, *keep).exit_code == 0
+    assert entry.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_with_a_symbolic_link_is_never_remembered(tmp_path):
+    folder = phantoms(tmp_path / "data")
+    (folder / "link").symlink_to(tmp_path)
+    for _ in range(2):
+        assert "nothing has changed" not in check(folder).stderr

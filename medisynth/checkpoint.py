@@ -23,10 +23,14 @@ def encode(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> 
     Returns:
         The bytes of the file. The caller writes them atomically.
     """
-    plain = {
-        name: tensors[name].detach().to("cpu", memory_format=torch.contiguous_format)
-        for name in sorted(tensors)
-    }
+    plain: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name in sorted(tensors):
+        value = tensors[name].detach().to("cpu", memory_format=torch.contiguous_format)
+        storage = value.untyped_storage().data_ptr()
+        # safetensors refuses tensors that share memory, as tied weights do.
+        plain[name] = value.clone() if storage in seen else value
+        seen.add(storage)
     # safetensors keeps metadata in a hash map, so that two keys may come out in either order: one
     # key whose value is canonical JSON always has the same bytes.
     return serialise(plain, metadata={"metadata": json.dumps(dict(metadata), sort_keys=True)})
@@ -51,11 +55,19 @@ def decode(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def load(path: Path, expected_sha256: str) -> dict[str, torch.Tensor]:
+    """Read the tensors of a weights file whose digest is known; as `read`, without metadata."""
+    return read(path, expected_sha256)[0]
+
+
+def read(path: Path, expected_sha256: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read a weights file whose digest is known; nothing is parsed before the digest is right.
 
     Args:
         path: The file; read once.
         expected_sha256: 64 lowercase hexadecimal digits.
+
+    Returns:
+        Tensors and metadata as they were given to `encode`.
 
     Raises:
         WeightsError: The file cannot be read, has another digest, or is not safetensors.
@@ -74,6 +86,6 @@ def load(path: Path, expected_sha256: str) -> dict[str, torch.Tensor]:
             "use the recorded checkpoint or restore it from a copy"
         )
     try:
-        return decode(data)[0]
+        return decode(data)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error

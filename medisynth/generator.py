@@ -12,8 +12,54 @@ Tensors = Mapping[str, Any]  # name -> torch.Tensor; Any so that this module imp
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What a synthetic image shall show; None leaves it to the training distribution.
+
+    Attributes:
+        plane: Plane label as it stands in the training view.
+        machine: Machine label as it stands in the training view.
+    """
+
+    plane: str | None = None
+    machine: str | None = None
+
+
+@dataclass(frozen=True)
+class StageState:
+    """All that a stage of training needs to go on as if it had never stopped, bit by bit.
+
+    Attributes:
+        stage: Name of the stage.
+        step: Updates made.
+        tensors: Everything that training changes: weights, averages, optimisers, kept candidates.
+        facts: JSON data: candidates, curves, counters.
+    """
+
+    stage: str
+    step: int
+    tensors: Tensors
+    facts: Mapping[str, Any]
+
+
+class StageStates(Protocol):
+    """Where states of stages are kept between steps."""
+
+    def latest(self, stage: str) -> StageState | None:
+        """The last committed state of a stage; None when it has none yet.
+
+        Raises:
+            WeightsError: The file is damaged or is of another generator.
+        """
+        ...
+
+    def commit(self, state: StageState) -> None:
+        """Keep a state, whole or not at all; the two newest of a stage stay."""
+        ...
+
+
+@dataclass(frozen=True)
 class TrainingContext:
-    """What a generator may use while it trains, and nothing else.
+    """What a generator may use while it trains and samples, and nothing else.
 
     Attributes:
         seed: Seed; all randomness is derived from (seed, stage, step).
@@ -21,6 +67,14 @@ class TrainingContext:
         log: Called as log(stage, step, values) with finite floats, e.g. {"training loss": 0.1}.
         progress: Called as progress(stage, done, total) after every step.
         should_stop: Read between steps; True asks for a clean stop (raise StoppedError).
+        states: Where training states are kept and found again; None keeps none.
+        commit_every: Steps between two committed states; the last step of a stage always is.
+        preview: Called as preview(stage, step, images) with a few samples, shape (n, h, w), uint8;
+            None wants none.
+        preview_every: Steps between two previews.
+        score: Distance of synthetic images, shape (n, size, size), uint8, to the tuning view, lower
+            is closer (KID); None where there is no feature extractor.
+        score_name: What `score` computes, for the record.
     """
 
     seed: int
@@ -28,6 +82,12 @@ class TrainingContext:
     log: Callable[[str, int, Mapping[str, float]], None]
     progress: Callable[[str, int, int], None]
     should_stop: Callable[[], bool]
+    states: StageStates | None = None
+    commit_every: int = 200
+    preview: Callable[[str, int, Pixels], None] | None = None
+    preview_every: int = 500
+    score: Callable[[Pixels], float] | None = None
+    score_name: str = ""
 
 
 class StoppedError(Exception):
@@ -36,7 +96,11 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class StageReport:
-    """One stage of training in numbers; duration_s excludes set-up."""
+    """One stage of training in numbers.
+
+    duration_s excludes set-up; batch_size is that of one update over all processes together;
+    peak_memory_bytes is None where the device does not tell.
+    """
 
     name: str
     n_parameters: int
@@ -44,6 +108,8 @@ class StageReport:
     batch_size: int
     duration_s: float
     precision: str
+    n_processes: int = 1
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +159,15 @@ class Generator(Protocol):
         """Train on the training view; choose on the tuning view; return what was done."""
         ...
 
-    def sample(self, n: int, context: TrainingContext) -> Pixels:
-        """Draw n synthetic images, shape (n, size, size), uint8; same seed, same images."""
+    def sample(
+        self, n: int, context: TrainingContext, condition: Condition | None = None
+    ) -> Pixels:
+        """Draw n synthetic images, shape (n, size, size), uint8; same seed, same images.
+
+        Raises:
+            SettingsError: The condition names a label that no training image has, or the generator
+                knows no such condition.
+        """
         ...
 
     def state(self) -> Tensors:

@@ -1,36 +1,109 @@
-"""What every training stage shares: one explicit loop, derived randomness, guards, precision.
+"""What every training stage shares: one explicit loop, one way to make an update, precision.
 
 A stage is an object with a `step` that makes one update and an `evaluate` that scores the current
-weights on the tuning view. The loop reads the stop flag, averages and logs, and times. All
-randomness is derived from (seed, stage, position), so step k is the same whatever came before it.
+weights on the tuning view. The loop reads the stop flag, averages, logs and times, keeps the state
+of the stage every so many steps and finds it again. All randomness is derived from (seed, stage,
+position), so step k is the same whatever came before it, an interruption too.
 """
 
-import hashlib
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from medisynth.errors import TrainingError
-from medisynth.generator import StoppedError, TrainingContext
+from medisynth.data.views import Pixels
+from medisynth.errors import TrainingError, WeightsError
+from medisynth.generator import StageState, StoppedError, TrainingContext
+from medisynth.network_state import (
+    averaged,
+    gather_state,
+    moments_fingerprint,
+    n_parameters,
+    restore_state,
+    snapshot,
+)
+from medisynth.randomness import (
+    Order,
+    derive_seed,
+    numpy_generator,
+    seeded_weights,
+    torch_generator,
+)
+from medisynth.training_guards import (
+    DiscriminatorGuard,
+    pairwise_distance,
+    require_diverse,
+    require_finite,
+)
+from medisynth.training_update import (
+    GRADIENT_NORM_LIMIT,
+    Precision,
+    accumulated_update,
+    autocast,
+    choose_precision,
+    in_parts,
+    learning_rate,
+    mean_of,
+    update,
+)
+from medisynth.workers import Workers, workers
 
-Precision = Literal["fp32", "bf16"]
+__all__ = [
+    "GRADIENT_NORM_LIMIT",
+    "TIMING_CURVES",
+    "DiscriminatorGuard",
+    "Order",
+    "Precision",
+    "Previewed",
+    "Stage",
+    "TrainedStage",
+    "Workers",
+    "accumulated_update",
+    "autocast",
+    "averaged",
+    "choose_precision",
+    "derive_seed",
+    "gather_state",
+    "in_parts",
+    "learning_rate",
+    "mean_of",
+    "n_parameters",
+    "numpy_generator",
+    "pairwise_distance",
+    "require_diverse",
+    "require_finite",
+    "restore_state",
+    "seeded_weights",
+    "snapshot",
+    "torch_generator",
+    "train",
+    "update",
+    "workers",
+]
 
 N_LOGGED_POINTS = 200
-BF16_MUST_GAIN = 1.15  # bf16 is coarser: take it only where it is clearly faster
-GRADIENT_NORM_LIMIT = 1.0
+IMAGES_PER_SECOND, PEAK_MEMORY = "images per second", "peak memory (GiB)"
+TIMING_CURVES = frozenset({IMAGES_PER_SECOND, PEAK_MEMORY})  # differ from run to run
+_BYTES_PER_GIB = 1 << 30
 
 
 class Stage(Protocol):
-    """One stage of training."""
+    """One stage of training.
+
+    With several processes each has one, and `step` and `evaluate` are called in every process;
+    `preview` and `state` in process 0, `state` at the end in all, so they must not wait for others.
+
+    Attributes:
+        name: Name of the stage, unique in its generator.
+        n_steps: Updates.
+
+    A stage may also have `batch_size: int`, images an update over all processes together, for the
+    curve of images per second; and may fulfil `Previewed`.
+    """
 
     name: str
     n_steps: int
@@ -43,236 +116,224 @@ class Stage(Protocol):
         """Score the weights after `step` updates on the tuning view."""
         ...
 
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """All that training changes: tensors (`gather_state` and kept candidates), JSON facts."""
+        ...
 
-def train(stage: Stage, context: TrainingContext, *, evaluate_every: int) -> float:
-    """Run all steps of a stage.
+    def load_state(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Take what `state` gave; the next step is then bit by bit what it would have been.
+
+        Raises:
+            WeightsError: Names or shapes do not fit.
+        """
+        ...
+
+
+class Previewed(Protocol):
+    """A stage that can show a few samples; asked for only where a preview is wanted."""
+
+    def preview(self) -> Pixels:
+        """A few samples of the current averaged weights, shape (n, h, w), uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """What training a stage took.
+
+    Attributes:
+        duration_s: Time between set-up and the last step, over all interruptions; work that a kill
+            undid is not in it.
+        peak_memory_bytes: Largest memory of one process: allocated on a CUDA device during the
+            stage, resident on the CPU since the process started; None where nothing tells.
+        n_processes: Processes that shared the work.
+    """
+
+    duration_s: float
+    peak_memory_bytes: int | None
+    n_processes: int
+
+
+def train(stage: Stage, context: TrainingContext, *, evaluate_every: int) -> TrainedStage:
+    """Make all steps of a stage, or those that are left after the last committed one.
 
     Args:
         stage: The stage; its networks and optimisers are already set up.
-        context: Where progress and numbers go, and who may ask for a stop.
+        context: Where progress, numbers and states go, and who may ask for a stop.
         evaluate_every: Steps between two evaluations; the last step is always evaluated.
 
-    Returns:
-        Duration in seconds.
-
     Raises:
-        StoppedError: A stop was asked for; the weights are those after the last whole step.
-        TrainingError: A loss or gradient was not finite; the update was not made.
+        StoppedError: A stop was asked for; the weights are those after the last whole step, and
+            they are committed.
+        TrainingError: A loss or gradient was not finite, and the update was not made; or the
+            processes do not hold the same weights at the end.
+        WeightsError: The committed state is damaged or does not fit.
     """
-    started = time.perf_counter()
-    log_every = max(1, stage.n_steps // N_LOGGED_POINTS)
-    window: dict[str, list[float]] = {}
-    for step in range(stage.n_steps):
-        if context.should_stop():
-            raise StoppedError(f"{stage.name}: stopped after {step} of {stage.n_steps} steps")
-        for key, value in stage.step(step).items():
-            window.setdefault(key, []).append(value)
-        done = step + 1
-        is_last = done == stage.n_steps
-        if done % log_every == 0 or is_last:
-            context.log(stage.name, done, {key: fmean(values) for key, values in window.items()})
-            window = {}
-        if done % evaluate_every == 0 or is_last:
-            context.log(stage.name, done, stage.evaluate(done))
-        context.progress(stage.name, done, stage.n_steps)
-    return time.perf_counter() - started
+    loop = _Loop(stage, context, evaluate_every)
+    loop.resume()
+    while loop.done < stage.n_steps:
+        loop.stop_if_asked()
+        loop.advance()
+    loop.require_agreement()
+    return loop.result()
 
 
-def derive_seed(seed: int, *place: str | int) -> int:
-    """Seed for one place in the work, e.g. (seed, "diffusion", "noise", step); below 2**63."""
-    text = "/".join(str(part) for part in (seed, *place))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+class _Loop:
+    """Where a stage stands: steps done, curves so far, numbers not yet averaged, time spent."""
 
+    def __init__(self, stage: Stage, context: TrainingContext, evaluate_every: int) -> None:
+        self.done = 0
+        self._stage, self._context, self._evaluate_every = stage, context, evaluate_every
+        self._workers = workers()
+        self._log_every = max(1, stage.n_steps // N_LOGGED_POINTS)
+        self._points: list[tuple[int, dict[str, float]]] = []
+        self._window: dict[str, list[float]] = {}
+        self._committed = 0
+        self._stepping_s, self._n_timed = 0.0, 0  # since the last point; start anew at a resume
+        self._earlier_s, self._started = 0.0, time.perf_counter()
+        self._earlier_peak = 0
+        if _is_cuda(context.compute_device):
+            torch.cuda.reset_peak_memory_stats(context.compute_device)
 
-def torch_generator(device: str, seed: int, *place: str | int) -> torch.Generator:
-    """Random numbers on a device for one place in the work."""
-    return torch.Generator(device=device).manual_seed(derive_seed(seed, *place))
+    def resume(self) -> None:
+        """Take the last committed state, if there is one, and say again what was logged."""
+        stage, context = self._stage, self._context
+        state = context.states.latest(stage.name) if context.states else None
+        step = state.step if state else 0
+        if not self._workers.all_equal(step):
+            raise WeightsError(
+                f"{stage.name}: expected every process to find the same committed state, found "
+                f"step {step} in process {self._workers.rank} and another elsewhere; "
+                "put the run folder on storage that all machines share"
+            )
+        if state is None:
+            return
+        if step > stage.n_steps:
+            raise WeightsError(
+                f"{stage.name}: expected a state of at most {stage.n_steps} steps, found one of "
+                f"{step}; resume with the settings it was written with"
+            )
+        stage.load_state(state.tensors, state.facts["stage"])
+        facts = state.facts["loop"]
+        self.done = self._committed = step
+        self._points = [(int(at), dict(values)) for at, values in facts["points"]]
+        self._window = {name: list(values) for name, values in facts["window"].items()}
+        self._earlier_s = float(facts["duration_s"])
+        self._earlier_peak = int(facts["peak_memory_bytes"])
+        if self._workers.is_main:
+            for at, values in self._points:
+                context.log(stage.name, at, values)
+            context.progress(stage.name, self.done, stage.n_steps)
 
-
-def numpy_generator(seed: int, *place: str | int) -> np.random.Generator:
-    """Random numbers for one place in the work."""
-    return np.random.default_rng(derive_seed(seed, *place))
-
-
-@contextmanager
-def seeded_weights(seed: int, stage: str) -> Iterator[None]:
-    """Draw initial weights from (seed, stage) on the CPU; torch's own state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, stage, "weights"))
-        yield
-
-
-class Order:
-    """Which images make up batch k: every image once an epoch, in an order of (seed, epoch).
-
-    Attributes:
-        n_images: Images in the view, at least 1.
-        batch_size: Images a batch; a batch may cross the end of an epoch.
-    """
-
-    def __init__(self, n_images: int, batch_size: int, seed: int, stage: str) -> None:
-        self.n_images = n_images
-        self.batch_size = batch_size
-        self._place = (seed, stage, "order")
-        self._epoch = -1
-        self._permutation: NDArray[np.int64] = np.empty(0, np.int64)
-
-    def batch(self, step: int) -> list[tuple[int, int]]:
-        """Pairs (epoch, image index) of batch `step`."""
-        first = step * self.batch_size
-        return [self._at(position) for position in range(first, first + self.batch_size)]
-
-    def _at(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self.n_images)
-        if epoch != self._epoch:
-            seed, *rest = self._place
-            generator = numpy_generator(int(seed), *rest, epoch)
-            self._permutation, self._epoch = generator.permutation(self.n_images), epoch
-        return epoch, int(self._permutation[place])
-
-
-def learning_rate(peak: float, step: int, n_steps: int, n_warm_up: int) -> float:
-    """Linear warm-up to `peak` over `n_warm_up` steps, then half a cosine towards 0.
-
-    Args:
-        peak: Largest learning rate.
-        step: Step that is about to be made, 0 to n_steps - 1.
-        n_steps: All steps, warm-up included.
-        n_warm_up: Steps of warm-up, less than n_steps.
-    """
-    if step < n_warm_up:
-        return peak * (step + 1) / n_warm_up
-    done_fraction = (step - n_warm_up) / (n_steps - n_warm_up)
-    return peak * 0.5 * (1 + math.cos(math.pi * done_fraction))
-
-
-def update(
-    optimiser: torch.optim.Optimizer,
-    losses: Mapping[str, torch.Tensor],
-    total: torch.Tensor,
-    *,
-    stage: str,
-    step: int,
-    rate: float,
-) -> dict[str, float]:
-    """Make one update, but only if every loss and the gradient norm are finite.
-
-    Args:
-        optimiser: Optimiser of exactly the parameters that `total` trains.
-        losses: Name to scalar, to be checked and returned.
-        total: Scalar to minimise.
-        stage: For the message.
-        step: For the message.
-        rate: Learning rate of this update.
-
-    Returns:
-        The losses and the "gradient norm" (before clipping to GRADIENT_NORM_LIMIT).
-
-    Raises:
-        TrainingError: A number is not finite.
-    """
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM_LIMIT)
-    names = [*losses, "gradient norm"]
-    # One transfer a step serves the guard and the log.
-    numbers = torch.stack([*(loss.detach().float() for loss in losses.values()), norm]).tolist()
-    values = dict(zip(names, numbers, strict=True))
-    require_finite(values, stage=stage, step=step)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.step()
-    return values
-
-
-def require_finite(values: Mapping[str, float], *, stage: str, step: int) -> None:
-    """Refuse numbers that are not finite.
-
-    Raises:
-        TrainingError: Names stage, step and the first such number.
-    """
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{stage}, step {step + 1}: {name} is {value}, expected a finite number; "
-                "the step was not taken; lower the stage's learning_rate or set precision to fp32"
+    def stop_if_asked(self) -> None:
+        """Keep the state and leave when any process was asked to stop."""
+        if self._workers.any(self._context.should_stop()):
+            self._commit()
+            self._workers.wait()  # the first process to end may take the others with it
+            raise StoppedError(
+                f"{self._stage.name}: stopped after {self.done} of {self._stage.n_steps} steps"
             )
 
+    def advance(self) -> None:
+        """Make one step and all that is due after it."""
+        stage, context = self._stage, self._context
+        started = time.perf_counter()
+        values = self._workers.mean(stage.step(self.done))
+        self._stepping_s += time.perf_counter() - started
+        self._n_timed += 1
+        self.done += 1
+        for name, value in values.items():
+            self._window.setdefault(name, []).append(value)
+        if self._is_due(self._log_every):
+            self._log({name: fmean(values) for name, values in self._window.items()})
+            self._log(self._timing())
+            self._window = {}
+        if self._is_due(self._evaluate_every):
+            self._log(stage.evaluate(self.done))
+        if context.preview is not None and self._is_due(context.preview_every):
+            self._preview(context.preview)
+        if self._is_due(context.commit_every):
+            self._commit()
+        if self._workers.is_main:
+            context.progress(stage.name, self.done, stage.n_steps)
 
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of a network's weights, short at first so that it warms up.
+    def require_agreement(self) -> None:
+        """Refuse a stage whose processes trained each for itself."""
+        if self._workers.n == 1:
+            return
+        tensors, _ = self._stage.state()
+        if not self._workers.all_equal(moments_fingerprint(tensors)):
+            raise TrainingError(
+                f"{self._stage.name}: expected {self._workers.n} processes with equal optimiser "
+                "moments, found different ones; make updates by medisynth.training.update, or "
+                "call workers().average_gradients before the optimiser's step"
+            )
 
-    Args:
-        network: Network whose weights are followed; copied.
-        decay: Share of the old average kept at each update in the long run, 0 to 1.
+    def result(self) -> TrainedStage:
+        """What it took."""
+        peak = max(self._peak_memory_bytes(), self._earlier_peak)
+        return TrainedStage(self._duration_s(), peak or None, self._workers.n)
+
+    def _is_due(self, every: int) -> bool:
+        return self.done % every == 0 or self.done == self._stage.n_steps
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        if values and self._workers.is_main:
+            self._points.append((self.done, dict(values)))
+            self._context.log(self._stage.name, self.done, values)
+
+    def _timing(self) -> dict[str, float]:
+        values = {}
+        batch_size = getattr(self._stage, "batch_size", None)
+        if batch_size is not None:
+            rate = batch_size * self._n_timed / max(self._stepping_s, 1e-9)
+            values[IMAGES_PER_SECOND] = rate
+        if _is_cuda(self._context.compute_device):
+            values[PEAK_MEMORY] = self._peak_memory_bytes() / _BYTES_PER_GIB
+        self._stepping_s, self._n_timed = 0.0, 0
+        return values
+
+    def _preview(self, show: Callable[[str, int, Pixels], None]) -> None:
+        draw = getattr(self._stage, "preview", None)
+        if draw is not None and self._workers.is_main:
+            show(self._stage.name, self.done, draw())
+
+    def _commit(self) -> None:
+        states = self._context.states
+        if states is None or self.done == self._committed or not self._workers.is_main:
+            return
+        tensors, facts = self._stage.state()
+        loop = {
+            "points": [[at, values] for at, values in self._points],
+            "window": self._window,
+            "duration_s": self._duration_s(),
+            "peak_memory_bytes": max(self._peak_memory_bytes(), self._earlier_peak),
+        }
+        name = self._stage.name
+        states.commit(StageState(name, self.done, tensors, {"stage": facts, "loop": loop}))
+        self._committed = self.done
+
+    def _duration_s(self) -> float:
+        return self._earlier_s + time.perf_counter() - self._started
+
+    def _peak_memory_bytes(self) -> int:
+        device = self._context.compute_device
+        if _is_cuda(device):
+            return torch.cuda.max_memory_allocated(device)
+        return peak_resident_bytes() or 0 if device == "cpu" else 0
+
+
+def peak_resident_bytes() -> int | None:
+    """Largest resident memory of this process since it was started; None where nothing tells.
+
+    Linux only: elsewhere, and in `getrusage`, the number may be that of the parent process.
     """
-
-    def follow(
-        average: tuple[torch.Tensor, ...] | list[torch.Tensor],
-        current: tuple[torch.Tensor, ...] | list[torch.Tensor],
-        n: torch.Tensor | int,
-    ) -> None:
-        now = min(decay, (1 + int(n)) / (10 + int(n)))
-        get_ema_multi_avg_fn(now)(average, current, n)  # type: ignore[no-untyped-call]
-
-    return AveragedModel(network, multi_avg_fn=follow)
+    try:
+        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
-def snapshot(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy of a network's tensors on the CPU, in plain memory order."""
-    return {
-        name: value.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
-        for name, value in network.state_dict().items()
-    }
-
-
-def n_parameters(*networks: nn.Module) -> int:
-    """Number of trainable numbers."""
-    return sum(p.numel() for network in networks for p in network.parameters() if p.requires_grad)
-
-
-def autocast(device: str, precision: Precision) -> AbstractContextManager[object]:
-    """bf16 autocast, or nothing for fp32."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def choose_precision(
-    setting: Literal["auto", "fp32", "bf16"], trial: Callable[[Precision], None], device: str
-) -> Precision:
-    """Resolve `auto` by timing steps of each precision, interleaved, and comparing the fastest.
-
-    Args:
-        setting: What the user asked for; all but "auto" is returned as it is.
-        trial: Makes one step in a precision, on networks that are thrown away.
-        device: torch device name.
-    """
-    if setting != "auto":
-        return setting
-    choices: tuple[Precision, Precision] = ("fp32", "bf16")
-    fastest_s = dict.fromkeys(choices, math.inf)
-    for timed in (False, True, True, True):  # the first step of each pays for set-up
-        for precision in choices:
-            started = _clock(device)
-            trial(precision)
-            took_s = _clock(device) - started
-            if timed:
-                fastest_s[precision] = min(fastest_s[precision], took_s)
-    return "bf16" if fastest_s["bf16"] * BF16_MUST_GAIN < fastest_s["fp32"] else "fp32"
-
-
-def _clock(device: str) -> float:
-    """Seconds of work. On a CPU those of this thread, which other programs do not lengthen."""
-    if device == "cpu":
-        return time.thread_time()
-    if device == "mps":
-        torch.mps.synchronize()
-    else:
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def mean_of(values: Iterable[tuple[float, int]]) -> float:
-    """Mean of batch means, each weighted by its number of images."""
-    pairs = list(values)
-    return sum(value * n for value, n in pairs) / sum(n for _, n in pairs)
+def _is_cuda(device: str) -> bool:
+    return torch.device(device).type == "cuda"

@@ -5,7 +5,10 @@ import io
 import json
 import re
 from dataclasses import dataclass
+from typing import Any, get_args
 from xml.sax.saxutils import escape
+
+import numpy as np
 
 from medisynth.data.png import text_chunks
 from medisynth.data.views import Pixels
@@ -13,6 +16,9 @@ from medisynth.errors import SettingsError
 
 KEY = "medisynth-gov"
 DESCRIPTION = "SYNTHETIC IMAGE - not a patient"
+LICENCE = "research use; not for diagnosis"
+VISIBLE_WORD = "SYNTHETIC"
+SMALLEST_VISIBLE_PX = 64  # the narrowest image on which the word can be read
 # IPTC NewsCodes, digital source type: what a picture says that a trained model made
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP_KEY = "XML:com.adobe.xmp"
@@ -37,6 +43,9 @@ class SyntheticMark:
         seed: Seed of the sampling.
         index: Number of the image in the batch drawn with that seed, from 0.
         licence: Licence text of the image.
+        plane: Plane that was asked for; None when none was.
+        machine: Machine that was asked for; None when none was.
+        visible: Whether the word SYNTHETIC stands in the pixels, see `burn_in`.
     """
 
     generator: str
@@ -45,6 +54,13 @@ class SyntheticMark:
     seed: int
     index: int
     licence: str
+    plane: str | None = None
+    machine: str | None = None
+    visible: bool = False
+
+
+_FIELDS = dataclasses.fields(SyntheticMark)
+_OPTIONAL = {field.name for field in _FIELDS if field.default is not dataclasses.MISSING}
 
 
 def marked_png(pixels: Pixels, mark: SyntheticMark) -> bytes:
@@ -66,7 +82,7 @@ def marked_png(pixels: Pixels, mark: SyntheticMark) -> bytes:
             f"{pixels.dtype}"
         )
     info = PngInfo()
-    payload = json.dumps(dataclasses.asdict(mark), sort_keys=True, separators=(",", ":"))
+    payload = json.dumps(_to_json(mark), sort_keys=True, separators=(",", ":"))
     info.add_itxt(KEY, payload)
     info.add_itxt("Description", DESCRIPTION)
     info.add_itxt("Software", f"{KEY} {mark.generator}")
@@ -89,12 +105,7 @@ def read_mark(data: bytes) -> SyntheticMark | None:
         values = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    fields = dataclasses.fields(SyntheticMark)
-    if not isinstance(values, dict) or set(values) != {f.name for f in fields}:
-        return None
-    if any(type(values[f.name]) is not f.type for f in fields):
-        return None
-    return SyntheticMark(**values)
+    return _from_json(values)
 
 
 def is_marked_synthetic(data: bytes) -> bool:
@@ -107,6 +118,75 @@ def is_marked_synthetic(data: bytes) -> bool:
     if KEY in texts or texts.get("Description") == DESCRIPTION or _GENERATOR_KEYS & set(texts):
         return True
     return _SYNTHETIC_SOURCE.search(texts.get(_XMP_KEY, "")) is not None
+
+
+def burn_in(pixels: Pixels) -> Pixels:
+    """A copy with the word SYNTHETIC, white on black, along the lower edge.
+
+    The letters are those of Pillow's own bitmap font, enlarged by a whole number: the same pixels
+    whatever fonts and libraries the machine has.
+
+    Args:
+        pixels: Grey images, shape (n, height, width), uint8, at least `SMALLEST_VISIBLE_PX` wide
+            and high.
+
+    Raises:
+        SettingsError: The images are too small for the word to be read.
+    """
+    height, width = pixels.shape[1:]
+    if min(height, width) < SMALLEST_VISIBLE_PX:
+        raise SettingsError(
+            f"visible mark: the word needs images of at least {SMALLEST_VISIBLE_PX} x "
+            f"{SMALLEST_VISIBLE_PX} pixels, these have {height} x {width}; "
+            "leave it out, the mark in the file stays"
+        )
+    letters = _letters()
+    scale = max(1, width * 3 // 4 // letters.shape[1])
+    word = letters.repeat(scale, axis=0).repeat(scale, axis=1)
+    top = height - word.shape[0]
+    left = (width - word.shape[1]) // 2
+    burned = pixels.copy()
+    burned[:, top:] = 0
+    burned[:, top:, left : left + word.shape[1]] = word
+    return burned
+
+
+def _letters() -> Pixels:
+    """The word with one empty row above and below, shape (8, 62), 0 or 255."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default_imagefont()
+    _, _, width, height = (int(edge) for edge in font.getbbox("S"))
+    step = width + 1  # the font's bold letters touch each other without it
+    picture = Image.new("1", (step * len(VISIBLE_WORD) - 1, height))
+    draw = ImageDraw.Draw(picture)
+    for place, letter in enumerate(VISIBLE_WORD):
+        draw.text((place * step, 0), letter, fill=1, font=font)
+    drawn = np.asarray(picture)
+    rows = np.flatnonzero(drawn.any(axis=1))
+    return np.pad(drawn[rows[0] : rows[-1] + 1], ((1, 1), (0, 0))).astype(np.uint8) * 255
+
+
+def _to_json(mark: SyntheticMark) -> dict[str, Any]:
+    """The mark as JSON data; what has its default is left out."""
+    values = dataclasses.asdict(mark)
+    kept = {f.name: values[f.name] for f in _FIELDS if values[f.name] != f.default}
+    return {"synthetic": True, **kept}
+
+
+def _from_json(values: Any) -> SyntheticMark | None:
+    """The mark that `_to_json` wrote, now or before it had optional fields; None for all else."""
+    if not isinstance(values, dict) or values.pop("synthetic", True) is not True:
+        return None
+    names = {field.name for field in _FIELDS}
+    if not names - _OPTIONAL <= set(values) <= names:
+        return None
+    for field in _FIELDS:
+        # by exact type: True is no seed
+        allowed = get_args(field.type) or (field.type,)
+        if field.name in values and type(values[field.name]) not in allowed:
+            return None
+    return SyntheticMark(**values)
 
 
 def _xmp(mark: SyntheticMark) -> str:

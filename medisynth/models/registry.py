@@ -1,27 +1,198 @@
-"""Generators by name. A third party registers its own by the entry point group `medisynth.models`."""
+"""Generators by name, or by "package.module:Class" for a class that is not registered.
 
-from importlib.metadata import entry_points
+A third party registers its own by the entry point group `medisynth.models`. Whatever is named is
+imported here, so its module level runs in the calling process.
+"""
+
+import difflib
+import hashlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from medisynth.errors import SettingsError
 from medisynth.generator import Generator
 
+GROUP = "medisynth.models"
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # it becomes part of file names
+_METHODS = ("image_size_px", "fit", "sample", "state", "load_state")
+
+
+@dataclass(frozen=True)
+class GeneratorOrigin:
+    """Where the code of a generator comes from.
+
+    Attributes:
+        module: Module that defines the class.
+        class_name: Its name there.
+        distribution: Installed distribution that the module belongs to; None when it is none's.
+        version: Version of that distribution.
+        source_sha256: Digest of the module's source file, 64 lowercase hex digits; None when it has
+            none. Other files of the package are not covered.
+    """
+
+    module: str
+    class_name: str
+    distribution: str | None
+    version: str | None
+    source_sha256: str | None
+
+    def __str__(self) -> str:
+        package = f"{self.distribution} {self.version}" if self.distribution else "not installed"
+        source = f", source sha256:{self.source_sha256}" if self.source_sha256 else ""
+        return f"{self.module}:{self.class_name} ({package}{source})"
+
 
 def generator_names() -> tuple[str, ...]:
     """Names of all registered generators, sorted."""
-    return tuple(sorted({point.name for point in entry_points(group="medisynth.models")}))
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 def load_generator(name: str) -> type[Generator]:
-    """Return the generator class with this name.
+    """Return the generator class of a registered name or of "package.module:Class".
 
     Raises:
-        SettingsError: No generator has this name, or two have it.
+        SettingsError: No generator has this name, two have it, its module cannot be imported, or
+            the class lacks a member of the protocol.
     """
-    points = list(entry_points(group="medisynth.models", name=name))
+    point = _path_point(name) if ":" in name else _registered(name)
+    return _checked(_import(point), point.value)
+
+
+def generator_origin(name: str) -> GeneratorOrigin:
+    """Distribution, version and source digest of a generator's code; errors as `load_generator`."""
+    generator = load_generator(name)
+    module = generator.__module__
+    owner = _registering(name) or _owner(module.partition(".")[0])
+    return GeneratorOrigin(
+        module=module,
+        class_name=generator.__qualname__,
+        distribution=owner,
+        version=version(owner) if owner else None,
+        source_sha256=_source_digest(generator),
+    )
+
+
+def import_folder(name: str) -> Path | None:
+    """Folder that must be on the import path for a "package.module:Class"; None for other names.
+
+    Raises:
+        SettingsError: As `load_generator`.
+    """
+    if ":" not in name:
+        return None
+    load_generator(name)
+    # of the named module, not of the class: the class may be defined elsewhere
+    module = sys.modules[name.partition(":")[0]]
+    if module.__file__ is None:
+        return None
+    file = Path(module.__file__).absolute()
+    return file.parents[module.__name__.count(".") + (file.name == "__init__.py")]
+
+
+def _registering(name: str) -> str | None:
+    """The one distribution that registers a name, where there is one."""
+    points = () if ":" in name else entry_points(group=GROUP, name=name)
+    names = {point.dist.name for point in points if point.dist is not None}
+    return names.pop() if len(names) == 1 else None
+
+
+def _owner(package: str) -> str | None:
+    """The one distribution that brings a top-level package, where there is one."""
+    owners = set(packages_distributions().get(package, []))
+    return owners.pop() if len(owners) == 1 else None
+
+
+def _source_digest(generator: type[Generator]) -> str | None:
+    try:
+        return hashlib.sha256(Path(inspect.getfile(generator)).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # built in, compiled or run from an archive
+        return None
+
+
+def _path_point(path: str) -> EntryPoint:
+    if not _PATH.fullmatch(path):
+        raise SettingsError(
+            f"model.name: {path!a} is no path to a class; expected package.module:Class"
+        )
+    return EntryPoint(name=path, value=path, group=GROUP)
+
+
+def _registered(name: str) -> EntryPoint:
+    points = list(entry_points(group=GROUP, name=name))
     if not points:
-        known = ", ".join(generator_names())
-        raise SettingsError(f"model.name: unknown generator {name!r}; known are {known}")
+        known = generator_names()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise SettingsError(
+            f"model.name: unknown generator {name!a}; {hint}known are {', '.join(known)}, "
+            "and package.module:Class for a class that is not registered"
+        )
     if len({point.value for point in points}) > 1:
         raise SettingsError(f"model.name: two packages register a generator named {name!r}")
-    generator: type[Generator] = points[0].load()
-    return generator
+    return points[0]
+
+
+def _import(point: EntryPoint) -> object:
+    """Import what an entry point names; whatever a foreign module raises becomes one sentence."""
+    try:
+        return point.load()
+    except (Exception, SystemExit) as error:  # foreign code
+        reason = str(error).strip().splitlines()
+        raise SettingsError(
+            f"model.name: {point.value} cannot be imported, {_place(error)} raised "
+            f"{type(error).__name__}: {reason[0][:200] if reason else 'no reason given'}; "
+            "mend it, or install what it needs into this Python environment"
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    """File name and line that an import broke at."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno},"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and frame.filename != __file__
+    ]
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}," if frames else "it"
+
+
+def _checked(found: object, value: str) -> type[Generator]:
+    """The class, if it has every member of the protocol."""
+    if not isinstance(found, type):
+        raise SettingsError(
+            f"model.name: {value} is no class but {type(found).__name__}; "
+            "expected a class that fulfils medisynth.generator.Generator"
+        )
+    lacking = list(_lacking(found))
+    if lacking:
+        raise SettingsError(
+            f"model.name: {value} is no generator: {'; '.join(lacking)}; "
+            "see medisynth.generator.Generator"
+        )
+    return found
+
+
+def _lacking(found: type) -> Iterable[str]:
+    """What a class has not that the protocol asks for, in words."""
+    for name in _METHODS:
+        if not callable(getattr(found, name, None)):
+            yield f"it has no method {name}"
+    for member in ("name", "title"):
+        text = getattr(found, member, None)
+        if not isinstance(text, str):
+            yield f"it has no text {member}"
+        elif member == "name" and not _NAME.fullmatch(text):
+            yield f"its name {text!a} is not 1 to 64 letters, digits, '.', '_' or '-'"
+    settings = getattr(found, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        yield "its Settings is no pydantic model"

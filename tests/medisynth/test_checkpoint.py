@@ -38,6 +38,26 @@ def test_memory_order_of_a_tensor_does_not_change_the_bytes():
     assert checkpoint.encode({"x": last}, {}) == checkpoint.encode({"x": plain}, {})
 
 
+def test_tied_weights_and_slices_of_one_tensor_come_back_each_by_itself():
+    whole = torch.arange(6.0)
+    tied = {"a": whole, "b": whole, "c": whole[2:4], "d": whole.reshape(2, 3)}
+
+    tensors, _ = checkpoint.decode(checkpoint.encode(tied, {}))
+
+    assert all(torch.equal(tensors[name], value) for name, value in tied.items())
+
+
+def test_reading_with_the_right_digest_gives_the_metadata_too(tmp_path):
+    data = checkpoint.encode(TENSORS, METADATA)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(data)
+
+    tensors, metadata = checkpoint.read(path, hashlib.sha256(data).hexdigest())
+
+    assert metadata == METADATA
+    assert tensors.keys() == TENSORS.keys()
+
+
 def test_a_file_with_the_pinned_digest_is_loaded(tmp_path):
     data = checkpoint.encode(TENSORS, METADATA)
     path = tmp_path / "weights.safetensors"

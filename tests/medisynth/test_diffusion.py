@@ -19,20 +19,20 @@ from medisynth.models.dsr_gan.batches import (
     to_pixels,
     to_unit,
 )
-from medisynth.models.dsr_gan.diffusion import (
-    DiffusionStage,
+from medisynth.models.dsr_gan.diffusion import DiffusionStage
+from medisynth.models.dsr_gan.diffusion import new_network as network_of
+from medisynth.models.dsr_gan.edm import (
     denoised,
     denoising_loss,
-    fit_mean_image,
-    fit_scaling,
-    new_network,
     noise_levels,
     preconditioning,
     sample_residuals,
 )
+from medisynth.models.dsr_gan.fitted import fit_before_training
 from medisynth.models.dsr_gan.histograms import drawn_reference, histograms_of, matched
 from medisynth.models.dsr_gan.network import UNet
-from medisynth.models.dsr_gan.settings import DiffusionSettings
+from medisynth.models.dsr_gan.scaling import fit_mean_image, fit_scaling
+from medisynth.models.dsr_gan.settings import DiffusionSettings, DsrGanSettings
 
 SETTINGS = DiffusionSettings(
     size=8,
@@ -68,17 +68,25 @@ def context(seed=0):
     return TrainingContext(seed, "cpu", lambda *_: None, lambda *_: None, should_stop=lambda: False)
 
 
-def small_stage(settings=SETTINGS, seed=0):
-    training = view(discs(32, 16))
-    mean_image = fit_mean_image(training, "cpu")
+def whole(settings, **other):
+    enlarging = {"to": 16, "crop": 16}
+    return DsrGanSettings(diffusion=settings, super_resolution=enlarging, **other)
+
+
+def new_network(settings, seed):
+    return network_of(whole(settings), seed, (0, 0))
+
+
+def small_stage(settings=SETTINGS, seed=0, training=None, **other):
+    training = training or view(discs(32, 16))
+    everything = whole(settings, **other)
     return DiffusionStage(
-        settings,
+        everything,
         training,
         view(discs(12, 16, seed=1), "tuning"),
         context(seed),
         "fp32",
-        mean_image,
-        fit_scaling(training, mean_image, settings),
+        fit_before_training(training, everything, seed, "cpu"),
     )
 
 
@@ -217,15 +225,15 @@ def test_training_lowers_the_tuning_loss_and_keeps_the_best_weights():
     assert set(numbers) == {"training loss", "gradient norm", "learning rate"}
     assert scores[0] == pytest.approx(1, abs=0.3)
     assert scores[-1] < 0.8 * scores[0]
-    assert [score for _, score in stage.candidates] == scores
-    assert stage.best_step == stage.candidates[int(np.argmin(scores))][0]
+    assert [score for _, score in stage.candidates.scores] == scores
+    assert stage.candidates.best_step == stage.candidates.scores[int(np.argmin(scores))][0]
 
 
 def test_the_tuning_loss_of_the_same_weights_is_the_same_number():
     stage = small_stage()
 
     assert stage.evaluate(1) == stage.evaluate(2)
-    assert stage.best_step == 1
+    assert stage.candidates.best_step == 1
 
 
 def test_a_step_depends_on_its_number_and_not_on_what_was_drawn_before():

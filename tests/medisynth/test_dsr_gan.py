@@ -334,7 +334,20 @@ def test_bf16_trains_and_repeats():
         ({"diffusion": {"channels": [12]}}, r"diffusion.channels.0\n.*multiple of 8"),
         ({"diffusion": {"unshuffle": 3}}, r"diffusion.unshuffle\n.*1, 2, 4 or 8"),
         ({"diffusion": {"learning_rate": 0}}, r"diffusion.learning_rate\n.*greater than 0"),
-        ({"recipe": "published"}, r"recipe\n.*'corrected'"),
+        ({"recipe": "best"}, r"recipe\n.*'corrected' or 'published'"),
+        (
+            {"diffusion": {"batch_size": 6, "accumulate": 4}},
+            r"diffusion.accumulate is 4; allowed are divisors of diffusion.batch_size \(6\)",
+        ),
+        (
+            {"super_resolution": {"batch_size": 6, "accumulate": 4}},
+            r"super_resolution.accumulate is 4; allowed are divisors of .*batch_size \(6\)",
+        ),
+        (
+            {"deviations": {"classic_unet": True}},
+            r"diffusion.unshuffle is 4; allowed is 1 with deviations.classic_unet",
+        ),
+        ({"pretrained": {"path": "x", "sha256": "0" * 63}}, r"pretrained.sha256\n.*pattern"),
         ({"precision": "fp16"}, r"precision\n.*'auto', 'fp32' or 'bf16'"),
     ],
 )

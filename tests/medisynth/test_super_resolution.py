@@ -6,15 +6,9 @@ from torch.nn import functional
 from medisynth.data.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.batches import reduced, to_unit
-from medisynth.models.dsr_gan.settings import SuperResolutionSettings
-from medisynth.models.dsr_gan.super_resolution import (
-    Discriminator,
-    Enlarger,
-    ResidualBlock,
-    SuperResolutionStage,
-    new_networks,
-    speckled,
-)
+from medisynth.models.dsr_gan.enlarging_networks import Discriminator, Enlarger, ResidualBlock
+from medisynth.models.dsr_gan.settings import DsrGanSettings, SuperResolutionSettings
+from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage, new_networks, speckled
 
 SETTINGS = SuperResolutionSettings(
     to=32,
@@ -29,6 +23,8 @@ SETTINGS = SuperResolutionSettings(
     speckle=0.0,
     ema=0.8,
 )
+
+DIFFUSION = {"size": 16, "unshuffle": 1, "channels": (8,)}
 
 
 def edges(n, size, seed=0):
@@ -46,11 +42,14 @@ def view(pixels, partition):
     return ImageView(partition, pixels, ids, ids, blank, blank)
 
 
-def small_stage(settings=SETTINGS, factor=2, seed=0):
+def whole(settings, **other):
+    return DsrGanSettings(diffusion=DIFFUSION, super_resolution=settings, **other)
+
+
+def small_stage(settings=SETTINGS, seed=0, **other):
     context = TrainingContext(seed, "cpu", lambda *_: None, lambda *_: None, lambda: False)
     return SuperResolutionStage(
-        settings,
-        factor,
+        whole(settings, **other),
         view(edges(24, 32), "training"),
         view(edges(10, 32, seed=1), "tuning"),
         context,
@@ -169,7 +168,7 @@ def test_a_step_depends_on_its_number_and_not_on_what_was_drawn_before():
 
 def test_initial_weights_come_from_the_seed():
     def flat(seed):
-        networks = new_networks(SETTINGS, 2, seed)
+        networks = new_networks(whole(SETTINGS), seed)
         return torch.cat([p.detach().flatten() for n in networks for p in n.parameters()])
 
     assert torch.equal(flat(1), flat(1))
@@ -177,10 +176,14 @@ def test_initial_weights_come_from_the_seed():
 
 
 def test_speckle_grows_with_the_square_root_of_brightness_and_leaves_black_black():
-    settings = SETTINGS.model_copy(update={"speckle": 0.1})
     small = torch.tensor([0.0, 0.04, 0.25]).reshape(1, 1, 1, 3)
     ones = torch.ones_like(small)
 
-    assert speckled(small, ones, settings).flatten().tolist() == pytest.approx([0, 0.06, 0.30])
-    assert speckled(small, -9 * ones, settings).min().item() == 0
-    assert torch.equal(speckled(small, ones, SETTINGS), small)
+    assert speckled(small, ones, 0.1).flatten().tolist() == pytest.approx([0, 0.06, 0.30])
+    assert speckled(small, -9 * ones, 0.1).min().item() == 0
+    assert torch.equal(speckled(small, ones, 0.0), small)
+
+
+def test_speckle_in_sampling_is_that_of_training_unless_set():
+    assert SuperResolutionSettings(speckle=0.2).speckle_in_sampling == 0.2
+    assert SuperResolutionSettings(speckle=0.2, sampling_speckle=0.0).speckle_in_sampling == 0.0

@@ -1,11 +1,13 @@
 """Every synthetic image says in its file that it is one, and is recognised."""
 
+import dataclasses
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from medisynth.data.images import decode_bytes
@@ -14,6 +16,7 @@ from medisynth.data.synthetic_mark import (
     DESCRIPTION,
     KEY,
     SyntheticMark,
+    burn_in,
     is_marked_synthetic,
     marked_png,
     read_mark,
@@ -136,3 +139,72 @@ def test_a_real_diffusion_output_of_another_tool_is_recognised():
     data = (folder / "lora_img2img_of_Patient01220_Plane3_1_of_2.png").read_bytes()
 
     assert is_marked_synthetic(data)
+
+
+OPTIONAL = ("plane", "machine", "visible")
+CONDITIONAL = dataclasses.replace(MARK, plane="Trans-thalamic", machine="Aloka", visible=True)
+
+
+def test_condition_and_visible_mark_come_back():
+    assert read_mark(marked_png(PIXELS, CONDITIONAL)) == CONDITIONAL
+
+
+def test_the_mark_says_synthetic_in_a_field_for_machines():
+    assert json.loads(text_chunks(marked_png(PIXELS, MARK))[KEY])["synthetic"] is True
+
+
+def test_a_mark_of_the_first_six_fields_alone_is_still_read():
+    first = {k: v for k, v in dataclasses.asdict(MARK).items() if k not in OPTIONAL}
+
+    assert len(first) == 6
+    assert read_mark(png_with(medisynth_gov=json.dumps(first))) == MARK
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"plane": 3}, {"visible": 1}, {"synthetic": False}, {"synthetic": 1}, {"more": "x"}],
+)
+def test_an_optional_field_of_another_type_is_damage(change):
+    values = {**dataclasses.asdict(CONDITIONAL), **change}
+
+    assert read_mark(png_with(medisynth_gov=json.dumps(values))) is None
+
+
+@pytest.mark.parametrize("size", [64, 65, 100, 256])
+def test_the_visible_mark_takes_the_lower_edge_and_nothing_else(size):
+    images = np.full((2, size, size), 90, np.uint8)
+
+    burned = burn_in(images)
+
+    assert (images == 90).all()
+    rows = np.flatnonzero((burned != 90).any(axis=(0, 2)))
+    assert rows[-1] == size - 1
+    assert size / 32 <= len(rows) <= size / 8
+    assert (burned[:, : rows[0]] == 90).all()
+    assert set(np.unique(burned[:, rows[0] :])) == {0, 255}
+    assert np.array_equal(burned[0], burned[1])
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_the_visible_mark_reads_synthetic(size):
+    """Letter by letter against the font's own picture, at the place where it must stand."""
+    burned = burn_in(np.zeros((1, size, size), np.uint8))[0]
+    columns = np.flatnonzero(burned.any(axis=0))
+    scale = size * 3 // 4 // 62 or 1
+    font = ImageFont.load_default_imagefont()
+    start = (size - 62 * scale) // 2
+
+    assert columns[0] >= start
+    assert columns[-1] < start + 62 * scale
+    for place, letter in enumerate("SYNTHETIC"):
+        picture = Image.new("1", (6, 11))
+        ImageDraw.Draw(picture).text((0, 0), letter, fill=1, font=font)
+        wanted = np.asarray(picture)[3:9]
+        left = start + place * 7 * scale
+        found = burned[-7 * scale : -scale : scale, left : left + 6 * scale : scale] > 0
+        assert np.array_equal(found, wanted), letter
+
+
+def test_an_image_too_small_for_the_word_is_refused():
+    with pytest.raises(SettingsError, match="at least 64 x 64 pixels, these have 63 x 200"):
+        burn_in(np.zeros((1, 63, 200), np.uint8))

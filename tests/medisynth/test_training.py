@@ -1,25 +1,36 @@
+import json
 import math
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from medisynth.errors import TrainingError
+from medisynth.errors import SettingsError, TrainingError, WeightsError
 from medisynth.generator import StoppedError, TrainingContext
 from medisynth.training import (
+    TIMING_CURVES,
+    DiscriminatorGuard,
     Order,
+    accumulated_update,
     averaged,
     choose_precision,
     derive_seed,
+    gather_state,
+    in_parts,
     learning_rate,
     mean_of,
+    pairwise_distance,
+    require_diverse,
+    restore_state,
     seeded_weights,
     snapshot,
     torch_generator,
     train,
     update,
 )
+from tests.medisynth.toy_gan import STAGE, MemoryStates, ToyGan, assert_same_tensors
 
 
 class CountingStage:
@@ -41,26 +52,33 @@ class Recorder:
     def __init__(self, stop_after=math.inf):
         self.logged = []
         self.progressed = []
+        self.previews = []
         self.stop_after = stop_after
 
-    def context(self):
+    def curves(self):
+        return [point for point in self.logged if not TIMING_CURVES & point[2].keys()]
+
+    def context(self, **more):
         return TrainingContext(
             seed=0,
             compute_device="cpu",
             log=lambda stage, step, values: self.logged.append((stage, step, dict(values))),
             progress=lambda stage, done, total: self.progressed.append((stage, done, total)),
             should_stop=lambda: len(self.progressed) >= self.stop_after,
+            **more,
         )
 
 
 def test_every_step_is_made_once_in_order_and_reported():
     stage, recorder = CountingStage(5), Recorder()
 
-    duration_s = train(stage, recorder.context(), evaluate_every=100)
+    trained = train(stage, recorder.context(), evaluate_every=100)
 
     assert stage.steps == [0, 1, 2, 3, 4]
     assert recorder.progressed == [("counting", done, 5) for done in range(1, 6)]
-    assert duration_s > 0
+    assert trained.duration_s > 0
+    assert trained.n_processes == 1
+    assert trained.peak_memory_bytes is None or trained.peak_memory_bytes > 1 << 20
 
 
 def test_evaluation_comes_every_so_many_steps_and_after_the_last():
@@ -90,6 +108,257 @@ def test_a_stop_is_honoured_between_two_steps():
     assert stage.steps == [0, 1, 2]
 
 
+def run(stage, states, stop_after=math.inf, commit_every=3, **more):
+    """Train; returns what was logged and whether the stage came to its end."""
+    recorder = Recorder(stop_after)
+    context = recorder.context(states=states, commit_every=commit_every, **more)
+    try:
+        train(stage, context, evaluate_every=4)
+    except StoppedError:
+        return recorder, False
+    return recorder, True
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    stage, states = ToyGan(12), MemoryStates()
+    recorder, _ = run(stage, states)
+    return stage, states, recorder
+
+
+@pytest.mark.parametrize("stop_after", range(12))
+def test_after_a_stop_at_any_step_tensors_facts_and_curves_are_bitwise_those_of_no_stop(
+    uninterrupted, stop_after
+):
+    states = MemoryStates()
+    assert not run(ToyGan(12), states, stop_after)[1]
+
+    resumed = ToyGan(12)
+    recorder, _ = run(resumed, states)
+
+    expected, _, all_of_it = uninterrupted
+    assert_same_tensors(resumed.state()[0], expected.state()[0])
+    assert resumed.state()[1] == expected.state()[1]
+    assert recorder.curves() == all_of_it.curves()
+
+
+@pytest.mark.parametrize("n_kept", [1, 2, 3])
+def test_after_a_kill_training_goes_on_from_the_last_committed_step(uninterrupted, n_kept):
+    expected, committed, all_of_it = uninterrupted
+    states = MemoryStates()
+    states.committed = committed.committed[:n_kept]
+
+    resumed = ToyGan(12)
+    recorder, _ = run(resumed, states)
+
+    assert resumed.n_images == (12 - 3 * n_kept) * 8
+    assert_same_tensors(resumed.state()[0], expected.state()[0])
+    assert recorder.curves() == all_of_it.curves()
+
+
+def test_numbers_not_yet_averaged_survive_a_stop():
+    whole, _ = run(CommittedCount(400), None)  # logged every 2 steps
+    halves = MemoryStates()
+    run(CommittedCount(400), halves, stop_after=7)
+    assert halves.committed[-1].step == 7
+
+    resumed, _ = run(CommittedCount(400), halves)
+
+    assert resumed.curves() == whole.curves()
+
+
+def test_states_are_committed_every_so_many_steps_and_after_the_last(uninterrupted):
+    def steps(states):
+        return [state.step for state in states.committed]
+
+    assert steps(uninterrupted[1]) == [3, 6, 9, 12]
+    states = MemoryStates()
+    run(ToyGan(12), states, commit_every=5)
+    assert steps(states) == [5, 10, 12]
+    stopped = MemoryStates()
+    run(ToyGan(12), stopped, stop_after=8, commit_every=5)
+    assert steps(stopped) == [5, 8]
+
+
+def test_a_stop_right_after_a_commit_does_not_commit_again():
+    states = MemoryStates()
+    run(ToyGan(12), states, stop_after=3)
+
+    assert [state.step for state in states.committed] == [3]
+
+
+def test_a_finished_stage_is_only_loaded(uninterrupted):
+    expected, states, all_of_it = uninterrupted
+    n_states = len(states.committed)
+    stage = ToyGan(12)
+    recorder, is_done = run(stage, states)
+
+    assert is_done
+    assert stage.n_images == 0
+    assert_same_tensors(stage.state()[0], expected.state()[0])
+    assert recorder.logged == all_of_it.logged  # the timing of then, not of now
+    assert recorder.progressed == [(STAGE, 12, 12)]
+    assert len(states.committed) == n_states
+
+
+def test_duration_adds_up_over_interruptions():
+    states = MemoryStates()
+    first = CommittedCount(4, sleep_s=0.02)
+    run(first, states, stop_after=2)
+    context = Recorder().context(states=states)
+
+    assert train(CommittedCount(4, sleep_s=0.02), context, evaluate_every=9).duration_s >= 0.08
+
+
+def test_a_state_of_more_steps_than_the_stage_has_is_refused(uninterrupted):
+    with pytest.raises(WeightsError, match="at most 10 steps, found one of 12"):
+        run(ToyGan(10), uninterrupted[1])
+
+
+def test_previews_come_every_so_many_steps_and_at_the_end_from_stages_that_have_them():
+    shown = []
+    more = {"preview": lambda *numbers: shown.append(numbers), "preview_every": 5}
+    run(ToyGan(12), None, **more)
+    run(CountingStage(12), None, **more)
+
+    assert [(stage, step) for stage, step, _ in shown] == [(STAGE, 5), (STAGE, 10), (STAGE, 12)]
+    assert all(images.shape == (4, 4, 4) and images.dtype == np.uint8 for _, _, images in shown)
+
+
+def test_images_per_second_are_those_of_the_steps_alone():
+    class Slow(CountingStage):
+        batch_size = 6
+
+        def step(self, step):
+            time.sleep(0.02)
+            return super().step(step)
+
+        def evaluate(self, step):
+            time.sleep(0.2)
+            return super().evaluate(step)
+
+    recorder = Recorder()
+    train(Slow(3), recorder.context(), evaluate_every=1)
+
+    rates = [
+        values["images per second"]
+        for *_, values in recorder.logged
+        if len(values) == 1 and "images per second" in values
+    ]
+    assert len(rates) == 3
+    assert all(30 < rate <= 300 for rate in rates)
+
+
+class CommittedCount(CountingStage):
+    """A counting stage whose state is the number of its steps."""
+
+    def __init__(self, n_steps, sleep_s=0.0):
+        super().__init__(n_steps)
+        self.sleep_s = sleep_s
+
+    def step(self, step):
+        time.sleep(self.sleep_s)
+        return super().step(step)
+
+    def state(self):
+        return {"n": torch.tensor(len(self.steps))}, {}
+
+    def load_state(self, tensors, facts):
+        self.steps = list(range(int(tensors["n"])))
+
+
+def trained_networks(n_updates, seed=0):
+    with seeded_weights(seed, "networks"):
+        network = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+    average = averaged(network, 0.9)
+    optimiser = torch.optim.AdamW(network.parameters(), betas=(0.5, 0.99), fused=True)
+    for step in range(n_updates):
+        one_update(network, average, optimiser, step)
+    return {"network": network, "average": average}, {"adamw": optimiser}
+
+
+def one_update(network, average, optimiser, step):
+    images = torch.randn(4, 2, 5, 5, generator=torch_generator("cpu", 0, "x", step))
+    loss = network(images).square().mean()
+    update(optimiser, {"loss": loss}, loss, stage="s", step=step, rate=0.1)
+    average.update_parameters(network)
+
+
+@pytest.mark.parametrize("n_updates", [0, 1, 3])
+def test_gathered_state_goes_back_bit_by_bit_and_the_next_update_is_the_same(n_updates):
+    modules, optimisers = trained_networks(n_updates)
+    kept = gather_state(modules, optimisers)
+    assert all(value.is_contiguous() and value.device.type == "cpu" for value in kept.values())
+    assert ("optimiser/adamw/0/exp_avg_sq" in kept) == (n_updates > 0)
+
+    others, their_optimisers = trained_networks(2, seed=1)
+    restore_state(others, their_optimisers, kept)
+    assert_same_tensors(gather_state(others, their_optimisers), kept)
+
+    for these, optimiser in ((modules, optimisers), (others, their_optimisers)):
+        one_update(these["network"], these["average"], optimiser["adamw"], n_updates)
+    assert_same_tensors(gather_state(others, their_optimisers), gather_state(modules, optimisers))
+
+
+def test_gathered_state_does_not_follow_the_networks():
+    modules, optimisers = trained_networks(1)
+    kept = gather_state(modules, optimisers)
+    before = {name: value.clone() for name, value in kept.items()}
+    one_update(modules["network"], modules["average"], optimisers["adamw"], 1)
+
+    assert_same_tensors(kept, before)
+
+
+def test_restored_moments_lie_in_memory_as_the_weights_do():
+    modules, optimisers = trained_networks(1)
+    others, their_optimisers = trained_networks(0)
+    restore_state(others, their_optimisers, gather_state(modules, optimisers))
+    weight = others["network"].weight
+
+    assert their_optimisers["adamw"].state[weight]["exp_avg"].stride() == weight.stride()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("module/network/bias"), r"missing: module/network/bias"),
+        (lambda t: t.update({"module/x/y": torch.ones(1)}), r"unknown: module/x/y"),
+        (
+            lambda t: t.update({"module/network/bias": torch.ones(4)}),
+            r"module/network/bias: expected shape \(3,\) of torch.float32, found \(4,\)",
+        ),
+        (
+            lambda t: t.update({"module/network/bias": torch.ones(3).double()}),
+            r"found \(3,\) of torch.float64",
+        ),
+        (lambda t: t.update({"optimiser/x/0/exp_avg": torch.ones(1)}), "unknown: optimiser/x"),
+        (lambda t: t.update({"optimiser/adamw/2/exp_avg": torch.ones(1)}), "unknown: optimiser"),
+        (lambda t: t.update({"optimiser/adamw": torch.ones(1)}), "unknown: optimiser/adamw"),
+        (
+            lambda t: t.update({"optimiser/adamw/1/exp_avg": torch.ones(2)}),
+            r"optimiser/adamw/1/exp_avg: expected shape \(3,\)",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(change, message):
+    tensors = gather_state(*trained_networks(1))
+    change(tensors)
+    modules, optimisers = trained_networks(2, seed=1)
+    before = gather_state(modules, optimisers)
+
+    with pytest.raises(WeightsError, match=message):
+        restore_state(modules, optimisers, tensors)
+
+    assert_same_tensors(gather_state(modules, optimisers), before)
+
+
+def test_tensors_beside_the_gathered_ones_are_left_to_the_stage():
+    modules, optimisers = trained_networks(1)
+    tensors = gather_state(modules, optimisers) | {"best/weight": torch.ones(1)}
+
+    restore_state(modules, optimisers, tensors)
+
+
 def test_learning_rate_rises_linearly_and_falls_by_half_a_cosine():
     rates = [learning_rate(1.0, step, n_steps=12, n_warm_up=4) for step in range(12)]
 
@@ -108,6 +377,56 @@ def test_an_update_moves_weights_against_the_gradient_and_returns_its_numbers():
 
     assert values == {"loss": 12.5, "gradient norm": 5.0}
     assert weight.detach().numpy() == pytest.approx([3 - 0.5 * 0.6, 4 - 0.5 * 0.8], abs=1e-5)
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 6])
+def test_an_update_in_parts_is_that_of_the_whole_batch(n_parts):
+    def updated(n):
+        weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+        optimiser = torch.optim.SGD([weight], lr=1.0)
+        numbers = torch.arange(12.0).reshape(6, 2) / 10
+
+        def losses_of(part):
+            loss = (part @ weight).square().mean()
+            return {"loss": loss}, loss
+
+        parts = in_parts(numbers, n)
+        values = accumulated_update(optimiser, parts, losses_of, stage="s", step=0, rate=0.1)
+        return weight.detach().numpy(), values
+
+    (whole, expected), (weights, values) = updated(1), updated(n_parts)
+    assert weights == pytest.approx(whole, abs=1e-6)
+    assert values == pytest.approx(expected, abs=1e-6)
+
+
+def test_parts_of_a_batch_are_equal_and_in_order():
+    assert in_parts([1, 2, 3, 4], 2) == [[1, 2], [3, 4]]
+    assert [part.tolist() for part in in_parts(torch.arange(4), 4)] == [[0], [1], [2], [3]]
+
+
+@pytest.mark.parametrize("n_parts", [3, 5, 8])
+def test_a_batch_that_cannot_be_cut_into_equal_parts_is_refused(n_parts):
+    with pytest.raises(SettingsError, match=f"accumulate: .* 4 images .* found {n_parts}"):
+        in_parts([1, 2, 3, 4], n_parts)
+
+
+@pytest.mark.parametrize(("limit", "length"), [(1.0, 0.5), (2.0, 1.0), (100.0, 2.5)])
+def test_a_gradient_is_clipped_to_the_limit_asked_for(limit, length):
+    weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    loss = weight.square().sum() / 2
+    update(
+        torch.optim.SGD([weight], 1.0),
+        {"loss": loss},
+        loss,
+        stage="s",
+        step=0,
+        rate=0.5,
+        norm_limit=limit,
+    )
+
+    assert torch.linalg.norm(weight.detach() - torch.tensor([3.0, 4.0])).item() == pytest.approx(
+        length, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -246,3 +565,74 @@ def test_generators_of_one_place_repeat():
 
 def test_batch_means_are_weighted_by_their_size():
     assert mean_of([(1.0, 3), (5.0, 1)]) == 2.0
+
+
+def observed(guard, rows):
+    for step, (on_real, on_synthetic, loss) in enumerate(rows):
+        guard.observe(step, on_real=on_real, on_synthetic=on_synthetic, loss=loss)
+
+
+def test_a_discriminator_that_always_wins_at_the_floor_stops_training_with_its_numbers():
+    with pytest.raises(TrainingError) as caught:
+        observed(DiscriminatorGuard("fine", window=3, floor=0.01), [(2.0, -2.0, 0.01)] * 3)
+
+    assert caught.value.exit_code == 8
+    assert str(caught.value) == (
+        "fine, step 3: the discriminator is saturated: largest loss 0.01 over the last 3 updates "
+        "(now 2 on real, -2 on synthetic, loss 0.01); lower its learning rate and start again"
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(2.0, -2.0, 0.01)] * 2,  # too few
+        [(2.0, -2.0, 0.01), (2.0, -2.0, 0.011), (2.0, -2.0, 0.01)] * 4,  # one loss above the floor
+        [(2.0, -2.0, 0.01), (2.0, 2.0, 0.01), (2.0, -2.0, 0.01)] * 4,  # fooled once in a while
+        [(0.5, 0.4, 1.4)] * 20,  # alive
+    ],
+)
+def test_a_discriminator_that_is_not_dead_goes_on(rows):
+    observed(DiscriminatorGuard("fine", window=3, floor=0.01), rows)
+
+
+def test_a_discriminator_that_scores_all_images_the_same_stops_training():
+    with pytest.raises(TrainingError, match="step 4: the discriminator is blind"):
+        observed(DiscriminatorGuard("s", window=3), [(0.5, 0.1, 1.0)] + [(0.3, 0.3, 1.0)] * 3)
+
+
+def test_a_guard_remembers_over_an_interruption():
+    before, after = DiscriminatorGuard("s", window=3), DiscriminatorGuard("s", window=3)
+    observed(before, [(1.0, -1.0, 0.0)] * 2)
+    after.restore(json.loads(json.dumps(before.facts())))
+
+    with pytest.raises(TrainingError, match="saturated"):
+        after.observe(2, on_real=1.0, on_synthetic=-1.0, loss=0.0)
+
+
+def test_distance_of_images_is_the_mean_over_pairs_of_the_root_mean_square():
+    images = np.zeros((3, 2, 2), np.uint8)
+    images[1] = 10
+    images[2, 0, 0] = 20
+
+    pairs = [10.0, 10.0, math.sqrt((10**2 * 3 + 10**2) / 4)]
+    assert pairwise_distance(images) == pytest.approx(sum(pairs) / 3)
+
+
+def test_distance_does_not_wrap_around_at_the_end_of_uint8():
+    assert pairwise_distance(np.array([[[0]], [[255]]], np.uint8)) == 255.0
+
+
+def test_one_image_has_no_distance():
+    with pytest.raises(SettingsError, match="expected at least 2 images, found 1"):
+        pairwise_distance(np.zeros((1, 2, 2), np.uint8))
+
+
+def test_samples_that_are_all_but_one_image_stop_training_and_others_do_not():
+    images = np.zeros((2, 2, 2), np.uint8)
+    images[1] = 5  # distance 5
+
+    require_diverse(images, "s", 7, real_distance=100.0, least_share=0.05)
+    with pytest.raises(TrainingError, match=r"s, step 7: the samples have collapsed.* 5 grey") as e:
+        require_diverse(images, "s", 7, real_distance=100.1, least_share=0.05)
+    assert e.value.exit_code == 8

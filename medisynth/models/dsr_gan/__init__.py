@@ -1,6 +1,7 @@
 """DSR-GAN: a denoising diffusion model, histogram matching, then a super-resolution GAN.
 
-After Iskandar et al. 2023 (arXiv:2304.03941), in the corrected recipe; unconditional. Importing
+After Iskandar et al. 2023 (arXiv:2304.03941), in the corrected recipe unless the
+published one is asked for; told plane and machine where the training view records them. Importing
 this module costs no torch; fitting, sampling and loading do.
 """
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from medisynth.data.views import ImageView, Pixels
 from medisynth.errors import SettingsError, TrainingError
-from medisynth.generator import FitReport, Tensors, TrainingContext
+from medisynth.generator import Condition, FitReport, Tensors, TrainingContext
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 
 if TYPE_CHECKING:
@@ -37,35 +38,46 @@ class DsrGan:
         """Side of the square images it makes and trains on, in pixels."""
         return _own(settings).super_resolution.to
 
+    @staticmethod
+    def pretrained_files(settings: BaseModel) -> tuple[str, ...]:
+        """Weights files that fitting reads, so that a confined process may be let at them."""
+        given = _own(settings).pretrained
+        return () if given is None else (given.path,)
+
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
         """Train on the training view; choose on the tuning view; return what was done.
 
         Args:
             training: Images of `image_size_px`; everything fitted is fitted on these alone.
             tuning: Images of the same size; used for choosing and for the tuning curves.
-            context: Seed, device, log, progress and stop flag.
+            context: Seed, device, log, progress and stop flag; where states are kept and whole
+                images are scored, if at all.
 
         Raises:
             DataError: A view is empty, has images of another size, or all images are equal.
             StoppedError: A stop was asked for.
-            TrainingError: A loss or gradient was not finite.
+            TrainingError: A loss or gradient was not finite, or a guard saw training fail.
+            WeightsError: A committed state or the pre-trained weights do not fit.
         """
         from medisynth.models.dsr_gan.fitting import fit
 
         self._trained, report = fit(self._settings, training, tuning, context)
         return report
 
-    def sample(self, n: int, context: TrainingContext) -> Pixels:
+    def sample(
+        self, n: int, context: TrainingContext, condition: Condition | None = None
+    ) -> Pixels:
         """Draw n synthetic images, shape (n, size, size), uint8; same seed, same images.
 
         Raises:
-            SettingsError: n is less than 1.
+            SettingsError: n is less than 1, no training image has a label of the condition, or the
+                network was not told such labels.
             StoppedError: A stop was asked for.
             TrainingError: Nothing has been fitted or loaded, or a value is not finite.
         """
         if n < 1:
             raise SettingsError(f"number of images to sample: expected at least 1, found {n}")
-        return self._fitted().sample(n, context)
+        return self._fitted().sample(n, context, condition)
 
     def state(self) -> Tensors:
         """All tensors needed to sample again.

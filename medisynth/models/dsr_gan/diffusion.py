@@ -1,264 +1,197 @@
-"""First stage: a denoising diffusion model with EDM preconditioning (Karras et al. 2022).
+"""First stage: a denoising diffusion model, told plane and machine where the view records them."""
 
-Images are worked on as residuals: the training mean image is taken away and what remains is scaled
-to a standard deviation of sigma_data. Equation numbers are those of arXiv:2206.00364.
-"""
-
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError
-from medisynth.generator import TrainingContext
+from medisynth import checkpoint
+from medisynth.data.views import ImageView, Pixels
+from medisynth.errors import WeightsError
+from medisynth.generator import Condition, Tensors, TrainingContext
+from medisynth.models.dsr_gan import classic_unet
 from medisynth.models.dsr_gan.batches import (
     Augmentation,
     augmentation_of,
     augmented,
     nothing_told,
     reduced,
+    reduced_pixels,
+    to_pixels,
     to_unit,
 )
+from medisynth.models.dsr_gan.candidates import Candidates
+from medisynth.models.dsr_gan.classic_unet import ClassicUNet
+from medisynth.models.dsr_gan.edm import Edm
+from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.network import UNet
-from medisynth.models.dsr_gan.settings import DiffusionSettings
+from medisynth.models.dsr_gan.noise_prediction import NoisePrediction
+from medisynth.models.dsr_gan.objectives import Labels, Objective
+from medisynth.models.dsr_gan.settings import DsrGanSettings, PretrainedSettings
 from medisynth.training import (
     Order,
     Precision,
+    accumulated_update,
     autocast,
     averaged,
+    gather_state,
+    in_parts,
     learning_rate,
     mean_of,
+    numpy_generator,
+    pairwise_distance,
+    require_diverse,
     require_finite,
+    restore_state,
     seeded_weights,
-    snapshot,
     torch_generator,
-    update,
+    workers,
 )
 
 STAGE = "diffusion"
 ROWS_AT_ONCE = 64
-NO_SPREAD = 1e-4  # of full scale 1
+N_PREVIEWED = 8
+PREVIEW_STEPS = 8
+NETWORK_PREFIX = "diffusion.network."  # of its tensors among those of a whole DSR-GAN
+LABELS = "labels."
+
+# Clean images, noise, noise levels, augmentation numbers and labels.
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Labels]
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """Between images (0 to 1) and residuals (mean 0, standard deviation sigma_data).
+class _Drawn:
+    """What an update draws: (epoch, image), noise levels, noise and labels of each image."""
 
-    Attributes:
-        mean_image: Training mean, shape (1, 1, size, size).
-        gain: Residual units per image unit.
-    """
-
-    mean_image: torch.Tensor
-    gain: torch.Tensor
-
-    def to_residuals(self, images: torch.Tensor) -> torch.Tensor:
-        """Turn images into residuals."""
-        return (images - self.mean_image) * self.gain
-
-    def to_images(self, residuals: torch.Tensor) -> torch.Tensor:
-        """Turn residuals into images; values may leave 0 to 1."""
-        return residuals / self.gain + self.mean_image
+    places: list[tuple[int, int]]
+    levels: torch.Tensor
+    noise: torch.Tensor
+    labels: Labels
 
 
-def fit_mean_image(training: ImageView, device: str) -> torch.Tensor:
-    """Mean training image at the view's own size, shape (1, 1, h, h), 0 to 1."""
-    total = torch.zeros(training.pixels.shape[1:], dtype=torch.float64)
-    for start in range(0, len(training), ROWS_AT_ONCE):
-        total += to_unit(training.pixels[start : start + ROWS_AT_ONCE], "cpu").double().sum((0, 1))
-    return (total / len(training)).float().to(device)[None, None]
+def objective_of(settings: DsrGanSettings) -> Objective:
+    """What the network learns under these settings."""
+    if settings.deviations.noise_prediction:
+        return NoisePrediction(settings.diffusion)
+    return Edm(settings.diffusion)
 
 
-def fit_scaling(
-    training: ImageView, mean_image: torch.Tensor, settings: DiffusionSettings
-) -> Scaling:
-    """Fit the scaling at the size of the diffusion model, on training images alone.
-
-    Raises:
-        DataError: All training images are equal.
-    """
-    device = str(mean_image.device)
-    squares = 0.0
-    for start in range(0, len(training), ROWS_AT_ONCE):
-        images = to_unit(training.pixels[start : start + ROWS_AT_ONCE], device)
-        rest = reduced(images - mean_image, settings.size)
-        squares += float(rest.double().square().mean((1, 2, 3)).sum())
-    spread = math.sqrt(squares / len(training))
-    if spread < NO_SPREAD:
-        raise DataError(
-            f"training view: expected images that differ, found {len(training)} whose standard "
-            f"deviation about their mean is {spread:.6f} of full scale; check the images",
-            code="D080",
-        )
-    gain = torch.tensor(settings.sigma_data / spread, device=device)
-    return Scaling(reduced(mean_image, settings.size), gain)
+def n_channels(settings: DsrGanSettings) -> int:
+    """Channels that the diffusion network works on; the image is grey all the same."""
+    return classic_unet.N_CHANNELS if settings.deviations.classic_unet else 1
 
 
-def denoised(
-    network: nn.Module,
-    noisy: torch.Tensor,
-    sigma: torch.Tensor,
-    told: torch.Tensor,
-    sigma_data: float,
-) -> torch.Tensor:
-    """Estimate the clean residual: D(x; sigma) of equation 7.
-
-    Args:
-        network: The raw network F.
-        noisy: Shape (b, 1, size, size).
-        sigma: Noise level of each image, shape (b,).
-        told: Augmentation numbers, shape (b, 4).
-        sigma_data: Standard deviation of the clean residuals.
-    """
-    c_skip, c_out, c_in, c_noise = preconditioning(sigma, sigma_data)
-    return c_skip * noisy + c_out * network(c_in * noisy, c_noise, told).float()
-
-
-def preconditioning(
-    sigma: torch.Tensor, sigma_data: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """c_skip, c_out, c_in, each (b, 1, 1, 1), and c_noise, (b,): table 1, last column."""
-    level = sigma[:, None, None, None]
-    total = (level.square() + sigma_data**2).sqrt()
-    return (
-        sigma_data**2 / total.square(),
-        level * sigma_data / total,
-        1 / total,
-        sigma.log() / 4,
-    )
-
-
-def denoising_loss(
-    network: nn.Module,
-    clean: torch.Tensor,
-    noise: torch.Tensor,
-    sigma: torch.Tensor,
-    told: torch.Tensor,
-    sigma_data: float,
-) -> torch.Tensor:
-    """Weighted denoising error, equation 8: 1 for a network that knows nothing, lower is better.
-
-    The weight 1 / c_out^2 turns the error of the denoised image into that of the raw network's
-    output against its effective target, which is what is computed.
-
-    Args:
-        network: The raw network F.
-        clean: Clean residuals, shape (b, 1, size, size).
-        noise: Standard normal noise of that shape.
-        sigma: Noise level of each image, shape (b,).
-        told: Augmentation numbers, shape (b, 4).
-        sigma_data: Standard deviation of the clean residuals.
-    """
-    c_skip, c_out, c_in, c_noise = preconditioning(sigma, sigma_data)
-    noisy = clean + sigma[:, None, None, None] * noise
-    target = (clean - c_skip * noisy) / c_out
-    return (network(c_in * noisy, c_noise, told).float() - target).square().mean()
-
-
-def noise_levels(settings: DiffusionSettings) -> list[float]:
-    """Noise levels of the sampler, largest first, ending with 0: equation 5."""
-    n, power = settings.sampler_steps, 1 / settings.rho
-    largest, smallest = settings.sigma_max**power, settings.sigma_min**power
-    levels = [(largest + i / (n - 1) * (smallest - largest)) ** settings.rho for i in range(n)]
-    return [*levels, 0.0]
-
-
-@torch.no_grad()
-def sample_residuals(
-    network: nn.Module, start: torch.Tensor, settings: DiffusionSettings
-) -> Iterator[torch.Tensor]:
-    """Draw residuals by Heun's second-order method, algorithm 1, without churn.
-
-    Args:
-        network: The raw network F.
-        start: Standard normal noise, shape (b, 1, size, size).
-        settings: Noise levels.
-
-    Yields:
-        The state after each step; the last one is the sample.
-    """
-    told = nothing_told(len(start), str(start.device))
-    levels = noise_levels(settings)
-    x = start * levels[0]
-
-    def slope(at: torch.Tensor, level: float) -> torch.Tensor:
-        sigma = torch.full((len(at),), level, device=at.device)
-        return (at - denoised(network, at, sigma, told, settings.sigma_data)) / level
-
-    for now, following in pairwise(levels):
-        first = slope(x, now)
-        euler = x + (following - now) * first
-        if following > 0:
-            second = slope(euler, following)
-            euler = x + (following - now) * (first + second) / 2
-        x = euler
-        yield x
-
-
-def new_network(settings: DiffusionSettings, seed: int) -> UNet:
+def new_network(settings: DsrGanSettings, seed: int, label_sizes: tuple[int, int]) -> nn.Module:
     """Build the network with weights drawn from the seed."""
+    d = settings.diffusion
+    network: nn.Module
     with seeded_weights(seed, STAGE):
-        network = UNet(
-            settings.unshuffle, settings.channels, settings.layers, attention=settings.attention
-        )
+        if settings.deviations.classic_unet:
+            network = ClassicUNet(d.channels, d.layers, label_sizes)
+        else:
+            network = UNet(
+                d.unshuffle, d.channels, d.layers, attention=d.attention, label_sizes=label_sizes
+            )
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def start_from(network: nn.Module, pretrained: PretrainedSettings) -> None:
+    """Give a network the weights of a file: of the network alone, or a whole DSR-GAN checkpoint.
+
+    Labels of other data mean nothing here, so what the file knows of labels is left out and the
+    network starts as one that was told none.
+
+    Raises:
+        WeightsError: The file cannot be read, has another digest, or does not fit.
+    """
+    tensors = checkpoint.load(Path(pretrained.path), pretrained.sha256)
+    if any(name.startswith(NETWORK_PREFIX) for name in tensors):
+        tensors = {
+            name.removeprefix(NETWORK_PREFIX): value
+            for name, value in tensors.items()
+            if name.startswith(NETWORK_PREFIX)
+        }
+    own = network.state_dict()
+    given = {name: value for name, value in tensors.items() if not name.startswith(LABELS)}
+    given |= {name: value for name, value in own.items() if name.startswith(LABELS)}
+    for name in sorted(own.keys() | given.keys()):
+        found, expected = (_shape(of.get(name)) for of in (given, own))
+        if found != expected:
+            raise WeightsError(
+                f"{pretrained.path}: tensor {name!r}: expected {expected}, found {found}; "
+                "use weights of this network, or set diffusion's sizes to those of the file"
+            )
+    network.load_state_dict(given)
+
+
 class DiffusionStage:
-    """Training of the diffusion network.
+    """Training of the diffusion network; fulfils `medisynth.training.Stage`.
 
     Attributes:
         name: "diffusion".
         n_steps: Updates.
-        candidates: (step, tuning loss of the averaged weights) of every evaluation so far.
-        best: Averaged weights of the lowest tuning loss.
-        best_step: Step of those weights.
+        batch_size: Images an update, over all processes together.
+        network: The network that is trained.
+        candidates: Averaged weights that were scored, and the best of them.
     """
 
     name = STAGE
 
     def __init__(
         self,
-        settings: DiffusionSettings,
+        settings: DsrGanSettings,
         training: ImageView,
         tuning: ImageView,
         context: TrainingContext,
         precision: Precision,
-        mean_image: torch.Tensor,
-        scaling: Scaling,
+        fitted: Fitted,
     ) -> None:
-        self.n_steps = settings.steps
-        self.candidates: list[tuple[int, float]] = []
-        self.best: dict[str, torch.Tensor] = {}
-        self.best_step = 0
-        self._settings, self._seed, self._device = settings, context.seed, context.compute_device
+        own = settings.diffusion
+        self.n_steps, self.batch_size = own.steps, own.batch_size
+        self.candidates = Candidates(settings.kept_candidates)
+        self._settings, self._all_settings = own, settings
+        self._seed, self._device = context.seed, context.compute_device
         self._precision: Precision = precision
-        self._pixels, self._mean_image, self._scaling = training.pixels, mean_image, scaling
-        self._limits = Augmentation(settings.flip, settings.max_zoom, settings.max_rotation_rad)
-        self._order = Order(len(training), settings.batch_size, context.seed, STAGE)
-        self.network = new_network(settings, context.seed).to(self._device)
-        self._averaged = averaged(self.network, settings.ema)
+        self._objective = objective_of(settings)
+        self._n_channels = n_channels(settings)
+        self._view, self._fitted = training, fitted
+        self._labels = fitted.vocabulary.numbers(
+            list(zip(training.planes, training.machines, strict=True)), self._device
+        )
+        self._limits = Augmentation(own.flip, own.max_zoom, own.max_rotation_rad)
+        self._order = Order(len(training), own.batch_size, context.seed, STAGE)
+        self.network = new_network(settings, context.seed, fitted.vocabulary.sizes)
+        if settings.pretrained is not None:
+            start_from(self.network, settings.pretrained)
+        self.network = workers().wrap(self.network.to(self._device))
+        self._averaged = averaged(self.network, own.ema)
+        self._is_constant = settings.deviations.constant_learning_rate
         self._optimiser = torch.optim.AdamW(
-            self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True
+            self.network.parameters(),
+            betas=(0.9, 0.999 if self._is_constant else 0.99),
+            weight_decay=0.0,
+            fused=True,
         )
         self._tuning = list(self._tuning_batches(tuning))
 
     def step(self, step: int) -> Mapping[str, float]:
         """Make one update."""
-        settings = self._settings
-        clean, told = self._batch(step)
-        generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
-        sigma = self._sigma(torch.randn(len(clean), device=self._device, generator=generator))
-        noise = torch.randn(clean.shape, device=self._device, generator=generator)
-        with autocast(self._device, self._precision):
-            loss = denoising_loss(self.network, clean, noise, sigma, told, settings.sigma_data)
-        rate = learning_rate(settings.learning_rate, step, settings.steps, settings.warm_up_steps)
-        values = update(
-            self._optimiser, {"training loss": loss}, loss, stage=STAGE, step=step, rate=rate
+        everything = self._drawn(step)
+        rows = workers().share(list(range(self.batch_size)))
+
+        def losses_of(part: list[int]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+            batch = self._batch(everything, slice(part[0], part[-1] + 1))
+            with autocast(self._device, self._precision):
+                loss = self._objective.loss(self.network, *batch)
+            return {"training loss": loss}, loss
+
+        rate = self._rate(step)
+        parts = in_parts(rows, self._settings.accumulate)
+        values = accumulated_update(
+            self._optimiser, parts, losses_of, stage=STAGE, step=step, rate=rate
         )
         self._averaged.update_parameters(self.network)
         return {**values, "learning rate": rate}
@@ -268,55 +201,129 @@ class DiffusionStage:
         """Score the averaged weights on the tuning view with fixed noise; keep the best."""
         network = self._averaged.module.eval()
         loss = mean_of(
-            (
-                float(
-                    denoising_loss(
-                        network,
-                        clean,
-                        noise,
-                        sigma,
-                        nothing_told(len(clean), self._device),
-                        self._settings.sigma_data,
-                    )
-                ),
-                len(clean),
-            )
-            for clean, noise, sigma in self._tuning
+            (float(self._objective.loss(network, *batch)), len(batch[0])) for batch in self._tuning
         )
         require_finite({"tuning loss": loss}, stage=STAGE, step=step - 1)
-        if not self.candidates or loss < min(score for _, score in self.candidates):
-            self.best, self.best_step = snapshot(network), step
-        self.candidates.append((step, loss))
+        self.candidates.add(step, loss, network)
         return {"tuning loss": loss}
 
-    def _sigma(self, normal: torch.Tensor) -> torch.Tensor:
-        return (normal * self._settings.p_std + self._settings.p_mean).exp()
+    def preview(self) -> Pixels:
+        """Draw a few images of the averaged network with few steps, the same noise every time.
 
-    def _batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        Returns:
+            Shape (8, size, size), uint8, without histogram matching and super-resolution.
+
+        Raises:
+            TrainingError: After half of the steps or later, the images are all but one image.
+        """
+        settings = self._settings
+        few = min(PREVIEW_STEPS, settings.sampler_steps)
+        quick = settings.model_copy(update={"sampler_steps": few, "guidance": 1.0})
+        objective = objective_of(self._all_settings.model_copy(update={"diffusion": quick}))
+        shape = (N_PREVIEWED, self._n_channels, settings.size, settings.size)
+        generator = torch_generator(self._device, self._seed, STAGE, "preview")
+        start = torch.randn(shape, device=self._device, generator=generator)
+        vocabulary = self._fitted.vocabulary
+        draw = numpy_generator(self._seed, STAGE, "preview labels")
+        pairs = [vocabulary.drawn(Condition(), draw) for _ in range(N_PREVIEWED)]
+        labels = vocabulary.numbers(pairs, self._device)
+        residuals = start
+        for state in objective.states(self._averaged.module.eval(), start, labels):
+            residuals = state
+        images = to_pixels(self._fitted.scaling.to_images(residuals).mean(1, keepdim=True))
+        n_updates = int(self._averaged.n_averaged)
+        if 2 * n_updates >= self.n_steps:
+            distance = self._real_distance()
+            require_diverse(images, STAGE, n_updates, real_distance=distance)
+        return images
+
+    def _real_distance(self) -> float:
+        """How far training images are from each other at the diffusion size."""
+        n = max(2, min(N_PREVIEWED, len(self._view)))
+        rows = torch.linspace(0, len(self._view) - 1, n).round().long().tolist()
+        return pairwise_distance(reduced_pixels(self._view.pixels[rows], self._settings.size))
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """All that training changes."""
+        tensors = gather_state(self._modules(), {"adamw": self._optimiser})
+        kept, facts = self.candidates.state()
+        return tensors | kept, {**facts, "precision": self._precision}
+
+    def load_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            WeightsError: Names or shapes do not fit.
+        """
+        restore_state(self._modules(), {"adamw": self._optimiser}, tensors)
+        self.candidates.load_state(tensors, facts)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "average": self._averaged}
+
+    def _rate(self, step: int) -> float:
+        own = self._settings
+        if self._is_constant:
+            return own.learning_rate
+        return learning_rate(own.learning_rate, step, own.steps, own.warm_up_steps)
+
+    def _drawn(self, step: int) -> _Drawn:
+        """Everything random of one update, for the whole batch of all processes together."""
+        n, size = self.batch_size, self._settings.size
+        generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
+        levels = self._objective.training_levels(n, self._device, generator)
+        shape = (n, self._n_channels, size, size)
+        noise = torch.randn(shape, device=self._device, generator=generator)
         places = self._order.batch(step)
-        images = to_unit(self._pixels[[index for _, index in places]], self._device)
+        return _Drawn(places, levels, noise, self._shown_labels(places, step))
+
+    def _batch(self, drawn: _Drawn, rows: slice) -> Batch:
+        clean, told = self._clean(drawn.places[rows])
+        labels = None if drawn.labels is None else drawn.labels[rows]
+        return clean, drawn.noise[rows], drawn.levels[rows], told, labels
+
+    def _clean(self, places: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        images = to_unit(self._view.pixels[[index for _, index in places]], self._device)
         draws = [
             augmentation_of(self._limits, self._seed, STAGE, epoch, index)
             for epoch, index in places
         ]
+        mean_image, scaling = self._fitted.mean_image, self._fitted.scaling
         # Moved at full size and reduced afterwards, so that the interpolation blurs nothing.
-        moved, told = augmented(images - self._mean_image, draws)
-        return reduced(moved, self._settings.size) * self._scaling.gain, told
+        if mean_image is None:
+            moved, told = augmented(images, draws)
+            clean = scaling.to_residuals(reduced(moved, self._settings.size))
+        else:
+            moved, told = augmented(images - mean_image, draws)
+            clean = reduced(moved, self._settings.size) * scaling.gain
+        return clean.expand(-1, self._n_channels, -1, -1), told
 
-    def _tuning_batches(
-        self, tuning: ImageView
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Clean residuals, noise and noise levels, the same for every candidate."""
+    def _shown_labels(self, places: list[tuple[int, int]], step: int) -> Labels:
+        """Labels of a batch, some of them hidden so that the network learns to do without."""
+        if self._labels is None:
+            return None
+        labels = self._labels[[index for _, index in places]]
+        generator = torch_generator(self._device, self._seed, STAGE, "hidden labels", step)
+        chance = torch.rand(len(labels), device=self._device, generator=generator)
+        return labels.masked_fill((chance < self._settings.condition_dropout)[:, None], 0)
+
+    def _tuning_batches(self, tuning: ImageView) -> Iterator[Batch]:
+        """The same images, noise and noise levels for every candidate."""
         settings, n = self._settings, min(len(tuning), self._settings.selection_images)
         chosen = torch.linspace(0, len(tuning) - 1, n).round().long().tolist()
         generator = torch_generator(self._device, self._seed, STAGE, "tuning")
-        # Equally likely levels, one an image, in an order of the seed: less scatter than drawing.
-        middles = (torch.arange(n, device=self._device) + 0.5) / n
-        shuffled = torch.randperm(n, device=self._device, generator=generator)
-        levels = self._sigma(torch.special.ndtri(middles)[shuffled])
+        levels = self._objective.tuning_levels(n, self._device, generator)
         for start in range(0, n, ROWS_AT_ONCE):
             rows = chosen[start : start + ROWS_AT_ONCE]
             images = to_unit(tuning.pixels[rows], self._device)
-            clean = self._scaling.to_residuals(reduced(images, settings.size))
+            clean = self._fitted.scaling.to_residuals(reduced(images, settings.size))
+            clean = clean.expand(-1, self._n_channels, -1, -1)
             noise = torch.randn(clean.shape, device=self._device, generator=generator)
-            yield clean, noise, levels[start : start + ROWS_AT_ONCE]
+            pairs = [(tuning.planes[row], tuning.machines[row]) for row in rows]
+            labels = self._fitted.vocabulary.numbers(pairs, self._device)
+            told = nothing_told(len(clean), self._device)
+            yield clean, noise, levels[start : start + ROWS_AT_ONCE], told, labels
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "no such tensor" if tensor is None else f"shape {tuple(tensor.shape)}"

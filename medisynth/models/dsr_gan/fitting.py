@@ -1,35 +1,32 @@
-"""Fitting a DSR-GAN: both stages in order, and the report of what was done."""
+"""Fitting a DSR-GAN: both stages in order, the choice of a checkpoint, the report of it all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-import numpy as np
 import torch
 
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError
 from medisynth.generator import FitReport, StageReport, TrainingContext
-from medisynth.models.dsr_gan.batches import reduced_pixels
-from medisynth.models.dsr_gan.diffusion import (
-    DiffusionStage,
-    Scaling,
-    fit_mean_image,
-    fit_scaling,
-    new_network,
-)
-from medisynth.models.dsr_gan.histograms import N_DRAWN, Histograms, histograms_of
+from medisynth.models.dsr_gan.description import describe
+from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
+from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
+from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
 from medisynth.models.dsr_gan.settings import DsrGanSettings
+from medisynth.models.dsr_gan.super_resolution import STAGE as ENLARGING_STAGE
 from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage
 from medisynth.models.dsr_gan.trained import Trained
 from medisynth.training import (
-    GRADIENT_NORM_LIMIT,
     Precision,
     choose_precision,
+    derive_seed,
     n_parameters,
-    numpy_generator,
+    require_finite,
     train,
 )
 
-MOST_HISTOGRAMS = 1024
+CHOOSING = "choosing"
+DENOISING_LOSS = "EMA denoising loss of the diffusion stage"
 
 
 def fit(
@@ -37,50 +34,36 @@ def fit(
 ) -> tuple[Trained, FitReport]:
     """Train both stages on the training view; choose on the tuning view.
 
+    A stage whose last state was committed is loaded and not trained again.
+
     Raises:
         DataError: A view is empty, has images of another size, or all images are equal.
         StoppedError: A stop was asked for.
-        TrainingError: A loss or gradient was not finite.
+        TrainingError: A loss or gradient was not finite, or a guard saw training fail.
+        WeightsError: A committed state or the pre-trained weights do not fit.
     """
     for view in (training, tuning):
         _require_usable(view, settings.super_resolution.to)
-    mean_image = fit_mean_image(training, context.compute_device)
-    scaling = fit_scaling(training, mean_image, settings.diffusion)
-    histograms = fit_histograms(training, settings.diffusion.size, context.seed)
-    diffusion, diffusion_report = _train_diffusion(
-        settings, training, tuning, context, mean_image, scaling
-    )
+    fitted = fit_before_training(training, settings, context.seed, context.compute_device)
+    diffusion, diffusion_report = _train_diffusion(settings, training, tuning, context, fitted)
     enlarging, enlarging_report = _train_super_resolution(settings, training, tuning, context)
 
-    network = new_network(settings.diffusion, context.seed)
-    network.load_state_dict(diffusion.best)
-    network.eval().requires_grad_(False)
-    trained = Trained(settings, network, scaling, histograms, enlarging.final)
-    fitted = (
-        "mean image and intensity gain",
-        f"grey value histograms ({len(histograms)} training images)",
-        "diffusion network",
-        "super-resolution network",
-    )
+    trained = _assembled(settings, fitted, diffusion, enlarging)
+    trained, chosen_step, candidates, criterion = _choose(trained, diffusion, context)
+    is_average = settings.deviations.one_average_histogram
+    things = _fitted_things(fitted, is_average=is_average)
     report = FitReport(
-        description=describe(settings, scaling, histograms, diffusion, enlarging),
+        description=describe(settings, fitted, diffusion, enlarging)
+        | {"checkpoint choice": _chosen(diffusion, candidates, criterion)},
         stages=(diffusion_report, enlarging_report),
-        fitted=dict.fromkeys(fitted, training.digest),
-        selection_criterion="lowest EMA denoising loss of the diffusion stage on the tuning view",
+        fitted=dict.fromkeys(things, training.digest),
+        selection_criterion=f"lowest {criterion} on the tuning view",
         selection_view_sha256=tuning.digest,
-        candidates=tuple(diffusion.candidates),
-        chosen_step=diffusion.best_step,
+        candidates=candidates,
+        chosen_step=chosen_step,
+        pretrained=_pretrained(settings),
     )
     return trained, report
-
-
-def fit_histograms(training: ImageView, size: int, seed: int) -> Histograms:
-    """Count the grey values of training images at the diffusion size, 1024 drawn ones at most."""
-    rows = np.arange(len(training))
-    if len(rows) > MOST_HISTOGRAMS:
-        generator = numpy_generator(seed, "histograms")
-        rows = np.sort(generator.choice(rows, MOST_HISTOGRAMS, replace=False))
-    return histograms_of(reduced_pixels(training.pixels[rows], size))
 
 
 def _require_usable(view: ImageView, size: int) -> None:
@@ -104,55 +87,61 @@ def _train_diffusion(
     training: ImageView,
     tuning: ImageView,
     context: TrainingContext,
-    mean_image: torch.Tensor,
-    scaling: Scaling,
+    fitted: Fitted,
 ) -> tuple[DiffusionStage, StageReport]:
     def stage_in(precision: Precision) -> DiffusionStage:
-        return DiffusionStage(
-            settings.diffusion, training, tuning, context, precision, mean_image, scaling
-        )
+        return DiffusionStage(settings, training, tuning, context, precision, fitted)
 
-    precision = _precision(settings, stage_in, context)
+    precision = _precision(settings, DIFFUSION_STAGE, stage_in, context)
     stage = stage_in(precision)
-    duration_s = train(stage, context, evaluate_every=settings.selection_every)
-    return stage, StageReport(
-        name=stage.name,
-        n_parameters=n_parameters(stage.network),
-        n_steps=stage.n_steps,
-        batch_size=settings.diffusion.batch_size,
-        duration_s=duration_s,
-        precision=precision,
-    )
+    return stage, _trained(stage, settings, context, precision, (stage.network,))
 
 
 def _train_super_resolution(
     settings: DsrGanSettings, training: ImageView, tuning: ImageView, context: TrainingContext
 ) -> tuple[SuperResolutionStage, StageReport]:
     def stage_in(precision: Precision) -> SuperResolutionStage:
-        return SuperResolutionStage(
-            settings.super_resolution, settings.factor, training, tuning, context, precision
-        )
+        return SuperResolutionStage(settings, training, tuning, context, precision)
 
-    precision = _precision(settings, stage_in, context)
+    precision = _precision(settings, ENLARGING_STAGE, stage_in, context)
     stage = stage_in(precision)
-    duration_s = train(stage, context, evaluate_every=settings.selection_every)
-    return stage, StageReport(
+    networks = (stage.enlarger, stage.discriminator)
+    return stage, _trained(stage, settings, context, precision, networks)
+
+
+def _trained(
+    stage: DiffusionStage | SuperResolutionStage,
+    settings: DsrGanSettings,
+    context: TrainingContext,
+    precision: Precision,
+    networks: tuple[torch.nn.Module, ...],
+) -> StageReport:
+    took = train(stage, context, evaluate_every=settings.selection_every)
+    return StageReport(
         name=stage.name,
-        n_parameters=n_parameters(stage.enlarger, stage.discriminator),
+        n_parameters=n_parameters(*networks),
         n_steps=stage.n_steps,
-        batch_size=settings.super_resolution.batch_size,
-        duration_s=duration_s,
+        batch_size=stage.batch_size,
+        duration_s=took.duration_s,
         precision=precision,
+        n_processes=took.n_processes,
+        peak_memory_bytes=took.peak_memory_bytes,
     )
 
 
 def _precision(
     settings: DsrGanSettings,
+    name: str,
     stage_in: Callable[[Precision], DiffusionStage | SuperResolutionStage],
     context: TrainingContext,
 ) -> Precision:
     if settings.precision != "auto":
         return settings.precision
+    # A stage that was begun goes on as it was: timing again could say something else.
+    begun = context.states.latest(name) if context.states else None
+    used = begun.facts["stage"]["precision"] if begun else None
+    if used is not None:
+        return "bf16" if used == "bf16" else "fp32"
     trials = {name: stage_in(name) for name in ("fp32", "bf16")}
 
     def last_step(precision: Precision) -> None:  # the last one, where every network takes part
@@ -162,69 +151,74 @@ def _precision(
     return choose_precision("auto", last_step, context.compute_device)
 
 
-def describe(
+def _assembled(
     settings: DsrGanSettings,
-    scaling: Scaling,
-    histograms: Histograms,
+    fitted: Fitted,
     diffusion: DiffusionStage,
     enlarging: SuperResolutionStage,
-) -> dict[str, str]:
-    """Say in words what was built and how it was trained, for the model card."""
-    d, s = settings.diffusion, settings.super_resolution
-    channels = ", ".join(str(c) for c in d.channels)
-    return {
-        "recipe": f"{settings.recipe}: EDM diffusion (Karras et al. 2022), histogram matching, "
-        "super-resolution GAN (after Ledig et al. 2017)",
-        "architecture": (
-            f"UNet on {d.unshuffle} x {d.unshuffle} pixel blocks, channels {channels}, "
-            f"{d.layers} residual layer(s) a level, self-attention at the lowest level: "
-            f"{'yes' if d.attention else 'no'}, {n_parameters(diffusion.network):,} parameters; "
-            f"super-resolution generator with {s.blocks} residual blocks of {s.channels} channels "
-            f"and {settings.factor}-fold pixel shuffle, {n_parameters(enlarging.enlarger):,} "
-            f"parameters; patch discriminator from {s.discriminator_channels} channels, "
-            f"{n_parameters(enlarging.discriminator):,} parameters"
-        ),
-        "sizes": f"grey images, {d.size} x {d.size} pixels from the diffusion model, "
-        f"{s.to} x {s.to} pixels after super-resolution",
-        "losses": (
-            f"diffusion: weighted denoising error, ln(sigma) normal with mean {d.p_mean} and "
-            f"standard deviation {d.p_std}; super-resolution: L1 content plus "
-            f"{s.adversarial_weight} x hinge adversarial loss after {s.content_only_steps} steps "
-            "of L1 alone"
-        ),
-        "optimiser": (
-            f"fused AdamW without weight decay; diffusion: betas 0.9 and 0.99, EMA {d.ema}; "
-            f"super-resolution: betas 0.5 and 0.99 for both networks, EMA {s.ema}; "
-            f"gradient norm clipped to {GRADIENT_NORM_LIMIT}"
-        ),
-        "schedule": (
-            f"diffusion: {d.steps} steps of {d.batch_size} images, learning rate "
-            f"{d.learning_rate} after {d.warm_up_steps} steps of warm-up, then a half cosine to 0; "
-            f"super-resolution: {s.steps} steps of {s.batch_size} crops of {s.crop} x {s.crop} "
-            f"pixels, learning rate {s.learning_rate}, discriminator "
-            f"{s.discriminator_learning_rate}, half cosine to 0"
-        ),
-        "augmentation": (
-            f"diffusion: mirrored {'at random' if d.flip else 'never'}, zoom 1 to {d.max_zoom}, "
-            f"rotation ± {d.max_rotation_rad} rad, told to the network so that samples are drawn "
-            "without; super-resolution: random crops, mirrored at random, noise of standard "
-            f"deviation {s.speckle} x the square root of brightness on the small image (in sampling, "
-            "too)"
-        ),
-        "pre-training": "none; both networks start from random weights of the run's seed",
-        "conditioning": "unconditional",
-        "normalisation": (
-            "training mean image subtracted; scaled by "
-            f"{float(scaling.gain):.4f} to a standard deviation of {d.sigma_data}"
-        ),
-        "sampler": (
-            f"Heun's method, {d.sampler_steps} steps ({2 * d.sampler_steps - 1} network "
-            f"evaluations an image), sigma {d.sigma_max} to {d.sigma_min}, rho {d.rho}, fp32"
-        ),
-        "histogram matching": (
-            "grey values above the black background matched to those of one training image a "
-            f"sample: of {N_DRAWN} drawn at random from {len(histograms)}, the one whose histogram "
-            "is nearest"
-        ),
-        "randomness": "derived from (seed, stage, step or epoch and image); no global seed",
-    }
+) -> Trained:
+    network = new_network(settings, 0, fitted.vocabulary.sizes)
+    network.load_state_dict(diffusion.candidates.best)
+    network.eval().requires_grad_(False)
+    return Trained(
+        settings, network, fitted.scaling, fitted.histograms, enlarging.final, fitted.vocabulary
+    )
+
+
+def _choose(
+    trained: Trained, diffusion: DiffusionStage, context: TrainingContext
+) -> tuple[Trained, int, tuple[tuple[int, float], ...], str]:
+    """The checkpoint, its step, the candidates and what they were compared by.
+
+    Whole images tell more than the loss of one stage, but cost more: only what was kept is drawn.
+    """
+    all_scores = tuple(diffusion.candidates.scores)
+    if context.score is None:
+        return trained, diffusion.candidates.best_step, all_scores, DENOISING_LOSS
+    kept, n_images = diffusion.candidates.weights, trained.settings.score_images
+    quiet = replace(
+        context,
+        # Of its own, so that no image it was chosen by is drawn again and judged.
+        seed=derive_seed(context.seed, CHOOSING),
+        progress=lambda _stage, done, total: context.progress(CHOOSING, done, total),
+    )
+    scores = []
+    for step, weights in kept.items():
+        trained.diffusion.load_state_dict(weights)
+        score = float(context.score(trained.sample(n_images, quiet)))
+        require_finite({context.score_name or "score": score}, stage=CHOOSING, step=step - 1)
+        scores.append((step, score))
+    chosen_step = min(scores, key=lambda pair: pair[1])[0]
+    trained.diffusion.load_state_dict(kept[chosen_step])
+    return trained, chosen_step, tuple(scores), context.score_name or "score"
+
+
+def _chosen(
+    diffusion: DiffusionStage, candidates: tuple[tuple[int, float], ...], criterion: str
+) -> str:
+    n_all = len(diffusion.candidates.scores)
+    if criterion == DENOISING_LOSS:
+        return f"lowest {criterion} on the tuning view, {n_all} of {n_all} candidates scored"
+    return (
+        f"lowest {criterion} of whole images on the tuning view, {len(candidates)} of {n_all} "
+        f"candidates scored: those of the lowest {DENOISING_LOSS} and the last"
+    )
+
+
+def _fitted_things(fitted: Fitted, *, is_average: bool) -> list[str]:
+    n = len(fitted.histograms)
+    histograms = (
+        "one mean histogram" if is_average else f"grey value histograms ({n} training images)"
+    )
+    things = [histograms, "labels and their frequencies"]
+    if fitted.mean_image is not None:
+        things.append("mean image and intensity gain")
+    return [*things, "diffusion network", "super-resolution network"]
+
+
+def _pretrained(settings: DsrGanSettings) -> tuple[dict[str, str], ...]:
+    given = settings.pretrained
+    if given is None:
+        return ()
+    facts: Mapping[str, str] = given.model_dump(exclude={"path"})
+    return ({"name": "diffusion network", "used_for": "start of its training", **facts},)

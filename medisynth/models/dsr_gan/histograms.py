@@ -26,6 +26,16 @@ def histograms_of(images: Pixels) -> Histograms:
     )
 
 
+def mean_histogram(histograms: Histograms) -> Histograms:
+    """Grey values of the mean of the images' sorted pixels, as published: (k, 256) to (1, 256)."""
+    greys = np.arange(N_GREYS, dtype=np.uint8)
+    total = np.zeros(int(histograms[0].sum()))
+    for counts in histograms:
+        total += np.repeat(greys, counts)
+    mean = np.rint(total / len(histograms)).astype(np.uint8)
+    return histograms_of(mean[None])
+
+
 def drawn_reference(
     image: Pixels, histograms: Histograms, generator: np.random.Generator
 ) -> NDArray[np.int32]:
@@ -45,6 +55,13 @@ def drawn_reference(
     distances = np.abs(np.cumsum(drawn - own, axis=1)).sum(axis=1)
     nearest: NDArray[np.int32] = drawn[int(distances.argmin())]
     return nearest
+
+
+def matched_whole(image: Pixels, reference: NDArray[np.int32]) -> Pixels:
+    """Match all pixels to a reference, the black background among them, as published."""
+    greys = np.repeat(np.arange(N_GREYS, dtype=np.uint8), reference)
+    values = match_histograms(image, greys.reshape(1, -1))
+    return np.clip(np.rint(values), 0, N_GREYS - 1).astype(np.uint8)
 
 
 def matched(image: Pixels, reference: NDArray[np.int32]) -> Pixels:

@@ -13,6 +13,7 @@ N_AUGMENTATION_NUMBERS = 4  # mirrored or not, log zoom, sine of the rotation, c
 HIGHEST_FREQUENCY = 64.0
 HEAD_CHANNELS = 64
 GROUP_CHANNELS = 16
+LABEL_GAIN = 8.0  # one row of a table meets few gradients a step; at 1 it was not heard in time
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -81,6 +82,29 @@ class SelfAttention(nn.Module):
         return x + self.out(attended.transpose(2, 3).reshape(b, c, h, w))
 
 
+class LabelEmbeddings(nn.Module):
+    """What the network is told of plane and machine, as one vector; number 0 is no label.
+
+    It starts as zero, so that a network that is told labels starts as one that is not.
+
+    Args of the constructor:
+        sizes: Labels of each axis; 0 for an axis that is not told.
+        n_embedding: Width of the vector.
+    """
+
+    def __init__(self, sizes: tuple[int, int], n_embedding: int) -> None:
+        super().__init__()
+        self.axes = [axis for axis, size in enumerate(sizes) if size]
+        self.tables = nn.ModuleList(nn.Embedding(sizes[a] + 1, n_embedding) for a in self.axes)
+        for table in self.tables:
+            nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+
+    def forward(self, labels: torch.Tensor) -> torch.Tensor:
+        """Map label numbers (b, 2) to (b, n_embedding)."""
+        told = [table(labels[:, a]) for a, table in zip(self.axes, self.tables, strict=True)]
+        return LABEL_GAIN * torch.stack(told).sum(0)
+
+
 class UNet(nn.Module):
     """Predicts what the preconditioning asks for, from a noisy image and its noise level.
 
@@ -89,10 +113,17 @@ class UNet(nn.Module):
         channels: Channels of each level.
         layers: Residual blocks a level and direction.
         attention: Whether the lowest level has self-attention.
+        label_sizes: Plane and machine labels that it can be told; (0, 0) for none.
     """
 
     def __init__(
-        self, unshuffle: int, channels: tuple[int, ...], layers: int, *, attention: bool
+        self,
+        unshuffle: int,
+        channels: tuple[int, ...],
+        layers: int,
+        *,
+        attention: bool,
+        label_sizes: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         first, last, n_embedding = channels[0], channels[-1], 4 * channels[0]
@@ -106,12 +137,23 @@ class UNet(nn.Module):
         self.noise_in = nn.Linear(2 * (first // 2), n_embedding)
         self.augmentation_in = nn.Linear(N_AUGMENTATION_NUMBERS, n_embedding, bias=False)
         self.noise_out = nn.Linear(n_embedding, n_embedding)
+        # Without labels there is nothing: neither a weight nor a random number drawn for one.
+        self.labels = LabelEmbeddings(label_sizes, n_embedding) if any(label_sizes) else None
         self.stem = nn.Conv2d(unshuffle**2, first, 3, padding=1)
+        self._build_levels(channels, layers, n_embedding, attention=attention)
+        self.middle_in = ResidualBlock(last, last, n_embedding, attention=attention)
+        self.middle_out = ResidualBlock(last, last, n_embedding)
+        self.norm = _norm(first)
+        self.out = _zeroed(nn.Conv2d(first, unshuffle**2, 3, padding=1))
+
+    def _build_levels(
+        self, channels: tuple[int, ...], layers: int, n_embedding: int, *, attention: bool
+    ) -> None:
         self.down = nn.ModuleList()
         self.shrink = nn.ModuleList()
         self.grow = nn.ModuleList()
         self.up = nn.ModuleList()
-        before = first
+        before = channels[0]
         for width, above in zip(channels, (*channels[1:], None), strict=True):
             attends = attention and above is None
             widths = [before, *[width] * (layers - 1)]
@@ -125,13 +167,13 @@ class UNet(nn.Module):
                 self.shrink.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
                 self.grow.append(nn.Conv2d(above, width, 3, padding=1))
             before = width
-        self.middle_in = ResidualBlock(last, last, n_embedding, attention=attention)
-        self.middle_out = ResidualBlock(last, last, n_embedding)
-        self.norm = _norm(first)
-        self.out = _zeroed(nn.Conv2d(first, unshuffle**2, 3, padding=1))
 
     def forward(
-        self, x: torch.Tensor, noise_level: torch.Tensor, augmentation: torch.Tensor
+        self,
+        x: torch.Tensor,
+        noise_level: torch.Tensor,
+        augmentation: torch.Tensor,
+        labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map a noisy image to the network's raw output.
 
@@ -139,11 +181,12 @@ class UNet(nn.Module):
             x: Scaled noisy images, shape (b, 1, size, size).
             noise_level: c_noise of each image, shape (b,).
             augmentation: Augmentation numbers of each image, shape (b, 4); 0 means none.
+            labels: Label numbers, shape (b, 2), 0 for none; None for a network without labels.
 
         Returns:
             Shape (b, 1, size, size).
         """
-        embedding = self._embed(noise_level, augmentation)
+        embedding = self._embed(noise_level, augmentation, labels)
         folded = functional.pixel_unshuffle(x, self.unshuffle)
         hidden = self.stem(folded.contiguous(memory_format=torch.channels_last))
         kept: list[torch.Tensor] = []
@@ -164,8 +207,13 @@ class UNet(nn.Module):
             self.out(functional.silu(self.norm(hidden))), self.unshuffle
         )
 
-    def _embed(self, noise_level: torch.Tensor, augmentation: torch.Tensor) -> torch.Tensor:
+    def _embed(
+        self, noise_level: torch.Tensor, augmentation: torch.Tensor, labels: torch.Tensor | None
+    ) -> torch.Tensor:
         angles = noise_level[:, None] * self.frequencies
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        hidden = functional.silu(self.noise_in(waves) + self.augmentation_in(augmentation))
+        told = self.noise_in(waves) + self.augmentation_in(augmentation)
+        if self.labels is not None and labels is not None:
+            told = told + self.labels(labels)
+        hidden = functional.silu(told)
         return functional.silu(self.noise_out(hidden))

@@ -1,14 +1,26 @@
 """Settings of DSR-GAN. Imports no torch, so that a configuration is checked in milliseconds."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from medisynth.models.dsr_gan.deviations import PublishedDeviations, with_recipe
 
 Channels = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Batch = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+T_STEPS = 1000  # noise levels of noise prediction
+
+
+def _require_divisor(stage: str, accumulate: int, batch_size: int) -> None:
+    if batch_size % accumulate:
+        raise ValueError(
+            f"{stage}.accumulate is {accumulate}; allowed are divisors of {stage}.batch_size "
+            f"({batch_size})"
+        )
 
 
 class DiffusionSettings(BaseModel):
@@ -23,7 +35,8 @@ class DiffusionSettings(BaseModel):
         learning_rate: Largest learning rate of AdamW.
         warm_up_steps: Steps in which the learning rate rises; less than `steps`.
         steps: Updates.
-        batch_size: Images an update.
+        batch_size: Images an update, over all micro-batches and processes together.
+        accumulate: Micro-batches an update, to save memory; divides `batch_size`.
         ema: Decay of the moving average of the weights.
         flip: Whether training images are mirrored at random.
         max_zoom: Largest zoom of a training image; 1 is none.
@@ -34,7 +47,12 @@ class DiffusionSettings(BaseModel):
         sigma_min: Smallest noise level in sampling.
         sigma_max: Largest noise level in sampling.
         rho: Exponent of the noise levels in sampling.
-        sampler_steps: Steps of Heun's method; 2 x steps - 1 network evaluations an image.
+        sampler_steps: Steps of Heun's method; 2 x steps - 1 network evaluations an image. Under
+            noise prediction steps of DDIM, at most 1000, one evaluation each.
+        condition_dropout: Share of training images whose labels are hidden from the network, so
+            that it learns to draw without them as well.
+        guidance: Weight of classifier-free guidance in sampling; 1 is none and costs nothing, more
+            doubles the work and narrows the variety.
         selection_images: Tuning images that a candidate is scored on, at most.
     """
 
@@ -49,6 +67,7 @@ class DiffusionSettings(BaseModel):
     warm_up_steps: int = Field(default=100, ge=0)
     steps: Steps = 3500
     batch_size: Batch = 16
+    accumulate: Batch = 1
     ema: Decay = 0.995
     flip: bool = True
     max_zoom: float = Field(default=1.1, ge=1, le=2)
@@ -60,6 +79,8 @@ class DiffusionSettings(BaseModel):
     sigma_max: float = Field(default=80.0, gt=1, le=1000)
     rho: float = Field(default=7.0, ge=1, le=100)
     sampler_steps: int = Field(default=18, ge=2, le=1000)
+    condition_dropout: float = Field(default=0.1, ge=0, lt=1)
+    guidance: float = Field(default=1.0, ge=0, le=20)
     selection_images: int = Field(default=256, ge=1)
 
     @model_validator(mode="after")
@@ -75,6 +96,7 @@ class DiffusionSettings(BaseModel):
                 f"diffusion.warm_up_steps is {self.warm_up_steps}; "
                 f"allowed are 0 to {self.steps - 1} (less than diffusion.steps)"
             )
+        _require_divisor("diffusion", self.accumulate, self.batch_size)
         return self
 
 
@@ -89,13 +111,14 @@ class SuperResolutionSettings(BaseModel):
         crop: Side of the training crops, in pixels of the large image.
         steps: Updates of each of the two networks.
         content_only_steps: First steps, in which the generator learns from L1 alone.
-        batch_size: Crops an update.
+        batch_size: Crops an update, over all micro-batches and processes together.
+        accumulate: Micro-batches an update, to save memory; divides `batch_size`.
         learning_rate: Largest learning rate of the generator.
         discriminator_learning_rate: Largest learning rate of the discriminator.
         adversarial_weight: Weight of the adversarial loss beside L1.
         speckle: Standard deviation of noise on the small images where they are white, of full
-            scale 1; it grows with the square root of brightness. The same in training and in
-            sampling.
+            scale 1; it grows with the square root of brightness.
+        sampling_speckle: The same in sampling; None is as in training.
         ema: Decay of the moving average of the generator's weights.
     """
 
@@ -109,11 +132,18 @@ class SuperResolutionSettings(BaseModel):
     steps: Steps = 400
     content_only_steps: int = Field(default=100, ge=0)
     batch_size: Batch = 8
+    accumulate: Batch = 1
     learning_rate: Rate = 1e-3
     discriminator_learning_rate: Rate = 5e-4
     adversarial_weight: float = Field(default=0.01, ge=0, le=10)
     speckle: float = Field(default=0.1, ge=0, le=1)
+    sampling_speckle: float | None = Field(default=None, ge=0, le=1)
     ema: Decay = 0.98
+
+    @property
+    def speckle_in_sampling(self) -> float:
+        """Noise on the small images that are enlarged after training."""
+        return self.speckle if self.sampling_speckle is None else self.sampling_speckle
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -127,7 +157,28 @@ class SuperResolutionSettings(BaseModel):
                 f"super_resolution.content_only_steps is {self.content_only_steps}; "
                 f"allowed are 0 to {self.steps} (at most super_resolution.steps)"
             )
+        _require_divisor("super_resolution", self.accumulate, self.batch_size)
         return self
+
+
+class PretrainedSettings(BaseModel):
+    """A diffusion network trained by somebody else, to start from.
+
+    Attributes:
+        path: A safetensors file; names and shapes are those of the diffusion network.
+        sha256: Its digest, checked before anything is read.
+        source: Where it comes from.
+        licence: Its licence, e.g. "Apache-2.0".
+        training_data: What it was trained on; who has seen held-out images cannot be judged on them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    source: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    training_data: str = Field(min_length=1)
 
 
 class DsrGanSettings(BaseModel):
@@ -135,26 +186,44 @@ class DsrGanSettings(BaseModel):
 
     Attributes:
         recipe: "corrected": diffusion after Karras et al. 2022, histograms matched to drawn
-            training images, super-resolution GAN after Ledig et al. 2017.
+            training images, super-resolution GAN after Ledig et al. 2017. "published": sizes and
+            faults of the paper, for the audit; what is given by name keeps its value.
+        deviations: Differences of the published recipe from the corrected one, each on or off.
         precision: Precision of training; "auto" times two steps of each and takes bf16 only where
             it is clearly faster. Sampling is always in fp32.
+        conditioning: "auto" tells the diffusion network plane and machine where the training view
+            records more than one; "none" never does.
+        pretrained: Weights that the diffusion network starts from; None starts at random.
         diffusion: First stage.
         super_resolution: Last stage.
         selection_every: Steps between two candidates.
+        kept_candidates: Candidates of the lowest tuning loss that are kept beside the last, to be
+            scored on whole images where there is a score.
+        score_images: Images drawn for each kept candidate to score it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Literal["corrected"] = "corrected"
+    recipe: Literal["corrected", "published"] = "corrected"
+    deviations: PublishedDeviations = PublishedDeviations()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    conditioning: Literal["auto", "none"] = "auto"
+    pretrained: PretrainedSettings | None = None
     diffusion: DiffusionSettings = DiffusionSettings()
     super_resolution: SuperResolutionSettings = SuperResolutionSettings()
     selection_every: int = Field(default=250, ge=1)
+    kept_candidates: int = Field(default=3, ge=1, le=20)
+    score_images: int = Field(default=96, ge=2, le=10_000)
 
     @property
     def factor(self) -> int:
         """How many times larger the final image is than the diffusion image, per side."""
         return self.super_resolution.to // self.diffusion.size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_is_followed(cls, values: Any) -> Any:
+        return with_recipe(values)
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -168,5 +237,20 @@ class DsrGanSettings(BaseModel):
             raise ValueError(
                 f"super_resolution.crop is {crop}; allowed are multiples of {self.factor} "
                 "(super_resolution.to divided by diffusion.size)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _deviations_fit(self) -> Self:
+        diffusion = self.diffusion
+        if self.deviations.classic_unet and diffusion.unshuffle != 1:
+            raise ValueError(
+                f"diffusion.unshuffle is {diffusion.unshuffle}; allowed is 1 with "
+                "deviations.classic_unet (it folds no pixels)"
+            )
+        if self.deviations.noise_prediction and diffusion.sampler_steps > T_STEPS:
+            raise ValueError(
+                f"diffusion.sampler_steps is {diffusion.sampler_steps}; allowed are 2 to "
+                f"{T_STEPS} with deviations.noise_prediction (T = {T_STEPS})"
             )
         return self

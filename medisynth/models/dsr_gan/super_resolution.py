@@ -1,137 +1,76 @@
 """Last stage: a super-resolution GAN after Ledig et al. 2017 (arXiv:1609.04802).
 
-Differences, each for a reason: no batch normalisation in the generator (Lim et al. 2017,
-arXiv:1707.02921: it costs range and speed), the enlarged input is added to the output so that the
-network learns detail only, L1 content on pixels in place of VGG features of photographs, a hinge
-loss on patches in place of a sigmoid on the whole image. No spectral normalisation: over a few
-hundred steps it left the discriminator unable to tell real from synthetic.
+L1 content on pixels in place of features of a network for photographs, and a hinge loss on patches
+in place of a sigmoid on the whole image; the published losses are behind their switches.
 """
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.data.views import ImageView
-from medisynth.generator import TrainingContext
-from medisynth.models.dsr_gan.batches import crop_of, reduced, to_unit
-from medisynth.models.dsr_gan.settings import SuperResolutionSettings
+from medisynth.data.views import ImageView, Pixels
+from medisynth.generator import Tensors, TrainingContext
+from medisynth.models.dsr_gan.batches import crop_of, reduced, to_pixels, to_unit
+from medisynth.models.dsr_gan.enlarging_networks import (
+    ClassicDiscriminator,
+    ClassicEnlarger,
+    Discriminator,
+    Enlarger,
+)
+from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.training import (
+    DiscriminatorGuard,
     Order,
     Precision,
+    accumulated_update,
     autocast,
     averaged,
+    gather_state,
+    in_parts,
     learning_rate,
     mean_of,
+    pairwise_distance,
+    require_diverse,
     require_finite,
+    restore_state,
     seeded_weights,
     torch_generator,
-    update,
+    workers,
 )
 
 STAGE = "super-resolution"
 N_TUNING_IMAGES = 64
+N_PREVIEWED = 8
 ROWS_AT_ONCE = 16
-SLOPE = 0.2
+
+Part = tuple[torch.Tensor, torch.Tensor]  # real crops and what the generator is given of them
+Losses = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions added to their input; each layer reads the layer before it."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.PReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (b, c, h, w) to the same shape."""
-        return x + self.body(x)
-
-
-class Enlarger(nn.Module):
-    """The generator: (b, 1, h, w), 0 to 1, to (b, 1, factor x h, factor x w).
-
-    Args of the constructor:
-        channels: Channels of every layer.
-        blocks: Residual blocks.
-        factor: 2, 4 or 8.
-    """
-
-    def __init__(self, channels: int, blocks: int, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-        self.stem = nn.Sequential(nn.Conv2d(1, channels, 9, padding=4), nn.PReLU())
-        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
-        self.after = nn.Conv2d(channels, channels, 3, padding=1)
-        stages: list[nn.Module] = []
-        for _ in range(round(math.log2(factor))):
-            stages += [
-                nn.Conv2d(channels, 4 * channels, 3, padding=1),
-                nn.PixelShuffle(2),
-                nn.PReLU(),
-            ]
-        self.enlarge = nn.Sequential(*stages)
-        self.out = nn.Conv2d(channels, 1, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def forward(self, small: torch.Tensor) -> torch.Tensor:
-        """Enlarge; values may leave 0 to 1 a little."""
-        smooth = functional.interpolate(
-            small, scale_factor=float(self.factor), mode="bilinear", align_corners=False
-        )
-        stem = self.stem((small - 0.5).contiguous(memory_format=torch.channels_last))
-        detail = self.out(self.enlarge(stem + self.after(self.blocks(stem))))
-        return smooth + detail.float()
-
-
-class Discriminator(nn.Module):
-    """Scores patches: strided convolutions, each doubling the channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        n_in = 1
-        for n_out in (channels, 2 * channels, 4 * channels):
-            layers += [
-                nn.Conv2d(n_in, n_out, 4, stride=2, padding=1),
-                nn.LeakyReLU(SLOPE),
-            ]
-            n_in = n_out
-        layers += [
-            nn.Conv2d(n_in, n_in, 3, padding=1),
-            nn.LeakyReLU(SLOPE),
-            nn.Conv2d(n_in, 1, 3, padding=1),
-        ]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map (b, 1, h, w) to patch scores (b, 1, h / 8, w / 8); higher is more real."""
-        return self.layers((images - 0.5).contiguous(memory_format=torch.channels_last))
-
-
-def new_networks(
-    settings: SuperResolutionSettings, factor: int, seed: int
-) -> tuple[Enlarger, Discriminator]:
-    """Build both networks with weights drawn from the seed."""
+def new_networks(settings: DsrGanSettings, seed: int) -> tuple[nn.Module, nn.Module]:
+    """Build generator and discriminator with weights drawn from the seed."""
+    own, deviations = settings.super_resolution, settings.deviations
+    broken = deviations.broken_residual_blocks
+    enlarger: nn.Module
+    discriminator: nn.Module
     with seeded_weights(seed, STAGE):
-        enlarger = Enlarger(settings.channels, settings.blocks, factor)
-        discriminator = Discriminator(settings.discriminator_channels)
+        if deviations.classic_srgan:
+            enlarger = ClassicEnlarger(own.channels, own.blocks, settings.factor, broken=broken)
+            discriminator = ClassicDiscriminator(own.discriminator_channels)
+        else:
+            enlarger = Enlarger(own.channels, own.blocks, settings.factor, broken=broken)
+            discriminator = Discriminator(own.discriminator_channels)
     for network in (enlarger, discriminator):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return enlarger, discriminator
 
 
-def speckled(
-    small: torch.Tensor, noise: torch.Tensor, settings: SuperResolutionSettings
-) -> torch.Tensor:
-    """Add noise that grows with brightness; the same in training and in sampling.
+def speckled(small: torch.Tensor, noise: torch.Tensor, level: float) -> torch.Tensor:
+    """Add noise that grows with brightness.
 
     A network that maps one small image to one large image can only smear speckle, which is random.
     Noise gives it something to make speckle of, and hides what samples lack of real images. As
@@ -140,9 +79,9 @@ def speckled(
     Args:
         small: Images, 0 to 1.
         noise: Standard normal noise of the same shape.
-        settings: How much.
+        level: Standard deviation where the image is white.
     """
-    return (small + settings.speckle * small.sqrt() * noise).clamp(0, 1)
+    return (small + level * small.sqrt() * noise).clamp(0, 1)
 
 
 class SuperResolutionStage:
@@ -151,6 +90,7 @@ class SuperResolutionStage:
     Attributes:
         name: "super-resolution".
         n_steps: Updates of each network.
+        batch_size: Crops an update, over all processes together.
         enlarger: The generator.
         discriminator: The discriminator.
     """
@@ -159,27 +99,31 @@ class SuperResolutionStage:
 
     def __init__(
         self,
-        settings: SuperResolutionSettings,
-        factor: int,
+        settings: DsrGanSettings,
         training: ImageView,
         tuning: ImageView,
         context: TrainingContext,
         precision: Precision,
     ) -> None:
-        self.n_steps = settings.steps
-        self._settings, self._factor = settings, factor
+        own = settings.super_resolution
+        self.n_steps, self.batch_size = own.steps, own.batch_size
+        self._settings, self._deviations = own, settings.deviations
+        self._factor = settings.factor
         self._seed, self._device = context.seed, context.compute_device
         self._precision: Precision = precision
         self._pixels = training.pixels
-        self._order = Order(len(training), settings.batch_size, context.seed, STAGE)
-        enlarger, discriminator = new_networks(settings, factor, context.seed)
-        self.enlarger = enlarger.to(self._device)
-        self.discriminator = discriminator.to(self._device)
-        self._averaged = averaged(self.enlarger, settings.ema)
-        self._optimisers = [
-            torch.optim.AdamW(network.parameters(), betas=(0.5, 0.99), weight_decay=0.0, fused=True)
-            for network in (self.enlarger, self.discriminator)
-        ]
+        self._order = Order(len(training), own.batch_size, context.seed, STAGE)
+        enlarger, discriminator = new_networks(settings, context.seed)
+        self.enlarger = workers().wrap(enlarger.to(self._device))
+        self.discriminator = workers().wrap(discriminator.to(self._device))
+        self._averaged = averaged(self.enlarger, own.ema)
+        self._guard = DiscriminatorGuard(STAGE)
+        self._optimisers = {
+            name: torch.optim.AdamW(
+                network.parameters(), betas=(0.5, 0.99), weight_decay=0.0, fused=True
+            )
+            for name, network in (("enlarger", self.enlarger), ("critic", self.discriminator))
+        }
         n = min(len(tuning), N_TUNING_IMAGES)
         rows = np.linspace(0, len(tuning) - 1, n).round().astype(int)
         self._tuning = tuning.pixels[rows]
@@ -192,18 +136,19 @@ class SuperResolutionStage:
     def step(self, step: int) -> Mapping[str, float]:
         """Update the discriminator, once it takes part, and then the generator."""
         settings = self._settings
-        real = self._crops(step)
-        small = self._reduced_crops(real, step)
         share = learning_rate(1.0, step, settings.steps, 0)
+        if self._deviations.constant_learning_rate:
+            share = 1.0
         rate = settings.learning_rate * share
-        with autocast(self._device, self._precision):
-            made = self.enlarger(small)
+        parts = self._parts(step)
+        # Kept from the discriminator's update for the generator's, where one part is all there is.
+        made = [self._made(small) for _, small in parts] if len(parts) == 1 else None
         adversarial = step >= settings.content_only_steps and settings.adversarial_weight > 0
         values: dict[str, float] = {}
         if adversarial:
             faster = settings.discriminator_learning_rate * share
-            values |= self._update_discriminator(real, made.detach(), step, faster)
-        values |= self._update_generator(real, made, step, rate, adversarial=adversarial)
+            values |= self._update_discriminator(parts, made, step, faster)
+        values |= self._update_generator(parts, made, step, rate, adversarial=adversarial)
         self._averaged.update_parameters(self.enlarger)
         return {**values, "learning rate": rate}
 
@@ -227,55 +172,151 @@ class SuperResolutionStage:
         require_finite(values, stage=STAGE, step=step - 1)
         return values
 
-    def _crops(self, step: int) -> torch.Tensor:
+    @torch.no_grad()
+    def preview(self) -> Pixels:
+        """A few tuning images, reduced and enlarged again, shape (n, size, size), uint8.
+
+        Raises:
+            TrainingError: After half of the steps or later, the images are all but one image.
+        """
+        real = to_unit(self._tuning[:N_PREVIEWED], self._device)
+        small = reduced(real, real.shape[-1] // self._factor)
+        generator = torch_generator(self._device, self._seed, STAGE, "preview")
+        noise = torch.randn(small.shape, device=self._device, generator=generator)
+        images = to_pixels(self.final(speckled(small, noise, self._settings.speckle_in_sampling)))
+        n_updates = int(self._averaged.n_averaged)
+        if len(images) > 1 and 2 * n_updates >= self.n_steps:
+            distance = pairwise_distance(self._tuning[:N_PREVIEWED])
+            require_diverse(images, STAGE, n_updates, real_distance=distance)
+        return images
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """All that training changes."""
+        tensors = gather_state(self._modules(), self._optimisers)
+        return tensors, {"precision": self._precision, "discriminator": self._guard.facts()}
+
+    def load_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            WeightsError: Names or shapes do not fit.
+        """
+        restore_state(self._modules(), self._optimisers, tensors)
+        self._guard.restore(facts["discriminator"])
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "enlarger": self.enlarger,
+            "discriminator": self.discriminator,
+            "average": self._averaged,
+        }
+
+    def _parts(self, step: int) -> list[Part]:
+        """This process's crops and their speckled reductions, cut into micro-batches."""
+        share, n_parts = workers().share, self._settings.accumulate
+        real = self._crops(share(self._order.batch(step)))
+        side = self._settings.crop // self._factor
+        generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
+        shape = (self.batch_size, 1, side, side)
+        noise = share(torch.randn(shape, device=self._device, generator=generator))
+        small = speckled(reduced(real, side), noise, self._settings.speckle)
+        return list(zip(in_parts(real, n_parts), in_parts(small, n_parts), strict=True))
+
+    def _crops(self, places: list[tuple[int, int]]) -> torch.Tensor:
+        side, multiple = self._settings.crop, self._factor
         crops = [
-            crop_of(
-                self._pixels[index],
-                self._settings.crop,
-                self._factor,
-                self._seed,
-                STAGE,
-                epoch,
-                index,
-            )
-            for epoch, index in self._order.batch(step)
+            crop_of(self._pixels[index], side, multiple, self._seed, STAGE, epoch, index)
+            for epoch, index in places
         ]
         return to_unit(np.stack(crops), self._device)
 
-    def _reduced_crops(self, real: torch.Tensor, step: int) -> torch.Tensor:
-        """Reduce as the diffusion images are, and speckle."""
-        small = reduced(real, real.shape[-1] // self._factor)
-        generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
-        noise = torch.randn(small.shape, device=self._device, generator=generator)
-        return speckled(small, noise, self._settings)
+    def _made(self, small: torch.Tensor) -> torch.Tensor:
+        with autocast(self._device, self._precision):
+            return self.enlarger(small)
 
     def _update_discriminator(
-        self, real: torch.Tensor, made: torch.Tensor, step: int, rate: float
+        self, parts: list[Part], made: list[torch.Tensor] | None, step: int, rate: float
     ) -> dict[str, float]:
-        with autocast(self._device, self._precision):
-            scores = self.discriminator(torch.cat([real, made])).float()
-        on_real, on_made = scores.chunk(2)
-        loss = functional.relu(1 - on_real).mean() + functional.relu(1 + on_made).mean()
-        losses = {
-            "discriminator loss": loss,
-            "discriminator on real": on_real.mean(),
-            "discriminator on synthetic": on_made.mean(),
-        }
-        values = update(self._optimisers[1], losses, loss, stage=STAGE, step=step, rate=rate)
+        def losses_of(number: int) -> Losses:
+            real, small = parts[number]
+            with torch.no_grad():
+                fake = self._made(small) if made is None else made[number].detach()
+            with autocast(self._device, self._precision):
+                scores = self._scores(torch.cat([real, fake]))
+            on_real, on_made = scores.chunk(2)
+            if self._deviations.saturating_discriminator_loss:
+                loss = 1 - on_real.mean() + on_made.mean()
+            else:
+                loss = functional.relu(1 - on_real).mean() + functional.relu(1 + on_made).mean()
+            return {
+                "discriminator loss": loss,
+                "discriminator on real": on_real.mean(),
+                "discriminator on synthetic": on_made.mean(),
+            }, loss
+
+        values = accumulated_update(
+            self._optimisers["critic"],
+            range(len(parts)),
+            losses_of,
+            stage=STAGE,
+            step=step,
+            rate=rate,
+        )
         values["discriminator gradient norm"] = values.pop("gradient norm")
+        self._watch(step, values)
         return values
 
     def _update_generator(
-        self, real: torch.Tensor, made: torch.Tensor, step: int, rate: float, *, adversarial: bool
+        self,
+        parts: list[Part],
+        made: list[torch.Tensor] | None,
+        step: int,
+        rate: float,
+        *,
+        adversarial: bool,
     ) -> dict[str, float]:
-        content = functional.l1_loss(made, real)
-        total = content
-        if adversarial:
-            # Frozen, so that no gradient of the discriminator's weights is computed in vain.
-            self.discriminator.requires_grad_(False)
-            with autocast(self._device, self._precision):
-                score = self.discriminator(made).float().mean()
-            self.discriminator.requires_grad_(True)
-            total = content - self._settings.adversarial_weight * score
-        losses = {"generator loss": total, "content loss (L1)": content}
-        return update(self._optimisers[0], losses, total, stage=STAGE, step=step, rate=rate)
+        def losses_of(number: int) -> Losses:
+            real, small = parts[number]
+            fake = self._made(small) if made is None else made[number]
+            content = self._content(fake, real)
+            total = content
+            if adversarial:
+                # Frozen, so that no gradient of the discriminator's weights is computed in vain.
+                self.discriminator.requires_grad_(False)
+                with autocast(self._device, self._precision):
+                    score = self._scores(fake).mean()
+                self.discriminator.requires_grad_(True)
+                total = content - self._settings.adversarial_weight * score
+            return {"generator loss": total, f"content loss ({self._content_name})": content}, total
+
+        return accumulated_update(
+            self._optimisers["enlarger"],
+            range(len(parts)),
+            losses_of,
+            stage=STAGE,
+            step=step,
+            rate=rate,
+        )
+
+    @property
+    def _content_name(self) -> str:
+        return "squared" if self._deviations.classic_srgan else "L1"
+
+    def _content(self, made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        if self._deviations.classic_srgan:
+            return functional.mse_loss(made, real)
+        return functional.l1_loss(made, real)
+
+    def _scores(self, images: torch.Tensor) -> torch.Tensor:
+        scores = self.discriminator(images).float()
+        return scores.sigmoid() if self._deviations.saturating_discriminator_loss else scores
+
+    def _watch(self, step: int, values: Mapping[str, float]) -> None:
+        # The published loss is blind by design; the audit wants to see it run.
+        if not self._deviations.saturating_discriminator_loss:
+            self._guard.observe(
+                step,
+                on_real=values["discriminator on real"],
+                on_synthetic=values["discriminator on synthetic"],
+                loss=values["discriminator loss"],
+            )

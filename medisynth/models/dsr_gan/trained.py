@@ -9,10 +9,19 @@ from torch import nn
 
 from medisynth.data.views import Pixels
 from medisynth.errors import TrainingError, WeightsError
-from medisynth.generator import StoppedError, Tensors, TrainingContext
+from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
 from medisynth.models.dsr_gan.batches import to_pixels, to_unit
-from medisynth.models.dsr_gan.diffusion import Scaling, new_network, sample_residuals
-from medisynth.models.dsr_gan.histograms import N_GREYS, Histograms, drawn_reference, matched
+from medisynth.models.dsr_gan.conditioning import Vocabulary, vocabulary_from
+from medisynth.models.dsr_gan.diffusion import NETWORK_PREFIX as DIFFUSION
+from medisynth.models.dsr_gan.diffusion import n_channels, new_network, objective_of
+from medisynth.models.dsr_gan.histograms import (
+    N_GREYS,
+    Histograms,
+    drawn_reference,
+    matched,
+    matched_whole,
+)
+from medisynth.models.dsr_gan.scaling import Scaling
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import new_networks, speckled
 from medisynth.training import numpy_generator, snapshot, torch_generator
@@ -20,11 +29,11 @@ from medisynth.training import numpy_generator, snapshot, torch_generator
 STAGE = "sampling"
 IMAGES_AT_ONCE = 32
 
-DIFFUSION = "diffusion.network."
 ENLARGER = "super_resolution.network."
 MEAN_IMAGE = "diffusion.mean_image"
 GAIN = "diffusion.gain"
 HISTOGRAMS = "histograms"
+VOCABULARY = "vocabulary"
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Trained:
         scaling: Training mean image and gain.
         histograms: Grey value counts of training images, shape (k, 256).
         enlarger: Super-resolution generator, averaged weights.
+        vocabulary: Labels of the training images and how often each pair occurs.
     """
 
     settings: DsrGanSettings
@@ -44,6 +54,7 @@ class Trained:
     scaling: Scaling
     histograms: Histograms
     enlarger: nn.Module
+    vocabulary: Vocabulary
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors needed to sample again."""
@@ -53,46 +64,59 @@ class Trained:
             MEAN_IMAGE: self.scaling.mean_image.cpu(),
             GAIN: self.scaling.gain.cpu(),
             HISTOGRAMS: torch.from_numpy(self.histograms),
+            VOCABULARY: self.vocabulary.to_tensor(),
         }
 
-    def sample(self, n: int, context: TrainingContext) -> Pixels:
-        """Draw images; image i depends on (seed, i) alone, up to rounding on other devices.
+    def sample(
+        self, n: int, context: TrainingContext, condition: Condition | None = None
+    ) -> Pixels:
+        """Draw images; image i depends on (seed, i) and the condition alone, up to rounding.
 
         Args:
             n: Number of images, at least 1.
             context: Seed, device, progress and stop flag.
+            condition: What they shall show; what it leaves open is drawn as often as in training.
 
         Returns:
             Shape (n, size, size), uint8.
 
         Raises:
+            SettingsError: No training image has the label, or the network was not told labels.
             StoppedError: A stop was asked for.
             TrainingError: The networks gave a value that is not finite.
         """
-        return np.concatenate(list(self._batches(n, context)))
+        wanted = condition or Condition()
+        self.vocabulary.require(wanted)
+        return np.concatenate(list(self._batches(n, context, wanted)))
 
-    def _batches(self, n: int, context: TrainingContext) -> Iterator[Pixels]:
+    def _batches(self, n: int, context: TrainingContext, condition: Condition) -> Iterator[Pixels]:
         device = context.compute_device
         self.diffusion.to(device).eval()
         self.enlarger.to(device).eval()
         size = self.settings.diffusion.size
+        level = self.settings.super_resolution.speckle_in_sampling
         for first in range(0, n, IMAGES_AT_ONCE):
             indices = range(first, min(first + IMAGES_AT_ONCE, n))
             start, speckle = (
-                torch.stack([_normal(size, device, context.seed, what, i) for i in indices])
-                for what in ("noise", "speckle")
+                torch.stack(
+                    [_normal(channels, size, device, context.seed, what, i) for i in indices]
+                )
+                for what, channels in (("noise", n_channels(self.settings)), ("speckle", 1))
             )
-            small = to_unit(self._small(start, indices, context), device)
+            small = to_unit(self._small(start, indices, context, condition), device)
             with torch.no_grad():
-                images = self.enlarger(speckled(small, speckle, self.settings.super_resolution))
+                images = self.enlarger(speckled(small, speckle, level))
             _require_finite(images, "super-resolution")
             yield to_pixels(images)
             context.progress(STAGE, indices[-1] + 1, n)
 
-    def _small(self, noise: torch.Tensor, indices: range, context: TrainingContext) -> Pixels:
+    def _small(
+        self, noise: torch.Tensor, indices: range, context: TrainingContext, condition: Condition
+    ) -> Pixels:
         """Draw diffusion images from noise and match each to one training histogram."""
+        labels = self._labels(indices, context, condition)
         residuals = noise
-        for state in sample_residuals(self.diffusion, noise, self.settings.diffusion):
+        for state in objective_of(self.settings).states(self.diffusion, noise, labels):
             if context.should_stop():
                 raise StoppedError(f"{STAGE}: stopped after {indices[0]} images")
             residuals = state
@@ -100,14 +124,29 @@ class Trained:
         scaling = Scaling(
             self.scaling.mean_image.to(noise.device), self.scaling.gain.to(noise.device)
         )
-        small = to_pixels(scaling.to_images(residuals))
-        generators = (numpy_generator(context.seed, STAGE, "reference", i) for i in indices)
+        small = to_pixels(scaling.to_images(residuals).mean(1, keepdim=True))
         return np.stack(
             [
-                matched(image, drawn_reference(image, self.histograms, generator))
-                for image, generator in zip(small, generators, strict=True)
+                self._matched(image, numpy_generator(context.seed, STAGE, "reference", i))
+                for image, i in zip(small, indices, strict=True)
             ]
         )
+
+    def _labels(
+        self, indices: range, context: TrainingContext, condition: Condition
+    ) -> torch.Tensor | None:
+        if not self.vocabulary.is_conditional:
+            return None
+        pairs = [
+            self.vocabulary.drawn(condition, numpy_generator(context.seed, STAGE, "labels", i))
+            for i in indices
+        ]
+        return self.vocabulary.numbers(pairs, context.compute_device)
+
+    def _matched(self, image: Pixels, generator: np.random.Generator) -> Pixels:
+        if self.settings.deviations.one_average_histogram:
+            return matched_whole(image, self.histograms[0])
+        return matched(image, drawn_reference(image, self.histograms, generator))
 
 
 def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
@@ -116,15 +155,19 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     Raises:
         WeightsError: Names or shapes do not fit the settings.
     """
-    diffusion = new_network(settings.diffusion, seed=0)
-    enlarger, _ = new_networks(settings.super_resolution, settings.factor, seed=0)
+    if VOCABULARY not in tensors:
+        raise WeightsError(_misfit(VOCABULARY, "a tensor", "no such tensor"))
+    vocabulary = vocabulary_from(tensors[VOCABULARY])
+    diffusion = new_network(settings, 0, vocabulary.sizes)
+    enlarger, _ = new_networks(settings, seed=0)
     _require_shapes(settings, diffusion, enlarger, tensors)
     for network, prefix in ((diffusion, DIFFUSION), (enlarger, ENLARGER)):
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         network.load_state_dict(own)
         network.eval().requires_grad_(False)
     scaling = Scaling(tensors[MEAN_IMAGE], tensors[GAIN])
-    return Trained(settings, diffusion, scaling, tensors[HISTOGRAMS].numpy(), enlarger)
+    histograms = tensors[HISTOGRAMS].numpy()
+    return Trained(settings, diffusion, scaling, histograms, enlarger, vocabulary)
 
 
 def _require_shapes(
@@ -136,6 +179,7 @@ def _require_shapes(
         **{ENLARGER + k: tuple(v.shape) for k, v in enlarger.state_dict().items()},
         MEAN_IMAGE: (1, 1, size, size),
         GAIN: (),
+        VOCABULARY: tuple(tensors[VOCABULARY].shape),
     }
     if HISTOGRAMS in tensors:  # any number of them
         expected[HISTOGRAMS] = (max(1, len(tensors[HISTOGRAMS])), N_GREYS)
@@ -144,20 +188,25 @@ def _require_shapes(
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise WeightsError(
-                f"weights of dsr-gan: tensor {name!r}: expected "
-                f"{_shape(expected.get(name))}, found {_shape(found.get(name))}; "
-                "use weights that were trained with these settings"
-            )
+            raise WeightsError(_misfit(name, _shape(expected.get(name)), _shape(found.get(name))))
+
+
+def _misfit(name: str, expected: str, found: str) -> str:
+    return (
+        f"weights of dsr-gan: tensor {name!r}: expected {expected}, found {found}; "
+        "use weights that were trained with these settings"
+    )
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "no such tensor" if shape is None else f"shape {shape}"
 
 
-def _normal(size: int, device: str, seed: int, what: str, index: int) -> torch.Tensor:
+def _normal(
+    channels: int, size: int, device: str, seed: int, what: str, index: int
+) -> torch.Tensor:
     generator = torch_generator(device, seed, STAGE, what, index)
-    return torch.randn((1, size, size), device=device, generator=generator)
+    return torch.randn((channels, size, size), device=device, generator=generator)
 
 
 def _require_finite(images: torch.Tensor, stage: str) -> None:

@@ -1,0 +1,69 @@
+"""Everything that is fitted without steps, on the training view alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from medisynth.data.views import ImageView
+from medisynth.models.dsr_gan.batches import reduced_pixels
+from medisynth.models.dsr_gan.conditioning import Vocabulary, vocabulary_of
+from medisynth.models.dsr_gan.histograms import Histograms, histograms_of, mean_histogram
+from medisynth.models.dsr_gan.scaling import Scaling, fit_mean_image, fit_scaling, plain_scaling
+from medisynth.models.dsr_gan.settings import DsrGanSettings
+from medisynth.training import numpy_generator
+
+MOST_HISTOGRAMS = 1024
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What both stages and sampling rest on.
+
+    Attributes:
+        mean_image: Training mean at full size, shape (1, 1, h, h), 0 to 1; None where none is
+            taken away.
+        scaling: Between images and residuals, at the diffusion size.
+        histograms: Grey value counts, shape (k, 256).
+        vocabulary: Labels of the training images.
+    """
+
+    mean_image: torch.Tensor | None
+    scaling: Scaling
+    histograms: Histograms
+    vocabulary: Vocabulary
+
+
+def fit_before_training(
+    training: ImageView, settings: DsrGanSettings, seed: int, device: str
+) -> Fitted:
+    """Fit scaling, histograms and vocabulary.
+
+    Raises:
+        DataError: All training images are equal.
+    """
+    mean_image: torch.Tensor | None = None
+    if settings.deviations.noise_prediction:
+        scaling = plain_scaling(training, settings.diffusion, device)
+    else:
+        mean_image = fit_mean_image(training, device)
+        scaling = fit_scaling(training, mean_image, settings.diffusion)
+    return Fitted(
+        mean_image,
+        scaling,
+        fit_histograms(training, settings, seed),
+        vocabulary_of(training, settings.conditioning),
+    )
+
+
+def fit_histograms(training: ImageView, settings: DsrGanSettings, seed: int) -> Histograms:
+    """Count the grey values of training images at the diffusion size, 1024 drawn ones at most.
+
+    As published it is one: that of the mean of the sorted pixels of those images.
+    """
+    rows = np.arange(len(training))
+    if len(rows) > MOST_HISTOGRAMS:
+        generator = numpy_generator(seed, "histograms")
+        rows = np.sort(generator.choice(rows, MOST_HISTOGRAMS, replace=False))
+    counted = histograms_of(reduced_pixels(training.pixels[rows], settings.diffusion.size))
+    return mean_histogram(counted) if settings.deviations.one_average_histogram else counted

@@ -1,0 +1,77 @@
+"""What a diffusion network learns and how images are drawn with it, as one interface."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import nn
+
+Labels = torch.Tensor | None  # label numbers, shape (b, 2), 0 for none; None: none are told
+
+
+class Objective(Protocol):
+    """A loss for training and a sampler that fits it."""
+
+    def training_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
+        """Draw the noise level of each of n training images, shape (n,)."""
+        ...
+
+    def tuning_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
+        """Equally likely noise levels, one an image, in a drawn order: less scatter than drawing."""
+        ...
+
+    def loss(
+        self,
+        network: nn.Module,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        levels: torch.Tensor,
+        told: torch.Tensor,
+        labels: Labels = None,
+    ) -> torch.Tensor:
+        """Mean denoising loss of a batch: 1 for a network that knows nothing, lower is better."""
+        ...
+
+    def states(
+        self, network: nn.Module, start: torch.Tensor, labels: Labels = None
+    ) -> Iterator[torch.Tensor]:
+        """Draw from standard normal noise; yields the state after each step, the last is clean."""
+        ...
+
+
+class Guided(nn.Module):
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598) around a network.
+
+    The output with labels, pushed away from the output without: what both samplers do with the
+    output is linear in it, so that guiding the output guides the denoised image.
+
+    Args of the constructor:
+        network: Network that was trained with labels, some of them hidden.
+        guidance: 1 gives the network with labels, 0 the one without, more pushes further.
+    """
+
+    def __init__(self, network: nn.Module, guidance: float) -> None:
+        super().__init__()
+        self.network, self.guidance = network, guidance
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        noise_level: torch.Tensor,
+        augmentation: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> torch.Tensor:
+        """Run the network with and without labels at once."""
+        both = self.network(
+            torch.cat([x, x]),
+            torch.cat([noise_level, noise_level]),
+            torch.cat([augmentation, augmentation]),
+            torch.cat([labels, torch.zeros_like(labels)]),
+        )
+        with_labels, without = both.chunk(2)
+        return without + self.guidance * (with_labels - without)
+
+
+def guided(network: nn.Module, guidance: float, labels: Labels) -> nn.Module:
+    """The network itself where guidance changes nothing."""
+    return network if labels is None or guidance == 1 else Guided(network, guidance)

@@ -1,0 +1,471 @@
+import dataclasses
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from medisynth import checkpoint
+from medisynth.data.views import ImageView
+from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
+from medisynth.generator import Condition, StageState, StoppedError, TrainingContext
+from medisynth.models.tb_gan import TbGan, TbGanSettings
+from medisynth.models.tb_gan.deviations import PublishedDeviations
+from medisynth.models.tb_gan.networks import new_networks, r1_penalty
+from medisynth.models.tb_gan.training_stage import AdversarialStage
+from medisynth.training import train
+
+TINY = {
+    "size": 32,
+    "widths": (16, 16, 16, 16),
+    "style_width": 16,
+    "mapping_layers": 2,
+    "depth": 1,
+    "window": 4,
+    "batch_size": 4,
+    "precision": "fp32",
+    "r1": {"gamma": 1.0, "every": 2},
+    "apa": {"target": -1.0, "speed_images": 10},  # rises at once, so that resuming needs it
+    "selection_every": 2,
+    "selection_images": 4,
+    "schedule": ({"steps": 4},),
+}
+
+
+class States:
+    """Keeps every committed state in memory."""
+
+    def __init__(self):
+        self.committed = []
+
+    def latest(self, stage):
+        return next((s for s in reversed(self.committed) if s.stage == stage), None)
+
+    def commit(self, state):
+        tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
+        self.committed.append(dataclasses.replace(state, tensors=tensors))
+
+
+class Recorder:
+    def __init__(self, seed=0, stop_after=math.inf, states=None, score=None):
+        self.logged, self.progressed, self.previews = [], [], []
+        self.seed, self.stop_after, self.states, self.score = seed, stop_after, states, score
+
+    def context(self):
+        return TrainingContext(
+            seed=self.seed,
+            compute_device="cpu",
+            log=lambda stage, step, values: self.logged.append((stage, step, dict(values))),
+            progress=lambda stage, done, total: self.progressed.append((stage, done, total)),
+            should_stop=lambda: len(self.progressed) >= self.stop_after,
+            states=self.states,
+            commit_every=2,
+            preview=lambda stage, step, images: self.previews.append((stage, step, images)),
+            preview_every=4,
+            score=self.score,
+            score_name="KID",
+        )
+
+
+def settings(**changes):
+    return TbGanSettings.model_validate({**TINY, **changes})
+
+
+def view(n, partition="training", size=32, planes=("a", "b")):
+    pixels = np.random.default_rng(n).integers(0, 256, (n, size, size), dtype=np.uint8)
+    ids = tuple(str(i) for i in range(n))
+    labels = tuple(planes[i % len(planes)] for i in range(n))
+    return ImageView(partition, pixels, ids, ids, labels, ("",) * n)
+
+
+def fitted(seed=0, states=None, **changes):
+    recorder = Recorder(seed, states=states)
+    generator = TbGan(settings(**changes))
+    report = generator.fit(view(16), view(6, "tuning"), recorder.context())
+    return generator, report, recorder
+
+
+@pytest.fixture(scope="module")
+def once():
+    return fitted()
+
+
+def stage_of(context, **changes):
+    chosen = settings(**changes)
+    return AdversarialStage(
+        chosen,
+        chosen.schedule[0],
+        view(16),
+        view(6, "tuning"),
+        context,
+        "fp32",
+        new_networks(chosen, context.seed, "cpu"),
+    )
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_settings_are_read_without_importing_torch():
+    code = (
+        "import sys; from medisynth.models.tb_gan import TbGan;"
+        "print(TbGan.image_size_px(TbGan.Settings()), 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert out.stdout.split() == ["64", "False"]
+
+
+def test_equal_seeds_give_equal_weights_and_another_seed_gives_others(once):
+    again, _, _ = fitted()
+    first, second = once[0].state(), again.state()
+    other = new_networks(settings(), 1, "cpu").generator.state_dict()
+
+    assert checkpoint.encode(first, {}) == checkpoint.encode(second, {})
+    assert not torch.equal(other["start"], new_networks(settings(), 0, "cpu").generator.start)
+
+
+def test_samples_are_grey_images_of_the_stated_size_and_repeatable(once):
+    generator = once[0]
+    images = generator.sample(35, Recorder().context())  # more than one batch
+
+    assert images.shape == (35, 32, 32)
+    assert images.dtype == np.uint8
+    assert len({image.tobytes() for image in images}) == 35
+    assert np.array_equal(generator.sample(35, Recorder().context()), images)
+    # Up to rounding: another batch size is another order of sums.
+    few = generator.sample(3, Recorder().context()).astype(int)
+    assert np.abs(few - images[:3]).max() <= 1
+
+
+def test_training_leaves_the_global_generators_as_they_were():
+    before = torch.get_rng_state()
+    stage_of(Recorder().context()).step(0)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_changes_both_networks_and_the_average_follows():
+    stage = stage_of(Recorder().context())
+    names = ("generator", "discriminator", "averaged")
+    before = {name: stage.state()[0] for name in names}["generator"]
+    values = [stage.step(step) for step in range(3)]
+    after = stage.state()[0]
+
+    assert all(math.isfinite(value) for step in values for value in step.values())
+    for name in names:
+        changed = [k for k in before if k.startswith(f"module/{name}/")]
+        assert any(not torch.equal(before[k], after[k]) for k in changed)
+
+
+def test_the_average_is_the_moving_average_of_the_weights():
+    stage = stage_of(Recorder().context(), ema=0.2)
+    expected = stage.networks.generator.start.detach().clone()
+    for step in range(3):
+        stage.step(step)
+        now = stage.networks.generator.start.detach()
+        decay = 0.0 if step == 0 else min(0.2, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * now
+
+    assert torch.allclose(stage.networks.averaged.module.start, expected, atol=1e-6)
+
+
+def test_four_steps_are_two_steps_then_a_state_and_two_more_bit_by_bit():
+    context = Recorder().context()
+    whole, first, second = (stage_of(context) for _ in range(3))
+    for step in range(4):
+        whole.step(step)
+    whole.evaluate(4)
+    for step in range(2):
+        first.step(step)
+    tensors, facts = first.state()
+    second.load_state(tensors, facts)
+    for step in (2, 3):
+        second.step(step)
+    second.evaluate(4)
+
+    assert facts["pseudo_real_probability"] > 0
+    assert equal(whole.state()[0], second.state()[0])
+    assert whole.state()[1] == second.state()[1]
+
+
+def test_a_training_stopped_in_the_second_part_ends_as_if_it_had_not_been(once):
+    schedule = ({"name": "first", "plane": "a", "steps": 3}, {"name": "then", "steps": 3})
+    whole, report, recorder = fitted(schedule=schedule)
+    states = States()
+    stopped = Recorder(stop_after=4, states=states)
+    with pytest.raises(StoppedError, match="then: stopped after 1 of 3 steps"):
+        TbGan(settings(schedule=schedule)).fit(view(16), view(6, "tuning"), stopped.context())
+    again, report_again, resumed = fitted(schedule=schedule, states=states)
+
+    assert equal(whole.state(), again.state())
+    assert report_again.candidates == report.candidates
+
+    def curves(of):
+        timing = {"images per second", "peak memory (GiB)"}
+        return [(s, k, v) for s, k, v in of.logged if not timing & v.keys()]
+
+    assert curves(resumed) == curves(recorder)
+
+
+def test_a_state_of_other_settings_is_refused():
+    tensors, facts = stage_of(Recorder().context()).state()
+    other = stage_of(Recorder().context(), style_width=24)
+
+    with pytest.raises(WeightsError, match="resume with the settings"):
+        other.load_state(tensors, facts)
+
+
+def test_accumulation_makes_the_same_update_up_to_rounding():
+    # Groups of the minibatch standard deviation have 4 images, in a batch of 8 as in parts of 4.
+    context = Recorder().context()
+    changes = {"batch_size": 8, "spectral_norm": False}
+    one, two = stage_of(context, **changes), stage_of(context, **changes, accumulate=2)
+    first, second = one.step(0), two.step(0)
+
+    assert first == pytest.approx(second, rel=1e-3)
+    gradients = [
+        [
+            p.grad
+            for p in (*s.networks.generator.parameters(), *s.networks.discriminator.parameters())
+        ]
+        for s in (one, two)
+    ]
+    for whole, parts in zip(*gradients, strict=True):
+        assert torch.allclose(whole, parts, rtol=1e-2, atol=1e-4)
+
+
+def test_it_trains_without_augmentation_and_on_pseudo_real_images_alone():
+    stage = stage_of(Recorder().context(), diffaug=(), apa={"target": -1.0, "speed_images": 1})
+    values = [stage.step(step) for step in range(3)]
+
+    assert [v["pseudo-real probability"] for v in values[1:]] == [1.0, 1.0]
+    assert all(math.isfinite(number) for v in values for number in v.values())
+
+
+def test_bf16_makes_finite_updates():
+    stage = stage_of(Recorder().context())
+    stage.precision = "bf16"
+
+    assert all(math.isfinite(value) for value in stage.step(0).values())
+
+
+def test_r1_is_the_squared_gradient_of_the_score():
+    class Quadratic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, images):
+            return self.weight * images.square().sum(dim=(1, 2, 3))
+
+    network, images = Quadratic(), torch.tensor([1.0, 2.0, 0.0, 1.0]).view(2, 1, 1, 2)
+    penalty = r1_penalty(network, images)  # mean of |2 w x|²: 36 (5 + 1) / 2
+    penalty.backward()
+
+    assert float(penalty.detach()) == pytest.approx(108)
+    assert float(network.weight.grad) == pytest.approx(2 * 108 / 3)
+
+
+def test_r1_is_made_every_so_many_updates_and_never_without_gamma():
+    stage = stage_of(Recorder().context())
+    assert ["R1 penalty" in stage.step(step) for step in range(4)] == [True, False, True, False]
+
+    never = stage_of(Recorder().context(), deviations={"without_r1": True})
+    assert "R1 penalty" not in never.step(0)
+
+
+def test_each_part_takes_the_networks_of_the_one_before():
+    schedule = ({"name": "first", "plane": "a", "steps": 2}, {"name": "then", "steps": 1})
+    states = States()
+    _, report, _ = fitted(schedule=schedule, states=states)
+    first, then = states.latest("first"), states.latest("then")
+    key = "module/averaged/n_averaged"
+
+    assert (int(first.tensors[key]), int(then.tensors[key])) == (2, 3)
+    counters = [v for k, v in then.tensors.items() if k.startswith("optimiser/") and "step" in k]
+    assert {float(v) for v in counters} == {1.0}  # optimisers anew
+    assert [(s.name, s.n_steps) for s in report.stages] == [("first", 2), ("then", 1)]
+    assert "first (plane a)" in report.description["pre-training"]
+
+
+def test_a_plane_that_no_image_shows_is_refused_before_training():
+    recorder = Recorder()
+    generator = TbGan(settings(schedule=({"plane": "c", "steps": 1},)))
+
+    with pytest.raises(DataError, match=r"plane 'c' in the training view, found 0; .* a, b"):
+        generator.fit(view(16), view(6, "tuning"), recorder.context())
+    assert recorder.progressed == []
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [(view(0), "found 0"), (view(4, size=16), "32 x 32 pixels .*found 16 x 16")],
+)
+def test_views_that_cannot_be_trained_on_are_refused(training, message):
+    with pytest.raises(DataError, match=message):
+        TbGan(settings()).fit(training, view(6, "tuning"), Recorder().context())
+
+
+def test_it_draws_the_plane_it_was_fine_tuned_on_and_refuses_others(once):
+    tensors = once[0].state()
+    generator = TbGan(settings(schedule=({"plane": "a", "steps": 4},)))
+    generator.load_state(tensors)
+    context = Recorder().context()
+
+    assert len(generator.sample(1, context, Condition(plane="a"))) == 1
+    with pytest.raises(SettingsError, match="expected no plane or 'a' as condition, found 'b'"):
+        generator.sample(1, context, Condition(plane="b"))
+    with pytest.raises(SettingsError, match="expected no machine"):
+        generator.sample(1, context, Condition(machine="x"))
+    with pytest.raises(SettingsError, match="expected no plane as condition"):
+        once[0].sample(1, context, Condition(plane="a"))
+
+
+def test_state_through_a_file_gives_the_same_samples(once):
+    generator = once[0]
+    tensors, _ = checkpoint.decode(checkpoint.encode(generator.state(), {"generator": "tb-gan"}))
+    restored = TbGan(settings())
+    restored.load_state(tensors)
+    context = Recorder().context()
+
+    assert np.array_equal(restored.sample(4, context), generator.sample(4, context))
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
+def test_weights_that_do_not_fit_are_refused(once, change):
+    tensors = dict(once[0].state())
+    if change == "missing":
+        del tensors["generator.start"]
+    elif change == "unknown":
+        tensors["generator.other"] = torch.zeros(1)
+    else:
+        tensors["generator.start"] = torch.zeros(4, 4, 8)
+
+    with pytest.raises(WeightsError, match="use weights that were trained with these settings"):
+        TbGan(settings()).load_state(tensors)
+
+
+def test_without_weights_it_says_what_to_do():
+    with pytest.raises(TrainingError, match="fit it or load a checkpoint first"):
+        TbGan(settings()).sample(1, Recorder().context())
+
+
+def test_the_chosen_step_is_the_candidate_with_the_lowest_energy_distance(once):
+    _, report, _ = once
+
+    assert [step for step, _ in report.candidates] == [2, 4]
+    assert report.chosen_step == min(report.candidates, key=lambda pair: pair[1])[0]
+    assert "energy distance" in report.selection_criterion
+    assert report.selection_view_sha256 == view(6, "tuning").digest
+
+
+def test_a_score_chooses_in_place_of_the_energy_distance():
+    scores = iter([0.25, 0.5])
+    recorder = Recorder(score=lambda images: next(scores) if images.shape == (4, 32, 32) else 9.0)
+    report = TbGan(settings()).fit(view(16), view(6, "tuning"), recorder.context())
+
+    assert report.candidates == ((2, 0.25), (4, 0.5))
+    assert report.chosen_step == 2
+    assert "lowest KID" in report.selection_criterion
+
+
+def test_samples_that_are_all_alike_stop_the_training(monkeypatch):
+    monkeypatch.setattr("medisynth.models.tb_gan.training_stage.DIVERSITY_FROM_STEP", 1)
+    stage = stage_of(Recorder().context())
+    average = stage.networks.averaged.module
+    with torch.no_grad():
+        for level in average.levels:
+            level.to_image.weight.zero_()
+
+    with pytest.raises(TrainingError, match="the samples have collapsed"):
+        stage.evaluate(1)
+
+
+def test_every_curve_is_logged_with_finite_numbers_and_previews_are_drawn(once):
+    _, _, recorder = once
+    names = {name for _, _, values in recorder.logged for name in values}
+
+    assert names >= {
+        "generator loss",
+        "discriminator loss",
+        "discriminator on real",
+        "discriminator on synthetic",
+        "R1 penalty",
+        "generator gradient norm",
+        "discriminator gradient norm",
+        "learning rate",
+        "discriminator learning rate",
+        "pseudo-real probability",
+    }
+    assert all(math.isfinite(v) for _, _, values in recorder.logged for v in values.values())
+    assert [(s, k, images.shape) for s, k, images in recorder.previews] == [
+        ("adversarial", 4, (16, 32, 32))
+    ]
+
+
+def test_the_description_is_filled_and_counts_parameters(once):
+    _, report, _ = once
+    keys = {"architecture", "sizes", "losses", "optimiser", "schedule", "augmentation", "sampler"}
+
+    assert keys | {"recipe", "pre-training", "conditioning", "normalisation"} <= set(
+        report.description
+    )
+    assert all(report.description.values())
+    numbers = [
+        int(text.split()[-1].replace(",", ""))
+        for text in report.description["architecture"].split(" parameters")[:-1]
+    ]
+    assert sum(numbers) == report.stages[0].n_parameters
+
+
+def test_published_turns_every_deviation_on_and_a_named_one_keeps_its_value():
+    published = settings(recipe="published")
+    but_one = settings(recipe="published", deviations={"without_ema": False})
+
+    assert set(published.switched_on) == set(PublishedDeviations.model_fields)
+    assert set(published.switched_on) - set(but_one.switched_on) == {"without_ema"}
+    assert settings().switched_on == {}
+    assert (published.r1_gamma, published.ema_decay, published.is_spectral) == (0, 0, False)
+    assert (published.apa_target, published.clip_norm) == (0.95, math.inf)
+    assert published.rates_of(published.schedule[0]) == (5e-5, 2e-4)
+    assert TbGanSettings.model_validate(published.model_dump()) == published
+
+
+def test_the_published_recipe_trains_and_lists_its_deviations():
+    _, report, _ = fitted(recipe="published", schedule=({"steps": 2},))
+
+    for name in PublishedDeviations.model_fields:
+        assert name in report.description["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 48}, "32, 64, 128 or 256"),
+        ({"size": 64}, "widths has 4 numbers; size 64 needs 5"),
+        ({"heads": (4, 4, 4)}, "heads has 3 numbers"),
+        ({"heads": (8, 8, 8, 8)}, "do not divide a width of 16"),
+        ({"discriminator_widths": (16,)}, "needs 3, one for each level of 4 to 16 pixels"),
+        ({"accumulate": 3}, "divisors of batch_size"),
+        ({"schedule": ({"name": "a"}, {"name": "a"})}, "names must differ"),
+        ({"schedule": ({"name": "sampling"},)}, "is taken"),
+        ({"unknown": 1}, "Extra inputs"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_words(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        settings(**changes)
+
+
+def test_a_loop_over_the_stage_alone_commits_its_last_step():
+    states = States()
+    recorder = Recorder(states=states)
+    train(stage_of(recorder.context()), recorder.context(), evaluate_every=2)
+
+    assert isinstance(states.committed[-1], StageState)
+    assert [state.step for state in states.committed] == [2, 4]

@@ -1,0 +1,76 @@
+"""This project's training stages on simulated views, for comparisons of time."""
+
+import numpy as np
+import torch
+
+from medisynth.data.views import ImageView
+from medisynth.generator import TrainingContext
+from medisynth.models.dsr_gan.diffusion import DiffusionStage
+from medisynth.models.dsr_gan.edm import sample_residuals
+from medisynth.models.dsr_gan.fitted import fit_before_training
+from medisynth.models.dsr_gan.settings import DsrGanSettings
+from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage
+from medisynth.models.tb_gan.networks import new_networks
+from medisynth.models.tb_gan.settings import TbGanSettings
+from medisynth.models.tb_gan.training_stage import AdversarialStage
+from medisynth.training import Precision
+from pipelines.config import load_config
+
+N_TRAINING, N_TUNING = 64, 8
+
+
+def laptop() -> DsrGanSettings:
+    """Settings of DSR-GAN in the laptop preset."""
+    return DsrGanSettings.model_validate(load_config(preset="laptop").model.settings)
+
+
+def laptop_tb_gan() -> TbGanSettings:
+    """Settings of TB-GAN in the laptop preset."""
+    config = load_config(preset="laptop", overrides=["model.name=tb-gan"])
+    return TbGanSettings.model_validate(config.model.settings)
+
+
+def quiet_context() -> TrainingContext:
+    """A training that tells nobody, keeps nothing and is never stopped."""
+    return TrainingContext(0, "cpu", lambda *_: None, lambda *_: None, lambda: False)
+
+
+def view(n: int, partition: str, size: int) -> ImageView:
+    """Smooth noise with some spread from image to image: time does not depend on what is shown."""
+    rng = np.random.default_rng(len(partition))
+    coarse = rng.integers(0, 256, (n, size // 8, size // 8), dtype=np.uint8)
+    pixels = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    ids = tuple(f"{partition}{k}" for k in range(n))
+    return ImageView(partition, pixels, ids, ids, ("",) * n, ("",) * n)
+
+
+def diffusion_stage(settings: DsrGanSettings, precision: Precision) -> DiffusionStage:
+    """The first stage of DSR-GAN, ready to train."""
+    size, context = settings.super_resolution.to, quiet_context()
+    training, tuning = view(N_TRAINING, "training", size), view(N_TUNING, "tuning", size)
+    fitted = fit_before_training(training, settings, 0, "cpu")
+    return DiffusionStage(settings, training, tuning, context, precision, fitted)
+
+
+def super_resolution_stage(settings: DsrGanSettings, precision: Precision) -> SuperResolutionStage:
+    """The last stage of DSR-GAN, ready to train."""
+    size = settings.super_resolution.to
+    training, tuning = view(N_TRAINING, "training", size), view(N_TUNING, "tuning", size)
+    return SuperResolutionStage(settings, training, tuning, quiet_context(), precision)
+
+
+def adversarial_stage(settings: TbGanSettings, precision: Precision) -> AdversarialStage:
+    """The only stage of TB-GAN, ready to train."""
+    training = view(N_TRAINING, "training", settings.size)
+    tuning = view(N_TUNING, "tuning", settings.size)
+    networks = new_networks(settings, 0, "cpu")
+    part = settings.schedule[0]
+    return AdversarialStage(settings, part, training, tuning, quiet_context(), precision, networks)
+
+
+def heun_samples(stage: DiffusionStage, settings: DsrGanSettings, n_images: int) -> torch.Tensor:
+    """Draw images of the diffusion network by Heun's method, as sampling does."""
+    size = settings.diffusion.size
+    start = torch.randn(n_images, 1, size, size)
+    *_, last = sample_residuals(stage.network, start, settings.diffusion)
+    return last

@@ -6,7 +6,9 @@
     ├── EvidenceError          5  evidence is missing, damaged or not the evidence that was written
     │   ├── EvidenceTamperedError
     │   └── SealError
-    └── RecordWriteError       7  the run folder cannot be written
+    ├── RecordWriteError       7  the run folder cannot be written
+    ├── SigningKeyError        7  a signing key cannot be used
+    └── AnchorError            2  what a run is to be compared with is no key or digest
 
 A failed check is a result, not an exception: an exception means that there is no verdict.
 Each class carries the `code` printed in `error[CODE]` and the `exit_code` of the command line.
@@ -73,3 +75,17 @@ class RecordWriteError(GovernanceError):
 
     code = "G040"
     exit_code = 7
+
+
+class SigningKeyError(GovernanceError):
+    """A signing key cannot be read, made or used."""
+
+    code = "G041"
+    exit_code = 7
+
+
+class AnchorError(GovernanceError):
+    """What a run is to be compared with is not a public key or a digest."""
+
+    code = "G042"
+    exit_code = 2

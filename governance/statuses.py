@@ -34,7 +34,8 @@ class PrincipleStatus(StrEnum):
 
 
 class Gate(StrEnum):
-    """Whether every gate item passed."""
+    """Whether every gate item passed; WAIVED: those that did not were waived by a person."""
 
     PASSED = "passed"
+    WAIVED = "passed with waivers"
     FAILED = "failed"

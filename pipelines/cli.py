@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,30 +84,41 @@ def run(
     override: Annotated[
         list[str] | None, typer.Option("-o", help="KEY=VALUE, e.g. -o data.planes=all.")
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was cut short (id or folder)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run every step and write evidence, model card and report."""
-    from pipelines.config import load_config
+    from pipelines.config import changed_config, load_config
     from pipelines.console import Console
 
+    flags = {
+        "data.path": data,
+        "data.adapter": adapter,
+        "model.name": model,
+        "seed": seed,
+        "workspace": workspace,
+    }
     with _errors(as_json):
-        resolved = load_config(
-            config,
-            preset=preset,
-            flags={
-                "data.path": data,
-                "data.adapter": adapter,
-                "model.name": model,
-                "seed": seed,
-                "workspace": workspace,
-            },
-            overrides=override or (),
-        )
-        from pipelines.flow import run_flow
-
         console = Console(json_lines=as_json)
-        with console.stop.listening(), console.live():
-            result = run_flow(resolved, sys.argv, console)
+        if resume is not None:
+            from pipelines.flow import resume_flow
+            from pipelines.resume import find_run
+
+            folder = find_run(resume, Path(workspace or "."))
+            asked = partial(
+                changed_config, file=config, preset=preset, flags=flags, overrides=override or ()
+            )
+            with console.stop.listening(), console.live():
+                result = resume_flow(folder, asked, sys.argv, console)
+        else:
+            resolved = load_config(config, preset=preset, flags=flags, overrides=override or ())
+            from pipelines.flow import run_flow
+
+            with console.stop.listening(), console.live():
+                result = run_flow(resolved, sys.argv, console)
         _print_result(result, as_json)
     raise typer.Exit(result.exit_code)
 
@@ -114,13 +126,29 @@ def run(
 @app.command()
 def verify(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Public key that must have signed the run.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Journal head, as kept elsewhere.")
+    ] = None,
+    evidence_root: Annotated[
+        str | None, typer.Option("--root", metavar="HEX", help="Evidence root, as kept elsewhere.")
+    ] = None,
+    require_signature: Annotated[
+        bool, typer.Option("--require-signature", help="An unsigned run fails.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Recompute every digest, chain and root of a run; exit 5 names what does not fit."""
+    """Recompute digests, chain and roots, check signatures; exit 5 names what does not fit."""
     from governance.evidence.verify import verify_run
+    from governance.evidence.verify_signature import read_anchors
 
     with _errors(as_json):
-        result = verify_run(run_dir)
+        anchors = read_anchors(
+            key=key, head=head, root=evidence_root, require_signature=require_signature
+        )
+        result = verify_run(run_dir, anchors)
     if as_json:
         facts = {
             "run_id": result.run_id,
@@ -129,6 +157,7 @@ def verify(
             "evidence_root": result.evidence_root,
             "journal_events": result.journal_events,
             "journal_head": result.journal_head,
+            "signature": result.signature,
             "faults": list(result.faults),
         }
         typer.echo(json.dumps(facts, indent=1))
@@ -138,7 +167,8 @@ def verify(
         if not result.faults:
             typer.echo(
                 f"verified: {result.n_files:,} files, {result.journal_events:,} journal events\n"
-                f"evidence root {result.evidence_root}\njournal head  {result.journal_head}"
+                f"evidence root {result.evidence_root}\njournal head  {result.journal_head}\n"
+                f"signature     {result.signature}"
             )
     raise typer.Exit(5 if result.faults else 0)
 
@@ -333,6 +363,36 @@ def doctor(workspace: Workspace = Path(), as_json: Json = False) -> None:
                 typer.echo(f"{line.mark:4}  {line.subject:<{width}}  {line.finding}")
 
 
+@app.command("reproduction-audit")
+def reproduction_audit(
+    table: Annotated[Path, typer.Option(help="FETAL_PLANES_DB_data.csv.")],
+    logs: Annotated[Path, typer.Option(help="Folder with the published loss and FID logs.")],
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folder of real frames (PNG); may be given again.")
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="Folder of synthetic pictures named after real ones.")
+    ] = None,
+    networks: Annotated[
+        bool, typer.Option("--networks", help="Build the published upscaler and count gradients.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Markdown page to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute what the MIDL 2023 paper reports from its public table and logs."""
+    with _errors(as_json):
+        from pipelines import reproduction_audit as page
+
+        result = page.run_audit(
+            table, logs, images=images or (), synthetic=synthetic, networks=networks
+        )
+        typer.echo(page.as_json(result) if as_json else page.as_text(result))
+        if out is not None:
+            page.write_page(result, out)
+            if not as_json:
+                typer.echo(f"\npage  {out}")
+
+
 @contextmanager
 def _errors(as_json: bool) -> Iterator[None]:
     """Turn every error a user can cause into one line and its exit code."""
@@ -384,6 +444,8 @@ def _print_result(result: Any, as_json: bool) -> None:
             "evidence_root": result.manifest.evidence_root,
             "journal_head": result.manifest.journal_head,
             "principles": {p.id: p.status.value for p in result.rollup.principles},
+            "waivers": {w.item_id: w.state for w in result.rollup.waivers},
+            "resume": result.resume_command or None,
         }
         typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
         return
@@ -397,13 +459,18 @@ def _print_result(result: Any, as_json: bool) -> None:
         for line in result.rollup.gate_items:
             if line.status is not ItemStatus.PASSED:
                 name = f"{line.item_id} {short_title(line.title)}"
-                typer.echo(f"  {name}: {line.status.value}; {line.reason}")
+                waiver = f" ({line.waiver})" if line.waiver else ""
+                typer.echo(f"  {name}: {line.status.value}; {line.reason}{waiver}")
+        for waived in result.rollup.waivers:
+            typer.echo(f"  waiver of {waived.item_id}: {waived.state}; effect: {waived.effect}")
     typer.echo(f"report         {folder / 'report.pdf'}")
     typer.echo(f"model card     {folder / 'model_card.md'}")
     typer.echo(f"evidence root  {result.manifest.evidence_root}")
     typer.echo(f"journal head   {result.manifest.journal_head}")
     typer.echo(f"verify         medisynth-gov verify {_relative(folder)}")
     typer.echo(f"MLflow UI      medisynth-gov ui -w {_relative(folder.parent.parent)}")
+    if result.resume_command:
+        typer.echo(f"resume         {result.resume_command}")
 
 
 def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
@@ -421,6 +488,102 @@ def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
 def _relative(path: Path) -> Path:
     """The path as a person in this folder would type it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+@app.command()
+def sample(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")],
+    n: Annotated[int, typer.Option("-n", help="Images to draw.")],
+    plane: Annotated[str | None, typer.Option(help="Plane that the images shall show.")] = None,
+    machine: Annotated[str | None, typer.Option(help="Machine that they shall look like.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; none is the run's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder; none is samples/<run>-<time>.")
+    ] = None,
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Folder that holds runs/.")
+    ] = None,
+    visible_mark: Annotated[
+        bool, typer.Option("--visible-mark", help="Burn SYNTHETIC into the lower edge.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or mps; none is what the run trained on.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw more images from a run's checkpoint, each marked as synthetic in its file."""
+    from pipelines.console import Console
+
+    with _errors(as_json):
+        from medisynth.generator import Condition
+        from pipelines.sample import SampleRequest, sample_run
+
+        request = SampleRequest(
+            run=run_name,
+            n=n,
+            workspace=workspace,
+            condition=Condition(plane=plane, machine=machine),
+            seed=seed,
+            out=out,
+            visible_mark=visible_mark,
+            compute_device=device,
+        )
+        console = Console(json_lines=as_json)
+        with console.stop.listening(), console.live():
+            sampled = sample_run(request, console)
+    if as_json:
+        facts = {**vars(sampled), "folder": str(sampled.folder)}
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        typer.echo(
+            f"{sampled.n_images:,} synthetic images of run {sampled.run_id}, "
+            f"{sampled.n_marks_read_back:,} marks read back, seed {sampled.seed}\n{sampled.folder}"
+        )
+
+
+@app.command()
+def mark(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files.")],
+    as_json: Json = False,
+) -> None:
+    """Print what each image file says about being synthetic; exit 3 if one has no mark of ours."""
+    from dataclasses import asdict
+
+    from pipelines.marks import read_marks
+
+    found = read_marks(files)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+    else:
+        for one in found:
+            typer.echo(f"{one.path}: {one.words}")
+    raise typer.Exit(0 if all(one.kind == "mark" for one in found) else 3)
+
+
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")] = Path(),
+) -> None:
+    """Write a starting configuration and a declarations file to fill in; overwrites nothing."""
+    with _errors(False):
+        from pipelines.declaration_template import write_templates
+
+        for path in write_templates(folder):
+            typer.echo(str(path))
+
+
+@app.command()
+def keygen(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; none is your configuration folder.")
+    ] = None,
+) -> None:
+    """Make an Ed25519 key that signs runs; nothing is overwritten."""
+    with _errors(False):
+        from pipelines.keys import make_keys
+
+        _, words = make_keys(out)
+        typer.echo(words)
 
 
 if __name__ == "__main__":

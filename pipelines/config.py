@@ -14,14 +14,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from medisynth.errors import SettingsError
 from medisynth.models.registry import load_generator
+from pipelines.config_text import (
+    describe,
+    flatten,
+    merge,
+    parse_override,
+    parse_yaml,
+    read_yaml_file,
+    set_value,
+)
 from pipelines.errors import ConfigError
 
-MAX_CONFIG_BYTES = 64 * 1024
-_SCALAR_LIMIT = 80
 _DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
 _REVIEWED = re.compile(r"\s*([^:]+?)\s*:\s*(\S.*)")
 
@@ -161,6 +167,24 @@ class ModelConfig(_Section):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class TrainingConfig(_Section):
+    """How training is carried out; nothing here changes what is learnt, but `selection`.
+
+    Attributes:
+        commit_every: Steps between two states that a killed run can go on from.
+        preview_every: Steps between two sheets of sample images; 0 draws none.
+        processes: Training processes on this machine; several share every batch.
+        selection: What chooses the checkpoint: "auto" is KID to the tuning images where the FID
+            weights are on this machine, otherwise the generator's own objective; "objective" is
+            always its own.
+    """
+
+    commit_every: int = Field(default=200, ge=1, le=1_000_000)
+    preview_every: int = Field(default=500, ge=0, le=1_000_000)
+    processes: int = Field(default=1, ge=1, le=64)
+    selection: Literal["auto", "objective"] = "auto"
+
+
 class EvaluationConfig(_Section):
     """How synthetic images are judged.
 
@@ -191,6 +215,24 @@ class TrackingConfig(_Section):
     experiment: str = "medisynth-gov"
 
 
+class SigningConfig(_Section):
+    """Who signs the run; without a key it is unsigned, and says so.
+
+    Attributes:
+        key: File of an Ed25519 private key, as `keygen` makes it, or a securesystemslib URI
+            ("hsm:…", "gcpkms:…").
+        public_key: File of the public key; needed for a URI.
+        certificate: X.509 certificate of the key, for a certified copy of the PDF; None takes the
+            .crt beside a key file, where there is one.
+        identity: Who signs, in free words; reported as not vouched for.
+    """
+
+    key: str | None = Field(default=None, min_length=1)
+    public_key: str | None = None
+    certificate: str | None = None
+    identity: str | None = Field(default=None, max_length=200)
+
+
 class RunConfig(_Section):
     """Everything a run depends on.
 
@@ -200,6 +242,8 @@ class RunConfig(_Section):
         workspace: Folder that holds runs/, mlflow/, ledger/ and simulated data.
         compute_device: "auto" takes CUDA, then MPS, then CPU.
         criteria: Limits of policy items that differ from the project's defaults, by item id.
+        declarations: File with what people declare and waive (YAML); None leaves every item that
+            asks for people's word missing.
     """
 
     preset: str
@@ -210,9 +254,12 @@ class RunConfig(_Section):
     audit: AuditConfig = AuditConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    signing: SigningConfig = SigningConfig()
     criteria: dict[str, float | int | bool] = Field(default_factory=dict)
+    declarations: str | None = Field(default=None, min_length=1)
 
     @field_validator("workspace")
     @classmethod
@@ -230,10 +277,15 @@ class RunConfig(_Section):
         """Settings of the generator, every default written out."""
         return load_generator(self.model.name).Settings.model_validate(self.model.settings)
 
-    def to_yaml(self) -> bytes:
-        """The configuration as YAML, every default written out; same values, same bytes."""
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON data, every default written out."""
         plain = self.model_dump(mode="json")
         plain["model"]["settings"] = self.generator_settings().model_dump(mode="json")
+        return plain
+
+    def to_yaml(self) -> bytes:
+        """The configuration as YAML, every default written out; same values, same bytes."""
+        plain = self.plain()
         stream = io.BytesIO()
         writer = YAML(typ="safe", pure=True)
         writer.default_flow_style = False
@@ -267,20 +319,67 @@ def load_config(
     """
     given: dict[str, Any] = {}
     if file is not None:
-        _merge(given, _read_yaml_file(file))
+        merge(given, read_yaml_file(file))
     for key, value in (flags or {}).items():
         if value is not None:
-            _set(given, key, value)
+            set_value(given, key, value)
     for override in overrides:
-        key, value = _parse_override(override)
-        _set(given, key, value)
+        key, value = parse_override(override)
+        set_value(given, key, value)
     name = preset or given.pop("preset", None) or "laptop"
     given.pop("preset", None)
     resolved = _read_preset(name)
     _drop_pin_of_other_data(resolved, given)
-    _merge(resolved, given)
+    _take_settings_of_other_model(resolved, given)
+    merge(resolved, given)
     resolved["preset"] = name
     return _validate(resolved)
+
+
+def read_config(data: bytes, where: str) -> RunConfig:
+    """Read what `RunConfig.to_yaml` wrote.
+
+    `where` names the file in messages.
+
+    Raises:
+        ConfigError: This version cannot use it.
+    """
+    config = _validate(parse_yaml(data.decode("utf-8", "replace"), where))
+    if config.to_yaml() != data:
+        raise ConfigError(
+            f"{where}: was written by another version of medisynth-gov, which knew other keys; "
+            "resume with that version"
+        )
+    return config
+
+
+def changed_config(
+    config: RunConfig,
+    file: Path | None = None,
+    *,
+    preset: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """The configuration that arguments name, where what they leave out is as in `config`.
+
+    With a file or a preset it is what these give, as in `load_config`.
+    """
+    if file is not None or preset is not None:
+        return load_config(file, preset=preset, flags=flags, overrides=overrides)
+    values = config.plain()
+    for key, value in (flags or {}).items():
+        if value is not None:
+            set_value(values, key, value)
+    for override in overrides:
+        key, value = parse_override(override)
+        set_value(values, key, value)
+    return _validate(values)
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """Every value of a configuration by its dotted key."""
+    return flatten(config.plain())
 
 
 def _drop_pin_of_other_data(preset: dict[str, Any], given: Mapping[str, Any]) -> None:
@@ -289,11 +388,19 @@ def _drop_pin_of_other_data(preset: dict[str, Any], given: Mapping[str, Any]) ->
         preset.get("data", {}).pop("digest", None)
 
 
+def _take_settings_of_other_model(preset: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """A preset has settings for its own model and, under `models`, for others by name."""
+    others = preset.pop("models", {})
+    name = given.get("model", {}).get("name")
+    if name is not None and name != preset.get("model", {}).get("name"):
+        preset["model"] = {"name": name, "settings": others.get(name, {})}
+
+
 def _validate(values: dict[str, Any]) -> RunConfig:
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_describe(error, RunConfig)) from error
+        raise ConfigError(describe(error, RunConfig)) from error
     try:
         settings_type = load_generator(config.model.name).Settings
     except SettingsError as error:
@@ -301,47 +408,8 @@ def _validate(values: dict[str, Any]) -> RunConfig:
     try:
         settings_type.model_validate(config.model.settings)
     except ValidationError as error:
-        raise ConfigError(_describe(error, settings_type, prefix="model.settings")) from error
+        raise ConfigError(describe(error, settings_type, prefix="model.settings")) from error
     return config
-
-
-def _describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    sentences = []
-    for fault in error.errors(include_url=False):
-        path = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
-        key = ".".join([prefix, *path] if prefix else path) or "configuration"
-        if fault["type"] == "extra_forbidden":
-            sentences.append(f"{key}: unknown key{_nearest(path, model)}")
-        elif fault["type"] == "missing":
-            sentences.append(f"{key}: a value is required")
-        else:
-            value = repr(fault["input"])
-            shown = value if len(value) <= _SCALAR_LIMIT else value[:_SCALAR_LIMIT] + "…"
-            message = fault["msg"].removeprefix("Value error, ")
-            message = message[:1].lower() + message[1:]
-            sentences.append(f"{key}: {shown} cannot be used; {message}")
-    return "; ".join(dict.fromkeys(sentences))
-
-
-def _is_union_branch(part: int | str) -> bool:
-    return isinstance(part, str) and (part.startswith(("literal[", "tuple[")) or part in _BRANCHES)
-
-
-_BRANCHES = {"float", "int", "bool", "str"}
-
-
-def _nearest(path: Sequence[str], model: type[BaseModel]) -> str:
-    for part in path[:-1]:
-        field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        model = annotation
-    known = list(model.model_fields)
-    near = difflib.get_close_matches(path[-1], known, n=1)
-    if near:
-        return f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?"
-    return f"; known are {', '.join(known)}"
 
 
 def _read_preset(name: str) -> dict[str, Any]:
@@ -350,63 +418,4 @@ def _read_preset(name: str) -> dict[str, Any]:
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(preset_names())}"
         raise ConfigError(f"preset: unknown preset {name!r}; {hint}")
     text = (resources.files("pipelines") / "configs" / f"{name}.yaml").read_text("utf-8")
-    return _parse_yaml(text, f"preset {name}")
-
-
-def _read_yaml_file(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: larger than 64 kB; expected a configuration file")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text; expected a YAML configuration") from error
-    return _parse_yaml(text, str(path))
-
-
-def _parse_yaml(text: str, where: str) -> dict[str, Any]:
-    value = _load_yaml(text, where)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected keys and values, found {type(value).__name__}")
-    return value
-
-
-def _load_yaml(text: str, where: str) -> Any:
-    reader = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, equal keys are refused
-    try:
-        if any(type(event).__name__ == "AliasEvent" for event in reader.parse(text)):
-            raise ConfigError(f"{where}: YAML aliases are not accepted; write the value out")
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(f"{where}{line}: {problem}") from error
-
-
-def _parse_override(override: str) -> tuple[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"-o {override}: expected KEY=VALUE, e.g. -o data.planes=all")
-    return key.strip(), _load_yaml(text, f"-o {key}") if text.strip() else None
-
-
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        branch = values.setdefault(parent, {})
-        if not isinstance(branch, dict):
-            raise ConfigError(f"{dotted}: {parent!r} holds a value, not a section")
-        values = branch
-    values[last] = value
-
-
-def _merge(target: dict[str, Any], extra: Mapping[str, Any]) -> None:
-    for key, value in extra.items():
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = value
+    return parse_yaml(text, f"preset {name}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from governance.evidence.documents import DatasetAudit, DuplicateAudit
+from governance.evidence.signing import RunSigner
 from governance.evidence.store import EvidenceStore
 from governance.isolation.seal import AccessLog, SealedTestSet
 from governance.policies.model import Policy
@@ -28,6 +29,8 @@ class RunContext:
         store: Evidence of this run.
         console: Messages and progress; every progress report obeys a stop request.
         workspace: Folder that holds runs, ledger and simulated data.
+        keep_open: Descriptors that the training process keeps open: the run's lock.
+        signer: Key that signs the run; None leaves it unsigned.
     """
 
     config: RunConfig
@@ -35,11 +38,19 @@ class RunContext:
     store: EvidenceStore
     console: Console
     workspace: Path
+    keep_open: tuple[int, ...] = ()
+    signer: RunSigner | None = None
 
     @property
     def scratch(self) -> Path:
-        """Folder for packed views and temporary files; removed when the run ends."""
+        """Folder for packed views and temporary files; removed when the run cannot go on."""
         return self.store.run_dir / ".scratch"
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with this run."""
+        workspace = "" if self.workspace == Path.cwd() else f" -w {self.workspace}"
+        return f"medisynth-gov run --resume {self.store.run_id}{workspace}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 PipelineError
 ├── ConfigError      2    a key or value of the configuration cannot be used
+│   └── DeclarationsError   a declarations file cannot be read or used
 ├── TrackingError    6    the tracking store cannot be used
 ├── MachineError     7    disk, permission, memory or a process that the system ended
 ├── ProcessError     n    what the training process reported, with its own code
@@ -23,6 +24,20 @@ class ConfigError(PipelineError):
 
     code = "C000"
     exit_code = 2
+
+
+class DeclarationsError(ConfigError):
+    """A declarations file cannot be read or used.
+
+    Attributes:
+        findings: Every fault with its line and key, when there are several.
+    """
+
+    code = "C010"
+
+    def __init__(self, message: str, *, findings: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.findings = findings
 
 
 class TrackingError(PipelineError):

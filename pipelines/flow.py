@@ -3,7 +3,7 @@
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TypeVar
 from governance.errors import GovernanceError
 from governance.evidence.documents import (
     DOCUMENTS,
+    DatasetIdentity,
     Document,
     Manifest,
     Outcome,
@@ -20,14 +21,26 @@ from governance.evidence.documents import (
     StepTiming,
     TrainingRecord,
 )
+from governance.evidence.manifest import MANIFEST, SIGNATURE
 from governance.evidence.store import EvidenceStore
 from governance.policies.load import load_policy, with_criteria
 from medisynth.errors import MedisynthError
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, flat_config
 from pipelines.console import Console
-from pipelines.context import RunContext
+from pipelines.context import RunContext, SplitImages, TrainedGenerator
+from pipelines.declarations import read_declarations
 from pipelines.errors import InterruptedByUser, MachineError, PipelineError
-from pipelines.identity import environment, new_run_id, run_identity, test_plan, tool_version
+from pipelines.identity import (
+    code_identity,
+    environment,
+    new_run_id,
+    run_identity,
+    test_plan,
+    tool_version,
+)
+from pipelines.keys import open_signer
+from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
+from pipelines.run_lock import run_lock
 from pipelines.steps import (
     s1_ingest,
     s2_validate,
@@ -55,6 +68,7 @@ class RunResult:
         manifest: What was written.
         error: The error that stopped it; None when all steps ran.
         exit_code: Exit code of the command line.
+        resume_command: What to type to go on with it; empty when that cannot be.
     """
 
     run_dir: Path
@@ -62,6 +76,7 @@ class RunResult:
     manifest: Manifest
     error: Exception | None
     exit_code: int
+    resume_command: str = ""
 
 
 def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResult:
@@ -73,6 +88,8 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
         GovernanceError: The policy or the run folder cannot be used.
     """
     policy = with_criteria(load_policy(), config.criteria)
+    signer = open_signer(config.signing)
+    declared = read_declarations(config.declarations, policy) if config.declarations else None
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
     workspace = config.workspace_path
     _make_workspace(workspace)
@@ -82,30 +99,96 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     run_id = new_run_id(config_yaml)
     store = EvidenceStore.create(workspace / "runs", run_id, tool_version=tool_version())
     console.say(f"run {run_id}")
-    context = RunContext(config, policy, store, console, workspace)
-    identity = run_identity(run_id, config, config_yaml, command)
-    store.write_bytes("config.yaml", config_yaml)
-    store.write_document("run.json", identity)
-    plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
-    store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
-    tracker.start(identity, _parameters(config))
-    steps = _Steps(context, tracker)
+    with run_lock(store.run_dir) as lock:
+        context = RunContext(config, policy, store, console, workspace, (lock,), signer)
+        identity = run_identity(run_id, config, config_yaml, command)
+        store.write_bytes("config.yaml", config_yaml)
+        store.write_document("run.json", identity)
+        if declared is not None:
+            declared.put_on_record(store)
+            for sentence in declared.warnings(identity):
+                console.warn(sentence)
+        plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
+        store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
+        tracker.start(identity, _parameters(config))
+        steps = _Steps(context, tracker)
+        return _to_the_end(steps, lambda: _prepare(context, tracker, steps))
+
+
+def resume_flow(
+    run_dir: Path, asked: Callable[[RunConfig], RunConfig], command: list[str], console: Console
+) -> RunResult:
+    """Go on with a run that was cut short: what finished is checked and not done again.
+
+    Args:
+        run_dir: Its folder.
+        asked: The configuration that the command line names, given the run's own.
+        command: Command line as typed.
+        console: Where messages go.
+
+    Raises:
+        PipelineError: Another process works on it, it is finished or cannot go on, or another
+            configuration or version was asked for.
+        GovernanceError: Something on record is missing, damaged or changed.
+        DataError: The data folder is gone.
+    """
+    with run_lock(run_dir) as lock:
+        earlier = open_earlier_run(run_dir, asked)
+        config, store, workspace = earlier.config, earlier.store, run_dir.parent.parent
+        policy = with_criteria(load_policy(), config.criteria)
+        signer = open_signer(config.signing)
+        context = RunContext(config, policy, store, console, workspace, (lock,), signer)
+        split = None
+        if not earlier.did("s6_evaluate"):
+            split = s4_split.reload(s1_ingest.data_root(context), context)
+        tracker = Tracker(workspace, config.tracking, console.warn)
+        tracker.connect()
+        commit, clean = code_identity()
+        store.resume(
+            {
+                "reason": earlier.reason,
+                "finished_steps": [timing.step for timing in earlier.finished],
+                "command": command,
+                "code_commit": commit,
+                "code_clean": clean,
+            }
+        )
+        console.say(f"run {store.run_id} goes on ({earlier.reason})")
+        tracker.resume(earlier.identity, _parameters(config))
+        partitions = _read(context, SplitRecord).partitions
+        tracker.log_partitions(_read(context, DatasetIdentity).name, partitions)
+        return _to_the_end(_Steps(context, tracker, earlier), lambda: split)
+
+
+def _to_the_end(steps: "_Steps", prepare: Callable[[], SplitImages | None]) -> RunResult:
+    """What a new and a resumed run share: training, evaluation, evidence, report.
+
+    `prepare` gives what the split hands on; None when nothing after it is left to do.
+    """
+    context, tracker = steps.context, steps.tracker
     error: Exception | None = None
     try:
-        _guarded_steps(context, tracker, steps, plan.sha256)
+        split = prepare()
+        if split is not None:
+            _train_and_evaluate(context, tracker, steps, split)
     except EXPECTED_ERRORS as caught:
         error = caught
     except Exception as caught:  # noqa: BLE001 - a bug of ours still leaves a report
         error = caught
-        store.write_bytes("crash.txt", traceback.format_exc().encode())
-    shutil.rmtree(context.scratch, ignore_errors=True)
-    return _finish(context, tracker, steps, error)
+        context.store.write_bytes("crash.txt", traceback.format_exc().encode())
+    can_resume = _can_resume(steps, error)
+    if not can_resume:
+        shutil.rmtree(context.scratch, ignore_errors=True)
+    return _finish(context, tracker, steps, error, can_resume=can_resume)
 
 
-def _guarded_steps(
-    context: RunContext, tracker: Tracker, steps: "_Steps", plan_sha256: str
-) -> None:
-    """Steps 1 to 6: what may be refused."""
+def _can_resume(steps: "_Steps", error: Exception | None) -> bool:
+    """Whether the packed views are worth keeping: a blocked run has to be started anew."""
+    return error is not None and steps.did(PREPARED) and _status(error) != "blocked"
+
+
+def _prepare(context: RunContext, tracker: Tracker, steps: "_Steps") -> SplitImages:
+    """Steps 1 to 4; what they decoded of the test set ends here: afterwards it is a seal only."""
     with steps.step("s1_ingest"):
         listed = s1_ingest.list_data(context)
         images = s1_ingest.run(listed, context)
@@ -116,13 +199,20 @@ def _guarded_steps(
     with steps.step("s4_split"):
         split = s4_split.run(images, audited, context)
         tracker.log_partitions(images.info.name, _read(context, SplitRecord).partitions)
-    del images  # from here on the test set exists as a seal only
-    with steps.step("s5_train"):
-        trained = s5_train.run(
-            split.training, split.tuning, split.must_refuse, split.access_log, context
-        )
-        checkpoint = context.store.run_dir / trained.checkpoint_path
-        tracker.log_training(_read(context, TrainingRecord), checkpoint, split.training.digest)
+    return split
+
+
+def _train_and_evaluate(
+    context: RunContext, tracker: Tracker, steps: "_Steps", split: SplitImages
+) -> None:
+    """Steps 5 and 6."""
+    if steps.did("s5_train"):
+        trained = s5_train.reload(context)
+    else:
+        with steps.step("s5_train"):
+            trained = _train(context, split)
+            checkpoint = context.store.run_dir / trained.checkpoint_path
+            tracker.log_training(_read(context, TrainingRecord), checkpoint, split.training.digest)
     with steps.step("s6_evaluate"):
         record = s6_evaluate.run(
             trained,
@@ -130,14 +220,25 @@ def _guarded_steps(
             split.tuning,
             split.sealed_test,
             split.access_log,
-            plan_sha256,
+            context.store.artifacts()["plan.json"],
             context,
         )
         tracker.log_evaluation(record.metrics, _read(context, SplitRecord).partitions[-1])
 
 
+def _train(context: RunContext, split: SplitImages) -> TrainedGenerator:
+    if s5_train.is_done(context):
+        return s5_train.reload(context)
+    return s5_train.run(split.training, split.tuning, split.must_refuse, split.access_log, context)
+
+
 def _finish(
-    context: RunContext, tracker: Tracker, steps: "_Steps", error: Exception | None
+    context: RunContext,
+    tracker: Tracker,
+    steps: "_Steps",
+    error: Exception | None,
+    *,
+    can_resume: bool,
 ) -> RunResult:
     """Steps 7 and 8, with whatever the run has."""
     context.store.write_document("environment.json", environment(_compute_device(context)))
@@ -146,10 +247,11 @@ def _finish(
         rollup, manifest = s7_evidence.run(outcome, tool_version(), context)
     with tracker.step("s8_report"):
         context.console.say("writing card and reports")
-        manifest = s8_report.run(context.store.run_dir)
+        manifest = s8_report.run(context.store.run_dir, context.signer)
     _mirror(context, tracker, rollup, manifest, outcome)
     exit_code = _exit_code(error) if error is not None else rollup.exit_code
-    return RunResult(context.store.run_dir, rollup, manifest, error, exit_code)
+    resume_command = context.resume_command if can_resume else ""
+    return RunResult(context.store.run_dir, rollup, manifest, error, exit_code, resume_command)
 
 
 def _exit_code(error: Exception) -> int:
@@ -161,7 +263,8 @@ def _mirror(
 ) -> None:
     listed = [f.path for f in (*manifest.evidence, *manifest.outputs)]
     small = [p for p in listed if not p.startswith(("samples/0", "records/", "checkpoints/"))]
-    tracker.log_artifacts(context.store.run_dir, [*small, "manifest.json"])
+    signature = [SIGNATURE] if context.signer is not None else []
+    tracker.log_artifacts(context.store.run_dir, [*small, MANIFEST, *signature])
     tracker.log_verdict(
         rollup,
         evidence_root=manifest.evidence_root,
@@ -173,32 +276,45 @@ def _mirror(
 
 
 class _Steps:
-    """Keeps the time of each step and tells journal and mirror about it."""
+    """Keeps the time of each step and tells journal and mirror about it.
 
-    def __init__(self, context: RunContext, tracker: Tracker) -> None:
-        self._context, self._tracker = context, tracker
-        self._timings: list[StepTiming] = []
-        self._started = time.monotonic()
+    A resumed run goes on counting: its times are those of all processes that worked on it.
+    """
+
+    def __init__(
+        self, context: RunContext, tracker: Tracker, earlier: EarlierRun | None = None
+    ) -> None:
+        self.context, self.tracker = context, tracker
+        self._timings: list[StepTiming] = list(earlier.finished) if earlier else []
+        self._spent_s = earlier.spent_s if earlier else {}
+        self._started = time.monotonic() - (earlier.duration_s if earlier else 0.0)
+
+    def did(self, step: str) -> bool:
+        """Whether a step finished, in this process or in an earlier one."""
+        return any(t.step == step and t.status == "finished" for t in self._timings)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Run one step; a stop request ends it before it starts."""
-        console, journal = self._context.console, self._context.store.journal
+        console, journal = self.context.console, self.context.store.journal
         console.say(name)
         started, status, message = time.monotonic(), "finished", ""
         journal.append("step started", {"step": name})
         try:
-            with self._tracker.step(name):
+            with self.tracker.step(name):
                 console.stop.check()
                 yield
         except BaseException as error:
             status, message = _status(error), _sentence(error)
             raise
         finally:
-            duration_s = round(time.monotonic() - started, 3)
+            duration_s = time.monotonic() - started + self._spent_s.get(name, 0.0)
             self._timings.append(
                 StepTiming.model_validate(
-                    {"step": name, "status": status, "duration_s": duration_s, "message": message}
+                    {
+                        **{"step": name, "status": status, "message": message},
+                        "duration_s": round(duration_s, 3),
+                    }
                 )
             )
             journal.append(f"step {status}", {"step": name, "message": message})
@@ -241,19 +357,7 @@ def _make_workspace(workspace: Path) -> None:
 
 def _parameters(config: RunConfig) -> dict[str, str]:
     """The configuration as flat names for the tracking store's table of parameters."""
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = str(value)
-
-    plain = config.model_dump(mode="json")
-    plain["model"]["settings"] = config.generator_settings().model_dump(mode="json")
-    walk("", plain)
-    return flat
+    return {key: str(value) for key, value in flat_config(config).items()}
 
 
 def _read(context: RunContext, document: type[_D]) -> _D:

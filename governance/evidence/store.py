@@ -1,20 +1,31 @@
-"""The run folder while a run lasts: every file that enters it is digested and journaled."""
+"""The run folder while a run lasts: every file that enters it is digested and journaled.
+
+A file is written beside its place, put on record, and only then moved to its place: after a kill
+at any moment the record tells which bytes belong there, and `reopen` finishes the move.
+"""
 
 import json
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from governance.errors import EvidenceError, RecordWriteError
+from governance.errors import (
+    EvidenceError,
+    EvidenceTamperedError,
+    GovernanceError,
+    RecordWriteError,
+)
 from governance.evidence.documents import IntegrityRecord, ManifestFile
-from governance.evidence.journal import Journal, read_journal
+from governance.evidence.journal import RUN_RESUMED, Journal, read_journal
 from governance.evidence.manifest import (
     JOURNAL,
     MANIFEST,
+    MORE_OUTPUTS,
     OUTPUTS,
     SIGNATURE,
     is_safe_path,
@@ -22,10 +33,12 @@ from governance.evidence.manifest import (
     scan_folder,
 )
 from governance.evidence.record import Artifact, ItemRecord
-from governance.files import write_atomic
+from governance.files import sha256_bytes, sha256_file, write_atomic
 
 ARTIFACT_WRITTEN = "artifact written"
-_RESERVED = (JOURNAL, MANIFEST, SIGNATURE, *OUTPUTS)
+HISTORY = "history"
+_END = (MANIFEST, SIGNATURE, *OUTPUTS, *MORE_OUTPUTS)
+_RESERVED = (JOURNAL, *_END)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -67,6 +80,72 @@ class EvidenceStore:
         journal = Journal.create(run_dir / JOURNAL, run_id=run_id, tool_version=tool_version)
         return cls(run_dir, run_id=run_id, journal=journal)
 
+    @classmethod
+    def reopen(cls, run_dir: Path, *, tool_version: str) -> "EvidenceStore":
+        """Take up the folder of a run that ended early; every file on record must be as written.
+
+        A torn last line of the journal is moved to journal.jsonl.torn, and a file that was on
+        record but not yet in its place when the process was killed is moved there. Nothing else
+        changes before `resume`.
+
+        Raises:
+            EvidenceTamperedError: A file on record has another digest.
+            EvidenceError: No journal, a broken one, or a file on record is missing.
+            RecordWriteError: The run folder cannot be written.
+        """
+        journal = Journal.open(run_dir / JOURNAL, run_id=run_dir.name, tool_version=tool_version)
+        store = cls(run_dir, run_id=run_dir.name, journal=journal)
+        for event in journal.events():
+            if event.type == ARTIFACT_WRITTEN:
+                store._on_record[str(event.body["path"])] = str(event.body["sha256"])
+        for rel, sha256 in store._on_record.items():
+            store._require(rel, sha256)
+        return store
+
+    def resume(self, facts: Mapping[str, Any]) -> None:
+        """Put on record that the run goes on; an earlier end moves to history/<number>/.
+
+        Manifest, card and report of that end are kept as they were, and are evidence from now on.
+
+        Args:
+            facts: What else to say in the event, JSON data.
+
+        Raises:
+            RecordWriteError: The run folder cannot be written.
+        """
+        self.journal.append(RUN_RESUMED, {"previous_head": self.journal.head, **facts})
+        ended = [name for name in _END if (self.run_dir / name).exists()]
+        if ended:
+            folder = self.run_dir / HISTORY / str(self._n_ends() + 1)
+            try:
+                folder.mkdir(parents=True)
+                for name in ended:
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    (self.run_dir / name).rename(folder / name)
+            except OSError as error:
+                raise _unwritable(folder, error) from error
+        kept = [path for path in scan_folder(self.run_dir)[0] if path.startswith(f"{HISTORY}/")]
+        torn = f"{JOURNAL}.torn"
+        for rel in [*kept, *([torn] if (self.run_dir / torn).is_file() else [])]:
+            if self._on_record.get(rel) != sha256_file(self.run_dir / rel):
+                self.register(rel)
+
+    def _n_ends(self) -> int:
+        folder = self.run_dir / HISTORY
+        return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+    def _require(self, rel: str, sha256: str) -> None:
+        """Refuse a file that is not the one on record; finish a move that a kill cut short."""
+        path = self._place(rel)
+        staged = _staged(path, sha256)
+        if staged.is_file() and sha256_file(staged) == sha256:
+            _move(staged, path)
+        if not path.is_file():
+            raise EvidenceError(f"{path}: on record, but there is no such file; restore it")
+        found = measure(self.run_dir, rel).sha256
+        if found != sha256:
+            raise EvidenceTamperedError(path, expected=sha256, found=found)
+
     def write_document(self, rel: str, document: BaseModel) -> Artifact:
         """Write a document as readable JSON: sorted keys, one value a line, finite numbers.
 
@@ -92,8 +171,16 @@ class EvidenceStore:
         """Write a file, whole or not at all, and put its digest on record; errors as above."""
         path = self._place(rel)
         self._refuse_when_closed(rel)
-        sha256 = write_atomic(path, data)
-        return self._record(ManifestFile(path=rel, n_bytes=len(data), sha256=sha256))
+        sha256 = sha256_bytes(data)
+        staged = _staged(path, sha256)
+        write_atomic(staged, data)
+        try:
+            artifact = self._record(ManifestFile(path=rel, n_bytes=len(data), sha256=sha256))
+        except GovernanceError:
+            staged.unlink(missing_ok=True)
+            raise
+        _move(staged, path)
+        return artifact
 
     def register(self, rel: str) -> Artifact:
         """Put a file that another process wrote on record.
@@ -170,6 +257,30 @@ class EvidenceStore:
             if place.is_symlink():
                 raise EvidenceError(f"{place}: symbolic link in the run folder; remove it")
         return place
+
+
+def _staged(path: Path, sha256: str) -> Path:
+    """Where a file waits until it is on record; a working file, neither evidence nor checked."""
+    return path.with_name(f".{path.name[:100]}.{sha256[:16]}.part")
+
+
+def _move(staged: Path, path: Path) -> None:
+    try:
+        staged.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> RecordWriteError:
+    return RecordWriteError(
+        f"{path}: cannot be written ({error.strerror or error}); "
+        "check permission and free space, or choose another folder"
+    )
 
 
 def _not_finite(value: Any, where: str) -> str | None:

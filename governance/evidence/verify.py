@@ -18,6 +18,8 @@ from governance.evidence.journal import EVIDENCE_CLOSED, JournalCheck, JournalEv
 from governance.evidence.manifest import (
     JOURNAL,
     MANIFEST,
+    MORE_OUTPUTS,
+    OUTPUTS,
     SIGNATURE,
     closing_facts,
     evidence_root,
@@ -27,6 +29,13 @@ from governance.evidence.manifest import (
     printable,
     read_manifest,
     scan_folder,
+)
+from governance.evidence.verify_signature import (
+    NOTHING_HELD,
+    Anchors,
+    check_anchors,
+    check_claims,
+    check_signatures,
 )
 from governance.files import canonical_json
 
@@ -44,6 +53,7 @@ class Verification:
         evidence_root: Merkle root computed from the manifest's entries; empty without a manifest.
         journal_head: Digest of the journal's last event, as computed.
         journal_events: Events in the journal.
+        signature: Who signed and with which key that was checked; "unsigned" when nobody did.
         faults: Every mismatch, each with the file's name first; empty when all is as written.
     """
 
@@ -53,6 +63,7 @@ class Verification:
     evidence_root: str
     journal_head: str
     journal_events: int
+    signature: str
     faults: tuple[str, ...]
 
     @property
@@ -61,8 +72,15 @@ class Verification:
         return not self.faults
 
 
-def verify_run(run_dir: Path) -> Verification:
-    """Recompute every digest, the chain and both Merkle roots of a run folder.
+def verify_run(
+    run_dir: Path, anchors: Anchors = NOTHING_HELD, *, is_ended: bool = True
+) -> Verification:
+    """Recompute every digest, the chain and both Merkle roots of a run folder; check signatures.
+
+    Args:
+        run_dir: Folder of the run.
+        anchors: What is known of the run from elsewhere.
+        is_ended: Whether the run came to its end, so that all is listed and a signature is there.
 
     Raises:
         EvidenceError: The folder does not exist or is no run folder at all.
@@ -81,21 +99,29 @@ def verify_run(run_dir: Path) -> Verification:
         faults.insert(0, str(error).removeprefix(f"{run_dir}/"))
         run_id = journal.events[0].run if journal.events else ""
         faults += _check_run_id(run_dir, run_id) + _check_seal(run_dir, journal.events)
-        return Verification(run_id, 0, 0, "", journal.head, len(journal.events), tuple(faults))
+        faults += check_anchors(anchors, journal, "", has_manifest=False)
+        n_events, signature = len(journal.events), "signature not checked"
+        return Verification(run_id, 0, 0, "", journal.head, n_events, signature, tuple(faults))
     n_bytes, found = _check_files(run_dir, manifest)
     faults += found
-    faults += _check_extra_files(run_dir, manifest)
+    faults += _check_extra_files(run_dir, manifest, is_ended=is_ended)
     faults += _check_manifest(manifest, journal)
     faults += _check_artifacts(manifest, journal.events)
     faults += _check_run_id(run_dir, manifest.run_id)
     faults += _check_seal(run_dir, journal.events)
+    root = evidence_root(manifest.evidence)
+    signature, found = check_signatures(run_dir, manifest, anchors, is_ended=is_ended)
+    faults += found
+    faults += check_claims(run_dir, manifest)
+    faults += check_anchors(anchors, journal, root, has_manifest=True)
     return Verification(
         run_id=manifest.run_id,
         n_files=len(manifest.evidence) + len(manifest.outputs),
         n_bytes=n_bytes,
-        evidence_root=evidence_root(manifest.evidence),
+        evidence_root=root,
         journal_head=journal.head,
         journal_events=len(journal.events),
+        signature=signature,
         faults=tuple(faults),
     )
 
@@ -140,9 +166,11 @@ def _mode(path: Path) -> int:
         return 0  # what is wrong is said when the file itself is read
 
 
-def _check_extra_files(run_dir: Path, manifest: Manifest) -> list[str]:
+def _check_extra_files(run_dir: Path, manifest: Manifest, *, is_ended: bool) -> list[str]:
     """Name what lies in the folder but is not on the manifest."""
     listed = {file.path for file in (*manifest.evidence, *manifest.outputs)} | {MANIFEST}
+    if not is_ended:  # a kill between writing the reports and listing them leaves such files
+        listed |= {*OUTPUTS, *MORE_OUTPUTS}
     try:
         files, others = scan_folder(run_dir)
     except OSError as error:
@@ -150,8 +178,6 @@ def _check_extra_files(run_dir: Path, manifest: Manifest) -> list[str]:
     faults = [
         f"{path}: not listed in {MANIFEST}" for path in files if path not in listed | {SIGNATURE}
     ]
-    if SIGNATURE in files and SIGNATURE not in listed:
-        faults.append(f"{SIGNATURE}: a signature that this version cannot check")
     return faults + list(others)
 
 

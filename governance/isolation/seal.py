@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from governance.errors import SealError
 from governance.evidence.documents import Document, Opening, SealRecord, Sha256
-from governance.evidence.journal import read_journal
+from governance.evidence.journal import RUN_RESUMED, read_journal
 from governance.evidence.manifest import merkle_root
 from governance.evidence.store import EvidenceStore
 from governance.files import canonical_json
@@ -113,6 +113,29 @@ def seal_test_set(
     return SealedTestSet(record, ordered, store=store, ledger=ledger, data_root=data_root)
 
 
+def reopen_sealed_test_set(
+    *, store: EvidenceStore, ledger: Ledger, data_root: Path
+) -> "SealedTestSet":
+    """The test set that this run sealed earlier, for a run that is resumed; still closed.
+
+    Raises:
+        SealError: Nothing was sealed, or the leaves do not give the root on record.
+    """
+    sealed = [e for e in read_journal(store.journal.path).events if e.type == SEALED]
+    path = store.run_dir / "data" / "seal_leaves.json"
+    if not sealed:
+        raise SealError(f"{store.journal.path}: no event {SEALED!r}; start a new run")
+    try:
+        record = SealRecord.model_validate_json(path.with_name("seal.json").read_bytes())
+        leaves = SealLeaves.model_validate_json(path.read_bytes()).leaves
+    except (OSError, ValueError) as error:
+        raise SealError(f"{path}: seal cannot be read; restore seal.json and this file") from error
+    root = seal_root(leaves)
+    if not root == record.merkle_root == sealed[-1].body["merkle_root"]:
+        raise SealError(f"{path}: leaves with root {root[:12]}, another is on record; restore it")
+    return SealedTestSet(record, leaves, store=store, ledger=ledger, data_root=data_root)
+
+
 def _refuse_bad_leaves(leaves: Sequence[Leaf]) -> None:
     if not leaves:
         raise SealError("held-out test set: no images; expected at least one, check the split")
@@ -134,7 +157,12 @@ def _refuse_bad_leaves(leaves: Sequence[Leaf]) -> None:
 
 def _refuse_second(store: EvidenceStore, event_type: str, why: str) -> None:
     # The journal knows, even when the process that did it first is gone.
-    for event in read_journal(store.journal.path).events:
+    events = read_journal(store.journal.path).events
+    if event_type == OPENED:
+        # A run that was cut short after its opening may open again, which the ledger counts: the
+        # second opening is labelled as one.
+        events = events[max((e.seq for e in events if e.type == RUN_RESUMED), default=0) :]
+    for event in events:
         if event.type == event_type:
             raise SealError(
                 f"{store.journal.path}: event {event.seq} is {event_type!r} already; {why}"
@@ -192,7 +220,8 @@ class SealedTestSet:
             what `read` returned.
 
         Raises:
-            SealError: The test set was opened in this run before, or a file differs.
+            SealError: The test set was opened before in this run, or since it was resumed, or a
+                file differs.
             EvidenceError: Ledger or journal are broken.
             RecordWriteError: Ledger or journal cannot be written.
         """
@@ -243,8 +272,8 @@ class AccessLog:
     courtesy that finds mistakes, not a control. The control is confinement (`confine.py`).
     """
 
-    def __init__(self) -> None:
-        self.n_opens = 0
+    def __init__(self, n_earlier: int = 0) -> None:
+        self.n_opens = n_earlier  # of a run that is resumed: what an earlier process counted
         self._files: frozenset[tuple[int, int]] = frozenset()
         self._paths: frozenset[str] = frozenset()
 

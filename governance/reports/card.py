@@ -6,12 +6,12 @@ from typing import Literal
 
 from governance.reports import card_data_fields as data
 from governance.reports import card_fields as run
-from governance.reports.blocks import Block
+from governance.reports.blocks import Block, Text
+from governance.reports.declaration_pages import declared_text, why_no_text
 from governance.reports.evidence import ReportEvidence
 
 Origin = Literal["run", "declared", "both"]
 State = Literal["filled", "not available", "not declared"]
-NO_DECLARATIONS = "declarations are not implemented yet"
 _Source = Callable[[ReportEvidence], data.Answer]
 
 
@@ -152,6 +152,9 @@ _SECTIONS: tuple[tuple[str, str, tuple[_Entry, ...]], ...] = (
     ),
 )
 FIELD_IDS = tuple(entry[0] for _, _, entries in _SECTIONS for entry in entries)
+DECLARABLE_FIELDS = {
+    entry[0]: entry[1] for _, _, entries in _SECTIONS for entry in entries if entry[2] != "run"
+}
 
 
 def card_sections(evidence: ReportEvidence) -> tuple[CardSection, ...]:
@@ -166,10 +169,27 @@ def _field(
     evidence: ReportEvidence, key: str, title: str, origin: Origin, source: _Source | None
 ) -> Field:
     if source is None:
-        return Field(key, title, origin, "not declared", NO_DECLARATIONS, ())
+        return _declared_field(evidence, key, title)
     answer = source(evidence)
+    if origin == "run":
+        if isinstance(answer, str):
+            return Field(key, title, origin, "not available", answer, ())
+        return Field(key, title, origin, "filled", "", answer)
+    declared = declared_text(evidence, key)
+    if declared is None:
+        why = why_no_text(evidence)
+        if isinstance(answer, str):
+            return Field(key, title, origin, "not available", f"{answer}; {why}", ())
+        return Field(key, title, origin, "filled", f"declared part: {why}", answer)
+    said = Text(f"Declared: {declared[0]}")
     if isinstance(answer, str):
-        missing = f"{answer}; {NO_DECLARATIONS}" if origin == "both" else answer
-        return Field(key, title, origin, "not available", missing, ())
-    reason = f"declared part: {NO_DECLARATIONS}" if origin == "both" else ""
-    return Field(key, title, origin, "filled", reason, answer)
+        return Field(key, title, origin, "filled", f"{declared[1]}; {answer}", (said,))
+    return Field(key, title, origin, "filled", declared[1], (*answer, said))
+
+
+def _declared_field(evidence: ReportEvidence, key: str, title: str) -> Field:
+    """Field that only people can fill."""
+    declared = declared_text(evidence, key)
+    if declared is None:
+        return Field(key, title, "declared", "not declared", why_no_text(evidence), ())
+    return Field(key, title, "declared", "filled", declared[1], (Text(declared[0]),))

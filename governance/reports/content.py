@@ -3,6 +3,7 @@
 from governance.reports import formats
 from governance.reports.blocks import Report
 from governance.reports.data_pages import data_section
+from governance.reports.declaration_pages import declarations_section
 from governance.reports.evidence import ReportEvidence
 from governance.reports.front_page import (
     STATEMENT,
@@ -54,6 +55,7 @@ def build_report(evidence: ReportEvidence) -> Report:
             limits_section(evidence),
             environment_section(evidence),
             plan_section(evidence),
+            declarations_section(evidence),
             evidence_section(evidence),
             verify_section(evidence),
         ),

@@ -16,6 +16,7 @@ from governance.evidence.documents import (
     CoverageAudit,
     DatasetAudit,
     DatasetIdentity,
+    Declarations,
     DemographicsAudit,
     DuplicateAudit,
     Environment,
@@ -32,6 +33,7 @@ from governance.evidence.documents import (
     RunIdentity,
     SampleSet,
     SealRecord,
+    SigningRecord,
     SplitRecord,
     TrainingRecord,
     ValidationRecord,
@@ -68,6 +70,7 @@ class ReportEvidence:
         records: Item records by item id.
         pictures: Picture files by path.
         digests: SHA-256 of every evidence file by path.
+        declarations: People's word as it was when the run began.
     """
 
     manifest: Manifest
@@ -95,9 +98,11 @@ class ReportEvidence:
     evaluation: EvaluationRecord | None
     figures: Figures | None
     integrity: IntegrityRecord | None
+    signing: SigningRecord | None
     records: Mapping[str, ItemRecord]
     pictures: Mapping[str, PictureFile]
     digests: Mapping[str, str]
+    declarations: Declarations | None = None
 
     @property
     def unit(self) -> str:
@@ -208,9 +213,11 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
         evaluation=files.document("metrics/evaluation.json", EvaluationRecord),
         figures=figures,
         integrity=files.document("integrity.json", IntegrityRecord),
+        signing=files.document("signing.json", SigningRecord),
         records=_records(files),
         pictures=_pictures(run_dir, files, figures),
         digests=files.digests,
+        declarations=files.document("declarations.json", Declarations),
     )
 
 

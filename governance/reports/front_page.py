@@ -13,6 +13,7 @@ from governance.reports.blocks import (
     Heading,
     Table,
     Text,
+    Tone,
     Verdict,
     cell,
     columns,
@@ -23,6 +24,7 @@ from governance.reports.blocks import (
     strong,
 )
 from governance.reports.conditions import conditions
+from governance.reports.declaration_pages import declaration_words, waiver_blocks
 from governance.reports.evidence import ReportEvidence
 from governance.reports.items import CLASS_WORDS, ItemView, by_weight, item_views
 from governance.statuses import Gate, ItemClass, ItemStatus
@@ -36,7 +38,11 @@ _MOST_FAILED_ON_PAGE_ONE = 6
 _TITLE_CHARACTERS, _REASON_CHARACTERS = 110, 700
 # The line that somebody copies into the configuration must stand whole.
 _LINE_TO_PIN = re.compile(r"`?(data\.digest: [0-9a-f]{64})`?")
-_GATE_WORDS = ("Gate passed", "Gate not passed")
+_GATE_WORDS: dict[Gate, tuple[str, str, Tone]] = {
+    Gate.PASSED: ("Gate passed", "✓", "good"),
+    Gate.WAIVED: ("Gate passed with waivers", "◐", "unsure"),
+    Gate.FAILED: ("Gate not passed", "✗", "bad"),
+}
 _STRIP = ("Run", "Evidence root", "Journal head")
 
 
@@ -70,11 +76,10 @@ def verdict(evidence: ReportEvidence) -> Verdict:
         why = outcome.message.strip().rstrip(".") if outcome else ""
         sentence = f"{why}." if why else summary.verdict
         return Verdict(f"{how} at {step}; {_trained(evidence)}", "✗", "bad", sentence)
-    passed = summary.gate is Gate.PASSED
-    headline = _GATE_WORDS[0 if passed else 1]
+    headline, mark, tone = _GATE_WORDS[summary.gate]
     sentence = summary.verdict.removeprefix(f"{headline}: ")
     sentence = f"{sentence[:1].upper()}{sentence[1:]}"
-    return Verdict(headline, "✓" if passed else "✗", "good" if passed else "bad", sentence)
+    return Verdict(headline, mark, tone, sentence)
 
 
 def _trained(evidence: ReportEvidence) -> str:
@@ -94,6 +99,7 @@ def front_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
     rest = tuple(row for row in identity_rows(evidence) if row[0] not in _STRIP)
     return (
         *_bad_news(evidence, items),
+        *waiver_blocks(evidence),
         Heading("Conditions to know before reading on"),
         Bullets(conditions(evidence)),
         *_failed_outside_gate(items),
@@ -113,7 +119,8 @@ def gate_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
     """Each gate item that is not passed, with its whole reason; for the card."""
     return tuple(
         f"Gate item {line.item_id} {line.title}: {line.status.value}"
-        f"{'; ' + line.reason if line.reason else ''}."
+        f"{'; ' + line.reason.rstrip('.') if line.reason else ''}"
+        f"{'; ' + line.waiver if line.waiver else ''}."
         for line in evidence.summary.gate_items
         if line.status is not ItemStatus.PASSED
     )
@@ -159,7 +166,9 @@ def _gate_row(status: ItemStatus, reason: str, lines: list[GateLine]) -> tuple[C
         name, titles = lines[0].item_id, [lines[0].title]
     else:
         name, titles = f"{len(lines)} items", [f"{line.item_id} {line.title}" for line in lines]
-    return cell(strong(name), status_line(status)), cell(*titles), _reason_cell(reason)
+    waivers = [small(f"{line.item_id} {line.waiver}") for line in lines if line.waiver]
+    why = (*_reason_cell(reason), *cell(*waivers))
+    return cell(strong(name), status_line(status)), cell(*titles), why
 
 
 def _reason_cell(reason: str) -> Cell:
@@ -243,6 +252,7 @@ def identity_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:
             cell(f"{data.title} ({data.name})" if data else "not read")
             + cell(mono(f"content {formats.short(data.content_sha256)}" if data else "")),
         ),
+        ("Declarations", declaration_words(evidence)),
         ("Evidence root", cell(mono(manifest.evidence_root))),
         ("Journal head", cell(mono(manifest.journal_head)) + cell(f"after {n_events}")),
         ("Previous run", cell(mono(manifest.previous_run or "none in this workspace"))),

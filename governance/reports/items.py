@@ -15,6 +15,7 @@ from governance.reports.blocks import (
     status_line,
     strong,
 )
+from governance.reports.declaration_pages import DECLARED_NOTE
 from governance.reports.evidence import ReportEvidence
 from governance.statuses import ItemClass, ItemStatus
 
@@ -23,7 +24,6 @@ CLASS_WORDS = {
     ItemClass.REQUIRED: "required",
     ItemClass.INFORMATIVE: "informative",
 }
-DECLARED_NOTE = "declared, not verified"
 _NO_RECORD = "no record was written"
 _CLASS_ORDER = {ItemClass.CORE: 0, ItemClass.REQUIRED: 1, ItemClass.INFORMATIVE: 2}
 GAPS = (ItemStatus.FAILED, ItemStatus.NOT_EVALUATED, ItemStatus.MISSING)
@@ -38,6 +38,7 @@ class ItemView:
         interval: 95 % interval; "" when there is none.
         basis: Patients, images and partition behind the value; "" when nothing was measured.
         artifact: Path of the evidence; digest: its SHA-256; both "" when there is none.
+        waiver: Waiver of the item, its state and effect; "" when there is none.
     """
 
     id: str
@@ -56,6 +57,7 @@ class ItemView:
     limitations: str
     artifact: str
     digest: str
+    waiver: str = ""
 
     @property
     def is_gap(self) -> bool:
@@ -113,7 +115,15 @@ def _from_record(
         limitations=record.limitations,
         artifact=record.artifact.path if record.artifact else "",
         digest=record.artifact.sha256 if record.artifact else "",
+        waiver=_waiver(evidence, item_id),
     )
+
+
+def _waiver(evidence: ReportEvidence, item_id: str) -> str:
+    for line in evidence.summary.waivers:
+        if line.item_id == item_id:
+            return f"Waiver by {line.author}, {line.state}; effect: {line.effect}."
+    return ""
 
 
 def _without_record(item: Item, gate: set[str]) -> ItemView:
@@ -224,6 +234,7 @@ def _standing(item: ItemView) -> Cell:
         status_line(item.status),
         item.reason,
         small(declared),
+        small(item.waiver),
         small(f"How: {item.method}" if item.method else ""),
         small(f"Does not show: {item.limitations}" if item.limitations else ""),
         mono(f"{item.artifact} {formats.short(item.digest)}" if item.artifact else ""),

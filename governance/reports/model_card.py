@@ -15,6 +15,7 @@ from governance.reports import formats
 from governance.reports.blocks import Block, Bullets, Cell, Facts, Heading, Table, Text
 from governance.reports.card import CardSection, Field, card_sections
 from governance.reports.conditions import conditions
+from governance.reports.declaration_pages import waiver_sentences
 from governance.reports.evidence import ReportEvidence
 from governance.reports.front_page import (
     STATEMENT,
@@ -197,8 +198,8 @@ def _as_markdown(
 
 
 def _to_know(evidence: ReportEvidence) -> tuple[str, ...]:
-    """Gate items that are not passed, then the conditions of page 1."""
-    return (*gate_sentences(evidence), *conditions(evidence))
+    """Gate items that are not passed, waivers, then the conditions of page 1."""
+    return (*gate_sentences(evidence), *waiver_sentences(evidence), *conditions(evidence))
 
 
 def _field_markdown(field: Field) -> str:
@@ -230,6 +231,7 @@ def _as_json(
             "exit_code": evidence.summary.exit_code,
         },
         "conditions": list(_to_know(evidence)),
+        "waivers": [line.model_dump(mode="json") for line in evidence.summary.waivers],
         "front_matter": matter,
         "sections": [_section_json(place, part) for place, part in enumerate(sections, start=1)],
         "metrics": [

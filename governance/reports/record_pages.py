@@ -219,9 +219,14 @@ def evidence_section(evidence: ReportEvidence) -> Section:
     text = (
         f"{formats.counted(len(manifest.evidence), 'file')}, closed "
         f"{formats.utc(manifest.created_utc)}. manifest.json lists each of them with its digest; "
-        f"their Merkle root is the evidence root {manifest.evidence_root}."
+        f"their Merkle root is the evidence root {manifest.evidence_root}. The manifest is "
+        f"{_signature(evidence)}."
     )
     return Section("evidence", "A", "Evidence files", blocks=(Text(text), Table(head, rows)))
+
+
+def _signature(evidence: ReportEvidence) -> str:
+    return evidence.signing.sentence if evidence.signing else "unsigned"
 
 
 def _row_name(path: str) -> str:
@@ -241,6 +246,15 @@ def _file_row(name: str, entries: list[ManifestFile]) -> tuple[Cell, ...]:
     return cell(mono(name), small(files)), n_bytes, cell(small(f"digests in {lists}"))
 
 
+def _signature_hint(evidence: ReportEvidence) -> tuple[str, ...]:
+    if evidence.signing is None or evidence.signing.key_id is None:
+        return ("The run is unsigned: nothing shows who wrote this record.",)
+    return (
+        f"The manifest is {evidence.signing.sentence}. A key says no more than that its holder "
+        "signed: compare it with a copy that the signer gave you, with verify RUN --key FILE.",
+    )
+
+
 def verify_section(evidence: ReportEvidence) -> Section:
     """How to check this report without trusting it."""
     run_id = evidence.run.run_id
@@ -254,7 +268,12 @@ def verify_section(evidence: ReportEvidence) -> Section:
                     f"medisynth-gov verify runs/{run_id} reads every file again, recomputes every "
                     "digest, the Merkle root and the journal chain, and names each mismatch.",
                     "Compare the evidence root and the journal head of page 1 with those that the "
-                    "command prints, and with a copy kept by somebody else.",
+                    "command prints, and with a copy kept by somebody else; --root and --head "
+                    "compare them.",
+                    "python verify_run.py, in the run folder, checks chain, digests, root and "
+                    "manifest signature with Python's own library and the package cryptography "
+                    "alone. In a folder that you do not trust, take that script from the release.",
+                    *_signature_hint(evidence),
                     f"medisynth-gov report runs/{run_id} writes this report again from the same "
                     "evidence; the bytes are the same.",
                     "A chain alone cannot show that its owner rebuilt all of it: keep the journal "

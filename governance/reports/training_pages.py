@@ -74,22 +74,30 @@ def training_rows(training: TrainingRecord) -> tuple[tuple[str, Cell], ...]:
         ),
         ("Trained on", cell(training.compute_device)),
         ("Time", cell(formats.duration(training.duration_s))),
+        ("Training images seen", cell(_images_seen(training))),
         ("Training view", cell(mono(training.training_view_sha256))),
         ("Tuning view", cell(mono(training.tuning_view_sha256))),
         ("Checkpoint", cell(mono(training.checkpoint_path), mono(training.checkpoint_sha256))),
     )
 
 
+def _images_seen(training: TrainingRecord) -> str:
+    """Images drawn from the training view over all updates, repetitions counted."""
+    return formats.count(sum(stage.n_steps * stage.batch_size for stage in training.stages))
+
+
 def stage_table(training: TrainingRecord) -> Table:
     """One row a training stage."""
     head = columns(
-        ("Stage", 0.25),
-        ("Parameters", 0.15, "right"),
-        ("Steps", 0.10, "right"),
-        ("Batch", 0.10, "right"),
-        ("Time", 0.14, "right"),
-        ("Images/s", 0.12, "right"),
-        ("Precision", 0.14),
+        ("Stage", 0.19),
+        ("Parameters", 0.13, "right"),
+        ("Steps", 0.09, "right"),
+        ("Batch", 0.08, "right"),
+        ("Time", 0.12, "right"),
+        ("Images/s", 0.10, "right"),
+        ("Precision", 0.10),
+        ("Processes", 0.09, "right"),
+        ("Memory", 0.10, "right"),
     )
     rows = tuple(
         cells(
@@ -100,10 +108,20 @@ def stage_table(training: TrainingRecord) -> Table:
             formats.duration(stage.duration_s),
             formats.number(stage.images_per_s),
             stage.precision,
+            formats.count(stage.n_processes),
+            _memory(stage.peak_memory_bytes),
         )
         for stage in training.stages
     )
-    return Table(head, rows)
+    note = (
+        "Batch: images an update, over all processes together. Memory: the most that one process "
+        "held at once; on a CPU that is all of its memory."
+    )
+    return Table(head, rows, note)
+
+
+def _memory(n_bytes: int | None) -> str:
+    return "not measured" if n_bytes is None else f"{n_bytes / 2**30:.2f} GiB"
 
 
 def curve_charts(curves: tuple[Curve, ...]) -> tuple[LineChart, ...]:

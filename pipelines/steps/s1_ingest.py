@@ -49,7 +49,7 @@ def list_data(context: RunContext) -> ListedData:
     Raises:
         DataError: The folder or the metadata file cannot be used.
     """
-    root = _data_root(context)
+    root = data_root(context)
     listing = find_adapter(context.config.data).list_images(root)
     selected = select_planes(listing, context.config.data.planes)
     listed = ListedData(root, listing, selected, missing_images(root, listing.table))
@@ -148,7 +148,8 @@ def _folder(path: str) -> Path:
     return Path(path).expanduser().resolve()
 
 
-def _data_root(context: RunContext) -> Path:
+def data_root(context: RunContext) -> Path:
+    """Folder of the data; phantoms are simulated when they are not there yet."""
     data = context.config.data
     if data.path is not None:
         return _folder(data.path)

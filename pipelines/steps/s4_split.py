@@ -1,36 +1,92 @@
 """s4 split and seal: by patient; the held-out test set is closed here, before training."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from governance.errors import EvidenceError, EvidenceTamperedError
 from governance.evidence.documents import (
     TEST,
     TRAINING,
     TUNING,
+    DatasetIdentity,
     FlowStep,
+    IsolationRecord,
     PartitionSummary,
     SplitRecord,
 )
+from governance.evidence.store import EvidenceStore
 from governance.isolation.ledger import Ledger
-from governance.isolation.seal import AccessLog, Leaf, seal_test_set
+from governance.isolation.seal import AccessLog, Leaf, reopen_sealed_test_set, seal_test_set
 from medisynth.data.duplicates import across_partitions
 from medisynth.data.flow_count import flow_step
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
-from medisynth.data.views import ImageView
-from medisynth.errors import LeakageError
+from medisynth.data.views import ImageView, load_view, save_view
+from medisynth.errors import DataError, LeakageError
 from pipelines.audit_documents import complete_audits
 from pipelines.boundaries import hand_over
 from pipelines.cache import image_cache
 from pipelines.context import AuditedImages, ImageSet, RunContext, SplitImages
+
+_PACKED = "views packed"
 
 
 def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitImages:
     """Divide the images and seal the held-out test set; errors as in `divide`."""
     result = divide(images, audited, context)
     return _views_and_seal(images, result.partition, context)
+
+
+def reload(root: Path, context: RunContext) -> SplitImages:
+    """What this step handed on before the run was cut short: views as packed, the test set sealed.
+
+    Raises:
+        EvidenceError: A packed view is gone or differs, or the seal does not fit its leaves.
+        DataError: The data folder is gone.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: the data folder of this run is gone; put it back")
+    store = context.store
+    data = (store.run_dir / "data" / "dataset.json").read_bytes()
+    identity = DatasetIdentity.model_validate_json(data)
+    sealed = reopen_sealed_test_set(
+        store=store,
+        ledger=Ledger(context.workspace / "ledger", str(identity.content_sha256)),
+        data_root=root,
+    )
+    packed = [e.body for e in store.journal.events() if e.type == _PACKED][-1]
+    paths = [leaf.path for leaf in sealed.leaves]
+    return SplitImages(
+        training=_checked_view(TRAINING, packed["training_view"], context),
+        tuning=_checked_view(TUNING, packed["tuning_view"], context),
+        sealed_test=sealed,
+        access_log=_access_log(root, paths, n_earlier=_n_sealed_reads(store)),
+        must_refuse=_must_refuse(root, identity.metadata_file, paths[0], context),
+    )
+
+
+def _checked_view(name: str, sha256: str, context: RunContext) -> ImageView:
+    path = context.scratch / "views" / f"{name}.npy"
+    try:
+        view = load_view(path.parent, name)
+    except DataError as error:
+        raise EvidenceError(
+            f"{path}: the packed {name} images of this run are gone or damaged; start a new run"
+        ) from error
+    if view.digest != sha256:
+        raise EvidenceTamperedError(path, expected=sha256, found=view.digest)
+    return view
+
+
+def _n_sealed_reads(store: EvidenceStore) -> int:
+    path = store.run_dir / "isolation.json"
+    if not path.exists():
+        return 0
+    return IsolationRecord.model_validate_json(path.read_bytes()).n_sealed_reads
 
 
 def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitResult:
@@ -140,31 +196,46 @@ def _views_and_seal(
         ledger=ledger,
         data_root=images.root,
     )
-    access_log = AccessLog()
-    access_log.start([images.root / str(path) for path in test["path"]])
+    views = {name: _view(images, partition, name) for name in (TRAINING, TUNING)}
+    for view in views.values():
+        save_view(view, context.scratch / "views")
+    context.store.journal.append(
+        _PACKED, {f"{name}_view": view.digest for name, view in views.items()}
+    )
+    paths = [str(path) for path in test["path"]]
     context.console.say(
         f"sealed {len(test):,} test images of {test['patient_id'].nunique():,} "
         f"{images.info.split_unit}s, Merkle root {sealed.record.merkle_root[:16]}"
     )
     return SplitImages(
-        training=_view(images, partition, TRAINING),
-        tuning=_view(images, partition, TUNING),
+        training=views[TRAINING],
+        tuning=views[TUNING],
         sealed_test=sealed,
-        access_log=access_log,
-        must_refuse=_must_refuse(images, str(test["path"].iloc[0]), context),
+        access_log=_access_log(images.root, paths),
+        must_refuse=_must_refuse(images.root, images.metadata_file, paths[0], context),
     )
 
 
-def _must_refuse(images: ImageSet, sealed_image: str, context: RunContext) -> dict[str, str]:
+def _access_log(root: Path, sealed: Iterable[str], *, n_earlier: int = 0) -> AccessLog:
+    access_log = AccessLog(n_earlier)
+    access_log.start([root / path for path in sealed])
+    return access_log
+
+
+def _must_refuse(
+    root: Path, metadata_file: str, sealed_image: str, context: RunContext
+) -> dict[str, str]:
     """What the training process must fail to read, by description."""
     refuse = {
-        "sealed image": str(images.root / sealed_image),
-        "data folder": str(images.root),
-        "metadata file": str(images.root / images.metadata_file),
+        "sealed image": str(root / sealed_image),
+        "data folder": str(root),
+        "metadata file": str(root / metadata_file),
     }
     cache = image_cache(context.config.data)
     if cache is not None and cache.is_dir():
         refuse["cache of decoded images"] = str(cache)
+    if context.signer is not None and context.signer.key_path is not None:
+        refuse["signing key"] = str(context.signer.key_path)
     return refuse
 
 

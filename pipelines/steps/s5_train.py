@@ -1,17 +1,21 @@
 """s5 train: a confined child process that sees the training and tuning views only."""
 
 import hashlib
+import re
+import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from governance.errors import IsolationError
+from governance.errors import EvidenceTamperedError, IsolationError
 from governance.evidence.documents import (
     TUNING,
     Candidate,
     Curve,
+    Figure,
     FittedThing,
     IsolationRecord,
     PretrainedComponent,
@@ -21,13 +25,21 @@ from governance.evidence.documents import (
     TrainingRecord,
     TrainingStage,
 )
+from governance.files import sha256_bytes
 from governance.isolation.confine import LIMITS
 from governance.isolation.seal import AccessLog
-from medisynth.data.synthetic_mark import SyntheticMark, marked_png, read_mark
-from medisynth.data.views import ImageView, Pixels, save_view
-from medisynth.models.registry import load_generator
+from medisynth.data.images import decode_bytes
+from medisynth.data.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
+from medisynth.data.views import ImageView, Pixels
+from medisynth.models.registry import generator_origin, import_folder, load_generator
 from pipelines.context import RunContext, TrainedGenerator
+from pipelines.figures import add_figures
 from pipelines.training_process import Message, TrainingJob, run_training
+from pipelines.weights import find_weights, inception_component
+
+COMMITTED = "step committed"
+_SAMPLES, _TRAINING = "samples/manifest.json", "metrics/training.json"
+_PREVIEWS_SHOWN = 6
 
 
 def run(
@@ -37,7 +49,7 @@ def run(
     access_log: AccessLog,
     context: RunContext,
 ) -> TrainedGenerator:
-    """Train a generator and draw the synthetic images.
+    """Train a generator and draw the synthetic images; goes on from the last committed step.
 
     Args:
         training: What the generator is fitted on.
@@ -50,35 +62,130 @@ def run(
         IsolationError: The child could read what it must not.
         ProcessError: Training failed.
     """
-    store, run_dir = context.store, context.store.run_dir
-    views = context.scratch / "views"
-    for view in (training, tuning):
-        save_view(view, views)
-    (run_dir / "checkpoints").mkdir(exist_ok=True)
-    job = TrainingJob(
-        generator=context.config.model.name,
-        settings=context.config.generator_settings().model_dump(mode="json"),
-        seed=context.config.seed,
-        compute_device=context.config.compute_device,
-        views=str(views),
-        checkpoints=str(run_dir / "checkpoints"),
-        work=str(context.scratch / "work"),
-        n_synthetic=context.config.evaluation.n_synthetic,
-        must_refuse=must_refuse,
-        forbidden=tuple(must_refuse.values()),
-    )
+    store = context.store
+    job = _job(must_refuse, context)
+    Path(job.checkpoints).mkdir(exist_ok=True)
     store.journal.append(
         "training started",
         {"training_view": training.digest, "tuning_view": tuning.digest, "seed": job.seed},
     )
+    context.console.say(f"a run that is cut short goes on with: {context.resume_command}")
     messages = _Messages(context, access_log)
-    result = run_training(job, messages.receive, context.console.stop.check)
+    result = run_training(
+        job, messages.receive, context.console.stop.check, keep_open=context.keep_open
+    )
     record = _record(result, messages.curves(), context)
     store.register(record.checkpoint_path)
-    store.write_document("metrics/training.json", record)
+    store.write_document(_TRAINING, record)
+    add_figures(_previews(context), store)
     synthetic = np.load(context.scratch / "work" / "synthetic.npy", allow_pickle=False)
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
+    _remove_states(job.states, context)
     return TrainedGenerator(record.checkpoint_path, record.checkpoint_sha256, synthetic, paths)
+
+
+def is_done(context: RunContext) -> bool:
+    """Whether an earlier process of this run trained and drew all there is to draw."""
+    return _SAMPLES in context.store.artifacts()
+
+
+def reload(context: RunContext) -> TrainedGenerator:
+    """What this step handed on before the run was cut short.
+
+    Raises:
+        EvidenceTamperedError: A synthetic image has other pixels than its record says.
+    """
+    run_dir = context.store.run_dir
+    record = TrainingRecord.model_validate_json((run_dir / _TRAINING).read_bytes())
+    samples = SampleSet.model_validate_json((run_dir / _SAMPLES).read_bytes())
+    images = []
+    for path, _, sha256 in samples.files:
+        pixels = decode_bytes((run_dir / path).read_bytes(), path).grey
+        found = sha256_bytes(pixels.tobytes())
+        if found != sha256:
+            raise EvidenceTamperedError(run_dir / path, expected=sha256, found=found)
+        images.append(pixels)
+    return TrainedGenerator(
+        record.checkpoint_path,
+        record.checkpoint_sha256,
+        np.stack(images),
+        tuple(path for path, _, _ in samples.files),
+    )
+
+
+def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
+    config, run_dir = context.config, context.store.run_dir
+    # The extractor chooses the checkpoint only where the run may use it at all.
+    wanted = config.training.selection == "auto" and config.evaluation.extractor == "inception"
+    weights = find_weights() if wanted else None
+    return TrainingJob(
+        generator=config.model.name,
+        settings=config.generator_settings().model_dump(mode="json"),
+        seed=config.seed,
+        compute_device=config.compute_device,
+        views=str(context.scratch / "views"),
+        checkpoints=str(run_dir / "checkpoints"),
+        work=str(context.scratch / "work"),
+        n_synthetic=config.evaluation.n_synthetic,
+        must_refuse=must_refuse,
+        forbidden=tuple(must_refuse.values()),
+        commit_every=config.training.commit_every,
+        preview_every=config.training.preview_every,
+        processes=config.training.processes,
+        weights=str(weights.resolve()) if weights is not None else None,
+        committed=_committed(context),
+        python_path=_import_folder(config.model.name),
+        readable=_pretrained_files(context),
+    )
+
+
+def _import_folder(name: str) -> str | None:
+    """Folder that a generator outside the installed packages is imported from."""
+    folder = import_folder(name)
+    return str(folder) if folder is not None else None
+
+
+def _pretrained_files(context: RunContext) -> tuple[str, ...]:
+    """Files of others' weights that the generator starts from, where it says that it has some."""
+    config = context.config
+    files = getattr(load_generator(config.model.name), "pretrained_files", None)
+    named: tuple[str, ...] = files(config.generator_settings()) if files is not None else ()
+    return tuple(str(Path(name).expanduser().resolve()) for name in named)
+
+
+def _committed(context: RunContext) -> dict[str, tuple[str, str]]:
+    """Stage -> file and digest of the state that the journal names last: that is what counts."""
+    bodies = [e.body for e in context.store.journal.events() if e.type == COMMITTED]
+    return {body["stage"]: (Path(body["path"]).name, body["sha256"]) for body in bodies}
+
+
+def _remove_states(states: Path, context: RunContext) -> None:
+    """A finished training keeps its released checkpoint only."""
+    n_files = sum(1 for _ in states.iterdir()) if states.is_dir() else 0
+    shutil.rmtree(states, ignore_errors=True)
+    context.store.journal.append("training states removed", {"n_files": n_files})
+
+
+def _previews(context: RunContext) -> list[Figure]:
+    """Some of the sheets that were drawn while training went on, evenly over each stage."""
+    paths: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(context.store.artifacts()):
+        if match := re.fullmatch(r"figures/preview/(.+)-(\d+)\.png", path):
+            paths[match[1]].append(path)
+    shown = []
+    for stage, all_of_it in paths.items():
+        places = np.linspace(0, len(all_of_it) - 1, min(_PREVIEWS_SHOWN, len(all_of_it)))
+        for path in (all_of_it[int(place)] for place in places.round()):
+            step = int(path.rsplit("-", 1)[1].removesuffix(".png"))
+            shown.append(
+                Figure(
+                    path=path,
+                    title=f"Synthetic images while training: {stage}, step {step:,}",
+                    caption="Drawn while training went on, with the same noise each time; "
+                    "none picked by hand.",
+                )
+            )
+    return shown
 
 
 class _Messages:
@@ -97,9 +204,25 @@ class _Messages:
                     self._points[message["stage"], name].append((message["step"], value))
             case "progress":
                 self._context.console.progress(message["stage"], message["done"], message["total"])
+            case "committed":
+                self._committed(message)
+            case "preview":
+                self._preview(message)
             case "checkpoint":
                 body = {"path": f"checkpoints/{message['path']}", "sha256": message["sha256"]}
                 self._context.store.journal.append("checkpoint committed", body)
+
+    def _committed(self, message: Message) -> None:
+        """From this line on the state counts; the training process waits for it."""
+        body = {key: message[key] for key in ("stage", "step", "sha256")}
+        body["path"] = f"checkpoints/.states/{message['path']}"
+        self._context.store.journal.append(COMMITTED, body)
+
+    def _preview(self, message: Message) -> None:
+        name = Path(message["path"]).name
+        sheet = self._context.scratch / "work" / name
+        self._context.store.write_bytes(f"figures/preview/{name}", sheet.read_bytes())
+        sheet.unlink()
 
     def _isolation(self, message: Message) -> None:
         record = IsolationRecord(
@@ -129,6 +252,9 @@ class _Messages:
             )
 
     def curves(self) -> tuple[Curve, ...]:
+        """Stages in order, names sorted: a resumed run says its points again in that order."""
+        stages = list(dict.fromkeys(stage for stage, _ in self._points))
+        ordered = sorted(self._points.items(), key=lambda i: (stages.index(i[0][0]), i[0][1]))
         return tuple(
             Curve(
                 stage=stage,
@@ -136,7 +262,7 @@ class _Messages:
                 steps=tuple(step for step, _ in points),
                 values=tuple(value for _, value in points),
             )
-            for (stage, name), points in self._points.items()
+            for (stage, name), points in ordered
         )
 
 
@@ -152,7 +278,8 @@ def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> 
         image_size_px=generator.image_size_px(settings),
         training_view_sha256=result["training_view_sha256"],
         tuning_view_sha256=result["tuning_view_sha256"],
-        description=report["description"],
+        description=report["description"]
+        | {"generator code": str(generator_origin(config.model.name))},
         stages=tuple(_stage(stage) for stage in report["stages"]),
         curves=curves,
         fitted=tuple(
@@ -170,8 +297,16 @@ def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> 
         checkpoint_sha256=result["checkpoint"]["sha256"],
         compute_device=result["compute_device"],
         duration_s=result["duration_s"],
-        pretrained=tuple(PretrainedComponent(**part) for part in report["pretrained"]),
+        pretrained=_pretrained(result),
     )
+
+
+def _pretrained(result: Message) -> tuple[PretrainedComponent, ...]:
+    parts = [PretrainedComponent(**part) for part in result["report"]["pretrained"]]
+    if result["extractor_sha256"] is not None:
+        used_for = "features of the distance by which the checkpoint was chosen"
+        parts.append(inception_component(result["extractor_sha256"], used_for))
+    return tuple(parts)
 
 
 def _stage(stage: dict[str, Any]) -> TrainingStage:
@@ -192,7 +327,7 @@ def _write_samples(
             checkpoint_sha256=record.checkpoint_sha256,
             seed=context.config.seed,
             index=index,
-            licence="research use; not for diagnosis",
+            licence=LICENCE,
         )
         artifact = store.write_bytes(f"samples/{index:05d}.png", marked_png(pixels, mark))
         files.append((artifact.path, artifact.sha256, hashlib.sha256(pixels.tobytes()).hexdigest()))

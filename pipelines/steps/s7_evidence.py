@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from governance.audits.checks import Documents, evaluate
-from governance.audits.rollup import roll_up
+from governance.audits.rollup import roll_up, waiver_lines
 from governance.errors import EvidenceError
-from governance.evidence.documents import Manifest, Outcome, RollUp
+from governance.evidence.documents import Manifest, Outcome, RollUp, SigningRecord
 from governance.evidence.manifest import close_evidence, read_manifest
 from governance.files import sha256_file
 from pipelines.context import RunContext
@@ -19,6 +19,8 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     """
     store = context.store
     store.write_document("outcome.json", outcome)
+    signing = SigningRecord() if context.signer is None else context.signer.record
+    store.write_document("signing.json", signing)
     store.write_document("integrity.json", store.recheck())
     documents = Documents.load(store.run_dir)
     now = datetime.now(UTC)
@@ -31,7 +33,10 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
         artifacts=store.artifacts(),
     )
     store.write_records(records)
-    rollup = roll_up(context.policy, records, outcome)
+    waivers = waiver_lines(
+        context.policy, records, documents.declarations, documents.facts, now.date()
+    )
+    rollup = roll_up(context.policy, records, outcome, waivers=waivers)
     store.write_document("summary.json", rollup)
     manifest = close_evidence(
         store.run_dir,

@@ -3,23 +3,20 @@
 from pathlib import Path
 
 from governance.evidence.documents import Manifest
-from governance.evidence.manifest import add_outputs
-from governance.files import write_atomic
+from governance.evidence.outputs import write_outputs
+from governance.evidence.signing import RunSigner
 from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import load_evidence
 from governance.reports.html import write_html
 from governance.reports.model_card import write_model_card
 
 
-def run(run_dir: Path) -> Manifest:
-    """Write card and reports into the run folder and enter them into the manifest.
+def run(run_dir: Path, signer: RunSigner | None = None) -> Manifest:
+    """Write card, reports and verifier into the run folder, list them, and sign last of all.
 
     The same evidence gives the same bytes, whenever and wherever it is rendered.
     """
-    outputs = render(run_dir)
-    for name, data in outputs.items():
-        write_atomic(run_dir / name, data)
-    return add_outputs(run_dir, sorted(outputs))
+    return write_outputs(run_dir, render(run_dir), signer)
 
 
 def render(run_dir: Path) -> dict[str, bytes]:

@@ -48,7 +48,8 @@ def test_the_run_folder_holds_every_document_and_output(smoke):
 
     expected = {*DOCUMENTS, "config.yaml", "journal.jsonl", "manifest.json", "data/images.parquet"}
     expected |= {"model_card.md", "model_card.json", "report.pdf", "report.html"}
-    expected -= {"data/findings.json"}  # written only when there is a finding
+    # written only when there is a finding, or a declarations file
+    expected -= {"data/findings.json", "declarations.json"}
     assert {name for name in expected if not (run_dir / name).is_file()} == set()
     assert not (run_dir / ".scratch").exists()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from governance.audits.checks import (
@@ -13,6 +13,7 @@ from governance.evidence.documents import (
     TEST,
     TRAINING,
     TUNING,
+    AppliesTo,
     AttributeShift,
     BoundaryCheck,
     BoundaryChecks,
@@ -24,6 +25,8 @@ from governance.evidence.documents import (
     CoverageLevel,
     DatasetAudit,
     DatasetIdentity,
+    Declaration,
+    Declarations,
     DeclaredAttribute,
     DemographicsAudit,
     DuplicateAudit,
@@ -141,8 +144,27 @@ def metric(family: str, **changes: Any) -> MetricResult:
     )
 
 
+def declaration(**changes: Any) -> Declaration:
+    """An entry that counts for the run of this module, unless changed."""
+    fields = {
+        "id": "P1-H1",
+        "statement": "For research on image synthesis; not a device.",
+        "owner_name": "Ada Beispiel",
+        "owner_role": "fetal medicine",
+        "date": date(2026, 10, 1),
+        "reference": "minutes 12",
+        "applies_to": AppliesTo(config=A),
+        "meaning": "approver",
+        "expires": date(2027, 10, 1),
+    }
+    return Declaration.model_validate(fields | changes)
+
+
 def _run() -> dict[str, Any]:
     return {
+        "declarations": Declarations(
+            file="declarations.yaml", sha256=B, read_utc=START, declarations=(declaration(),)
+        ),
         "run": RunIdentity(
             run_id="20261102T090000Z-abc",
             started_utc=START,

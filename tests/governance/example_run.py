@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from governance.audits.rollup import roll_up
 from governance.evidence import documents as docs
+from governance.evidence.declaration import NO_FILE
 from governance.evidence.journal import Journal
 from governance.evidence.manifest import close_evidence, merkle_root
 from governance.evidence.record import Artifact, FrozenCriterion, ItemRecord, Observed
@@ -44,7 +45,6 @@ LONG = "extraordinarily-long-name-without-any-blank-" * 6
 NOT_YET = "not implemented yet"
 PIN_LINE = f"data.digest: {hashlib.sha256(b'content').hexdigest()}"
 PIN_REASON = f"not pinned; if it is the one you mean, put this line into it: `{PIN_LINE}`"
-NO_DECLARATIONS = "declarations are not implemented yet"
 
 
 @dataclass(frozen=True)
@@ -684,7 +684,7 @@ def _record(
     source = ""
     unreached = example.blocked and item.id not in (*_BLOCKED_KNOWN, "P2-12")
     if item.kind == "human":
-        status, reason = ItemStatus.MISSING, NO_DECLARATIONS
+        status, reason = ItemStatus.MISSING, NO_FILE
     elif unreached and item.id in {*_PASSED, *_FAILED}:
         reason = "the run stopped at s2_validate"
     elif item.id == "P5-01" and not example.gate_passed:

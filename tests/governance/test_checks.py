@@ -1,6 +1,6 @@
 import itertools
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from tests.governance.complete_run import (
     _evaluation,
     change,
     complete,
+    declaration,
     declared,
     metric,
     nested,
@@ -66,6 +67,7 @@ from tests.governance.data_cases import (
     with_marks,
 )
 
+MISSING = ItemStatus.MISSING
 DATA_ITEMS = (
     *("P2-12", "P2-13", "P3-01", "P3-02", "P3-03", "P3-04", "P3-05", "P3-06", "P3-07", "P3-08"),
     *("P4-01", "P4-02", "P4-03", "P4-04", "P4-10", "P5-01", "P5-02", "P5-03", "P5-04"),
@@ -92,6 +94,20 @@ EXPECTED_OF_A_GOOD_RUN = {
 
 CASES: list[tuple[str, Change, ItemStatus, str]] = [
     *DATA_CASES,
+    (
+        "P1-02",
+        change("declarations", declarations=(declaration(expires=date(2026, 11, 1)),)),
+        FAILED,
+        "P1-H1 (it expired on 2026-11-01)",
+    ),
+    (
+        "P1-02",
+        change("declarations", declarations=(declaration(applies_to={"config": B}),)),
+        FAILED,
+        f"it applies to configuration {B}, this run's is {A}",
+    ),
+    ("P1-02", change("declarations", declarations=()), NOT_EVALUATED, "declares no item"),
+    ("P1-02", without("declarations"), NOT_EVALUATED, "names no declarations file"),
     ("P2-01", change("run", code_clean=False), FAILED, "uncommitted changes"),
     (
         "P2-01",
@@ -631,19 +647,27 @@ def test_every_item_gets_one_record_in_the_order_of_the_policy() -> None:
 
 
 def test_nothing_passes_in_the_records_of_an_empty_run() -> None:
-    assert {record.status for record in records(Documents()).values()} == {NOT_EVALUATED}
+    for record in records(Documents()).values():
+        assert record.status is (MISSING if record.kind == "human" else NOT_EVALUATED)
     assert all(record.reason for record in records(Documents()).values())
 
 
 def test_what_no_check_computes_is_not_implemented_yet() -> None:
     found = records(complete())
     for item in POLICY.items:
-        if item.id in CHECKS:
+        if item.id in CHECKS or item.kind == "human":
             continue
         assert found[item.id].status is NOT_EVALUATED
         assert "not implemented yet" in found[item.id].reason
         assert found[item.id].observed is None
-    assert "declarations" in found["P1-H1"].reason
+
+
+def test_people_s_word_is_declared_or_missing_in_the_records() -> None:
+    found = records(complete())
+    statuses = {item_id: r.status for item_id, r in found.items() if r.kind == "human"}
+
+    assert statuses == dict.fromkeys(statuses, MISSING) | {"P1-H1": ItemStatus.DECLARED}
+    assert found["P2-H1"].reason.startswith("nobody declared it: ")
 
 
 def test_a_record_carries_the_frozen_criterion_and_the_artifact() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from governance.errors import EvidenceError, RecordWriteError
-from governance.evidence.chain import EVIDENCE_CLOSED, NO_EVENT, Chain, make_empty
+from governance.evidence.chain import EVIDENCE_CLOSED, NO_EVENT, RUN_RESUMED, Chain, make_empty
 from governance.evidence.journal import Journal, read_journal
 from governance.files import canonical_json
 
@@ -289,3 +289,22 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
 
     with pytest.raises(RecordWriteError, match="/dev/full: cannot be written"):
         chain.append("a", {}, run="r1", version="0")
+
+
+def test_only_the_resuming_of_the_run_follows_the_closing_event(tmp_path):
+    journal = new_journal(tmp_path, 1)
+    journal.append(EVIDENCE_CLOSED, {})
+    journal.append(RUN_RESUMED, {"reason": "interrupted"})
+    journal.append("next", {})
+    assert read_journal(journal.path).faults == ()
+
+    lines = journal.path.read_bytes().splitlines()
+    event = json.loads(lines[2]) | {"type": "next"}
+    del event["digest"]
+    digest = hashlib.sha256(canonical_json(event)).hexdigest()
+    journal.path.write_bytes(
+        b"\n".join([*lines[:2], canonical_json({**event, "digest": digest}), b""])
+    )
+
+    (fault,) = read_journal(journal.path).faults
+    assert fault == "journal.jsonl:3: follows the event 'evidence closed' without 'run resumed'"

@@ -11,7 +11,15 @@ from governance.evidence.documents import SealRecord
 from governance.evidence.journal import read_journal
 from governance.evidence.store import EvidenceStore
 from governance.isolation.ledger import Ledger
-from governance.isolation.seal import AccessLog, Leaf, SealedTestSet, seal_root, seal_test_set
+from governance.isolation.seal import (
+    AccessLog,
+    Leaf,
+    SealedTestSet,
+    SealLeaves,
+    reopen_sealed_test_set,
+    seal_root,
+    seal_test_set,
+)
 
 PLAN, MODEL = "b" * 64, "c" * 64
 N_IMAGES = 5
@@ -255,3 +263,60 @@ def test_opening_through_the_seal_is_seen_by_the_access_log(tmp_path):
     open_set(sealed)
 
     assert log.stop() == 2 * N_IMAGES  # once for the digest, once by `read`
+
+
+def reopened(folder: Path) -> SealedTestSet:
+    """The seal of a run that was killed, taken up by another process."""
+    store = EvidenceStore.reopen(folder / "runs" / "r1", tool_version="0.1.0")
+    store.resume({"reason": "killed"})
+    ledger = Ledger(folder / "ledger", "d" * 64)
+    return reopen_sealed_test_set(store=store, ledger=ledger, data_root=folder / "data")
+
+
+def open_it(sealed: SealedTestSet):
+    opening, _ = sealed.open(
+        purpose="evaluation", plan_sha256=PLAN, model_sha256=MODEL, read=read_bytes
+    )
+    return opening
+
+
+def test_a_resumed_run_has_the_seal_that_was_made(tmp_path):
+    make_data(tmp_path / "data")
+    first = seal(tmp_path)
+
+    again = reopened(tmp_path)
+
+    assert again.record == first.record
+    assert again.leaves == first.leaves
+    assert open_it(again).label == "confirmatory"
+
+
+def test_an_opening_before_the_kill_counts(tmp_path):
+    make_data(tmp_path / "data")
+    open_it(seal(tmp_path))
+
+    again = reopened(tmp_path)
+
+    assert open_it(again).label == "exploratory, opening 2"
+    with pytest.raises(SealError, match="opens the held-out test set once"):
+        open_it(again)
+
+
+def test_leaves_that_do_not_give_the_sealed_root_are_refused(tmp_path):
+    sealed = seal(tmp_path)
+    store, ledger = sealed._store, sealed._ledger
+    other = SealLeaves(leaves=LEAVES[:-1])
+    store.write_document("data/seal_leaves.json", other)
+
+    with pytest.raises(SealError, match=r"seal_leaves\.json: leaves with root"):
+        reopen_sealed_test_set(store=store, ledger=ledger, data_root=tmp_path)
+
+
+def test_reads_that_an_earlier_process_counted_are_added(tmp_path):
+    path = make_data(tmp_path / "data") / "images" / "0.png"
+    log = AccessLog(n_earlier=2)
+    log.start([path])
+
+    path.read_bytes()
+
+    assert log.stop() == 3

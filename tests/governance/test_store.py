@@ -248,3 +248,107 @@ def test_a_run_folder_that_exists_or_cannot_be_made_is_refused_with_its_name(tmp
     for run_id in ("", "..", "a/b", ".hidden"):
         with pytest.raises(RecordWriteError, match="not a run id"):
             EvidenceStore.create(tmp_path, run_id, tool_version="0.1.0")
+
+
+def closed_store(folder: Path) -> EvidenceStore:
+    store = new_store(folder)
+    store.write_bytes("run.json", b"{}")
+    close_evidence(
+        store.run_dir,
+        run_id=store.run_id,
+        tool_version="0.1.0",
+        journal=store.journal,
+        previous_run=None,
+        now=datetime.now(UTC),
+    )
+    return store
+
+
+def test_a_reopened_store_knows_what_is_on_record_and_goes_on(tmp_path):
+    store = new_store(tmp_path)
+    store.write_bytes("a", b"1")
+    store.write_bytes("a", b"2")
+
+    again = EvidenceStore.reopen(store.run_dir, tool_version="0.1.0")
+    again.resume({"reason": "killed"})
+    again.write_bytes("b", b"3")
+
+    assert again.artifacts() == {"a": sha256(b"2"), "b": sha256(b"3")}
+    assert again.recheck().mismatches == again.recheck().unregistered == ()
+    events = read_journal(store.journal.path)
+    assert events.faults == ()
+    assert [event.type for event in events.events].count("run resumed") == 1
+
+
+def test_an_earlier_end_is_kept_in_the_history_and_is_evidence(tmp_path):
+    store = closed_store(tmp_path)
+    (store.run_dir / "report.pdf").write_bytes(b"%PDF")
+    manifest = (store.run_dir / "manifest.json").read_bytes()
+    head = store.journal.head
+
+    for end in (1, 2):
+        again = EvidenceStore.reopen(store.run_dir, tool_version="0.1.0")
+        again.resume({"reason": "interrupted"})
+        (again.run_dir / "manifest.json").write_bytes(f"end {end + 1}".encode())
+
+    history = again.run_dir / "history"
+    assert (history / "1" / "manifest.json").read_bytes() == manifest
+    assert (history / "1" / "report.pdf").read_bytes() == b"%PDF"
+    assert (history / "2" / "manifest.json").read_bytes() == b"end 2"
+    assert again.artifacts()["history/1/report.pdf"] == sha256(b"%PDF")
+    assert not (again.run_dir / "report.pdf").exists()
+    resumed = [e for e in read_journal(again.journal.path).events if e.type == "run resumed"]
+    assert resumed[0].body == {"previous_head": head, "reason": "interrupted"}
+
+
+@pytest.mark.parametrize("change", ["flipped", "removed"])
+def test_a_file_that_is_not_the_one_on_record_is_refused_and_named(tmp_path, change):
+    store = new_store(tmp_path)
+    store.write_bytes("data/a", b"abc")
+    path = store.run_dir / "data" / "a"
+    path.write_bytes(b"abd") if change == "flipped" else path.unlink()
+
+    with pytest.raises(EvidenceError, match="data/a"):
+        EvidenceStore.reopen(store.run_dir, tool_version="0.1.0")
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_kill_between_record_and_move_loses_nothing(tmp_path, before):
+    """The new bytes wait beside the file under their digest; the record says they belong there."""
+    store = new_store(tmp_path)
+    if before is not None:
+        store.write_bytes("data/a", before)
+    store.write_bytes("data/a", b"new")
+    path = store.run_dir / "data" / "a"
+    path.rename(path.with_name(f".a.{sha256(b'new')[:16]}.part"))
+    if before is not None:
+        path.write_bytes(before)
+
+    again = EvidenceStore.reopen(store.run_dir, tool_version="0.1.0")
+
+    assert path.read_bytes() == b"new"
+    assert again.recheck().mismatches == ()
+
+
+def test_a_kill_before_the_record_leaves_the_file_as_it_was(tmp_path):
+    store = new_store(tmp_path)
+    store.write_bytes("data/a", b"old")
+    path = store.run_dir / "data" / "a"
+    path.with_name(f".a.{sha256(b'new')[:16]}.part").write_bytes(b"new")
+
+    EvidenceStore.reopen(store.run_dir, tool_version="0.1.0")
+
+    assert path.read_bytes() == b"old"
+
+
+def test_a_torn_journal_is_kept_as_evidence(tmp_path):
+    store = new_store(tmp_path)
+    store.write_bytes("a", b"1")
+    with store.journal.path.open("ab") as stream:
+        stream.write(b'{"actor":"x')
+
+    again = EvidenceStore.reopen(store.run_dir, tool_version="0.1.0")
+    again.resume({"reason": "killed"})
+
+    assert again.artifacts()["journal.jsonl.torn"] == sha256(b'{"actor":"x\n')
+    assert read_journal(store.journal.path).faults == ()

@@ -93,3 +93,35 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
     with pytest.raises(TrackingError, match="cannot be opened"):
         Tracker(tmp_path, TrackingConfig(), warn=pytest.fail).connect()
+
+
+def test_a_resumed_run_goes_on_in_the_same_parent_run(tmp_path):
+    first = Tracker(tmp_path, TrackingConfig(), warn=pytest.fail)
+    first.connect()
+    first.start(IDENTITY, {"seed": "0"})
+    with first.step("s1_ingest"):
+        pass
+    first._start_step("s5_train")  # and then the process was killed
+
+    again = Tracker(tmp_path, TrackingConfig(), warn=pytest.fail)
+    again.connect()
+    again.resume(IDENTITY, {"seed": "0"})
+
+    client = client_of(again)
+    assert again.run_id == first.run_id
+    assert client.get_run(str(again.run_id)).info.status == "RUNNING"
+    status = {r.info.run_name: r.info.status for r in client.search_runs([again._experiment_id])}
+    assert (status["s1_ingest"], status["s5_train"]) == ("FINISHED", "KILLED")
+    again.finish("FINISHED")
+    assert client.get_run(str(again.run_id)).info.status == "FINISHED"
+
+
+def test_a_resumed_run_that_the_store_does_not_know_begins_there_and_says_so(tmp_path):
+    said = []
+    tracker = Tracker(tmp_path, TrackingConfig(), warn=said.append)
+    tracker.connect()
+
+    tracker.resume(IDENTITY, {"seed": "0"})
+
+    assert tracker.run_id is not None
+    assert said == ["MLflow has no run of this id; a new one begins here"]

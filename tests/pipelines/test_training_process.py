@@ -1,8 +1,10 @@
 """The training process from the parent's side; what confinement refuses is tested with it."""
 
 import os
+import shutil
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,12 @@ import pytest
 
 from medisynth.data.views import ImageView, save_view
 from pipelines.errors import InterruptedByUser, MachineError, ProcessError
-from pipelines.training_process import TrainingJob, run_training
+from pipelines.training_child import _error_message
+from pipelines.training_process import Message, TrainingJob, run_training, smaller_batch
+from pipelines.weights import find_weights
 
-TINY = {
-    "precision": "fp32",
-    "selection_every": 2,
-    "diffusion": {
-        **{"size": 16, "unshuffle": 1, "channels": [8, 8], "layers": 1, "attention": False},
-        **{"steps": 4, "warm_up_steps": 1, "batch_size": 4, "sampler_steps": 2},
-    },
-    "super_resolution": {
-        **{"to": 32, "channels": 8, "blocks": 1, "discriminator_channels": 8, "crop": 16},
-        **{"steps": 4, "content_only_steps": 1, "batch_size": 4},
-    },
-}
+ROOT = Path(__file__).resolve().parents[2]
+TOY = {"steps": 12, "size": 32}
 
 
 def view(partition: str, n: int) -> ImageView:
@@ -32,8 +26,7 @@ def view(partition: str, n: int) -> ImageView:
     return ImageView(partition, pixels, ids, ids, ("",) * n, ("",) * n)
 
 
-@pytest.fixture
-def job(tmp_path) -> TrainingJob:
+def new_job(tmp_path: Path) -> TrainingJob:
     data = tmp_path / "data"
     data.mkdir()
     (data / "secret.png").write_bytes(b"sealed")
@@ -42,8 +35,8 @@ def job(tmp_path) -> TrainingJob:
     save_view(view("training", 12), run_dir / "views")
     save_view(view("tuning", 6), run_dir / "views")
     return TrainingJob(
-        generator="dsr-gan",
-        settings=TINY,
+        generator="tests.plugins.slow_toy:SlowToy",
+        settings=TOY,
         seed=1,
         compute_device="cpu",
         views=str(run_dir / "views"),
@@ -52,36 +45,63 @@ def job(tmp_path) -> TrainingJob:
         n_synthetic=3,
         must_refuse={"sealed image": str(data / "secret.png"), "data folder": str(data)},
         forbidden=(str(data),),
+        commit_every=5,
+        preview_every=6,
+        python_path=str(ROOT),
     )
+
+
+@pytest.fixture
+def job(tmp_path) -> TrainingJob:
+    return new_job(tmp_path)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that ran to its end: what it said, and which states there were at each commit."""
+
+    job: TrainingJob
+    messages: list[Message]
+    result: Message
+    files: list[list[str]]
+
+    def of(self, kind: str) -> list[Message]:
+        return [message for message in self.messages if message["type"] == kind]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Finished:
+    job, messages, files = new_job(tmp_path_factory.mktemp("finished")), [], []
+
+    def note(message):
+        messages.append(message)
+        if message["type"] == "committed":
+            files.append(sorted(path.name for path in job.states.iterdir()))
+
+    return Finished(job, messages, run_training(job, note, lambda: None), files)
 
 
 def changed(job: TrainingJob, **values) -> TrainingJob:
     return TrainingJob(**{**job.__dict__, **values})
 
 
-def test_a_job_trains_saves_and_draws(job):
-    messages = []
-
-    result = run_training(job, messages.append, lambda: None)
-
-    kinds = {message["type"] for message in messages}
+def test_a_job_trains_saves_and_draws(finished):
+    kinds = {message["type"] for message in finished.messages}
     assert kinds >= {"isolation", "log", "progress", "checkpoint"}
-    (checkpoint,) = Path(job.checkpoints).iterdir()
-    assert checkpoint.name == result["checkpoint"]["path"]
-    drawn = np.load(Path(job.work) / "synthetic.npy", allow_pickle=False)
+    (checkpoint,) = Path(finished.job.checkpoints).glob("*.safetensors")
+    assert checkpoint.name == finished.result["checkpoint"]["path"]
+    drawn = np.load(Path(finished.job.work) / "synthetic.npy", allow_pickle=False)
     assert drawn.shape == (3, 32, 32)
     assert drawn.dtype == np.uint8
 
 
-def test_the_refusals_come_before_the_first_step(job):
-    messages = []
+def test_the_refusals_come_before_the_first_step(finished):
+    first = finished.messages[0]
 
-    run_training(job, messages.append, lambda: None)
-
-    assert messages[0]["type"] == "isolation"
-    attempts = messages[0]["attempts"]
+    assert first["type"] == "isolation"
+    attempts = first["attempts"]
     assert [attempt["target"] for attempt in attempts] == ["sealed image", "data folder"]
-    if messages[0]["level"] >= 3:
+    if first["level"] >= 3:
         assert all(attempt["refused"] for attempt in attempts)
 
 
@@ -99,7 +119,7 @@ def test_a_child_ended_by_the_system_is_a_machine_error(job):
     def kill(message):
         if message["type"] == "isolation":
             pids = subprocess.run(  # noqa: S603
-                ["/usr/bin/pgrep", "-P", str(os.getpid()), "-f", "pipelines.training_process"],
+                ["/usr/bin/pgrep", "-P", str(os.getpid()), "-f", "pipelines.training_child"],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -111,21 +131,151 @@ def test_a_child_ended_by_the_system_is_a_machine_error(job):
         run_training(job, kill, lambda: None)
 
 
-def test_a_stop_request_ends_the_child(job):
+def test_a_stop_request_ends_the_child_after_it_committed_where_it_stands(job):
+    slow = changed(job, settings={**TOY, "pause_ms": 50}, commit_every=1_000)
+    messages = []
+
     def stop():
-        raise InterruptedByUser(signal.SIGINT)
+        if any(message["type"] == "progress" for message in messages):
+            raise InterruptedByUser(signal.SIGINT)
 
     with pytest.raises(InterruptedByUser):
-        run_training(job, lambda message: None, stop)
+        run_training(slow, messages.append, stop)
 
-    assert list(Path(job.checkpoints).iterdir()) == []
+    (committed,) = [message for message in messages if message["type"] == "committed"]
+    assert committed["stage"] == "first"
+    assert 1 <= committed["step"] < 12
+    assert [path.name for path in job.states.iterdir()] == [committed["path"]]
+    assert not list(Path(job.checkpoints).glob("*.safetensors"))
+
+
+def test_an_older_state_goes_only_after_the_parent_has_the_new_one(finished):
+    received = finished.of("committed")
+
+    steps = [(message["stage"], message["step"]) for message in received]
+    assert steps == [(stage, step) for stage in ("first", "second") for step in (5, 10, 12)]
+    for message, there in zip(received, finished.files, strict=True):
+        assert message["path"] in there
+    # while the third state of a stage is reported, the two before it are still there
+    assert len([name for name in finished.files[2] if "first" in name]) == 3
+    assert len(list(finished.job.states.iterdir())) == 4
+
+
+def test_the_next_process_goes_on_from_the_committed_states_to_the_same_bits(finished, job):
+    received = finished.of("committed")
+    shutil.copytree(finished.job.states, job.states)
+    kept = {m["stage"]: (m["path"], m["sha256"]) for m in received[1::3]}  # steps 10 and 10
+    log = []
+
+    resumed = run_training(changed(job, committed=kept), log.append, lambda: None)
+
+    assert resumed["checkpoint"] == finished.result["checkpoint"]
+    assert [m["step"] for m in log if m["type"] == "committed"] == [12, 12]
+    logged = [m["step"] for m in log if m["type"] == "log" and m["stage"] == "first"]
+    assert set(logged) == set(range(1, 13))  # what was logged before is said again
+
+
+def test_a_state_that_is_gone_is_named(finished, job):
+    first = finished.of("committed")[0]
+    lost = changed(job, committed={"first": (first["path"], first["sha256"])})
+
+    with pytest.raises(ProcessError) as caught:
+        run_training(lost, lambda message: None, lambda: None)
+
+    assert (caught.value.code, caught.value.exit_code) == ("W000", 5)
+    assert first["path"] in str(caught.value)
+
+
+def test_previews_are_pictures_in_the_work_folder(finished):
+    previews = finished.of("preview")
+
+    places = [(stage, step) for stage in ("first", "second") for step in (6, 12)]
+    assert [(m["stage"], m["step"]) for m in previews] == places
+    for message in previews:
+        data = (Path(finished.job.work) / message["path"]).read_bytes()
+        assert data.startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_weights() is None, reason="the FID weights are not on this machine")
+def test_candidates_are_scored_by_kid_where_the_weights_are(job):
+    weights = str(find_weights().resolve())
+
+    result = run_training(changed(job, weights=weights), lambda message: None, lambda: None)
+
+    report = result["report"]
+    assert "KID on Inception pool3 features to 6 tuning images" in report["selection_criterion"]
+    assert [step for step, _ in report["candidates"]] == [10, 12]
+    assert all(score > 0 for _, score in report["candidates"])  # noise is far from a flat grey
+    assert result["extractor_sha256"] is not None
+
+
+@pytest.mark.slow
+def test_two_processes_see_the_same_images_and_make_the_same_curve(job):
+    curves = {}
+    for n in (1, 2):
+        log = []
+        one = changed(job, processes=n, committed={}, checkpoints=f"{job.checkpoints}-{n}")
+        Path(one.checkpoints).mkdir()
+        result = run_training(one, log.append, lambda: None)
+        curves[n] = [m["values"]["loss"] for m in log if "loss" in m.get("values", {})]
+        stages = result["report"]["stages"]
+        assert [stage["n_processes"] for stage in stages] == [n, n]
+        assert [stage["n_steps"] * stage["batch_size"] for stage in stages] == [48, 48]
+        if n == 2:
+            first = log[0]
+            assert first["level"] < 3 or all(attempt["refused"] for attempt in first["attempts"])
+            assert first["level"] < 3 or "TCP not refused" in first["mechanism"]
+    np.testing.assert_allclose(curves[2], curves[1], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_commit(job):
+    slow = changed(job, settings={**TOY, "pause_ms": 100}, processes=2, commit_every=1_000)
+    messages = []
+
+    def stop():
+        if any(message["type"] == "progress" for message in messages):
+            raise InterruptedByUser(signal.SIGINT)
+
+    with pytest.raises(InterruptedByUser):
+        run_training(slow, messages.append, stop)
+
+    assert [message["type"] for message in messages].count("committed") == 1
+
+
+def test_what_to_set_when_memory_runs_out_is_named():
+    settings = {"a": 1, "diffusion": {"batch_size": 16}, "super_resolution": {"batch_size": 9}}
+
+    assert smaller_batch(settings, "super-resolution") == (
+        "start a new run with -o model.settings.super_resolution.batch_size=4"
+    )
+    assert smaller_batch(settings) == (
+        "start a new run with -o model.settings.diffusion.batch_size=8 "
+        "-o model.settings.super_resolution.batch_size=4"
+    )
+    assert smaller_batch({"batch_size": 1}) == "train smaller images"
+
+
+@pytest.mark.parametrize(
+    "words", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_running_out_of_memory_is_exit_7_with_the_batch_size_to_try(job, words):
+    message = _error_message(RuntimeError(words), job, "first")
+
+    assert (message["code"], message["exit_code"]) == ("R001", 7)
+    assert words in message["message"]
+    with_size = changed(job, settings={"batch_size": 4})
+    assert (
+        "-o model.settings.batch_size=2" in _error_message(MemoryError(), with_size, "")["message"]
+    )
 
 
 def test_the_child_sees_a_clean_environment(job, monkeypatch):
     monkeypatch.setenv("A_SECRET", "42")
     from pipelines.training_process import _clean_environment
 
-    environment = _clean_environment(Path(job.work))
+    environment = _clean_environment(job)
 
     assert "A_SECRET" not in environment
     assert environment["TMPDIR"] == job.work

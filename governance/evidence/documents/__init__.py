@@ -45,6 +45,13 @@ from governance.evidence.documents.data import (
     RuleResult,
     ValidationRecord,
 )
+from governance.evidence.documents.declarations import (
+    AppliesTo,
+    Declaration,
+    Declarations,
+    Waiver,
+    WaiverLine,
+)
 from governance.evidence.documents.evaluation import (
     Control,
     EvaluationRecord,
@@ -78,6 +85,9 @@ from governance.evidence.documents.run import (
     RunIdentity,
     StepTiming,
 )
+from governance.evidence.documents.signing import (
+    SigningRecord,
+)
 from governance.evidence.documents.training import (
     Candidate,
     Curve,
@@ -91,7 +101,9 @@ from governance.evidence.documents.training import (
 
 DOCUMENTS: dict[str, type[Document]] = {
     "run.json": RunIdentity,
+    "signing.json": SigningRecord,
     "environment.json": Environment,
+    "declarations.json": Declarations,
     "plan.json": Plan,
     "isolation.json": IsolationRecord,
     "outcome.json": Outcome,
@@ -122,6 +134,7 @@ __all__ = [
     "TRAINING",
     "TUNING",
     "AbsentAttribute",
+    "AppliesTo",
     "AttributeShift",
     "BoundaryCheck",
     "BoundaryChecks",
@@ -135,6 +148,8 @@ __all__ = [
     "Curve",
     "DatasetAudit",
     "DatasetIdentity",
+    "Declaration",
+    "Declarations",
     "DeclaredAttribute",
     "DemographicCell",
     "DemographicsAudit",
@@ -176,6 +191,7 @@ __all__ = [
     "SealRecord",
     "Selection",
     "Sha256",
+    "SigningRecord",
     "SimilarityNull",
     "SplitRecord",
     "StepTiming",
@@ -185,4 +201,6 @@ __all__ = [
     "TrainingRecord",
     "TrainingStage",
     "ValidationRecord",
+    "Waiver",
+    "WaiverLine",
 ]

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime
 
 from governance.evidence.documents.base import Document, Sha256
+from governance.evidence.documents.declarations import WaiverLine
 from governance.statuses import Gate, ItemStatus, PrincipleStatus
 
 
@@ -109,13 +110,19 @@ class IntegrityRecord(Document):
 
 
 class GateLine(Document):
-    """One gate item and how it stands."""
+    """One gate item and how it stands.
+
+    Attributes:
+        exit_code: Exit code that it brings; 0 when it passed or is waived.
+        waiver: Who waived it, until when and why; "" when nobody did.
+    """
 
     item_id: str
     title: str
     status: ItemStatus
     exit_code: int
     reason: str
+    waiver: str = ""
 
 
 class PrincipleLine(Document):
@@ -153,6 +160,7 @@ class RollUp(Document):
     verdict: str  # one sentence for page 1
     gate_items: tuple[GateLine, ...]
     principles: tuple[PrincipleLine, ...]
+    waivers: tuple[WaiverLine, ...] = ()
 
 
 class Plan(Document):

@@ -13,7 +13,11 @@ class Curve(Document):
 
 
 class TrainingStage(Document):
-    """One stage of training in numbers."""
+    """One stage of training in numbers.
+
+    `batch_size` is that of one update over all processes together; `peak_memory_bytes` is None
+    where the device does not tell.
+    """
 
     name: str
     n_parameters: int
@@ -22,6 +26,8 @@ class TrainingStage(Document):
     duration_s: float
     images_per_s: float
     precision: str
+    n_processes: int = 1
+    peak_memory_bytes: int | None = None
 
 
 class FittedThing(Document):

@@ -1,0 +1,121 @@
+"""Documents about people's word: what they declared, and what they waived."""
+
+from datetime import date as Date  # noqa: N812 - two fields are called `date`
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from governance.evidence.documents.base import Document, Sha256
+
+Meaning = Literal["author", "reviewer", "approver"]
+WaiverState = Literal["in force", "unused", "expired", "other run"]
+
+
+class AppliesTo(Document):
+    """Which run a person's word is about: everything named must be this run's, "" names nothing.
+
+    Attributes:
+        run: Run id.
+        config: SHA-256 of the resolved configuration, config.yaml.
+        version: Version of medisynth-gov.
+        data: SHA-256 of the selected images, as in data/dataset.json.
+        model: Registered generator name.
+    """
+
+    run: str = ""
+    config: str = ""
+    version: str = ""
+    data: str = ""
+    model: str = ""
+
+
+class Declaration(Document):
+    """What one person says about one human item; empty values are kept and make it missing.
+
+    Attributes:
+        id: Item id, e.g. "P1-H1".
+        statement: What is declared, or why the item is not applicable.
+        owner_name: Who says so.
+        owner_role: In which role.
+        date: When; None when the file gives none.
+        reference: Where the proof lies: a document's name, or a file beside the declarations.
+        applies_to: Which runs it is about.
+        meaning: What the name stands for; "" when the file gives none.
+        expires: Last day on which it holds; None when the file gives none.
+        not_applicable: Whether it says that the item is not applicable.
+        reference_sha256: Digest of the referenced file that the person gave; "" for none.
+        reference_found: Digest of the referenced file as it was read; None when it is no file.
+        signature: Signature over the entry; kept, not verified by this version.
+        card: Text of model card fields, by field id.
+    """
+
+    id: str
+    statement: str
+    owner_name: str
+    owner_role: str
+    date: Date | None
+    reference: str
+    applies_to: AppliesTo
+    meaning: Meaning | Literal[""]
+    expires: Date | None
+    not_applicable: bool = False
+    reference_sha256: str = ""
+    reference_found: Sha256 | None = None
+    signature: str = ""
+    card: dict[str, str] = Field(default_factory=dict)
+
+
+class Waiver(Document):
+    """A person accepts that one computed item has not passed; its status stays what it is.
+
+    Attributes:
+        id: Item id, e.g. "P5-01".
+        author: Who accepts it.
+        reason: Why.
+        expires: Last day on which it holds.
+        applies_to: Which runs it is about.
+    """
+
+    id: str
+    author: str
+    reason: str
+    expires: Date
+    applies_to: AppliesTo
+
+
+class Declarations(Document):
+    """People's word as it was when the run began, before the plan was frozen (declarations.json).
+
+    Attributes:
+        file: File it was read from, as the configuration names it.
+        sha256: Digest of that file; its bytes are in declarations.yaml of the run folder.
+        read_utc: When it was read.
+    """
+
+    file: str
+    sha256: Sha256
+    read_utc: AwareDatetime
+    declarations: tuple[Declaration, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+
+
+class WaiverLine(Document):
+    """A waiver, and what came of it.
+
+    Attributes:
+        item_id: Waived item.
+        title: Its title.
+        author: Who waived it.
+        reason: Why.
+        expires: Last day on which the waiver holds.
+        state: "in force", "unused" (the item needs none), "expired", or "other run".
+        effect: What it changes, in words.
+    """
+
+    item_id: str
+    title: str
+    author: str
+    reason: str
+    expires: Date
+    state: WaiverState
+    effect: str

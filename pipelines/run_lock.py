@@ -1,0 +1,75 @@
+"""One process a run: a lock on the run folder for as long as the run or its training lives."""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipelines.errors import MachineError
+
+LOCK = ".lock"
+_WAIT_S = 15.0  # the training process of a killed run ends after its current step
+
+
+@contextmanager
+def run_lock(run_dir: Path, *, wait_s: float = _WAIT_S) -> Iterator[int]:
+    """Hold the lock of a run folder; yields the descriptor, which a child may keep open, too.
+
+    Args:
+        run_dir: Folder of the run.
+        wait_s: How long to wait for the training process of a run that was killed.
+
+    Raises:
+        MachineError: Another process works on this run, or the folder cannot be written.
+    """
+    try:
+        descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise MachineError(
+            f"{run_dir / LOCK}: cannot be written ({error.strerror}); check permission"
+        ) from error
+    try:
+        _acquire(descriptor, run_dir, wait_s)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, run_dir: Path, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise MachineError(
+                    f"{run_dir / LOCK}: cannot be locked ({error.strerror}); "
+                    "put the workspace on a file system with locks"
+                ) from error
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            if _is_alive(holder) or time.monotonic() > deadline:
+                raise MachineError(
+                    f"{run_dir}: process {holder or 'unknown'} or its training process still works "
+                    "on this run; wait for its end, or stop it"
+                ) from error
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process of this number exists; an unknown number may."""
+    if not pid.isdecimal():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -3,13 +3,16 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipelines.cli_errors import errors as _errors
+from pipelines.cli_errors import print_error as _print_error
+from pipelines.cli_errors import print_failure as _print_failure
+from pipelines.cli_runs import add_commands
 
 app = typer.Typer(
     name="medisynth-gov",
@@ -24,12 +27,13 @@ data_app = typer.Typer(help="Fetch, simulate or check a data set.", no_args_is_h
 weights_app = typer.Typer(help="Weights of the FID feature extractor.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
+seal_app = typer.Typer(help="The sealed test sets and their ledger.", no_args_is_help=True)
+app.add_typer(seal_app, name="seal")
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
 Workspace = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder that holds runs/, mlflow/ and ledger/.")
 ]
-_SHOWN_FINDINGS = 20
 
 
 def main() -> None:
@@ -335,6 +339,39 @@ def weights_fetch(
         typer.echo(f"FID weights: {path}")
 
 
+@seal_app.command("status")
+def seal_status(
+    workspace: Workspace = Path(),
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of ledgers, as in seal.ledger_dir.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print every sealing and opening of each data set's held-out test set."""
+    with _errors(as_json):
+        from pipelines import seal_commands
+
+        status = seal_commands.seal_status(workspace, ledger)
+        facts = json.dumps(status.facts, indent=1, ensure_ascii=False)
+        typer.echo(facts if as_json else status.text)
+
+
+@seal_app.command("show")
+def seal_show(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")],
+    image_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a test image.")],
+    workspace: Workspace = Path(),
+    as_json: Json = False,
+) -> None:
+    """Prove that one image is among the sealed ones: leaf, audit path, root."""
+    with _errors(as_json):
+        from pipelines.seal_commands import prove_inclusion
+
+        proof = prove_inclusion(run_name, image_id, workspace)
+        facts = json.dumps(proof.facts, indent=1, ensure_ascii=False)
+        typer.echo(facts if as_json else proof.text)
+
+
 @app.command()
 def ui(
     workspace: Workspace = Path(),
@@ -391,42 +428,6 @@ def reproduction_audit(
             page.write_page(result, out)
             if not as_json:
                 typer.echo(f"\npage  {out}")
-
-
-@contextmanager
-def _errors(as_json: bool) -> Iterator[None]:
-    """Turn every error a user can cause into one line and its exit code."""
-    from governance.errors import GovernanceError
-    from medisynth.errors import MedisynthError
-    from pipelines.errors import PipelineError
-
-    try:
-        yield
-    except (GovernanceError, MedisynthError, PipelineError) as error:
-        _print_error(error, as_json)
-        raise typer.Exit(error.exit_code) from error
-
-
-def _print_error(error: Exception, as_json: bool) -> None:
-    findings = tuple(str(finding) for finding in getattr(error, "findings", ()))
-    _print_failure(getattr(error, "code", "B000"), str(error), findings, as_json)
-
-
-def _print_failure(code: str, message: str, findings: tuple[str, ...], as_json: bool) -> None:
-    if as_json:
-        facts = {
-            "error": code,
-            "message": message,
-            "findings": findings[:_SHOWN_FINDINGS],
-            "n_findings": len(findings),
-        }
-        typer.echo(json.dumps(facts, ensure_ascii=False), err=True)
-        return
-    typer.echo(f"error[{code}] {message}", err=True)
-    for finding in findings[:_SHOWN_FINDINGS]:
-        typer.echo(f"  {finding}", err=True)
-    if len(findings) > _SHOWN_FINDINGS:
-        typer.echo(f"  … and {len(findings) - _SHOWN_FINDINGS:,} more", err=True)
 
 
 def _print_result(result: Any, as_json: bool) -> None:
@@ -585,6 +586,8 @@ def keygen(
         _, words = make_keys(out)
         typer.echo(words)
 
+
+add_commands(app)
 
 if __name__ == "__main__":
     main()

@@ -233,6 +233,24 @@ class SigningConfig(_Section):
     identity: str | None = Field(default=None, max_length=200)
 
 
+class SealConfig(_Section):
+    """Where the record and the key of the sealed test set are kept.
+
+    Attributes:
+        ledger_dir: Folder of the ledgers, on storage that several workspaces share if their
+            openings are to add up; None is ledger/ in the workspace.
+        key_dir: Folder of the keys of encrypted test images; None is keys/ in the workspace.
+    """
+
+    ledger_dir: str | None = Field(default=None, min_length=1)
+    key_dir: str | None = Field(default=None, min_length=1)
+
+    def folder(self, name: Literal["ledger_dir", "key_dir"]) -> Path | None:
+        """One of the folders as an absolute path; None where the workspace's is meant."""
+        given: str | None = getattr(self, name)
+        return Path(given).expanduser().resolve() if given is not None else None
+
+
 class RunConfig(_Section):
     """Everything a run depends on.
 
@@ -258,6 +276,7 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     signing: SigningConfig = SigningConfig()
+    seal: SealConfig = SealConfig()
     criteria: dict[str, float | int | bool] = Field(default_factory=dict)
     declarations: str | None = Field(default=None, min_length=1)
 
@@ -409,7 +428,22 @@ def _validate(values: dict[str, Any]) -> RunConfig:
         settings_type.model_validate(config.model.settings)
     except ValidationError as error:
         raise ConfigError(describe(error, settings_type, prefix="model.settings")) from error
+    _refuse_seal_folders(config)
     return config
+
+
+def _refuse_seal_folders(config: RunConfig) -> None:
+    """A data folder is never written to, and no key lies among the evidence."""
+    refused = {"run folders": config.workspace_path / "runs"}
+    if config.data.path is not None:
+        refused["data folder"] = Path(config.data.path).expanduser().resolve()
+    for name in ("ledger_dir", "key_dir"):
+        folder = config.seal.folder(name)
+        for what, place in refused.items():
+            if folder is not None and folder.is_relative_to(place):
+                raise ConfigError(
+                    f"seal.{name}: {folder} is in the {what} ({place}); choose another"
+                )
 
 
 def _read_preset(name: str) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import pandas as pd
 from governance.evidence.documents import DatasetAudit, DuplicateAudit
 from governance.evidence.signing import RunSigner
 from governance.evidence.store import EvidenceStore
-from governance.isolation.seal import AccessLog, SealedTestSet
+from governance.isolation.access_log import AccessLog
+from governance.isolation.seal import SealedTestSet
+from governance.isolation.vault import Vault
 from governance.policies.model import Policy
 from medisynth.data.adapters import DatasetInfo, Listing
 from medisynth.data.contract import DataContract
@@ -45,6 +47,18 @@ class RunContext:
     def scratch(self) -> Path:
         """Folder for packed views and temporary files; removed when the run cannot go on."""
         return self.store.run_dir / ".scratch"
+
+    @property
+    def ledger_dir(self) -> Path:
+        """Folder of the ledgers of all data sets."""
+        return self.config.seal.folder("ledger_dir") or self.workspace / "ledger"
+
+    @property
+    def vault(self) -> Vault:
+        """Where this run's encrypted test images and their key lie, or would lie."""
+        run_id = self.store.run_id
+        keys = self.config.seal.folder("key_dir") or self.workspace / "keys"
+        return Vault(self.workspace / "vault" / f"{run_id}.vault", keys / f"{run_id}.key")
 
     @property
     def resume_command(self) -> str:

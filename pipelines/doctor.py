@@ -77,7 +77,7 @@ def _weights() -> Line:
 
 def _confinement() -> Line:
     abi = landlock_abi()
-    level = 3 if abi else 2
+    level = 4 if abi else 2  # each run encrypts its sealed copy
     text = f"Landlock ABI {abi}" if abi else "no Landlock in this kernel"
     return Line(
         "ok" if abi else "note", "confinement", f"{text}; level {level}: {LEVEL_NAMES[level]}"

@@ -4,6 +4,7 @@ PipelineError
 ├── ConfigError      2    a key or value of the configuration cannot be used
 │   └── DeclarationsError   a declarations file cannot be read or used
 ├── TrackingError    6    the tracking store cannot be used
+├── PromotionError   9    a run may not be promoted; 5 when it does not verify
 ├── MachineError     7    disk, permission, memory or a process that the system ended
 ├── ProcessError     n    what the training process reported, with its own code
 └── InterruptedByUser 128 + signal
@@ -45,6 +46,20 @@ class TrackingError(PipelineError):
 
     code = "S000"
     exit_code = 6
+
+
+class PromotionError(PipelineError):
+    """A run may not be promoted.
+
+    Attributes:
+        findings: Every open gate item, or every file that does not fit.
+    """
+
+    code = "P010"
+
+    def __init__(self, message: str, *, findings: tuple[str, ...] = (), exit_code: int = 9) -> None:
+        super().__init__(message)
+        self.findings, self.exit_code = findings, exit_code
 
 
 class MachineError(PipelineError):

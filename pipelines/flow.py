@@ -4,7 +4,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,15 +21,16 @@ from governance.evidence.documents import (
     StepTiming,
     TrainingRecord,
 )
-from governance.evidence.manifest import MANIFEST, SIGNATURE
 from governance.evidence.store import EvidenceStore
 from governance.policies.load import load_policy, with_criteria
 from medisynth.errors import MedisynthError
+from pipelines import outbox
 from pipelines.config import RunConfig, flat_config
 from pipelines.console import Console
 from pipelines.context import RunContext, SplitImages, TrainedGenerator
 from pipelines.declarations import read_declarations
 from pipelines.errors import InterruptedByUser, MachineError, PipelineError
+from pipelines.finished_run import FinishedRun
 from pipelines.identity import (
     code_identity,
     environment,
@@ -40,7 +41,7 @@ from pipelines.identity import (
 )
 from pipelines.keys import open_signer
 from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
-from pipelines.run_lock import run_lock
+from pipelines.run_lock import folder_lock, run_lock
 from pipelines.steps import (
     s1_ingest,
     s2_validate,
@@ -94,12 +95,15 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     workspace = config.workspace_path
     _make_workspace(workspace)
     tracker = Tracker(workspace, config.tracking, console.warn)
-    tracker.connect()
     config_yaml = config.to_yaml()
     run_id = new_run_id(config_yaml)
-    store = EvidenceStore.create(workspace / "runs", run_id, tool_version=tool_version())
-    console.say(f"run {run_id}")
-    with run_lock(store.run_dir) as lock:
+    with ExitStack() as held, tracker.closing():
+        with folder_lock(workspace):
+            tracker.connect()
+            outbox.recover(workspace, console.warn)
+            store = EvidenceStore.create(workspace / "runs", run_id, tool_version=tool_version())
+            lock = held.enter_context(run_lock(store.run_dir))
+        console.say(f"run {run_id}")
         context = RunContext(config, policy, store, console, workspace, (lock,), signer)
         identity = run_identity(run_id, config, config_yaml, command)
         store.write_bytes("config.yaml", config_yaml)
@@ -110,6 +114,8 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
                 console.warn(sentence)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
+        if tracker.is_on:
+            outbox.mark(workspace, run_id, "run began")
         tracker.start(identity, _parameters(config))
         steps = _Steps(context, tracker)
         return _to_the_end(steps, lambda: _prepare(context, tracker, steps))
@@ -132,7 +138,7 @@ def resume_flow(
         GovernanceError: Something on record is missing, damaged or changed.
         DataError: The data folder is gone.
     """
-    with run_lock(run_dir) as lock:
+    with run_lock(run_dir) as lock, ExitStack() as ending:
         earlier = open_earlier_run(run_dir, asked)
         config, store, workspace = earlier.config, earlier.store, run_dir.parent.parent
         policy = with_criteria(load_policy(), config.criteria)
@@ -143,21 +149,29 @@ def resume_flow(
             split = s4_split.reload(s1_ingest.data_root(context), context)
         tracker = Tracker(workspace, config.tracking, console.warn)
         tracker.connect()
-        commit, clean = code_identity()
-        store.resume(
-            {
-                "reason": earlier.reason,
-                "finished_steps": [timing.step for timing in earlier.finished],
-                "command": command,
-                "code_commit": commit,
-                "code_clean": clean,
-            }
-        )
+        ending.enter_context(tracker.closing())
+        _take_up(earlier, command)
         console.say(f"run {store.run_id} goes on ({earlier.reason})")
+        if tracker.is_on:
+            outbox.mark(workspace, store.run_id, "run went on")
         tracker.resume(earlier.identity, _parameters(config))
         partitions = _read(context, SplitRecord).partitions
         tracker.log_partitions(_read(context, DatasetIdentity).name, partitions)
         return _to_the_end(_Steps(context, tracker, earlier), lambda: split)
+
+
+def _take_up(earlier: EarlierRun, command: list[str]) -> None:
+    """Say in the journal that the run goes on, and with which code."""
+    commit, clean = code_identity()
+    earlier.store.resume(
+        {
+            "reason": earlier.reason,
+            "finished_steps": [timing.step for timing in earlier.finished],
+            "command": command,
+            "code_commit": commit,
+            "code_clean": clean,
+        }
+    )
 
 
 def _to_the_end(steps: "_Steps", prepare: Callable[[], SplitImages | None]) -> RunResult:
@@ -212,7 +226,7 @@ def _train_and_evaluate(
         with steps.step("s5_train"):
             trained = _train(context, split)
             checkpoint = context.store.run_dir / trained.checkpoint_path
-            tracker.log_training(_read(context, TrainingRecord), checkpoint, split.training.digest)
+            tracker.log_training(_read(context, TrainingRecord), checkpoint)
     with steps.step("s6_evaluate"):
         record = s6_evaluate.run(
             trained,
@@ -248,7 +262,7 @@ def _finish(
     with tracker.step("s8_report"):
         context.console.say("writing card and reports")
         manifest = s8_report.run(context.store.run_dir, context.signer)
-    _mirror(context, tracker, rollup, manifest, outcome)
+    _mirror(context, tracker)
     exit_code = _exit_code(error) if error is not None else rollup.exit_code
     resume_command = context.resume_command if can_resume else ""
     return RunResult(context.store.run_dir, rollup, manifest, error, exit_code, resume_command)
@@ -258,21 +272,19 @@ def _exit_code(error: Exception) -> int:
     return getattr(error, "exit_code", 1)
 
 
-def _mirror(
-    context: RunContext, tracker: Tracker, rollup: RollUp, manifest: Manifest, outcome: Outcome
-) -> None:
-    listed = [f.path for f in (*manifest.evidence, *manifest.outputs)]
-    small = [p for p in listed if not p.startswith(("samples/0", "records/", "checkpoints/"))]
-    signature = [SIGNATURE] if context.signer is not None else []
-    tracker.log_artifacts(context.store.run_dir, [*small, MANIFEST, *signature])
-    tracker.log_verdict(
-        rollup,
-        evidence_root=manifest.evidence_root,
-        journal_head=manifest.journal_head,
-        journal_events=manifest.journal_events,
-    )
-    words = {"finished": "FINISHED", "interrupted": "KILLED"}
-    tracker.finish(words.get(outcome.status, "FAILED"))
+def _mirror(context: RunContext, tracker: Tracker) -> None:
+    """Complete the mirror from the run folder; what cannot be done now waits in the outbox."""
+    try:
+        is_done = tracker.complete(FinishedRun(context.store.run_dir))
+        why = tracker.problem
+    except EXPECTED_ERRORS as error:
+        is_done, why = False, str(error)
+    if is_done:
+        outbox.clear(context.workspace, context.store.run_id)
+    else:
+        context.console.warn(
+            f"MLflow mirror is not complete ({why}); later: medisynth-gov sync {context.store.run_id}"
+        )
 
 
 class _Steps:

@@ -1,4 +1,4 @@
-"""One process a run: a lock on the run folder for as long as the run or its training lives."""
+"""Locks: one process a run, for as long as it or its training lives; short ones on other folders."""
 
 import errno
 import fcntl
@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines.errors import MachineError
 
 LOCK = ".lock"
+_FOLDER_WAIT_S = 120.0
 _WAIT_S = 15.0  # the training process of a killed run ends after its current step
 
 
@@ -73,3 +74,45 @@ def _is_alive(pid: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@contextmanager
+def folder_lock(folder: Path, *, wait_s: float = _FOLDER_WAIT_S) -> Iterator[None]:
+    """Hold a workspace, or a folder in it, for a short piece of work; others wait.
+
+    Raises:
+        MachineError: The folder cannot be written, or another process holds it for too long.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be written ({error.strerror}); check permission"
+        ) from error
+    try:
+        _wait(descriptor, path, time.monotonic() + wait_s)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait(descriptor: int, path: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise MachineError(
+                    f"{path}: cannot be locked ({error.strerror}); "
+                    "put the workspace on a file system with locks"
+                ) from error
+            if time.monotonic() > deadline:
+                raise MachineError(
+                    f"{path}: another medisynth-gov has held this for a long time; "
+                    "wait for it, or end it"
+                ) from error
+            time.sleep(0.05)
+        else:
+            return

@@ -162,6 +162,9 @@ def check_chain(data: bytes, name: str, *, one_run: bool = True) -> JournalCheck
 class Chain:
     """An append-only chain of events in one file, safe for several processes.
 
+    Attributes:
+        n_torn_bytes: Bytes of torn last lines that this object moved aside.
+
     Every append locks the file, so two processes never fork the chain. The last event is
     remembered; when the file has grown in the meantime, it is read and checked anew.
     """
@@ -171,6 +174,7 @@ class Chain:
         self._one_run = one_run
         self._n_bytes = 0
         self._last: JournalEvent | None = None
+        self.n_torn_bytes = 0
 
     @property
     def head(self) -> str:
@@ -282,6 +286,7 @@ class Chain:
             )
         if len(whole) < len(data):
             _keep_torn(self.path, data[len(whole) :])
+            self.n_torn_bytes += len(data) - len(whole)
             os.ftruncate(descriptor, len(whole))
             os.fsync(descriptor)
         check = check_chain(whole, self.path.name, one_run=self._one_run)

@@ -28,7 +28,8 @@ LEVEL_NAMES: dict[int, str] = {
     1: "manifest checked at decode",
     2: "separate process with clean environment and packed view",
     3: "separate process with clean environment and packed view, confined by Landlock",
-    4: "as level 3, and test images encrypted at rest",
+    4: "separate process with clean environment and packed view, confined by Landlock; sealed copy "
+    "of the test images encrypted at rest, key outside the view",
     5: "as level 4, and key held by somebody else",
 }
 
@@ -41,9 +42,13 @@ LIMITS: tuple[str, ...] = (
     "Landlock hides contents, not existence: names and sizes of files whose path is known, and "
     "the environment of other processes of the same user, can still be seen.",
     "TCP is refused from Landlock ABI 4 on; UDP and other kinds of network traffic are not.",
-    "Test images lie unencrypted on disk; steps before and after training can read them.",
+    "Encrypted is the sealed copy that is judged. The original files in the data folder stay "
+    "readable for the user, and so do vault and key, which lie on the same machine; steps before "
+    "and after training run as that user. Only the training process is kept from all of them.",
     "Below level 3 a Python audit hook refuses opens; compiled code is not stopped by it.",
 )
+
+VAULT_TARGET, KEY_TARGET = "vault of the sealed images", "key of the vault"
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # one number on all current machines
 _MACHINES = ("x86_64", "aarch64")
@@ -169,6 +174,23 @@ def attempt_read(path: Path, target: str) -> RefusedRead:
         name = f"{type(error).__name__} {error.errno}"
         return RefusedRead(target=target, refused=refused, error=name)
     return RefusedRead(target=target, refused=False, error="")
+
+
+def level_in_force(confined: int, attempts: Sequence[RefusedRead]) -> tuple[int, str]:
+    """Level of a training process, with its name, from what confines it and what it was refused.
+
+    Encryption counts only where the process tried vault and key and was refused both.
+
+    Args:
+        confined: Level of its `Confinement`: 2 or 3.
+        attempts: What it tried to read.
+    """
+    refused = {attempt.target for attempt in attempts if attempt.refused}
+    if not {VAULT_TARGET, KEY_TARGET} <= refused:
+        return confined, LEVEL_NAMES[confined]
+    if confined == 3:
+        return 4, LEVEL_NAMES[4]
+    return confined, f"{LEVEL_NAMES[confined]}; sealed copy of the test images encrypted at rest"
 
 
 def python_roots(forbidden: Sequence[Path] = ()) -> tuple[Path, ...]:

@@ -7,14 +7,20 @@ Wang, Sahiner, SIAM J. Math. Data Sci. 2021.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from governance.errors import EvidenceError
-from governance.evidence.chain import Chain, JournalEvent, make_empty
+from governance.evidence.chain import Chain, JournalEvent, check_chain, make_empty
 
 SEALED, OPENED = "test set sealed", "test set opened"
+
+
+def opening_label(number: int) -> str:
+    """What an opening is called wherever it is named: only the first confirms anything."""
+    return "confirmatory" if number == 1 else f"exploratory, opening {number}"
 
 
 class Ledger:
@@ -32,6 +38,7 @@ class Ledger:
             )
         self.path = folder / f"{dataset_sha256}.jsonl"
         self._chain = Chain(self.path, one_run=False)
+        self._n_told = 0
 
     @property
     def n_seals(self) -> int:
@@ -47,6 +54,21 @@ class Ledger:
     def head(self) -> str:
         """Digest of the last entry that this object wrote or read; 64 zeros when none."""
         return self._chain.head
+
+    @property
+    def n_torn_bytes(self) -> int:
+        """Bytes of a torn last line that this object moved to `<name>.torn`."""
+        return self._chain.n_torn_bytes
+
+    def take_note(self) -> str:
+        """What people should hear about the file and were not told yet; empty when nothing."""
+        n_new, self._n_told = self.n_torn_bytes - self._n_told, self.n_torn_bytes
+        if not n_new:
+            return ""
+        return (
+            f"{self.path}: its last line was torn, as by a crash; its {n_new} bytes were moved to "
+            f"{self.path.name}.torn and count as nothing"
+        )
 
     def events(self) -> tuple[JournalEvent, ...]:
         """Return all entries, first to last.
@@ -94,6 +116,75 @@ class Ledger:
         written = self._chain.append(event, numbered, run=run_id, version=_tool_version())
         number: int = written.body["number"]
         return number
+
+
+@dataclass(frozen=True)
+class LedgerUse:
+    """What the ledger of one data set says, read without changing it.
+
+    Attributes:
+        dataset_sha256: Digest of the data set's selection.
+        path: The file.
+        seals: Sealings, first to last.
+        openings: Openings, first to last.
+        notes: What is unusual about the file: a torn last line, lines moved aside earlier.
+    """
+
+    dataset_sha256: str
+    path: Path
+    seals: tuple[JournalEvent, ...]
+    openings: tuple[JournalEvent, ...]
+    notes: tuple[str, ...]
+
+
+def read_ledgers(folder: Path) -> tuple[LedgerUse, ...]:
+    """Read every ledger of a folder, in the order of digests; nothing is written.
+
+    Raises:
+        EvidenceError: The folder or a file cannot be read, or a chain is broken.
+    """
+    try:
+        paths = sorted(
+            path for path in folder.iterdir() if re.fullmatch(r"[0-9a-f]{64}\.jsonl", path.name)
+        )
+    except OSError as error:
+        raise EvidenceError(
+            f"{folder}: no folder of ledgers that can be read ({error.strerror or error}); give "
+            "the folder that seal.ledger_dir names, or a workspace with a sealed run"
+        ) from error
+    return tuple(_read_ledger(path) for path in paths)
+
+
+def _read_ledger(path: Path) -> LedgerUse:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(
+            f"{path}: cannot be read ({error.strerror or error}); check permission"
+        ) from error
+    n_whole = data.rfind(b"\n") + 1
+    check = check_chain(data[:n_whole], path.name, one_run=False)
+    if check.faults:
+        raise EvidenceError(
+            f"{path.parent / check.faults[0]}; expected an unbroken chain, found "
+            f"{len(check.faults)} faults, restore the file"
+        )
+    notes = []
+    if n_whole < len(data):
+        notes.append(
+            f"torn last line of {len(data) - n_whole} bytes: not counted; the next run that seals "
+            f"or opens moves it to {path.name}.torn"
+        )
+    torn = path.with_name(path.name + ".torn")
+    if torn.exists():
+        notes.append(f"torn lines were moved to {torn.name}; they are not counted")
+    return LedgerUse(
+        dataset_sha256=path.stem,
+        path=path,
+        seals=tuple(event for event in check.events if event.type == SEALED),
+        openings=tuple(event for event in check.events if event.type == OPENED),
+        notes=tuple(notes),
+    )
 
 
 def _count(events: Sequence[JournalEvent], event_type: str) -> int:

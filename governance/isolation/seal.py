@@ -1,24 +1,29 @@
-"""The held-out test set: closed with a Merkle root before training, opened once, on record."""
+"""The held-out test set: closed with a Merkle root before training, opened once, on record.
 
-import hashlib
+With the root goes a sealed copy: every file as it was ingested, encrypted, outside the run folder
+(`vault.py`). The opening reads that copy; the data folder is not needed any more.
+"""
+
 import os
 import stat
-import sys
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from governance.errors import SealError
 from governance.evidence.documents import Document, Opening, SealRecord, Sha256
 from governance.evidence.journal import RUN_RESUMED, read_journal
-from governance.evidence.manifest import merkle_root
+from governance.evidence.manifest import JOURNAL, merkle_root
 from governance.evidence.store import EvidenceStore
-from governance.files import canonical_json
-from governance.isolation.ledger import OPENED, SEALED, Ledger
+from governance.files import canonical_json, sha256_bytes
+from governance.isolation.ledger import OPENED, SEALED, Ledger, opening_label
+from governance.isolation.proof import leaf_hash
+from governance.isolation.vault import CIPHER, Vault, VaultItem
 
 T = TypeVar("T")
+
+ENCRYPTED, VAULT_REMOVED = "test set encrypted", "vault removed"
 
 
 class Leaf(Document):
@@ -62,23 +67,34 @@ def seal_root(leaves: Sequence[Leaf]) -> str:
 
     Path, patient and labels are bound to the digests: swapped labels change the root.
     """
-    return merkle_root([canonical_json(leaf.model_dump()) for leaf in leaves])
+    return merkle_root([leaf_bytes(leaf) for leaf in leaves])
+
+
+def leaf_bytes(leaf: Leaf) -> bytes:
+    """A leaf as it is hashed: its canonical JSON."""
+    return canonical_json(leaf.model_dump())
 
 
 def seal_test_set(
-    leaves: Sequence[Leaf], *, store: EvidenceStore, ledger: Ledger, data_root: Path
+    leaves: Sequence[Leaf],
+    *,
+    store: EvidenceStore,
+    ledger: Ledger,
+    data_root: Path,
+    vault: Vault | None = None,
 ) -> "SealedTestSet":
-    """Close the held-out test set: root to the run folder, the journal and the ledger.
+    """Close the held-out test set: encrypted copy, root to run folder, journal and ledger.
 
     Args:
         leaves: One a test image, any order.
         store: Run folder.
         ledger: Ledger of the data set.
-        data_root: Folder that the leaves' paths are relative to; not read here.
+        data_root: Folder that the leaves' paths are relative to; read, never written.
+        vault: Where the encrypted copy goes; None makes none, and the set cannot be opened.
 
     Raises:
-        SealError: No leaves, an id or path twice, a path outside the data root, or this run has
-            sealed a test set already.
+        SealError: No leaves, an id or path twice, a path outside the data root, a file that is
+            not the one that was ingested, or this run has sealed a test set already.
         EvidenceError: Ledger or journal are broken.
         RecordWriteError: The run folder or the ledger cannot be written.
     """
@@ -87,6 +103,10 @@ def seal_test_set(
     _refuse_second(store, SEALED, "one run has one held-out test set")
     root = seal_root(ordered)
     n_openings = ledger.n_openings
+    if vault is not None:
+        n_bytes = vault.write(root, len(ordered), _plain_items(ordered, data_root))
+        facts = {"cipher": CIPHER, "n_images": len(ordered), "n_bytes": n_bytes}
+        store.journal.append(ENCRYPTED, facts)
     number = ledger.record_seal(store.run_id, root)
     record = SealRecord(
         merkle_root=root,
@@ -96,6 +116,7 @@ def seal_test_set(
         ledger=ledger.path.name,
         n_earlier_seals=number - 1,
         n_earlier_openings=n_openings,
+        encryption="" if vault is None else CIPHER,
     )
     store.write_document("data/seal_leaves.json", SealLeaves(leaves=ordered))
     store.write_document("data/seal.json", record)
@@ -110,21 +131,35 @@ def seal_test_set(
             "ledger_head": ledger.head,
         },
     )
-    return SealedTestSet(record, ordered, store=store, ledger=ledger, data_root=data_root)
+    return SealedTestSet(record, ordered, store=store, ledger=ledger, vault=vault)
 
 
 def reopen_sealed_test_set(
-    *, store: EvidenceStore, ledger: Ledger, data_root: Path
+    *, store: EvidenceStore, ledger: Ledger, vault: Vault | None = None
 ) -> "SealedTestSet":
     """The test set that this run sealed earlier, for a run that is resumed; still closed.
 
     Raises:
+        SealError: Nothing was sealed, the leaves do not give the root on record, or vault or key
+            are gone.
+    """
+    record, leaves = read_seal(store.run_dir)
+    if vault is not None:
+        vault.check_present()
+    return SealedTestSet(record, leaves, store=store, ledger=ledger, vault=vault)
+
+
+def read_seal(run_dir: Path) -> tuple[SealRecord, tuple[Leaf, ...]]:
+    """Seal and leaves as a run folder has them, after leaves, seal and journal were compared.
+
+    Raises:
         SealError: Nothing was sealed, or the leaves do not give the root on record.
     """
-    sealed = [e for e in read_journal(store.journal.path).events if e.type == SEALED]
-    path = store.run_dir / "data" / "seal_leaves.json"
+    journal = run_dir / JOURNAL
+    sealed = [e for e in read_journal(journal).events if e.type == SEALED]
+    path = run_dir / "data" / "seal_leaves.json"
     if not sealed:
-        raise SealError(f"{store.journal.path}: no event {SEALED!r}; start a new run")
+        raise SealError(f"{journal}: no event {SEALED!r}; this run sealed no test set")
     try:
         record = SealRecord.model_validate_json(path.with_name("seal.json").read_bytes())
         leaves = SealLeaves.model_validate_json(path.read_bytes()).leaves
@@ -133,7 +168,56 @@ def reopen_sealed_test_set(
     root = seal_root(leaves)
     if not root == record.merkle_root == sealed[-1].body["merkle_root"]:
         raise SealError(f"{path}: leaves with root {root[:12]}, another is on record; restore it")
-    return SealedTestSet(record, leaves, store=store, ledger=ledger, data_root=data_root)
+    return record, leaves
+
+
+def remove_vault(store: EvidenceStore, vault: Vault) -> bool:
+    """Remove key and vault of a run that opens its test set no more, on record.
+
+    Returns:
+        Whether there was anything to remove or to record.
+
+    Raises:
+        RecordWriteError: A file cannot be removed, or the journal cannot be written.
+    """
+    types = [event.type for event in store.journal.events()]
+    n_removed = vault.remove()
+    if not n_removed and (ENCRYPTED not in types or VAULT_REMOVED in types):
+        return False
+    # A kill between the removal and this line leaves no file: the count is then 0, and true.
+    store.journal.append(VAULT_REMOVED, {"n_files": n_removed, "opened": OPENED in types})
+    return True
+
+
+def _plain_items(leaves: Sequence[Leaf], data_root: Path) -> Iterator[tuple[VaultItem, bytes]]:
+    """What goes into the vault: each file's bytes, which must be those that were ingested."""
+    for leaf in leaves:
+        yield _vault_item(leaf), _sealed_bytes(data_root / leaf.path, leaf)
+
+
+def _vault_item(leaf: Leaf) -> VaultItem:
+    binding = {"id": leaf.id, "leaf_sha256": leaf_hash(leaf_bytes(leaf))}
+    return VaultItem(leaf.id, canonical_json(binding))
+
+
+def _sealed_bytes(path: Path, leaf: Leaf) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise SealError(f"{path}: ingested as a file, now something else; restore it")
+            data = stream.read()
+    except OSError as error:
+        raise SealError(
+            f"{path}: test image cannot be read ({error.strerror or error}); restore the file"
+        ) from error
+    found = sha256_bytes(data)
+    if found != leaf.file_sha256:
+        raise SealError(
+            f"{path}: ingested with sha256:{leaf.file_sha256[:12]}, now sha256:{found[:12]}; "
+            "restore the file and start a new run"
+        )
+    return data
 
 
 def _refuse_bad_leaves(leaves: Sequence[Leaf]) -> None:
@@ -183,18 +267,22 @@ class SealedTestSet:
         *,
         store: EvidenceStore,
         ledger: Ledger,
-        data_root: Path,
+        vault: Vault | None = None,
     ) -> None:
         self.record = record
         self._leaves = leaves
         self._store = store
         self._ledger = ledger
-        self._data_root = data_root
+        self._vault = vault
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
         """The leaves, sorted by id: names, digests and labels, no pixels."""
         return self._leaves
+
+    def take_note(self) -> str:
+        """What people should hear about the ledger; see `Ledger.take_note`."""
+        return self._ledger.take_note()
 
     def open(
         self,
@@ -202,37 +290,41 @@ class SealedTestSet:
         purpose: str,
         plan_sha256: str,
         model_sha256: str,
-        read: Callable[[Path, Leaf], T],
+        read: Callable[[bytes, Leaf], T],
     ) -> tuple[Opening, list[T]]:
-        """Record the opening, then read every image whose file is still the sealed one.
+        """Record the opening, then decrypt every image and compare it with its leaf.
 
-        Journal and ledger are on disk before the first byte of an image is read, so an opening
-        that fails counts as well.
+        Journal and ledger are on disk before the key is read, so an opening that fails counts as
+        well.
 
         Args:
             purpose: What the images are read for.
             plan_sha256: Digest of the frozen plan.
             model_sha256: Digest of the model that is judged.
-            read: Called with the file and its leaf, in the order of ids.
+            read: Called with the file's bytes and its leaf, in the order of ids.
 
         Returns:
             The opening, "confirmatory" if it is the first over all runs on this data set, and
             what `read` returned.
 
         Raises:
-            SealError: The test set was opened before in this run, or since it was resumed, or a
-                file differs.
+            SealError: The test set was opened before in this run, or since it was resumed, has no
+                encrypted copy, or vault, key, an image or the leaves are not the sealed ones.
             EvidenceError: Ledger or journal are broken.
             RecordWriteError: Ledger or journal cannot be written.
         """
         _refuse_second(self._store, OPENED, "one run opens the held-out test set once")
-        root = self.record.merkle_root
+        root = self._checked_root()
+        vault = self._vault
+        if vault is None:
+            raise SealError("held-out test set: sealed without an encrypted copy; seal it anew")
+        vault.check_present()
         number = self._ledger.record_opening(
             self._store.run_id, root, purpose, plan_sha256, model_sha256
         )
         opening = Opening(
             number=number,
-            label="confirmatory" if number == 1 else f"exploratory, opening {number}",
+            label=opening_label(number),
             purpose=purpose,
             plan_sha256=plan_sha256,
             model_sha256=model_sha256,
@@ -241,91 +333,26 @@ class SealedTestSet:
         )
         body = {"merkle_root": root, "ledger_head": self._ledger.head}
         self._store.journal.append(OPENED, {**opening.model_dump(mode="json"), **body})
-        return opening, [read(self._checked(leaf), leaf) for leaf in self._leaves]
+        images = vault.read(root, [_vault_item(leaf) for leaf in self._leaves])
+        pairs = zip(images, self._leaves, strict=True)
+        return opening, [read(_checked(data, leaf), leaf) for data, leaf in pairs]
 
-    def _checked(self, leaf: Leaf) -> Path:
-        """Return a leaf's file after its digest was compared; SealError when it differs."""
-        path = self._data_root / leaf.path
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as stream:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise SealError(f"{path}: sealed as a file, now something else; restore it")
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
+    def _checked_root(self) -> str:
+        """Root of the leaves as they are now; SealError when the record has another."""
+        root = seal_root(self._leaves)
+        if root != self.record.merkle_root:
             raise SealError(
-                f"{path}: sealed image cannot be read ({error.strerror or error}); restore the file"
-            ) from error
-        if found != leaf.file_sha256:
-            raise SealError(
-                f"{path}: sealed with sha256:{leaf.file_sha256[:12]}, now sha256:{found[:12]}; "
-                "restore the file, or seal and train again"
+                f"held-out test set: leaves with root {root[:12]}, sealed with "
+                f"{self.record.merkle_root[:12]}; restore data/seal_leaves.json"
             )
-        return path
+        return root
 
 
-class AccessLog:
-    """Counts how often this process opens sealed files.
-
-    It hears what Python's audit hook hears: `open` and what is built on it. Reads by compiled
-    code (pyarrow, torch storages, ctypes) are not heard and other processes are not watched: a
-    courtesy that finds mistakes, not a control. The control is confinement (`confine.py`).
-    """
-
-    def __init__(self, n_earlier: int = 0) -> None:
-        self.n_opens = n_earlier  # of a run that is resumed: what an earlier process counted
-        self._files: frozenset[tuple[int, int]] = frozenset()
-        self._paths: frozenset[str] = frozenset()
-
-    def start(self, paths: Iterable[Path]) -> None:
-        """Count from now on opens of these files, under whatever name they are opened."""
-        files = set()
-        resolved = set()
-        for path in paths:
-            resolved.add(os.path.realpath(path))
-            found = _identity(path)
-            if found is not None:
-                files.add(found)
-        self._files, self._paths = frozenset(files), frozenset(resolved)
-        with _listening:
-            _listeners.add(self)
-            _install_hook()
-
-    def stop(self) -> int:
-        """Stop counting; return the opens since `start`."""
-        with _listening:
-            _listeners.discard(self)
-        return self.n_opens
-
-    def _hear(self, path: str | bytes) -> None:
-        identity = _identity(path)
-        known = identity in self._files or os.fsdecode(os.path.realpath(path)) in self._paths
-        self.n_opens += known
-
-
-_listening = threading.Lock()
-_listeners: set[AccessLog] = set()
-_hooks: list[object] = []
-
-
-def _install_hook() -> None:
-    """Install the one audit hook of this process; it cannot be removed, only left idle."""
-    if not _hooks:
-        _hooks.append(_hook)
-        sys.addaudithook(_hook)
-
-
-def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if not _listeners or event != "open" or not isinstance(args[0], str | bytes):
-        return
-    for listener in tuple(_listeners):
-        listener._hear(args[0])
-
-
-def _identity(path: str | bytes | Path) -> tuple[int, int] | None:
-    """Device and number of a file, equal for all its names; None when there is no such file."""
-    try:
-        found = Path(os.fsdecode(path)).stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino
+def _checked(data: bytes, leaf: Leaf) -> bytes:
+    found = sha256_bytes(data)
+    if found != leaf.file_sha256:
+        raise SealError(
+            f"vault: image {leaf.id[:80]!r} has sha256:{found[:12]}, sealed with "
+            f"sha256:{leaf.file_sha256[:12]}; restore the vault"
+        )
+    return data

@@ -78,6 +78,7 @@ def _seal(seal: SealRecord | None, unit: str) -> tuple[Block, ...]:
                 f"{formats.counted(seal.n_patients, unit)}"
             ),
         ),
+        ("Sealed copy", cell(seal.encryption or "none: the files were not encrypted")),
         ("Ledger", cell(mono(seal.ledger))),
         ("Earlier seals of this set", cell(formats.count(seal.n_earlier_seals))),
         ("Earlier openings of this set", cell(formats.count(seal.n_earlier_openings))),

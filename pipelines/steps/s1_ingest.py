@@ -25,8 +25,10 @@ from medisynth.models.registry import load_generator
 from pipelines.cache import image_cache
 from pipelines.config import DataConfig
 from pipelines.context import ImageSet, ListedData, RunContext
+from pipelines.run_lock import folder_lock
 
 N_EXAMPLES = 20
+_LONGEST_SIMULATION_S = 3600.0
 OWN_CONTRACT = "data_contract.yaml"
 
 
@@ -160,13 +162,21 @@ def data_root(context: RunContext) -> Path:
     )
     root = context.workspace / "data" / f"phantom-{phantom_key(settings)}"
     if not root.exists():
+        _simulate(root, settings, context)
+    return root
+
+
+def _simulate(root: Path, settings: PhantomSettings, context: RunContext) -> None:
+    """Make the phantoms; of several runs that begin at once one does, and the others wait."""
+    with folder_lock(root.parent, wait_s=_LONGEST_SIMULATION_S):
+        if root.exists():
+            return
         context.console.say(f"simulating {settings.n_patients} phantom patients in {root}")
         write_phantoms(
             root,
             settings,
             progress=lambda done, total: context.console.progress("simulating", done, total),
         )
-    return root
 
 
 def _refuse_missing(listed: ListedData, context: RunContext) -> None:

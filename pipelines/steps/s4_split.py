@@ -20,8 +20,10 @@ from governance.evidence.documents import (
     SplitRecord,
 )
 from governance.evidence.store import EvidenceStore
+from governance.isolation.access_log import AccessLog
+from governance.isolation.confine import KEY_TARGET, VAULT_TARGET
 from governance.isolation.ledger import Ledger
-from governance.isolation.seal import AccessLog, Leaf, reopen_sealed_test_set, seal_test_set
+from governance.isolation.seal import Leaf, reopen_sealed_test_set, seal_test_set
 from medisynth.data.duplicates import across_partitions
 from medisynth.data.flow_count import flow_step
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
@@ -55,8 +57,8 @@ def reload(root: Path, context: RunContext) -> SplitImages:
     identity = DatasetIdentity.model_validate_json(data)
     sealed = reopen_sealed_test_set(
         store=store,
-        ledger=Ledger(context.workspace / "ledger", str(identity.content_sha256)),
-        data_root=root,
+        ledger=Ledger(context.ledger_dir, str(identity.content_sha256)),
+        vault=context.vault,
     )
     packed = [e.body for e in store.journal.events() if e.type == _PACKED][-1]
     paths = [leaf.path for leaf in sealed.leaves]
@@ -64,7 +66,7 @@ def reload(root: Path, context: RunContext) -> SplitImages:
         training=_checked_view(TRAINING, packed["training_view"], context),
         tuning=_checked_view(TUNING, packed["tuning_view"], context),
         sealed_test=sealed,
-        access_log=_access_log(root, paths, n_earlier=_n_sealed_reads(store)),
+        access_log=_access_log(root, paths, context, n_earlier=_n_sealed_reads(store)),
         must_refuse=_must_refuse(root, identity.metadata_file, paths[0], context),
     )
 
@@ -188,14 +190,17 @@ def _summary(table: pd.DataFrame, partition: str) -> PartitionSummary:
 def _views_and_seal(
     images: ImageSet, partition: "pd.Series[str]", context: RunContext
 ) -> SplitImages:
-    ledger = Ledger(context.workspace / "ledger", images.content_sha256)
+    ledger = Ledger(context.ledger_dir, images.content_sha256)
     test = images.table.loc[partition.index[partition == TEST]]
     sealed = seal_test_set(
         [_leaf(row) for _, row in test.iterrows()],
         store=context.store,
         ledger=ledger,
         data_root=images.root,
+        vault=context.vault,
     )
+    if note := sealed.take_note():
+        context.console.warn(note)
     views = {name: _view(images, partition, name) for name in (TRAINING, TUNING)}
     for view in views.values():
         save_view(view, context.scratch / "views")
@@ -204,21 +209,24 @@ def _views_and_seal(
     )
     paths = [str(path) for path in test["path"]]
     context.console.say(
-        f"sealed {len(test):,} test images of {test['patient_id'].nunique():,} "
+        f"sealed and encrypted {len(test):,} test images of {test['patient_id'].nunique():,} "
         f"{images.info.split_unit}s, Merkle root {sealed.record.merkle_root[:16]}"
     )
     return SplitImages(
         training=views[TRAINING],
         tuning=views[TUNING],
         sealed_test=sealed,
-        access_log=_access_log(images.root, paths),
+        access_log=_access_log(images.root, paths, context),
         must_refuse=_must_refuse(images.root, images.metadata_file, paths[0], context),
     )
 
 
-def _access_log(root: Path, sealed: Iterable[str], *, n_earlier: int = 0) -> AccessLog:
+def _access_log(
+    root: Path, sealed: Iterable[str], context: RunContext, *, n_earlier: int = 0
+) -> AccessLog:
     access_log = AccessLog(n_earlier)
-    access_log.start([root / path for path in sealed])
+    vault = context.vault
+    access_log.start([vault.path, vault.key_path, *(root / path for path in sealed)])
     return access_log
 
 
@@ -230,6 +238,8 @@ def _must_refuse(
         "sealed image": str(root / sealed_image),
         "data folder": str(root),
         "metadata file": str(root / metadata_file),
+        VAULT_TARGET: str(context.vault.path),
+        KEY_TARGET: str(context.vault.key_path),
     }
     cache = image_cache(context.config.data)
     if cache is not None and cache.is_dir():

@@ -26,8 +26,8 @@ from governance.evidence.documents import (
     TrainingStage,
 )
 from governance.files import sha256_bytes
-from governance.isolation.confine import LIMITS
-from governance.isolation.seal import AccessLog
+from governance.isolation.access_log import AccessLog
+from governance.isolation.confine import LIMITS, level_in_force
 from medisynth.data.images import decode_bytes
 from medisynth.data.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
 from medisynth.data.views import ImageView, Pixels
@@ -225,11 +225,13 @@ class _Messages:
         sheet.unlink()
 
     def _isolation(self, message: Message) -> None:
+        attempts = tuple(RefusedRead(**attempt) for attempt in message["attempts"])
+        level, level_name = level_in_force(message["level"], attempts)
         record = IsolationRecord(
-            level=message["level"],
-            level_name=message["level_name"],
+            level=level,
+            level_name=level_name,
             mechanism=message["mechanism"],
-            attempts=tuple(RefusedRead(**attempt) for attempt in message["attempts"]),
+            attempts=attempts,
             n_sealed_reads=self._access_log.n_opens,
             limits=LIMITS,
         )

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,8 @@ from governance.evidence.documents import (
     Opening,
     PretrainedComponent,
 )
-from governance.isolation.seal import AccessLog, Leaf, SealedTestSet
+from governance.isolation.access_log import AccessLog
+from governance.isolation.seal import Leaf, SealedTestSet
 from medisynth.contact_sheet import contact_sheet
 from medisynth.data.images import decode_bytes, to_square
 from medisynth.data.synthetic_mark import read_mark
@@ -68,6 +68,8 @@ def run(
     """
     _close_access_log(access_log, context)
     opening, test = _open(sealed_test, trained, plan_sha256, training.pixels.shape[1], context)
+    if note := sealed_test.take_note():
+        context.console.warn(note)
     context.console.say(f"opened the sealed test set: {opening.label}")
     memory, memory_notes = _memorisation(trained, training, tuning)
     fidelity = _fidelity(trained.synthetic, training, test, context)
@@ -106,9 +108,8 @@ def _open(
 ) -> tuple[Opening, TestImages]:
     done = 0
 
-    def read(path: Path, leaf: Leaf) -> tuple[Leaf, Pixels, bool]:
+    def read(data: bytes, leaf: Leaf) -> tuple[Leaf, Pixels, bool]:
         nonlocal done
-        data = path.read_bytes()
         image = decode_bytes(data, leaf.path)
         done += 1
         context.console.progress("reading test images", done, sealed_test.record.n_images)

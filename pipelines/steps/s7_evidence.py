@@ -5,10 +5,11 @@ from pathlib import Path
 
 from governance.audits.checks import Documents, evaluate
 from governance.audits.rollup import roll_up, waiver_lines
-from governance.errors import EvidenceError
+from governance.errors import EvidenceError, RecordWriteError
 from governance.evidence.documents import Manifest, Outcome, RollUp, SigningRecord
 from governance.evidence.manifest import close_evidence, read_manifest
 from governance.files import sha256_file
+from governance.isolation.seal import remove_vault
 from pipelines.context import RunContext
 
 
@@ -18,6 +19,7 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     Works for any run: what a stopped run did not reach is `not evaluated`, with the reason.
     """
     store = context.store
+    _end_vault(outcome, context)
     store.write_document("outcome.json", outcome)
     signing = SigningRecord() if context.signer is None else context.signer.record
     store.write_document("signing.json", signing)
@@ -47,6 +49,22 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
         now=now,
     )
     return rollup, manifest
+
+
+def _end_vault(outcome: Outcome, context: RunContext) -> None:
+    """Remove vault and key of a run that cannot open its test set again.
+
+    A run that failed or was stopped after its data were split may go on: it keeps them.
+    """
+    is_split = any(s.step == "s4_split" and s.status == "finished" for s in outcome.steps)
+    may_go_on = outcome.status in ("failed", "interrupted") and is_split
+    if may_go_on:
+        return
+    try:
+        if remove_vault(context.store, context.vault):
+            context.console.say("removed the encrypted test images of this run and their key")
+    except RecordWriteError as error:
+        context.console.warn(f"encrypted test images stay: {error}")  # a report is worth more
 
 
 def _previous_root(run_dir: Path) -> str | None:

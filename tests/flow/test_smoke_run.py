@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.evidence.documents import DOCUMENTS
+from governance.isolation.confine import landlock_abi
 from medisynth.data.synthetic_mark import read_mark
 from pipelines.cli import app
 from pipelines.weights import find_weights
@@ -86,9 +87,21 @@ def test_training_was_refused_the_test_set_and_said_so(smoke):
     _, _, run_dir = smoke
 
     isolation = read(run_dir, "isolation.json")
-    assert {attempt["target"] for attempt in isolation["attempts"]} >= {"sealed image"}
+    tried = {attempt["target"] for attempt in isolation["attempts"]}
+    assert tried >= {"sealed image", "vault of the sealed images", "key of the vault"}
     assert all(attempt["refused"] for attempt in isolation["attempts"])
     assert isolation["n_sealed_reads"] == 0
+    assert isolation["level"] == (4 if landlock_abi() else 2)
+
+
+def test_the_vault_is_gone_once_the_run_has_ended(smoke):
+    _, _, run_dir = smoke
+
+    events = [json.loads(line) for line in (run_dir / "journal.jsonl").read_bytes().splitlines()]
+    (removed,) = [event["body"] for event in events if event["type"] == "vault removed"]
+    assert removed == {"n_files": 2, "opened": True}
+    for name in ("vault", "keys"):
+        assert not list((run_dir.parent.parent / name).glob(f"*{run_dir.name}*"))
 
 
 def test_every_synthetic_image_carries_its_mark(smoke):

@@ -60,6 +60,9 @@ class Example:
         openings: Number of the opening over all runs.
         missing: Policy on missing images, when it is not what `blocked` implies.
         nothing_recorded: Whether rules on machine had no row to judge, and one rule failed.
+        run_id: Id of the run.
+        config: The configuration file.
+        waivers: What became of each waiver.
     """
 
     blocked: bool = False
@@ -70,6 +73,9 @@ class Example:
     openings: int = 1
     missing: str = ""
     nothing_recorded: bool = False
+    run_id: str = RUN_ID
+    config: bytes = b"preset: laptop\nseed: 7\n"
+    waivers: tuple[docs.WaiverLine, ...] = ()
 
 
 def digest(text: str) -> str:
@@ -80,9 +86,9 @@ def digest(text: str) -> str:
 def build_example_run(runs_dir: Path, example: Example | None = None) -> Path:
     """Write a run folder with evidence and manifest; return it."""
     example = example or Example()
-    store = EvidenceStore.create(runs_dir, RUN_ID, tool_version=VERSION)
+    store = EvidenceStore.create(runs_dir, example.run_id, tool_version=VERSION)
     policy = load_policy()
-    config = b"preset: laptop\nseed: 7\n"
+    config = example.config
     store.write_bytes("config.yaml", config)
     store.write_document("run.json", _run(example, sha256_bytes(config)))
     store.write_document("environment.json", _environment())
@@ -105,7 +111,8 @@ def build_example_run(runs_dir: Path, example: Example | None = None) -> Path:
         for item in principle.items
     )
     store.write_records(records)
-    store.write_document("summary.json", roll_up(policy, records, _outcome(example)))
+    rollup = roll_up(policy, records, _outcome(example), waivers=example.waivers)
+    store.write_document("summary.json", rollup)
     _close(store)
     return store.run_dir
 
@@ -114,7 +121,7 @@ def _close(store: EvidenceStore) -> None:
     journal: Journal = store.journal
     close_evidence(
         store.run_dir,
-        run_id=RUN_ID,
+        run_id=store.run_id,
         tool_version=VERSION,
         journal=journal,
         previous_run=digest("run before"),
@@ -124,7 +131,7 @@ def _close(store: EvidenceStore) -> None:
 
 def _run(example: Example, config_sha256: str) -> docs.RunIdentity:
     return docs.RunIdentity(
-        run_id=RUN_ID,
+        run_id=example.run_id,
         started_utc=START,
         tool_version=VERSION,
         code_commit="0123456789abcdef0123456789abcdef01234567",

@@ -11,12 +11,16 @@ import governance
 import medisynth
 import pipelines
 from governance.errors import IsolationError
+from governance.evidence.documents import RefusedRead
 from governance.isolation.confine import (
+    KEY_TARGET,
     LEVEL_NAMES,
     LIMITS,
+    VAULT_TARGET,
     attempt_read,
     confine,
     landlock_abi,
+    level_in_force,
     python_roots,
 )
 
@@ -350,6 +354,33 @@ def test_every_level_has_a_name_and_the_limits_are_sentences():
     assert all(limit.endswith(".") for limit in LIMITS)
     assert any("owner of the machine" in limit for limit in LIMITS)
     assert any("public data set" in limit for limit in LIMITS)
+
+
+def attempts(*refused: str, read: tuple[str, ...] = ()) -> list[RefusedRead]:
+    tried = [RefusedRead(target=t, refused=True, error="PermissionError 13") for t in refused]
+    return tried + [RefusedRead(target=target, refused=False, error="") for target in read]
+
+
+@pytest.mark.parametrize(
+    ("confined", "tried", "level"),
+    [
+        (3, attempts("sealed image", VAULT_TARGET, KEY_TARGET), 4),
+        (2, attempts("sealed image", VAULT_TARGET, KEY_TARGET), 2),
+        (3, attempts("sealed image"), 3),  # nothing was encrypted, or nobody tried
+        (3, attempts("sealed image", VAULT_TARGET, read=(KEY_TARGET,)), 3),
+        (3, attempts("sealed image", KEY_TARGET, read=(VAULT_TARGET,)), 3),
+    ],
+)
+def test_level_four_needs_landlock_and_a_vault_and_a_key_that_were_refused(confined, tried, level):
+    found, name = level_in_force(confined, tried)
+
+    assert found == level
+    is_encrypted = {VAULT_TARGET, KEY_TARGET} <= {t.target for t in tried if t.refused}
+    assert ("encrypted at rest" in name) == is_encrypted
+
+
+def test_the_limits_say_that_the_originals_stay_readable():
+    assert any("original files in the data folder stay readable" in limit for limit in LIMITS)
 
 
 def test_the_tests_themselves_cannot_reach_the_network():

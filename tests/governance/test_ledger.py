@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from governance.errors import EvidenceError, RecordWriteError
-from governance.isolation.ledger import Ledger
+from governance.isolation.ledger import Ledger, opening_label, read_ledgers
 
 DATASET, ROOT, PLAN, MODEL = "d" * 64, "a" * 64, "b" * 64, "c" * 64
 
@@ -100,3 +100,66 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_ledger_is_of_a_data_set_digest(tmp_path, digest):
     with pytest.raises(EvidenceError, match="no digest of a data set"):
         Ledger(tmp_path, digest)
+
+
+def test_openings_add_up_over_workspaces_that_share_the_ledgers_and_only_there(tmp_path):
+    shared, own = tmp_path / "shared", tmp_path / "own"
+
+    numbers = [
+        Ledger(folder, DATASET).record_opening(run, ROOT, "evaluation", PLAN, MODEL)
+        for run, folder in (("a/r1", shared), ("b/r1", shared), ("c/r1", own))
+    ]
+
+    assert [opening_label(number) for number in numbers] == [
+        "confirmatory",
+        "exploratory, opening 2",
+        "confirmatory",
+    ]
+
+
+def test_a_torn_last_line_is_moved_aside_and_told_and_counts_as_nothing(tmp_path):
+    first = Ledger(tmp_path, DATASET)
+    first.record_opening("r1", ROOT, "evaluation", PLAN, MODEL)
+    assert first.n_torn_bytes == 0
+    with first.path.open("ab") as stream:
+        stream.write(b'{"torn":')
+
+    (before,) = read_ledgers(tmp_path)
+    second = Ledger(tmp_path, DATASET)
+    number = second.record_opening("r2", ROOT, "evaluation", PLAN, MODEL)
+    (after,) = read_ledgers(tmp_path)
+
+    assert number == 2
+    assert second.n_torn_bytes == 8
+    assert f"{DATASET}.jsonl: its last line was torn" in second.take_note()
+    assert second.take_note() == first.take_note() == ""  # told once, by whoever moved it
+    assert (tmp_path / f"{DATASET}.jsonl.torn").read_bytes() == b'{"torn":\n'
+    assert (len(before.openings), len(after.openings)) == (1, 2)
+    assert before.notes[0].startswith("torn last line of 8 bytes: not counted")
+    assert after.notes == (f"torn lines were moved to {DATASET}.jsonl.torn; they are not counted",)
+
+
+def test_reading_ledgers_writes_nothing_and_finds_all_data_sets(tmp_path):
+    for digest in ("e" * 64, DATASET):
+        Ledger(tmp_path, digest).record_seal("r1", ROOT)
+    (tmp_path / "notes.txt").touch()
+    with (tmp_path / f"{DATASET}.jsonl").open("ab") as stream:
+        stream.write(b"torn")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    found = read_ledgers(tmp_path)
+
+    assert [use.dataset_sha256 for use in found] == [DATASET, "e" * 64]
+    assert [(len(use.seals), len(use.openings)) for use in found] == [(1, 0), (1, 0)]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_reading_a_broken_ledger_names_file_and_line(tmp_path):
+    ledger = Ledger(tmp_path, DATASET)
+    ledger.record_seal("r1", ROOT)
+    ledger.path.write_bytes(ledger.path.read_bytes().replace(ROOT.encode(), b"b" * 64))
+
+    with pytest.raises(EvidenceError, match=r"jsonl:1: the digest does not match"):
+        read_ledgers(tmp_path)
+    with pytest.raises(EvidenceError, match="no folder of ledgers"):
+        read_ledgers(tmp_path / "missing")

@@ -4,7 +4,7 @@ import pytest
 
 from governance.evidence.documents import RunIdentity
 from pipelines.config import TrackingConfig
-from pipelines.errors import TrackingError
+from pipelines.errors import InterruptedByUser, TrackingError
 from pipelines.tracking import Tracker, metric_name, store_uri
 
 IDENTITY = RunIdentity(
@@ -22,8 +22,13 @@ IDENTITY = RunIdentity(
 
 
 def client_of(tracker: Tracker):
-    assert tracker._client is not None
-    return tracker._client
+    assert tracker._store is not None
+    return tracker._store.client
+
+
+def runs_of(tracker: Tracker):
+    assert tracker._store is not None
+    return tracker._store.client.search_runs([tracker._store.experiment_id])
 
 
 def test_the_store_is_an_absolute_sqlite_file_in_the_workspace(tmp_path):
@@ -46,9 +51,7 @@ def test_a_step_that_raises_is_a_failed_child_run(tmp_path):
         raise ValueError("bad")
     tracker.finish("FAILED")
 
-    client = client_of(tracker)
-    runs = client.search_runs([tracker._experiment_id])
-    status = {run.info.run_name: run.info.status for run in runs}
+    status = {run.info.run_name: run.info.status for run in runs_of(tracker)}
     assert status == {IDENTITY.run_id: "FAILED", "good": "FINISHED", "bad": "FAILED"}
 
 
@@ -59,7 +62,7 @@ def test_without_tracking_every_call_does_nothing(tmp_path):
     tracker.start(IDENTITY, {})
     with tracker.step("x"):
         pass
-    tracker.log_artifacts(tmp_path, ["missing"])
+    tracker.log_partitions("missing", ())
     tracker.finish("FINISHED")
 
     assert tracker.run_id is None
@@ -72,8 +75,10 @@ def test_a_store_that_fails_during_a_run_is_said_once_and_stops_nothing(tmp_path
     tracker.connect()
     tracker.start(IDENTITY, {})
 
-    tracker.log_artifacts(tmp_path, ["no-such-file"])
+    (tmp_path / "mlflow" / "mlflow.db").unlink()
     with tracker.step("after"):
+        pass
+    with tracker.step("later"):
         pass
 
     assert len(warnings) == 1
@@ -110,7 +115,7 @@ def test_a_resumed_run_goes_on_in_the_same_parent_run(tmp_path):
     client = client_of(again)
     assert again.run_id == first.run_id
     assert client.get_run(str(again.run_id)).info.status == "RUNNING"
-    status = {r.info.run_name: r.info.status for r in client.search_runs([again._experiment_id])}
+    status = {run.info.run_name: run.info.status for run in runs_of(again)}
     assert (status["s1_ingest"], status["s5_train"]) == ("FINISHED", "KILLED")
     again.finish("FINISHED")
     assert client.get_run(str(again.run_id)).info.status == "FINISHED"
@@ -125,3 +130,33 @@ def test_a_resumed_run_that_the_store_does_not_know_begins_there_and_says_so(tmp
 
     assert tracker.run_id is not None
     assert said == ["MLflow has no run of this id; a new one begins here"]
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [(InterruptedByUser(15), "KILLED"), (KeyboardInterrupt(), "KILLED"), (OSError(), "FAILED")],
+)
+def test_what_leaves_a_run_by_an_exception_leaves_true_statuses(tmp_path, error, word):
+    tracker = Tracker(tmp_path, TrackingConfig(), warn=pytest.fail)
+    tracker.connect()
+
+    tracker.start(IDENTITY, {"seed": "0"})
+
+    with pytest.raises(type(error)), tracker.closing(), tracker.step("s5_train"):
+        raise error
+
+    assert {run.info.status for run in runs_of(tracker)} == {word}
+
+
+def test_a_run_that_vanished_is_closed_as_killed_and_its_steps_too(tmp_path):
+    gone = Tracker(tmp_path, TrackingConfig(), warn=pytest.fail)
+    gone.connect()
+    gone.start(IDENTITY, {"seed": "0"})
+    with gone.step("s1_ingest"):
+        pass
+    gone._start_step("s5_train")  # and then the process was killed
+
+    assert Tracker(tmp_path, TrackingConfig(), warn=pytest.fail).close_left_behind(IDENTITY.run_id)
+
+    status = {run.info.run_name: run.info.status for run in runs_of(gone)}
+    assert status == {IDENTITY.run_id: "KILLED", "s1_ingest": "FINISHED", "s5_train": "KILLED"}

@@ -60,6 +60,7 @@ class SealRecord(Document):
     ledger: str
     n_earlier_seals: int
     n_earlier_openings: int
+    encryption: str = ""  # how the sealed copy is encrypted; "" where there is none
 
 
 class RefusedRead(Document):

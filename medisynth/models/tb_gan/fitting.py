@@ -155,7 +155,8 @@ def describe(settings: TbGanSettings, networks: Networks) -> dict[str, str]:
         "normalisation": "grey values scaled to -1 to 1",
         "sampler": "one pass of the averaged generator a sample, normal latent vectors without "
         "truncation, fp32",
-        "limits": "expect blur and repeated texture after few updates or from few images",
+        "limits": "after few updates or from few images expect blur, bands along rows and columns, "
+        "repeated texture and no recognisable anatomy",
         "randomness": "derived from (seed, part, step or epoch and image); no global seed",
     }
 

@@ -1,0 +1,192 @@
+"""Runs that wait to be mirrored, and `sync`, which mirrors them from their folders.
+
+A run's folder holds all that is mirrored, so the outbox keeps no data: one small file for each run
+whose mirror is not known to be complete. It is made before the first call to the store and removed
+after the last, so that a kill at any moment leaves it there.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from governance.errors import GovernanceError, RecordWriteError
+from governance.evidence.chain import utc_text
+from pipelines.config import TrackingConfig
+from pipelines.config_text import read_yaml_file
+from pipelines.errors import ConfigError, PipelineError
+from pipelines.finished_run import FinishedRun, is_ended
+from pipelines.promotions import aliases_of
+from pipelines.recovery import find_left_behind, is_worked_on, sentences
+from pipelines.run_lock import folder_lock
+from pipelines.tracking import Tracker
+from pipelines.tracking.registry import Release
+
+OUTBOX = "outbox"
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of one run.
+
+    Attributes:
+        run_id: The run.
+        state: "complete", "off" (its configuration asks for no mirror), "waiting" (the store
+            cannot be used now), "working" (a process works on it), "cut short", or "unreadable".
+        words: The same for people.
+    """
+
+    run_id: str
+    state: str
+    words: str
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether something is still to be mirrored that could be."""
+        return self.state in ("waiting", "unreadable")
+
+
+def mark(workspace: Path, run_id: str, why: str) -> None:
+    """Note that a run's mirror is not complete.
+
+    Raises:
+        RecordWriteError: The outbox cannot be written.
+    """
+    path = _path(workspace, run_id)
+    line = json.dumps({"time_utc": utc_text(datetime.now(UTC)), "why": why}, ensure_ascii=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+    except OSError as error:
+        raise RecordWriteError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "check permission and free space, or choose another workspace"
+        ) from error
+
+
+def clear(workspace: Path, run_id: str) -> None:
+    """Note that a run's mirror is complete; one that cannot be removed is only tried again."""
+    with contextlib.suppress(OSError):
+        _path(workspace, run_id).unlink(missing_ok=True)
+
+
+def waiting(workspace: Path) -> tuple[str, ...]:
+    """Ids of the runs whose mirror is not known to be complete, earliest first."""
+    folder = workspace / OUTBOX
+    return tuple(sorted(path.stem for path in folder.glob("*.jsonl"))) if folder.is_dir() else ()
+
+
+def _path(workspace: Path, run_id: str) -> Path:
+    return workspace / OUTBOX / f"{run_id}.jsonl"
+
+
+def recover(workspace: Path, say: Callable[[str], None]) -> None:
+    """Name runs that a vanished process left behind, and end them in the store; never raises.
+
+    Called under the workspace's lock, at the start of every run.
+    """
+    left = find_left_behind(workspace)
+    for sentence in sentences(left):
+        say(sentence)
+    dead = {one.run_id for one in left}
+    n_waiting, is_away = 0, False
+    for run_id in waiting(workspace):
+        run_dir = workspace / "runs" / run_id
+        if run_id not in dead and run_dir.is_dir():
+            n_waiting += not is_worked_on(run_dir)
+        elif not is_away:  # a store that is away is not asked for each run anew
+            try:
+                is_away = _close(run_dir, say).state == "waiting"
+            except (GovernanceError, PipelineError) as error:
+                say(f"run {run_id} cannot be closed in MLflow: {error}")
+    if n_waiting:
+        say(f"finished runs that wait to be mirrored: {n_waiting:,}; medisynth-gov sync")
+
+
+def sync(workspace: Path, say: Callable[[str], None]) -> tuple[Synced, ...]:
+    """Mirror every run that waits; errors as in `sync_run`, which one run alone cannot stop."""
+    done = []
+    for run_id in waiting(workspace):
+        try:
+            done.append(sync_run(workspace / "runs" / run_id, say))
+        except (GovernanceError, PipelineError) as error:
+            done.append(Synced(run_id, "unreadable", str(error)))
+    return tuple(done)
+
+
+def sync_run(run_dir: Path, say: Callable[[str], None]) -> Synced:
+    """Mirror one run from its folder, as far as the store lacks it, and set its aliases.
+
+    Args:
+        run_dir: The run folder; its workspace is the folder above runs/.
+        say: Where warnings go.
+
+    Raises:
+        ConfigError: It is no run folder.
+        EvidenceError: The folder is not what its manifest says.
+        MachineError: The workspace cannot be locked.
+    """
+    workspace, run_id = run_dir.parent.parent, run_dir.name
+    if is_worked_on(run_dir):
+        return Synced(run_id, "working", "a process works on this run, which mirrors it itself")
+    if not is_ended(run_dir):
+        return _close(run_dir, say)
+    run = FinishedRun(run_dir)
+    config = tracking_config(run)
+    tracker = Tracker(workspace, config, say)
+    if not config.enabled:
+        clear(workspace, run_id)
+        return Synced(run_id, "off", "its configuration asks for no mirror (tracking.enabled)")
+    mark(workspace, run_id, "sync began")
+    with folder_lock(workspace / OUTBOX):  # two at once would each begin a run in the store
+        is_done = tracker.complete(run) and all(
+            tracker.set_alias(
+                run, Release(line.model, line.to, line.version, run.manifest.evidence_root)
+            )
+            for line in aliases_of(workspace, run_id)
+        )
+    if is_done:
+        clear(workspace, run_id)
+        return Synced(run_id, "complete", "mirrored")
+    mark(workspace, run_id, tracker.problem)
+    return Synced(run_id, "waiting", f"not mirrored: {tracker.problem}")
+
+
+def _close(run_dir: Path, say: Callable[[str], None]) -> Synced:
+    """A run that was cut short: what it left running in the store is ended there."""
+    workspace, run_id = run_dir.parent.parent, run_dir.name
+    if not run_dir.is_dir():
+        clear(workspace, run_id)
+        return Synced(run_id, "cut short", "its folder is gone")
+    words = f"was cut short; go on with medisynth-gov run --resume {run_id}"
+    tracker = Tracker(workspace, _config_of_open_run(run_dir), say)
+    if tracker.close_left_behind(run_id):
+        clear(workspace, run_id)
+        return Synced(run_id, "cut short", words)
+    return Synced(run_id, "waiting", f"{words}; not closed in MLflow: {tracker.problem}")
+
+
+def tracking_config(run: FinishedRun) -> TrackingConfig:
+    """How a run is mirrored, by its configuration."""
+    return _tracking_section(run.config().get("tracking", {}), str(run.folder))
+
+
+def _config_of_open_run(run_dir: Path) -> TrackingConfig:
+    path = run_dir / "config.yaml"
+    values = read_yaml_file(path) if path.is_file() else {}
+    return _tracking_section(values.get("tracking", {}), str(run_dir))
+
+
+def _tracking_section(values: object, where: str) -> TrackingConfig:
+    try:
+        return TrackingConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{where}: config.yaml: the section 'tracking' cannot be read by this version; "
+            "use the version of the run"
+        ) from error

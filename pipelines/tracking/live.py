@@ -1,0 +1,231 @@
+"""The mirror while a run goes on, and what completes it afterwards."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from governance.evidence.documents import (
+    MetricResult,
+    PartitionSummary,
+    RunIdentity,
+    TrainingRecord,
+)
+from pipelines.config import TrackingConfig
+from pipelines.errors import InterruptedByUser, TrackingError
+from pipelines.finished_run import FinishedRun
+from pipelines.tracking.mirror import RunMirror, find_run, mlflow_status, write_finished
+from pipelines.tracking.registry import Release, set_alias
+from pipelines.tracking.store import Store, first_line, open_store
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_RETRY_PAUSES_S = (0.2, 1.0)
+_RETRY_UNTIL_S = 4.0  # a call that took longer already waited for the server
+
+
+def _mirrored(
+    method: "Callable[Concatenate[Tracker, _P], None]",
+) -> "Callable[Concatenate[Tracker, _P], None]":
+    """Run a method against the store; without a store do nothing; on failure go silent for good."""
+
+    @wraps(method)
+    def call(self: "Tracker", /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        if self._store is None or self.problem:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except self._store.errors as error:
+            self.problem = first_line(error)
+            self._warn(f"MLflow mirror stopped ({self.problem}); the run folder stays complete")
+
+    return call
+
+
+class Tracker:
+    """Mirrors one run: a parent run, a child run for each step, data sets, curves and the model.
+
+    Attributes:
+        run_id: MLflow id of the parent run; None when nothing is mirrored.
+        problem: Why mirroring stopped; empty while it works.
+    """
+
+    def __init__(
+        self, workspace: Path, config: TrackingConfig, warn: Callable[[str], None]
+    ) -> None:
+        self.run_id: str | None = None
+        self.problem = ""
+        self._workspace, self._config, self._warn = workspace, config, warn
+        self._store: Store | None = None
+        self._mirror: RunMirror | None = None
+        self._step_run: str | None = None
+        self._dataset = ""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the configuration asks for a mirror."""
+        return self._config.enabled
+
+    def connect(self) -> None:
+        """Open the store and the experiment before any work is done.
+
+        Raises:
+            TrackingError: The store cannot be opened.
+        """
+        if self._config.enabled and self._store is None:
+            self._store = open_store(self._workspace, self._config)
+
+    @_mirrored
+    def start(self, identity: RunIdentity, parameters: Mapping[str, str]) -> None:
+        """Begin the parent run."""
+        self._open(identity, parameters)
+
+    @_mirrored
+    def resume(self, identity: RunIdentity, parameters: Mapping[str, str]) -> None:
+        """Go on with the parent run of a run that was cut short; begin one when there is none."""
+        mirror = self._open(identity, parameters)
+        if mirror.was_known:
+            mirror.go_on()
+        else:
+            self._warn("MLflow has no run of this id; a new one begins here")
+
+    def _open(self, identity: RunIdentity, parameters: Mapping[str, str]) -> RunMirror:
+        if self._store is None:
+            raise TrackingError("the MLflow store is not open; connect first")
+        self._mirror = RunMirror(self._store, identity, parameters)
+        self.run_id = self._mirror.mlflow_id
+        return self._mirror
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """What leaves this block by an exception ends the run in MLflow, too."""
+        try:
+            yield
+        except BaseException as error:
+            self.finish(_word(error))
+            raise
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Mirror one step as a child run whose status is true after errors, too."""
+        self._start_step(name)
+        status = "FINISHED"
+        try:
+            yield
+        except BaseException as error:
+            status = _word(error)
+            raise
+        finally:
+            self._finish_step(status)
+
+    @_mirrored
+    def _start_step(self, name: str) -> None:
+        if self._mirror is not None:
+            self._step_run = self._mirror.begin_step(name)
+
+    @_mirrored
+    def _finish_step(self, status: str) -> None:
+        if self._store is not None and self._step_run is not None:
+            self._store.client.set_terminated(self._step_run, status)
+        self._step_run = None
+
+    @_mirrored
+    def log_partitions(self, dataset: str, partitions: Sequence[PartitionSummary]) -> None:
+        """Data sets as inputs, with our digests."""
+        self._dataset = dataset
+        if self._mirror is not None:
+            self._mirror.write_partitions(dataset, partitions)
+
+    @_mirrored
+    def log_training(self, record: TrainingRecord, checkpoint: Path) -> None:
+        """Curves, and the released checkpoint as a LoggedModel."""
+        if self._mirror is not None:
+            self._mirror.write_training(record, checkpoint)
+
+    @_mirrored
+    def log_evaluation(
+        self, metrics: Sequence[MetricResult], test: PartitionSummary | None
+    ) -> None:
+        """Metrics, tied to the model and to the data set they were measured on."""
+        if self._mirror is not None:
+            self._mirror.write_metrics(metrics, self._dataset, test)
+
+    @_mirrored
+    def finish(self, status: str) -> None:
+        """End the parent run with MLflow's word for it: FINISHED, FAILED or KILLED."""
+        if self._mirror is not None:
+            self._mirror.end_steps(status)
+            self._mirror.finish(status)
+
+    def complete(self, run: FinishedRun) -> bool:
+        """Write whatever of a finished run the store lacks; say why when that cannot be.
+
+        A store that went away is tried once more, shortly. Nothing that is there is written twice.
+
+        Returns:
+            Whether the store has all of the run now.
+        """
+        if not self._config.enabled:
+            return True
+        ended_ms = None if self._mirror else int(run.manifest.created_utc.timestamp() * 1000)
+
+        def write(store: Store) -> None:
+            parameters = {key: str(value) for key, value in run.flat_config().items()}
+            mirror = RunMirror(store, run.identity, parameters)
+            self.run_id = mirror.mlflow_id
+            write_finished(mirror, run, ended_ms=ended_ms)
+
+        return self._try(write)
+
+    def close_left_behind(self, run_id: str) -> bool:
+        """End what a vanished process left running in the store; return whether that is done."""
+
+        def close(store: Store) -> None:
+            found = find_run(store, run_id)
+            if found is None:
+                return
+            children = f"tags.`mlflow.parentRunId` = '{found}'"
+            for run in store.client.search_runs([store.experiment_id], filter_string=children):
+                if run.info.status == "RUNNING":
+                    store.client.set_terminated(run.info.run_id, "KILLED")
+            if store.client.get_run(found).info.status == "RUNNING":
+                store.client.set_terminated(found, "KILLED")
+                store.client.set_tag(found, "medisynth.verdict", "cut short")
+
+        return not self._config.enabled or self._try(close)
+
+    def set_alias(self, run: FinishedRun, release: Release) -> bool:
+        """Point an alias of the registered model at a run's model; return whether it does now."""
+        return self._config.enabled and self._try(lambda store: set_alias(store, run, release))
+
+    def _try(self, work: Callable[[Store], None]) -> bool:
+        deadline = time.monotonic() + _RETRY_UNTIL_S
+        for pause_s in (*_RETRY_PAUSES_S, None):
+            try:
+                self.connect()
+                if self._store is not None:
+                    self._attempt(self._store, work)
+            except TrackingError as error:
+                self.problem = first_line(error)
+            else:
+                self.problem = ""
+                return True
+            if pause_s is None or time.monotonic() > deadline:
+                break
+            time.sleep(pause_s)
+        return False
+
+    @staticmethod
+    def _attempt(store: Store, work: Callable[[Store], None]) -> None:
+        try:
+            work(store)
+        except store.errors as error:
+            raise TrackingError(first_line(error)) from error
+
+
+def _word(error: BaseException) -> str:
+    """MLflow's word for what ended a step or a run."""
+    stopped = isinstance(error, InterruptedByUser | KeyboardInterrupt)
+    return mlflow_status("interrupted" if stopped else "failed")

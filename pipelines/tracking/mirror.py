@@ -1,0 +1,311 @@
+"""One run as MLflow shows it: every part is written only as far as the store lacks it.
+
+So a run can be mirrored while it goes on, after the server was away, or twice: nothing is lost and
+nothing is doubled. Points carry the time at which the run began, the same in every attempt.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from governance.evidence.documents import (
+    DatasetIdentity,
+    EvaluationRecord,
+    Manifest,
+    MetricResult,
+    Outcome,
+    PartitionSummary,
+    RollUp,
+    RunIdentity,
+    SplitRecord,
+    TrainingRecord,
+)
+from governance.evidence.manifest import MANIFEST, SIGNATURE
+from pipelines.errors import TrackingError
+from pipelines.finished_run import FinishedRun, model_name
+from pipelines.tracking.store import Store, metric_name
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Metric
+
+_BATCH = 900  # MLflow accepts 1,000 metrics a call
+_PARAMETERS = 100  # and 100 parameters
+_DIGEST_CHARS = 36  # width of MLflow's data set digest column; the full digest goes to a tag
+_LARGE = ("samples/0", "records/", "checkpoints/", "history/")
+_WORDS = {"finished": "FINISHED", "interrupted": "KILLED"}  # all others: FAILED
+_LAST_STEPS = ("s7_evidence", "s8_report")
+RUN_ID_TAG = "medisynth.run_id"
+
+
+def find_run(store: Store, run_id: str) -> str | None:
+    """MLflow's id of a run of ours; None when the store does not know it."""
+    text = f"tags.`{RUN_ID_TAG}` = '{run_id}'"
+    found = store.client.search_runs([store.experiment_id], filter_string=text)
+    return str(found[-1].info.run_id) if found else None  # the oldest, should there be several
+
+
+class RunMirror:
+    """The parent run of one of our runs, with all that belongs to it.
+
+    Attributes:
+        mlflow_id: MLflow's id of the parent run.
+        was_known: Whether the store had it already.
+    """
+
+    def __init__(self, store: Store, identity: RunIdentity, parameters: Mapping[str, str]) -> None:
+        self._store, self._client = store, store.client
+        self._begun_ms = int(identity.started_utc.timestamp() * 1000)
+        found = find_run(store, identity.run_id)
+        self.was_known = found is not None
+        self.mlflow_id = found or self._begin(identity)
+        self._write_parameters(parameters)
+
+    def _begin(self, identity: RunIdentity) -> str:
+        run = self._client.create_run(
+            self._store.experiment_id,
+            start_time=self._begun_ms,
+            run_name=identity.run_id,
+            tags={
+                RUN_ID_TAG: identity.run_id,
+                "medisynth.verdict": "running",
+                "mlflow.source.name": "medisynth-gov",
+                "mlflow.source.git.commit": identity.code_commit or "unknown",
+            },
+        )
+        return str(run.info.run_id)
+
+    def _write_parameters(self, parameters: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self.mlflow_id).data.params
+        wanted = {metric_name(key): value[:6000] for key, value in parameters.items()}
+        missing = [Param(key, value) for key, value in wanted.items() if key not in known]
+        for start in range(0, len(missing), _PARAMETERS):
+            self._client.log_batch(self.mlflow_id, params=missing[start : start + _PARAMETERS])
+
+    def go_on(self) -> None:
+        """Say that the run goes on; steps whose process was killed say so."""
+        self._client.update_run(self.mlflow_id, status="RUNNING")
+        self._client.set_tag(self.mlflow_id, "medisynth.verdict", "running")
+        self.end_steps("KILLED")
+
+    def begin_step(self, name: str) -> str:
+        """Begin a child run; return MLflow's id of it."""
+        tags = {"mlflow.parentRunId": self.mlflow_id, "medisynth.step": name}
+        run = self._client.create_run(self._store.experiment_id, run_name=name, tags=tags)
+        return str(run.info.run_id)
+
+    def end_steps(self, status: str) -> None:
+        """End every child run that still says it is running."""
+        for step_id, _, now in self._steps():
+            if now == "RUNNING":
+                self._client.set_terminated(step_id, status)
+
+    def _steps(self) -> list[tuple[str, str, str]]:
+        """MLflow's id, name and status of each child run."""
+        text = f"tags.`mlflow.parentRunId` = '{self.mlflow_id}'"
+        found = self._client.search_runs([self._store.experiment_id], filter_string=text)
+        return [(run.info.run_id, str(run.info.run_name), run.info.status) for run in found]
+
+    def write_steps(self, steps: Mapping[str, str]) -> None:
+        """Step -> status in MLflow's words: each has one child run at least that says so."""
+        known = self._steps()
+        for name, status in steps.items():
+            there = [(step_id, now) for step_id, step, now in known if step == name]
+            if status in {now for _, now in there}:
+                continue
+            running = [step_id for step_id, now in there if now == "RUNNING"]
+            self._client.set_terminated(running[0] if running else self.begin_step(name), status)
+        self.end_steps("KILLED")
+
+    def write_partitions(self, dataset: str, partitions: Sequence[PartitionSummary]) -> None:
+        """Data sets as inputs, with our digests."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        there = self._client.get_run(self.mlflow_id).inputs
+        known = {
+            (put.dataset.name, put.dataset.digest)
+            for put in (there.dataset_inputs if there else [])
+        }
+        inputs = []
+        for part in partitions:
+            entity = Dataset(
+                name=_dataset_name(dataset, part),
+                digest=part.sha256[:_DIGEST_CHARS],
+                source_type="medisynth-gov",
+                source=json.dumps({"dataset": dataset, "sha256": part.sha256}),
+                profile=json.dumps({"n_images": part.n_images, "n_patients": part.n_patients}),
+            )
+            tags = [
+                InputTag("mlflow.data.context", part.partition),
+                InputTag("medisynth.sha256", part.sha256),
+            ]
+            if (entity.name, entity.digest) not in known:
+                inputs.append(DatasetInput(dataset=entity, tags=tags))
+        if inputs:
+            self._client.log_inputs(self.mlflow_id, datasets=inputs)
+
+    def write_training(self, record: TrainingRecord, checkpoint: Path) -> None:
+        """Curves, and the released checkpoint as a LoggedModel."""
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        points = [
+            Metric(metric_name(f"{curve.stage}/{curve.name}"), value, self._begun_ms, step)
+            for curve in record.curves
+            for step, value in zip(curve.steps, curve.values, strict=True)
+        ]
+        self._write_points(points)
+        model_id, is_ready = self._model(record)
+        if not is_ready:
+            self._client.log_model_artifact(model_id, str(checkpoint))
+            self._client.finalize_logged_model(model_id, "READY")
+        run = self._client.get_run(self.mlflow_id)
+        outputs = run.outputs.model_outputs if run.outputs else []
+        if model_id not in {put.model_id for put in outputs}:
+            last = record.stages[-1].n_steps if record.stages else 0
+            self._client.log_outputs(self.mlflow_id, [LoggedModelOutput(model_id, last)])
+
+    def released_model(self) -> tuple[str, str]:
+        """MLflow's id of the run's LoggedModel, and where its files are.
+
+        Raises:
+            TrackingError: The store has none.
+        """
+        for model in self._models():
+            return str(model.model_id), str(model.artifact_location)
+        raise TrackingError(f"MLflow has no model of run {self.mlflow_id}; sync the run first")
+
+    def _models(self) -> "list[LoggedModel]":
+        """The run's LoggedModels, latest first."""
+        text = f"source_run_id = '{self.mlflow_id}'"
+        return list(
+            self._client.search_logged_models([self._store.experiment_id], filter_string=text)
+        )
+
+    def _model(self, record: TrainingRecord) -> tuple[str, bool]:
+        for known in self._models():
+            if known.tags.get("medisynth.checkpoint_sha256") == record.checkpoint_sha256:
+                return str(known.model_id), known.status == "READY"
+        model = self._client.create_logged_model(
+            self._store.experiment_id,
+            name=model_name(record),
+            source_run_id=self.mlflow_id,
+            model_type="generator",
+            tags={
+                "medisynth.checkpoint_sha256": record.checkpoint_sha256,
+                "medisynth.training_view_sha256": record.training_view_sha256,
+            },
+            params={k: v[:500] for k, v in record.description.items()},
+        )
+        return str(model.model_id), False
+
+    def write_metrics(
+        self, metrics: Sequence[MetricResult], dataset: str, test: PartitionSummary | None
+    ) -> None:
+        """Metrics, tied to the model and to the data set they were measured on."""
+        from mlflow.entities import Metric
+
+        name = _dataset_name(dataset, test) if test else None
+        digest = test.sha256[:_DIGEST_CHARS] if test else None
+        model_id = next((str(model.model_id) for model in self._models()), None)
+        points = []
+        for metric in metrics:
+            if metric.value is None:
+                continue
+            key = " ".join(filter(None, (f"evaluation/{metric.id}", metric.subgroup)))
+            values = {key: metric.value}
+            if metric.ci95:
+                values |= {f"{key} ci95 low": metric.ci95[0], f"{key} ci95 high": metric.ci95[1]}
+            if metric.floor is not None:
+                values[f"{key} floor"] = metric.floor
+            points += [
+                Metric(metric_name(k), v, self._begun_ms, 0, model_id, name, digest, self.mlflow_id)
+                for k, v in values.items()
+            ]
+        self._write_points(points)
+
+    def _write_points(self, points: "Sequence[Metric]") -> None:
+        """Write the points whose name and step the store does not have."""
+        known = self._client.get_run(self.mlflow_id).data.metrics
+        there = {
+            (key, point.step)
+            for key in {point.key for point in points} & set(known)
+            for point in self._client.get_metric_history(self.mlflow_id, key)
+        }
+        missing = [point for point in points if (point.key, point.step) not in there]
+        for start in range(0, len(missing), _BATCH):
+            self._client.log_batch(self.mlflow_id, metrics=missing[start : start + _BATCH])
+
+    def write_files(self, folder: Path, paths: Sequence[str]) -> None:
+        """Files of the run folder, under the same relative paths; each replaces its like."""
+        for path in paths:
+            parent = str(Path(path).parent)
+            self._client.log_artifact(
+                self.mlflow_id, str(folder / path), None if parent == "." else parent
+            )
+
+    def write_verdict(self, rollup: RollUp, manifest: Manifest) -> None:
+        """Verdict, principle statuses, manifest root and chain head as tags."""
+        from mlflow.entities import RunTag
+
+        tags = {
+            "medisynth.verdict": rollup.verdict,
+            "medisynth.gate": rollup.gate.value,
+            "medisynth.evidence_root": manifest.evidence_root,
+            "medisynth.journal_head": f"{manifest.journal_events}:{manifest.journal_head}",
+            "mlflow.note.content": _note(rollup, manifest.evidence_root),
+        }
+        tags |= {f"gmlp.{line.id}": line.status.value for line in rollup.principles}
+        tags |= {f"gate.{line.item_id}": line.status.value for line in rollup.gate_items}
+        tags |= {f"waiver.{line.item_id}": line.state for line in rollup.waivers}
+        self._client.log_batch(self.mlflow_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def finish(self, status: str, ended_ms: int | None = None) -> None:
+        """End the parent run with MLflow's word for it, unless it says so already."""
+        if self._client.get_run(self.mlflow_id).info.status != status:
+            self._client.set_terminated(self.mlflow_id, status, ended_ms)
+
+
+def write_finished(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None) -> None:
+    """Write whatever of a finished run the store lacks.
+
+    Args:
+        mirror: The run in the store.
+        run: The run folder.
+        ended_ms: When the run ended, in ms since 1970; None is now.
+    """
+    outcome = run.required(Outcome)
+    statuses = {t.step: mlflow_status(t.status) for t in outcome.steps if t.status != "skipped"}
+    mirror.write_steps(statuses | dict.fromkeys(_LAST_STEPS, "FINISHED"))
+    dataset, split = run.document(DatasetIdentity), run.document(SplitRecord)
+    training, evaluation = run.document(TrainingRecord), run.document(EvaluationRecord)
+    name = dataset.name if dataset else ""
+    if split is not None:
+        mirror.write_partitions(name, split.partitions)
+    if training is not None:
+        mirror.write_training(training, run.folder / training.checkpoint_path)
+    if evaluation is not None:
+        test = split.partitions[-1] if split else None
+        mirror.write_metrics(evaluation.metrics, name, test)
+    small = [path for path in run.paths() if not path.startswith(_LARGE)]
+    signature = [SIGNATURE] if (run.folder / SIGNATURE).exists() else []
+    mirror.write_files(run.folder, [*small, MANIFEST, *signature])
+    mirror.write_verdict(run.required(RollUp), run.manifest)
+    mirror.finish(mlflow_status(outcome.status), ended_ms)
+
+
+def mlflow_status(status: str) -> str:
+    """MLflow's word for how a run or a step ended."""
+    return _WORDS.get(status, "FAILED")
+
+
+def _dataset_name(dataset: str, part: PartitionSummary) -> str:
+    return f"{dataset}: {part.partition}"
+
+
+def _note(rollup: RollUp, evidence_root: str) -> str:
+    lines = [f"**{rollup.verdict}**", "", "| principle | status |", "|---|---|"]
+    lines += [f"| {p.id} {p.title_2021} | {p.status.value} |" for p in rollup.principles]
+    lines += ["", f"Evidence root `{evidence_root}`. Mapped to GMLP; the run folder is the record."]
+    return "\n".join(lines)

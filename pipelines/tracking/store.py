@@ -1,0 +1,131 @@
+"""The MLflow store: opened within seconds or refused in one sentence."""
+
+import fcntl
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.config import TrackingConfig
+from pipelines.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_FORBIDDEN = re.compile(r"[^\w\-. :/]")
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store.
+
+    Attributes:
+        client: MLflow's client.
+        experiment_id: Experiment of all our runs.
+        errors: What its calls raise when the store fails.
+    """
+
+    client: "MlflowClient"
+    experiment_id: str
+    errors: tuple[type[Exception], ...]
+
+
+def store_uri(workspace: Path, config: TrackingConfig) -> str:
+    """Tracking URI: the configured one, or an absolute sqlite file in the workspace."""
+    return config.uri or f"{_SQLITE}{workspace / 'mlflow' / 'mlflow.db'}"
+
+
+def metric_name(text: str) -> str:
+    """A name that MLflow accepts; every refused character becomes its code point, e.g. "_u00e9"."""
+    return _FORBIDDEN.sub(lambda match: f"_u{ord(match.group()):04x}", text)[:250]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough for one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def open_store(workspace: Path, config: TrackingConfig) -> Store:
+    """Open the store and the experiment.
+
+    Raises:
+        TrackingError: The store cannot be opened.
+    """
+    _quiet()
+    uri = store_uri(workspace, config)
+    _check_sqlite(uri)
+    from mlflow import MlflowClient
+
+    errors = _store_errors()
+    folder = workspace / "mlflow"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _schema_lock(folder):  # two processes creating one sqlite schema would crash
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            experiment_id = _experiment(client, folder, config)
+    except errors as error:
+        raise _unopenable(uri, first_line(error)) from error
+    return Store(client, experiment_id, errors)
+
+
+def _experiment(client: "MlflowClient", folder: Path, config: TrackingConfig) -> str:
+    found = client.get_experiment_by_name(config.experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None if config.uri else (folder / "artifacts").as_uri()
+    return client.create_experiment(
+        config.experiment,
+        artifact_location=location,
+        tags={"mlflow.experimentKind": "custom_model_development"},  # opens the right views
+    )
+
+
+def _unopenable(uri: str, why: str) -> TrackingError:
+    return TrackingError(
+        f"tracking.uri: {uri} cannot be opened ({why}); "
+        "check that it is an MLflow store, or set tracking.enabled=false"
+    )
+
+
+def _check_sqlite(uri: str) -> None:
+    """Try the file ourselves: MLflow tries for more than a minute before it gives up."""
+    path = Path(uri.removeprefix(_SQLITE))
+    if not uri.startswith(_SQLITE) or not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=5.0)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        raise _unopenable(uri, first_line(error)) from error
+
+
+def _quiet() -> None:
+    """No telemetry, no migration chatter, no long waits; set before MLflow is imported."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    from alembic.util.exc import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, OSError, SQLAlchemyError, CommandError)
+
+
+@contextmanager
+def _schema_lock(folder: Path) -> Iterator[None]:
+    with (folder / ".schema.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,46 @@
+"""Finished run folders with card and reports, for tests of what is done with such runs."""
+
+import atexit
+import shutil
+from datetime import date, timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from governance.evidence.documents import WaiverLine
+from pipelines.steps import s8_report
+from tests.governance.example_run import RUN_ID, Example, build_example_run
+
+NO_TRACKING = b"preset: laptop\nseed: 7\ntracking:\n  enabled: false\n"
+
+
+def finished(workspace: Path, **example: Any) -> Path:
+    """A run folder in a workspace; rendered once for each kind of run, then copied."""
+    wanted = Example(**{"config": NO_TRACKING, **example})
+    return Path(shutil.copytree(_built(wanted), workspace / "runs" / wanted.run_id))
+
+
+@cache
+def _built(example: Example) -> Path:
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    run_dir = build_example_run(folder / "runs", example)
+    s8_report.run(run_dir)
+    return run_dir
+
+
+def waiver(today: date, days_left: int = 30) -> WaiverLine:
+    """A waiver of the data set's pin that was in force when the run was judged."""
+    return WaiverLine(
+        item_id="P5-01",
+        title="Data set pinned",
+        author="Ada Beispiel",
+        reason="The phantoms are drawn anew.",
+        expires=today + timedelta(days=days_left),
+        state="in force",
+        effect="the gate does not ask for it; the item stays not evaluated",
+    )
+
+
+__all__ = ["NO_TRACKING", "RUN_ID", "finished", "waiver"]

@@ -89,14 +89,14 @@ def _images_seen(training: TrainingRecord) -> str:
 def stage_table(training: TrainingRecord) -> Table:
     """One row a training stage."""
     head = columns(
-        ("Stage", 0.19),
-        ("Parameters", 0.13, "right"),
-        ("Steps", 0.09, "right"),
-        ("Batch", 0.08, "right"),
-        ("Time", 0.12, "right"),
-        ("Images/s", 0.10, "right"),
+        ("Stage", 0.17),
+        ("Parameters", 0.125, "right"),
+        ("Steps", 0.085, "right"),
+        ("Batch", 0.075, "right"),
+        ("Time", 0.11, "right"),
+        ("Images/s", 0.115, "right"),
         ("Precision", 0.10),
-        ("Processes", 0.09, "right"),
+        ("Processes", 0.12, "right"),
         ("Memory", 0.10, "right"),
     )
     rows = tuple(

@@ -157,7 +157,7 @@ class AdversarialStage:
         score = values[ENERGY]
         if self._context.score is not None:
             score = self._context.score(images)
-            values[f"tuning {self._context.score_name or 'score'}"] = score
+            values["tuning score"] = score  # what it is stands with the choice of the checkpoint
         require_finite(values, stage=self.name, step=step - 1)
         if step >= DIVERSITY_FROM_STEP:
             require_diverse(images[:N_DIVERSITY], self.name, step, real_distance=self._diversity)

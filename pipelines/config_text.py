@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 from pipelines.errors import ConfigError
 
 MAX_CONFIG_BYTES = 64 * 1024
+MAX_BRACKETS = 1_000
 _SCALAR_LIMIT = 80
 
 
@@ -79,6 +80,9 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def _load_yaml(text: str, where: str) -> Any:
+    # The reader's time grows with the square of open brackets: 20,000 would take a minute.
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise ConfigError(f"{where}: more than {MAX_BRACKETS:,} opening brackets; expected YAML")
     reader = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, equal keys are refused
     try:
         if any(type(event).__name__ == "AliasEvent" for event in reader.parse(text)):

@@ -34,12 +34,11 @@ from governance.evidence.store import EvidenceStore
 from governance.files import sha256_bytes, sha256_file
 from governance.policies.model import Policy
 from governance.reports.card import DECLARABLE_FIELDS
-from pipelines.config_text import parse_yaml
+from pipelines.config_text import MAX_BRACKETS, parse_yaml
 from pipelines.declaration_entries import DeclarationEntry, DeclarationsFile, WaiverEntry
 from pipelines.errors import ConfigError, DeclarationsError
 
 MAX_BYTES = 64 * 1024
-_MOST_BRACKETS = 1_000
 COPY = "declarations.yaml"
 _Place = tuple[int | str, ...]
 
@@ -155,9 +154,9 @@ def _decoded(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         raise DeclarationsError(f"{name}: not UTF-8 text; expected declarations (YAML)") from error
     # The reader's time grows with the square of open brackets: 20,000 would take a minute.
-    if text.count("[") + text.count("{") > _MOST_BRACKETS:
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
         raise DeclarationsError(
-            f"{name}: more than {_MOST_BRACKETS} opening brackets; expected declarations (YAML)"
+            f"{name}: more than {MAX_BRACKETS} opening brackets; expected declarations (YAML)"
         )
     return text
 

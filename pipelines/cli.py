@@ -75,7 +75,9 @@ def root(
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Argument(help="Configuration file (YAML).")] = None,
-    preset: Annotated[str | None, typer.Option(help="smoke, laptop (the default) or paper.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="smoke, laptop (the default) or paper.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data folder; none simulates phantoms.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Data set adapter; detected if left out.")] = (
         None

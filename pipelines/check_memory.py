@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
@@ -128,11 +128,12 @@ class CheckMemory:
             if self._places != _places(self._root):
                 return
             end = {
-                name: value
-                for name, value in asdict(checked).items()
-                if name in {"exit_code", "error_code", "sentence", "findings"}
+                "exit_code": checked.exit_code,
+                "error_code": checked.error_code,
+                "sentence": checked.sentence,
+                "findings": checked.findings,
+                "checked_utc": checked.checked_utc.isoformat(),
             }
-            end["checked_utc"] = checked.checked_utc.isoformat()
             parts = {
                 _DIGESTS: json.dumps(digests).encode(),
                 "facts.json": json.dumps(checked.facts).encode(),

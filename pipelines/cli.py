@@ -111,7 +111,7 @@ def run(
         console = Console(json_lines=as_json)
         if resume is not None:
             from pipelines.flow import resume_flow
-            from pipelines.resume import find_run
+            from pipelines.run_folder import find_run
 
             folder = find_run(resume, Path(workspace or "."))
             asked = partial(

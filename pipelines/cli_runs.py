@@ -45,7 +45,7 @@ def promote(
     with errors(as_json):
         from pipelines.promote import Request
         from pipelines.promote import promote as promote_run
-        from pipelines.released import find_run
+        from pipelines.run_folder import find_run
 
         request = Request(to, by, reason, accept_waivers)
         done = promote_run(find_run(run_name, workspace), request, _warn)
@@ -90,7 +90,7 @@ def compare(
     """Show what differs between two runs, and whether their results can be compared at all."""
     with errors(as_json):
         from pipelines.compare import as_text, compare_runs
-        from pipelines.released import find_run
+        from pipelines.run_folder import find_run
 
         found = compare_runs(find_run(a, workspace), find_run(b, workspace))
         text = json.dumps(found.facts(), indent=1, ensure_ascii=False)
@@ -107,7 +107,7 @@ def sync(
     """Mirror to MLflow what could not be mirrored earlier; nothing is doubled. Exit 0 or 6."""
     with errors(as_json):
         from pipelines import outbox
-        from pipelines.released import find_run
+        from pipelines.run_folder import find_run
 
         done: tuple[Synced, ...]
         if run_name is None:

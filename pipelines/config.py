@@ -222,7 +222,7 @@ class SigningConfig(_Section):
         key: File of an Ed25519 private key, as `keygen` makes it, or a securesystemslib URI
             ("hsm:…", "gcpkms:…").
         public_key: File of the public key; needed for a URI.
-        certificate: X.509 certificate of the key, for a certified copy of the PDF; None takes the
+        certificate: X.509 certificate of the key, for a signed copy of the PDF; None takes the
             .crt beside a key file, where there is one.
         identity: Who signs, in free words; reported as not vouched for.
     """

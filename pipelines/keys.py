@@ -40,7 +40,7 @@ def make_keys(folder: Path | None) -> tuple[KeyPair, str]:
         f"key id       {pair.key_id}\n"
         f"private key  {pair.private_key} (readable by you alone; keep a copy offline)\n"
         f"public key   {pair.public_key} (give it to who verifies: verify RUN --key FILE)\n"
-        f"certificate  {pair.certificate} (self-signed, for the certified copy of the PDF)\n"
+        f"certificate  {pair.certificate} (self-signed, for the signed copy of the PDF)\n"
         "identity     not vouched for: the key was made on this machine\n"
         "to sign runs, put this into the configuration file:\n"
         f"signing:\n  key: {pair.private_key}\n  identity: your name or organisation"

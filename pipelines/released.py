@@ -4,7 +4,6 @@ Neither the data nor MLflow is needed. Only the files that are read are compared
 `medisynth-gov verify` compares all.
 """
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -77,32 +76,6 @@ class ReleasedModel:
 
         path = self.folder / self.training.checkpoint_path
         return checkpoint.load(path, self.training.checkpoint_sha256)
-
-
-def find_run(name: str, workspace: Path | None) -> Path:
-    """The folder of a run.
-
-    Args:
-        name: Path of the folder, or run id in the workspace.
-        workspace: Folder that holds runs/; None is the current folder.
-
-    Raises:
-        ConfigError: There is no such folder.
-    """
-    runs = (workspace or Path()) / "runs"
-    for folder in (Path(name), runs / name):
-        if name and folder.is_dir():
-            return folder.resolve()
-    there = runs.iterdir() if runs.is_dir() else ()
-    known = sorted((folder.name for folder in there if folder.is_dir()), reverse=True)
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        hint = f"did you mean {near[0]!a}?"
-    elif known:
-        hint = f"the latest there are {', '.join(known[:_SHOWN_RUNS])}"
-    else:
-        hint = "there is no run; name the workspace with -w"
-    raise ConfigError(f"{printable(name)!r}: no run folder, and no run in {runs}; {hint}")
 
 
 def read_run(run_dir: Path) -> ReleasedModel:

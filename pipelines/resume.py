@@ -3,7 +3,6 @@
 All refusals come from here and before anything of the run is changed.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,22 +51,6 @@ class EarlierRun:
     def did(self, step: str) -> bool:
         """Whether a step finished."""
         return any(timing.step == step for timing in self.finished)
-
-
-def find_run(name: str, workspace: Path) -> Path:
-    """Folder of a run, by its id in the workspace or by path.
-
-    Raises:
-        ConfigError: There is no such run.
-    """
-    for place in (workspace / "runs" / name, Path(name)):
-        if name.strip() and (place / JOURNAL).is_file():
-            return place.resolve()
-    runs = workspace / "runs"
-    known = [path.name for path in runs.iterdir()] if runs.is_dir() else []
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "give the run's folder, or -w its workspace"
-    raise ConfigError(f"--resume: no run {name[:120]!r} in {runs}; {hint}")
 
 
 def open_earlier_run(run_dir: Path, asked: Callable[[RunConfig], RunConfig]) -> EarlierRun:

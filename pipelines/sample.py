@@ -37,7 +37,8 @@ from medisynth.generator import Condition, Generator, StoppedError, TrainingCont
 from pipelines.console import Console
 from pipelines.errors import ConfigError, MachineError, PipelineError, ProcessError
 from pipelines.identity import tool_version
-from pipelines.released import RUN, ReleasedModel, find_run, read_run
+from pipelines.released import RUN, ReleasedModel, read_run
+from pipelines.run_folder import find_run
 
 SAMPLES_MANIFEST = "manifest.json"
 _BYTES_BESIDE_PIXELS = 8192  # an upper bound of mark, chunk headers, entry and file system block

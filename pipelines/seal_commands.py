@@ -15,6 +15,7 @@ from governance.isolation.ledger import LedgerUse, opening_label, read_ledgers
 from governance.isolation.proof import Sibling, audit_path, leaf_hash, root_of_path
 from governance.isolation.seal import Leaf, leaf_bytes, read_seal
 from pipelines.errors import ConfigError
+from pipelines.run_folder import find_run
 
 _SHOWN_NEAR = 3
 _LEAVES = Path("data") / "seal_leaves.json"
@@ -141,7 +142,7 @@ def prove_inclusion(run: str, image_id: str, workspace: Path) -> Inclusion:
         ConfigError: There is no such run, or no such image in its sealed test set.
         SealError: Nothing was sealed, or leaves, seal and journal do not fit each other.
     """
-    run_dir = _find_run(run, workspace)
+    run_dir = find_run(run, workspace)
     record, leaves = read_seal(run_dir)
     index = next((i for i, leaf in enumerate(leaves) if leaf.id == image_id), None)
     if index is None:
@@ -162,17 +163,6 @@ def prove_inclusion(run: str, image_id: str, workspace: Path) -> Inclusion:
         n_leaves=len(leaves),
         root=root,
     )
-
-
-def _find_run(run: str, workspace: Path) -> Path:
-    for place in (workspace / "runs" / run, Path(run)):
-        if run.strip() and (place / "journal.jsonl").is_file():
-            return place.resolve()
-    runs = workspace / "runs"
-    known = [path.name for path in runs.iterdir()] if runs.is_dir() else []
-    near = difflib.get_close_matches(run, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "give the run's folder, or -w its workspace"
-    raise ConfigError(f"no run {run[:120]!r} in {runs}; {hint}")
 
 
 def _unknown(image_id: str, known: Sequence[str], run_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The certified copy of the report (report-signed.pdf): the report and a signature behind it.
+"""The signed copy of the report (report-signed.pdf): the report and a signature behind it.
 
 The copy begins with the bytes of report.pdf and allows no change. Without demanding that the
 signature covers the file to its last byte, appended bytes would pass.
@@ -75,7 +75,7 @@ def _pdf_signer(signer: RunSigner) -> Any:
 
 
 def check_certified_pdf(signed: bytes, report: bytes, key: Key) -> list[str]:
-    """Faults of the certified copy: its signature, its coverage, and what it is a copy of."""
+    """Faults of the signed copy: its signature, its coverage, and what it is a copy of."""
     faults = []
     if not signed.startswith(report):
         faults.append(f"{SIGNED_PDF}: not a copy of report.pdf")
@@ -114,7 +114,7 @@ def _check_signature(signed: bytes, key: Key) -> list[str]:
     if status.coverage != SignatureCoverageLevel.ENTIRE_FILE:
         faults.append(f"{SIGNED_PDF}: the signature does not cover the entire file")
     if embedded.docmdp_level != MDPPerm.NO_CHANGES:
-        faults.append(f"{SIGNED_PDF}: not certified against every change")
+        faults.append(f"{SIGNED_PDF}: not locked against every change")
     return faults
 
 

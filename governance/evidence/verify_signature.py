@@ -130,7 +130,7 @@ def _check_unsigned(run_dir: Path, anchors: Anchors) -> list[str]:
 
 
 def _check_signed_files(run_dir: Path, manifest: Manifest, key: Key) -> list[str]:
-    """Statements and the certified PDF; that they are there and as listed is checked elsewhere."""
+    """Statements and the signed PDF; that they are there and as listed is checked elsewhere."""
     faults = []
     listed = {file.path for file in manifest.outputs}
     for path in sorted(listed):

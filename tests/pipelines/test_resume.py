@@ -12,7 +12,8 @@ from governance.evidence.journal import Journal
 from governance.evidence.store import EvidenceStore
 from pipelines.config import changed_config, flat_config, load_config, read_config
 from pipelines.errors import ConfigError, MachineError
-from pipelines.resume import _times, find_run, open_earlier_run
+from pipelines.resume import _times, open_earlier_run
+from pipelines.run_folder import find_run
 from pipelines.run_lock import run_lock
 
 

@@ -13,7 +13,7 @@ class SigningRecord(Document):
         key: Public key as securesystemslib writes it: keytype, scheme, keyval.
         source: Where the private key is kept: "file", or the scheme of its URI.
         identity: Who signs, in the words of the configuration; nobody has checked them.
-        has_certificate: Whether a certified copy of the PDF is made with the same key.
+        has_certificate: Whether a signed copy of the PDF is made with the same key.
     """
 
     key_id: str | None = None

@@ -5,17 +5,13 @@ From the paper (arXiv:2304.03941), its public logs and the sizes it reports. Wri
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from medisynth.models.deviations import Deviations
 
 
-class PublishedDeviations(BaseModel):
-    """Deviations from the corrected recipe, each on or off by name.
-
-    The description of a field says what the published choice did; the model card lists those that
-    are on. Recipe "published" turns all on, "corrected" all off; one that is named keeps its value.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PublishedDeviations(Deviations):
+    """Deviations of the published DSR-GAN."""
 
     noise_prediction: bool = Field(
         default=False,
@@ -54,14 +50,6 @@ class PublishedDeviations(BaseModel):
         description="discriminator loss 1 - mean D(real) + mean D(synthetic) on probabilities: once "
         "both are equal it is exactly 1.0, as logged for 189 of 201 epochs, and teaches nothing",
     )
-
-    def switched_on(self) -> dict[str, str]:
-        """Name to what it did, of those that are on."""
-        return {
-            name: str(field.description)
-            for name, field in type(self).model_fields.items()
-            if getattr(self, name)
-        }
 
 
 NOT_REPRODUCED = {

@@ -3,21 +3,17 @@
 From the paper (arXiv:2304.03941), its public logs and the choices it reports. Written anew.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from medisynth.models.deviations import Deviations
 
 PUBLISHED_APA_TARGET = 0.95
 PUBLISHED_LEARNING_RATE = 5e-5
 PUBLISHED_DISCRIMINATOR_LEARNING_RATE = 2e-4
 
 
-class PublishedDeviations(BaseModel):
-    """Deviations from the corrected recipe, each on or off by name.
-
-    The description of a field says what the published choice did; the model card lists those that
-    are on. Recipe "published" turns all on, "corrected" all off; one that is named keeps its value.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PublishedDeviations(Deviations):
+    """Deviations of the published TB-GAN."""
 
     without_r1: bool = Field(
         default=False,
@@ -47,14 +43,6 @@ class PublishedDeviations(BaseModel):
         description="learning rates 2e-4 (discriminator) and 5e-5 (generator) as in the published "
         "code, where the paper states 1e-4 and 1e-5",
     )
-
-    def switched_on(self) -> dict[str, str]:
-        """Name to what it did, of those that are on."""
-        return {
-            name: str(field.description)
-            for name, field in type(self).model_fields.items()
-            if getattr(self, name)
-        }
 
 
 NOT_REPRODUCED = {

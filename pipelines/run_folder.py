@@ -18,12 +18,18 @@ def find_run(name: str, workspace: Path | None) -> Path:
         workspace: Folder that holds runs/; None is the current folder.
 
     Raises:
-        ConfigError: There is no such run; names one that is near, or the latest there.
+        ConfigError: There is no such run, or the folder named is none; names a run that is near, or
+            the latest there.
     """
     runs = (workspace or Path()) / "runs"
     for place in (runs / name, Path(name)):
         if name.strip() and (place / JOURNAL).is_file():
             return place.resolve()
+    if name.strip() and Path(name).is_dir():
+        raise ConfigError(
+            f"{name}: not a run folder; expected {JOURNAL} in it; give the folder of a run, "
+            "runs/<id> of its workspace"
+        )
     there = runs.iterdir() if runs.is_dir() else ()
     known = sorted((folder.name for folder in there if folder.is_dir()), reverse=True)
     near = difflib.get_close_matches(name, known, n=1)

@@ -6,6 +6,6 @@ and what it missed is written later, from the run folder alone.
 """
 
 from pipelines.tracking.live import Tracker
-from pipelines.tracking.store import metric_name, store_uri
+from pipelines.tracking.store import metric_name, open_store, store_uri
 
-__all__ = ["Tracker", "metric_name", "store_uri"]
+__all__ = ["Tracker", "metric_name", "open_store", "store_uri"]

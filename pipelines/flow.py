@@ -40,6 +40,7 @@ from pipelines.identity import (
     tool_version,
 )
 from pipelines.keys import open_signer
+from pipelines.out_of_reach import refuse_readable_folders
 from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
 from pipelines.run_lock import folder_lock, run_lock
 from pipelines.steps import (
@@ -84,7 +85,8 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     """Run the eight steps. A run that stops early still leaves evidence and a report.
 
     Raises:
-        PipelineError: The run could not even begin: workspace or tracking store not usable.
+        PipelineError: The run could not even begin: workspace or tracking store not usable, or
+            what training must not read lies in a folder that it has to read.
         DataError: The data folder is missing, empty, or has no known layout.
         GovernanceError: The policy or the run folder cannot be used.
     """
@@ -92,6 +94,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     signer = open_signer(config.signing)
     declared = read_declarations(config.declarations, policy) if config.declarations else None
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
+    refuse_readable_folders(config)
     workspace = config.workspace_path
     _make_workspace(workspace)
     tracker = Tracker(workspace, config.tracking, console.warn)

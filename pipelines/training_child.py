@@ -20,9 +20,18 @@ from typing import IO, TYPE_CHECKING, Any
 from governance.errors import GovernanceError, IsolationError
 from governance.files import sha256_bytes, write_atomic
 from medisynth.errors import MedisynthError, ResourceError
-from pipelines.training_process import ANSWERS, MESSAGES, Message, TrainingJob, smaller_batch
+from pipelines.training_process import (
+    ANSWERS,
+    ATTEMPTS,
+    MESSAGES,
+    Message,
+    TrainingJob,
+    smaller_batch,
+)
 
 if TYPE_CHECKING:
+    from governance.evidence.documents import RefusedRead
+    from governance.isolation.attempts import AttemptWatch
     from medisynth.data.views import ImageView, Pixels
     from medisynth.generator import TrainingContext
 
@@ -72,12 +81,15 @@ def main() -> int:
         parent = Parent(os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stdin.buffer)
         os.dup2(2, 1)  # what libraries print goes to the log, not between the messages
         job = TrainingJob.from_json(sys.stdin.buffer.readline())
+    watch: AttemptWatch | None = None
     try:
-        _confine(job, parent, rank)
+        watch = _confine(job, parent, rank)
         # Only now: whatever the generator imports or runs is confined from its first line, and
         # no library has started a thread that would have stayed outside.
         return _work(job, parent, rank)
     except Exception as error:  # noqa: BLE001 - the boundary of a process
+        if watch is not None:
+            watch.hear_error(error)
         message = _error_message(error, job, parent.stage)
         if rank == 0:
             parent.send(**message)
@@ -117,18 +129,22 @@ def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
     return {"type": "error", "code": code, "exit_code": exit_code, "message": message}
 
 
-def _confine(job: TrainingJob, parent: Parent, rank: int) -> None:
-    """Give up every right that training does not need, and prove it."""
+def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
+    """Give up every right that training does not need, prove it, and watch from then on."""
+    from governance.isolation.attempts import AttemptWatch, ForbiddenPaths
     from governance.isolation.confine import attempt_read, confine, python_roots
 
     forbidden = [Path(path) for path in job.forbidden]
     files = [Path(path) for path in (*job.readable, *([job.weights] if job.weights else []))]
-    confinement = confine(
-        read=[*python_roots(forbidden=forbidden), Path(job.views), *files],
-        write=[Path(job.checkpoints), Path(job.work)],
-        allow_tcp=job.processes > 1,  # processes that train together talk over TCP
-        forbidden=forbidden,
+    read = [*python_roots(forbidden=forbidden), Path(job.views), *files]
+    write = [Path(job.checkpoints), Path(job.work)]
+    targets = {target: Path(path) for target, path in job.must_refuse.items()}
+    is_alone = job.processes == 1  # processes that train together talk over TCP
+    watch = AttemptWatch(
+        ForbiddenPaths(targets, allowed=(*read, *write)), _reporter(job), watch_tcp=is_alone
     )
+    sys.addaudithook(watch)
+    confinement = confine(read=read, write=write, allow_tcp=not is_alone, forbidden=forbidden)
     attempts = [attempt_read(Path(path), target) for target, path in job.must_refuse.items()]
     if rank > 0 and confinement.level >= 3 and not all(attempt.refused for attempt in attempts):
         raise IsolationError(f"training process {rank + 1} could read what it must not")
@@ -139,6 +155,18 @@ def _confine(job: TrainingJob, parent: Parent, rank: int) -> None:
         mechanism=confinement.mechanism,
         attempts=[attempt.model_dump(mode="json") for attempt in attempts],
     )
+    watch.start()
+    return watch
+
+
+def _reporter(job: TrainingJob) -> "Callable[[RefusedRead], None]":
+    """How attempts are told: by one write a line, whole from whichever process it comes."""
+    pipe = os.open(Path(job.work) / ATTEMPTS, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def report(attempt: "RefusedRead") -> None:
+        os.write(pipe, attempt.model_dump_json().encode() + b"\n")
+
+    return report
 
 
 def _work(job: TrainingJob, parent: Parent, rank: int) -> int:

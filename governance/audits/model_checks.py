@@ -34,6 +34,9 @@ def sequestration(documents: Documents, criterion: Criterion) -> CheckResult:
     sealed = [a for a in isolation.attempts if "sealed" in a.target.lower()]
     read = [a.target for a in isolation.attempts if not a.refused]
     faults = [f"the training process could read: {listed(read)}"] if read else []
+    if isolation.noticed:
+        tried = [f"{a.target} ({a.way})" for a in isolation.noticed]
+        faults.append(f"the generator tried to reach what it must not: {listed(tried)}")
     if isolation.level < _LEAST_LEVEL:
         faults.append(f"isolation level {isolation.level}: training had no process of its own")
     method = (

@@ -74,6 +74,9 @@ def main() -> int:
         job = TrainingJob.from_json(sys.stdin.buffer.readline())
     try:
         _confine(job, parent, rank)
+        if job.proof_only:
+            parent.send(type="result")
+            return 0
         # Only now: whatever the generator imports or runs is confined from its first line, and
         # no library has started a thread that would have stayed outside.
         return _work(job, parent, rank)

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,20 @@ def run(
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
     _remove_states(job.states, context)
     return TrainedGenerator(record.checkpoint_path, record.checkpoint_sha256, synthetic, paths)
+
+
+def prove_isolation(
+    must_refuse: dict[str, str], access_log: AccessLog, context: RunContext
+) -> None:
+    """Start the training process, let it confine itself and prove it, and train nothing.
+
+    Raises:
+        IsolationError: The child could read what it must not; isolation.json shows what.
+    """
+    job = replace(_job(must_refuse, context), proof_only=True)
+    Path(job.checkpoints).mkdir(exist_ok=True)
+    messages = _Messages(context, access_log)
+    run_training(job, messages.receive, context.console.stop.check)
 
 
 def is_done(context: RunContext) -> bool:

@@ -6,38 +6,49 @@ keys of a run: each small run has a workspace for itself.
 
 import io
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from governance.audits.checks import Documents, evaluate
-from governance.evidence.documents import GuardAnswer, Outcome
+from governance.evidence.documents import GuardAnswer
+from governance.evidence.manifest import close_evidence
+from governance.evidence.record import ItemRecord
 from governance.evidence.store import EvidenceStore
 from governance.policies.load import load_policy
 from governance.statuses import ItemStatus
+from medisynth.data.contract import warm_up
 from medisynth.data.phantom import PhantomSettings, plant_in_copy, write_phantoms
 from medisynth.data.views import ImageView, Pixels
 from medisynth.metrics.controls import control_images
-from pipelines.config import load_config
+from pipelines.config import changed_config, load_config
 from pipelines.console import Console
 from pipelines.context import AuditedImages, ImageSet, RunContext, SplitImages, TrainedGenerator
 from pipelines.identity import run_identity, test_plan, tool_version
-from pipelines.selftest.plants import Answers
-from pipelines.steps import s1_ingest, s3_audit, s4_split, s5_train, s6_evaluate, s7_evidence
+from pipelines.selftest.generator import NAME
+from pipelines.selftest.plants import Answers, stopped_by
+from pipelines.steps import s1_ingest, s3_audit, s4_split, s5_train, s6_evaluate
 
 PATIENTS = PhantomSettings(
     n_patients=12, seed=7, machines=("Voluson E6",), max_images_per_patient=2, image_height_px=64
 )
+MANY_PATIENTS = replace(PATIENTS, n_patients=60)
 N_SYNTHETIC = 100  # 0 of 100 flagged has an upper bound of 3.7 %, below the policy's limit
+_RECORDED = ("P4-01", "P4-13")
 _STAND_IN = "0" * 64
 _SETTINGS = {
     "data.cache": "off",
+    "data.adapter": "phantom",
     "audit.n_text_images": 0,
     "audit.n_resamples": 100,
+    "split.tuning_fraction": 0.4,  # of few patients; one alone would have no null to compare with
     "evaluation.extractor": "none",
     "tracking.enabled": False,
     "compute_device": "cpu",
+    "model.name": NAME,
 }
 
 
@@ -75,8 +86,8 @@ class SmallRun:
 
     def prepare(self) -> SplitImages:
         """Steps 1, 3 and 4."""
-        images, audited = self.audit()
-        self._split = s4_split.run(images, audited, self.context)
+        self.images, audited = self.audit()
+        self._split = s4_split.run(self.images, audited, self.context)
         return self._split
 
     def prove_isolation(self, must_refuse: dict[str, str] | None = None) -> None:
@@ -111,20 +122,22 @@ class SmallRun:
         )
 
     def close(self) -> None:
-        """Step 7: every item judged, evidence closed."""
-        outcome = Outcome(
-            status="finished",
-            stopped_at=None,
-            error_code=None,
-            message="",
-            steps=(),
-            duration_s=0.0,
+        """Step 7, with the items of `_RECORDED` only: integrity, records, manifest."""
+        store, now = self.context.store, datetime.now(UTC)
+        store.write_document("integrity.json", store.recheck())
+        store.write_records(_records(self.run_dir, self.context, _RECORDED))
+        close_evidence(
+            store.run_dir,
+            run_id=store.run_id,
+            tool_version=tool_version(),
+            journal=store.journal,
+            previous_run=None,
+            now=now,
         )
-        s7_evidence.run(outcome, tool_version(), self.context)
 
     def honest_images(self) -> Pixels:
-        """Images that copy nothing: drawn from a Gaussian fitted to the training images."""
-        return control_images("pca", self.split.training.pixels, N_SYNTHETIC, PATIENTS.seed)
+        """Images that copy nothing: random pixels."""
+        return control_images("noise", self.split.training.pixels, N_SYNTHETIC, PATIENTS.seed)
 
     def judge(self, *item_ids: str) -> Answers:
         """What the checks of the policy say of the documents so far."""
@@ -133,15 +146,7 @@ class SmallRun:
 
 def judge_folder(run_dir: Path, context: RunContext, *item_ids: str) -> Answers:
     """What the checks of the policy say of the documents of a run folder, in the order asked."""
-    documents = Documents.load(run_dir)
-    records = evaluate(
-        context.policy,
-        documents,
-        plan_sha256=documents.plan_sha256,
-        now=datetime.now(UTC),
-        artifacts={},
-        only=item_ids,
-    )
+    records = _records(run_dir, context, item_ids)
     gate = {line.item_id: line.exit_code for line in context.policy.gate}
     answers = {
         record.id: GuardAnswer(
@@ -156,6 +161,18 @@ def judge_folder(run_dir: Path, context: RunContext, *item_ids: str) -> Answers:
     return tuple(answers[item_id] for item_id in item_ids)
 
 
+def _records(run_dir: Path, context: RunContext, ids: Sequence[str]) -> tuple[ItemRecord, ...]:
+    documents = Documents.load(run_dir)
+    return evaluate(
+        context.policy,
+        documents,
+        plan_sha256=documents.plan_sha256,
+        now=datetime.now(UTC),
+        artifacts={},
+        only=ids,
+    )
+
+
 class Bench:
     """Simulated patients, clean and with faults, and small runs on them."""
 
@@ -163,6 +180,9 @@ class Bench:
         self.folder = folder
         self._console = Console(stream=io.StringIO(), stop=console.stop)
         self._runs: list[SmallRun] = []
+        self._config = load_config(preset="smoke", flags=_SETTINGS)
+        # Step 1 starts these imports in the background for step 2, which small runs leave out.
+        warm_up().join()
 
     @cached_property
     def clean_data(self) -> Path:
@@ -171,10 +191,17 @@ class Bench:
         write_phantoms(root, PATIENTS)
         return root
 
+    @cached_property
+    def data_of_many(self) -> Path:
+        """Simulated patients enough to say when an image is too near to one of them."""
+        root = self.folder / "many"
+        write_phantoms(root, MANY_PATIENTS)
+        return root
+
     def planted_data(self, leak: str) -> Path:
         """The same patients with one fault of the simulator's."""
         root = self.new_folder() / "data"
-        with_leak = PhantomSettings(**{**vars(PATIENTS), "leaks": (leak,)})
+        with_leak = replace(PATIENTS, leaks=(leak,))
         plant_in_copy(self.clean_data, root, with_leak)
         return root
 
@@ -207,10 +234,8 @@ class Bench:
         workspace = self.new_folder()
         given = {name.replace("__", "."): value for name, value in settings.items()}
         root = data or self.clean_data
-        config = load_config(
-            preset="smoke",
-            flags={"workspace": str(workspace), "data.path": str(root), **_SETTINGS, **given},
-        )
+        flags = {"workspace": str(workspace), "data.path": str(root), **given}
+        config = changed_config(self._config, flags=flags)
         policy = load_policy()
         store = EvidenceStore.create(workspace / "runs", "selftest", tool_version=tool_version())
         config_yaml = config.to_yaml()
@@ -232,6 +257,31 @@ class Bench:
         run.evaluate(run.honest_images())
         run.close()
         return run
+
+    def of_control(self, *item_ids: str) -> Answers:
+        """What the checks say of the clean run; the guard that stopped it, if one did."""
+        stop = stopped_by("control", lambda: self.control)
+        return stop if stop[0].is_alarm else self.control.judge(*item_ids)
+
+    @cached_property
+    def trained_control(self) -> SmallRun:
+        """A clean run that trained the small generator of the self-test."""
+        run = self.new_run()
+        run.prepare()
+        run.train()
+        return run
+
+    @cached_property
+    def prepared(self) -> SmallRun:
+        """A clean run with its views packed and its test set sealed, and no further."""
+        run = self.new_run()
+        run.prepare()
+        return run
+
+    def lend_isolation(self, run: SmallRun) -> None:
+        """Let a run count as isolated as the control was, without another training process."""
+        proof = (self.control.run_dir / "isolation.json").read_bytes()
+        run.context.store.write_bytes("isolation.json", proof)
 
     def end(self) -> None:
         """Stop counting reads; the folder is the caller's to remove."""

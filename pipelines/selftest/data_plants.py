@@ -8,7 +8,7 @@ from PIL import Image
 from medisynth.data.phantom import METADATA_FILE
 from medisynth.data.phantom.writer import IMAGES_FOLDER
 from pipelines.selftest.bench import Bench
-from pipelines.selftest.plants import INTEGRITY, LEAKAGE, Answers, Plant, stopped_by
+from pipelines.selftest.plants import INTEGRITY, LEAKAGE, LONGER, Answers, Plant, stopped_by
 
 _CROSSING = "L000"  # code of a group that crosses the split
 
@@ -17,7 +17,7 @@ def _split(bench: Bench, data: Path | None, item_id: str) -> Answers:
     """Steps up to the split on planted data, or the clean control where there is none."""
     if data is None:
         stop = stopped_by(_CROSSING, lambda: bench.control)
-        return stop if stop[0].is_alarm else (*stop, *bench.control.judge(item_id))
+        return stop if stop[0].is_alarm else (*stop, *bench.of_control(item_id))
     run = bench.new_run(data)
     return (*stopped_by(_CROSSING, run.prepare), *run.judge(item_id))
 
@@ -58,8 +58,7 @@ def near_duplicate(bench: Bench, is_planted: bool) -> Answers:
 def identifying_column(bench: Bench, is_planted: bool) -> Answers:
     """A column with names in the metadata file."""
     if not is_planted:
-        stop = stopped_by("P2-13", lambda: bench.control)
-        return stop if stop[0].is_alarm else bench.control.judge("P2-13")
+        return bench.of_control("P2-13")
     run = bench.new_run(bench.planted_data("identifying-column"))
     run.audit()
     return run.judge("P2-13")
@@ -109,7 +108,7 @@ DATA_PLANTS = (
         (_CROSSING, "P4-02"),
         LEAKAGE,
         duplicate_pixels,
-        "like duplicate-file",
+        LONGER,
     ),
     Plant(
         "near-duplicate",
@@ -118,6 +117,7 @@ DATA_PLANTS = (
         (_CROSSING, "P4-03"),
         LEAKAGE,
         near_duplicate,
+        LONGER,
     ),
     Plant(
         "identifying-column",
@@ -126,7 +126,7 @@ DATA_PLANTS = (
         ("P2-13",),
         LEAKAGE,
         identifying_column,
-        "kept short",
+        LONGER,
     ),
     Plant(
         "label-swap",
@@ -135,6 +135,6 @@ DATA_PLANTS = (
         ("P5-01",),
         INTEGRITY,
         label_swap,
-        "kept short",
+        LONGER,
     ),
 )

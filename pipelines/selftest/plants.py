@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from governance.errors import GovernanceError
 from governance.evidence.documents import GuardAnswer
+from governance.evidence.documents.selftest import STOPPED
 from medisynth.errors import MedisynthError
 from pipelines.errors import InterruptedByUser, PipelineError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 Answers = tuple[GuardAnswer, ...]
 LEAKAGE: Literal[4] = 4
 INTEGRITY: Literal[5] = 5
+LONGER = "left to the whole self-test, which takes longer"
+TRAINS = "needs training, which takes longer"
 STOPS = (GovernanceError, MedisynthError, PipelineError)
 _MACHINE = 7
 
@@ -58,17 +61,21 @@ def stopped_by(guard: str, work: Callable[[], object]) -> Answers:
     except InterruptedByUser:
         raise
     except STOPS as error:
-        if error.exit_code == _MACHINE:
-            raise
-        answer = GuardAnswer(
-            guard=error.code,
-            status="stopped",
-            is_alarm=True,
-            exit_code=error.exit_code,
-            sentence=str(error),
-        )
-        return (answer,)
+        return (alarm_of(error),)
     return (silent(guard, "did not stop it"),)
+
+
+def alarm_of(error: GovernanceError | MedisynthError | PipelineError) -> GuardAnswer:
+    """The alarm that an error is; an error of the machine is none and is raised again."""
+    if error.exit_code == _MACHINE:
+        raise error
+    return GuardAnswer(
+        guard=error.code,
+        status=STOPPED,
+        is_alarm=True,
+        exit_code=error.exit_code,
+        sentence=str(error),
+    )
 
 
 def silent(guard: str, status: str, sentence: str = "") -> GuardAnswer:

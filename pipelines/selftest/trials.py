@@ -1,5 +1,6 @@
 """The self-test itself: each plant tried beside a clean control, and what that shows."""
 
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,9 +13,12 @@ from pipelines.console import Console
 from pipelines.errors import InterruptedByUser, MachineError
 from pipelines.selftest.bench import Bench
 from pipelines.selftest.data_plants import DATA_PLANTS
-from pipelines.selftest.plants import STOPS, Answers, Plant
+from pipelines.selftest.isolation_plants import ISOLATION_PLANTS
+from pipelines.selftest.model_plants import MODEL_PLANTS
+from pipelines.selftest.plants import STOPS, Answers, Plant, alarm_of
+from pipelines.selftest.record_plants import RECORD_PLANTS
 
-PLANTS: tuple[Plant, ...] = DATA_PLANTS
+PLANTS: tuple[Plant, ...] = (*DATA_PLANTS, *ISOLATION_PLANTS, *MODEL_PLANTS, *RECORD_PLANTS)
 
 
 def run_selftest(scope: Literal["quick", "full"], console: Console) -> SelftestRecord:
@@ -30,14 +34,8 @@ def run_selftest(scope: Literal["quick", "full"], console: Console) -> SelftestR
     """
     started, clock = datetime.now(UTC), time.monotonic()
     chosen = [plant for plant in PLANTS if scope == "full" or not plant.why_not_quick]
-    try:
-        with tempfile.TemporaryDirectory(prefix="medisynth-gov-selftest-") as folder:
-            trials = _try_all(chosen, Path(folder).resolve(), console)
-    except OSError as error:
-        raise MachineError(
-            f"self-test: temporary files cannot be written ({error.strerror or error}); free some "
-            "space or set TMPDIR"
-        ) from error
+    with _temporary_folder() as folder:
+        trials = _try_all(chosen, Path(folder).resolve(), console)
     left_out = [plant for plant in PLANTS if plant not in chosen]
     return SelftestRecord(
         scope=scope,
@@ -48,6 +46,16 @@ def run_selftest(scope: Literal["quick", "full"], console: Console) -> SelftestR
         ),
         duration_s=round(time.monotonic() - clock, 3),
     )
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="medisynth-gov-selftest-")
+    except OSError as error:
+        raise MachineError(
+            f"self-test: no temporary folder can be made ({error.strerror or error}); free some "
+            "space or set TMPDIR"
+        ) from error
 
 
 def _try_all(chosen: Sequence[Plant], folder: Path, console: Console) -> tuple[PlantTrial, ...]:
@@ -70,11 +78,11 @@ def try_plant(plant: Plant, bench: Bench) -> PlantTrial:
     answers: Answers = ()
     fault = ""
     try:
-        control = plant.trial(bench, False)
-        answers = plant.trial(bench, True)
+        control = _answers(plant, bench, is_planted=False)
+        answers = _answers(plant, bench, is_planted=True)
     except InterruptedByUser:
         raise
-    except STOPS as error:
+    except STOPS as error:  # of the machine: no verdict
         fault = str(error)
     alarms = {answer.guard for answer in answers if answer.is_alarm}
     answered = {answer.guard for answer in control}
@@ -94,11 +102,21 @@ def try_plant(plant: Plant, bench: Bench) -> PlantTrial:
     )
 
 
+def _answers(plant: Plant, bench: Bench, *, is_planted: bool) -> Answers:
+    """What the guards say; an error where none was expected is an alarm, too."""
+    try:
+        return plant.trial(bench, is_planted)
+    except InterruptedByUser:
+        raise
+    except STOPS as error:
+        return (alarm_of(error),)
+
+
 def _without(folder: Path, answers: Answers) -> Answers:
-    """Answers whose sentences do not name the temporary folder, so that they can be compared."""
+    """Answers whose sentences name files from the run folder or the data folder on."""
+    prefix = re.compile(rf"{re.escape(str(folder))}/(\d{{3}}/)?((runs/)?selftest/)?")
 
     def shortened(answer: GuardAnswer) -> GuardAnswer:
-        sentence = answer.sentence.replace(f"{folder}/", "")
-        return answer.model_copy(update={"sentence": sentence})
+        return answer.model_copy(update={"sentence": prefix.sub("", answer.sentence)})
 
     return tuple(shortened(answer) for answer in answers)

@@ -61,14 +61,15 @@ def run(
 
     Raises:
         IsolationError: The child could read what it must not.
-        ProcessError: Training failed.
+        ProcessError: Training failed, or a view is not the one that was packed.
     """
     store = context.store
-    job = _job(must_refuse, context)
+    packed = {view.partition: view.digest for view in (training, tuning)}
+    job = replace(_job(must_refuse, context), view_sha256=packed)
     Path(job.checkpoints).mkdir(exist_ok=True)
     store.journal.append(
         "training started",
-        {"training_view": training.digest, "tuning_view": tuning.digest, "seed": job.seed},
+        {**{f"{name}_view": digest for name, digest in packed.items()}, "seed": job.seed},
     )
     context.console.say(f"a run that is cut short goes on with: {context.resume_command}")
     messages = _Messages(context, access_log)

@@ -5,13 +5,16 @@ from typing import Literal
 
 from governance.evidence.documents.base import Document
 
+STOPPED = "stopped"
+
 
 class GuardAnswer(Document):
     """What one guard said to one input.
 
     Attributes:
-        guard: Item of the policy ("P4-01"), error code ("L000") or name of the guard.
-        status: Status of the item, "stopped", "refused", or what else the guard answered.
+        guard: Item of the policy ("P4-01"), code of the error that stops a run ("L000"), or name
+            of the guard ("confinement", "verify").
+        status: Status of the item, `STOPPED` for an error, or what else the guard answered.
         is_alarm: Whether that is an alarm.
         exit_code: Exit code that it brings to a run; None when it changes none.
         sentence: What a person reads.

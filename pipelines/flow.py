@@ -43,6 +43,7 @@ from pipelines.keys import open_signer
 from pipelines.out_of_reach import refuse_readable_folders
 from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
 from pipelines.run_lock import folder_lock, run_lock
+from pipelines.selftest.in_run import try_guards
 from pipelines.steps import (
     s1_ingest,
     s2_validate,
@@ -206,6 +207,7 @@ def _can_resume(steps: "_Steps", error: Exception | None) -> bool:
 
 def _prepare(context: RunContext, tracker: Tracker, steps: "_Steps") -> SplitImages:
     """Steps 1 to 4; what they decoded of the test set ends here: afterwards it is a seal only."""
+    try_guards(context)
     with steps.step("s1_ingest"):
         listed = s1_ingest.list_data(context)
         images = s1_ingest.run(listed, context)

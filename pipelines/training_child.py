@@ -84,6 +84,9 @@ def main() -> int:
     watch: AttemptWatch | None = None
     try:
         watch = _confine(job, parent, rank)
+        if job.proof_only:
+            parent.send(type="result")
+            return 0
         # Only now: whatever the generator imports or runs is confined from its first line, and
         # no library has started a thread that would have stayed outside.
         return _work(job, parent, rank)
@@ -228,14 +231,12 @@ def _train_and_draw(
     import numpy as np
 
     from medisynth import checkpoint
-    from medisynth.data.views import load_view
     from medisynth.models.registry import load_generator
 
     generator_type = load_generator(job.generator)
     settings = generator_type.Settings.model_validate(job.settings)
     generator = generator_type(settings)
-    training = load_view(Path(job.views), "training")
-    tuning = load_view(Path(job.views), "tuning")
+    training, tuning = _view(job, "training"), _view(job, "tuning")
     score = _score(job, tuning)
     context = _context(job, parent, should_stop, score)
     started = time.monotonic()
@@ -267,6 +268,21 @@ def _train_and_draw(
         "checkpoint": {"path": path.name, "sha256": digest},
         "extractor_sha256": score.weights_sha256 if score is not None else None,
     }
+
+
+def _view(job: TrainingJob, partition: str) -> "ImageView":
+    """A packed view, which must be the one that was packed: nothing may have come into it since."""
+    from medisynth.data.views import load_view
+
+    view = load_view(Path(job.views), partition)
+    packed = job.view_sha256.get(partition, "")
+    if packed and view.digest != packed:
+        raise IsolationError(
+            f"the packed {partition} images are not those of the split: packed with "
+            f"sha256:{packed[:12]}, now sha256:{view.digest[:12]}; nothing was trained, start a "
+            "new run"
+        )
+    return view
 
 
 class Score:

@@ -57,6 +57,8 @@ class TrainingJob:
         committed: Stage -> (file name, SHA-256) of the state to go on from.
         readable: Further files that the generator may read: weights that it starts from.
         python_path: Folder that the generator's module is imported from; None when it is installed.
+        view_sha256: Partition -> digest of its view as it was packed; others are not trained on.
+        proof_only: End once the confinement is proven: nothing is trained, nothing is drawn.
     """
 
     generator: str
@@ -76,6 +78,8 @@ class TrainingJob:
     committed: dict[str, tuple[str, str]] = field(default_factory=dict)
     readable: tuple[str, ...] = ()
     python_path: str | None = None
+    view_sha256: dict[str, str] = field(default_factory=dict)
+    proof_only: bool = False
 
     @property
     def states(self) -> Path:

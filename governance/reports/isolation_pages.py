@@ -18,6 +18,7 @@ from governance.reports.blocks import (
     strong,
 )
 from governance.reports.evidence import ReportEvidence
+from governance.reports.selftest_blocks import selftest_blocks
 
 THREAT_MODEL = (
     "Isolation guards against mistakes and temptation inside a team, not against somebody who owns "
@@ -31,6 +32,7 @@ def isolation_section(evidence: ReportEvidence) -> Section:
     blocks.extend(_level(evidence.isolation))
     blocks.extend(_seal(evidence.seal, evidence.unit))
     blocks.extend(_opening(evidence))
+    blocks.extend(selftest_blocks(evidence.selftest))
     if evidence.isolation and evidence.isolation.limits:
         blocks.extend((Heading("What it does not protect against"),))
         blocks.append(Bullets(evidence.isolation.limits))

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def run(
 
     Raises:
         IsolationError: The child could read what it must not, or the generator tried to.
-        ProcessError: Training failed.
+        ProcessError: Training failed, or a view is not the one that was packed.
     """
     store = context.store
     if any(event.type == ATTEMPT for event in store.journal.events()):
@@ -68,11 +69,12 @@ def run(
             "the generator tried to reach what training must not before this run was cut short; "
             "see isolation.json, and start a new run once its code was read"
         )
-    job = _job(must_refuse, context)
+    packed = {view.partition: view.digest for view in (training, tuning)}
+    job = replace(_job(must_refuse, context), view_sha256=packed)
     Path(job.checkpoints).mkdir(exist_ok=True)
     store.journal.append(
         "training started",
-        {"training_view": training.digest, "tuning_view": tuning.digest, "seed": job.seed},
+        {**{f"{name}_view": digest for name, digest in packed.items()}, "seed": job.seed},
     )
     context.console.say(f"a run that is cut short goes on with: {context.resume_command}")
     messages = _Messages(context, access_log)
@@ -91,6 +93,20 @@ def run(
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
     _remove_states(job.states, context)
     return TrainedGenerator(record.checkpoint_path, record.checkpoint_sha256, synthetic, paths)
+
+
+def prove_isolation(
+    must_refuse: dict[str, str], access_log: AccessLog, context: RunContext
+) -> None:
+    """Start the training process, let it confine itself and prove it, and train nothing.
+
+    Raises:
+        IsolationError: The child could read what it must not; isolation.json shows what.
+    """
+    job = replace(_job(must_refuse, context), proof_only=True)
+    Path(job.checkpoints).mkdir(exist_ok=True)
+    messages = _Messages(context, access_log)
+    run_training(job, messages.receive, context.console.stop.check)
 
 
 def is_done(context: RunContext) -> bool:

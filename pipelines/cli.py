@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import cli_selftest
 from pipelines.cli_errors import errors as _errors
 from pipelines.cli_errors import print_error as _print_error
 from pipelines.cli_errors import print_failure as _print_failure
@@ -590,6 +591,7 @@ def keygen(
 
 
 add_commands(app)
+cli_selftest.add_commands(app)
 
 if __name__ == "__main__":
     main()

@@ -40,8 +40,10 @@ from pipelines.identity import (
     tool_version,
 )
 from pipelines.keys import open_signer
+from pipelines.out_of_reach import refuse_readable_folders
 from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
 from pipelines.run_lock import folder_lock, run_lock
+from pipelines.selftest.in_run import try_guards
 from pipelines.steps import (
     s1_ingest,
     s2_validate,
@@ -84,7 +86,8 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     """Run the eight steps. A run that stops early still leaves evidence and a report.
 
     Raises:
-        PipelineError: The run could not even begin: workspace or tracking store not usable.
+        PipelineError: The run could not even begin: workspace or tracking store not usable, or
+            what training must not read lies in a folder that it has to read.
         DataError: The data folder is missing, empty, or has no known layout.
         GovernanceError: The policy or the run folder cannot be used.
     """
@@ -92,6 +95,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     signer = open_signer(config.signing)
     declared = read_declarations(config.declarations, policy) if config.declarations else None
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
+    refuse_readable_folders(config)
     workspace = config.workspace_path
     _make_workspace(workspace)
     tracker = Tracker(workspace, config.tracking, console.warn)
@@ -203,6 +207,7 @@ def _can_resume(steps: "_Steps", error: Exception | None) -> bool:
 
 def _prepare(context: RunContext, tracker: Tracker, steps: "_Steps") -> SplitImages:
     """Steps 1 to 4; what they decoded of the test set ends here: afterwards it is a seal only."""
+    try_guards(context)
     with steps.step("s1_ingest"):
         listed = s1_ingest.list_data(context)
         images = s1_ingest.run(listed, context)

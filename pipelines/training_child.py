@@ -20,9 +20,18 @@ from typing import IO, TYPE_CHECKING, Any
 from governance.errors import GovernanceError, IsolationError
 from governance.files import sha256_bytes, write_atomic
 from medisynth.errors import MedisynthError, ResourceError
-from pipelines.training_process import ANSWERS, MESSAGES, Message, TrainingJob, smaller_batch
+from pipelines.training_process import (
+    ANSWERS,
+    ATTEMPTS,
+    MESSAGES,
+    Message,
+    TrainingJob,
+    smaller_batch,
+)
 
 if TYPE_CHECKING:
+    from governance.evidence.documents import RefusedRead
+    from governance.isolation.attempts import AttemptWatch
     from medisynth.data.views import ImageView, Pixels
     from medisynth.generator import TrainingContext
 
@@ -72,12 +81,18 @@ def main() -> int:
         parent = Parent(os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stdin.buffer)
         os.dup2(2, 1)  # what libraries print goes to the log, not between the messages
         job = TrainingJob.from_json(sys.stdin.buffer.readline())
+    watch: AttemptWatch | None = None
     try:
-        _confine(job, parent, rank)
+        watch = _confine(job, parent, rank)
+        if job.proof_only:
+            parent.send(type="result")
+            return 0
         # Only now: whatever the generator imports or runs is confined from its first line, and
         # no library has started a thread that would have stayed outside.
         return _work(job, parent, rank)
     except Exception as error:  # noqa: BLE001 - the boundary of a process
+        if watch is not None:
+            watch.hear_error(error)
         message = _error_message(error, job, parent.stage)
         if rank == 0:
             parent.send(**message)
@@ -117,18 +132,22 @@ def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
     return {"type": "error", "code": code, "exit_code": exit_code, "message": message}
 
 
-def _confine(job: TrainingJob, parent: Parent, rank: int) -> None:
-    """Give up every right that training does not need, and prove it."""
+def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
+    """Give up every right that training does not need, prove it, and watch from then on."""
+    from governance.isolation.attempts import AttemptWatch, ForbiddenPaths
     from governance.isolation.confine import attempt_read, confine, python_roots
 
     forbidden = [Path(path) for path in job.forbidden]
     files = [Path(path) for path in (*job.readable, *([job.weights] if job.weights else []))]
-    confinement = confine(
-        read=[*python_roots(forbidden=forbidden), Path(job.views), *files],
-        write=[Path(job.checkpoints), Path(job.work)],
-        allow_tcp=job.processes > 1,  # processes that train together talk over TCP
-        forbidden=forbidden,
+    read = [*python_roots(forbidden=forbidden), Path(job.views), *files]
+    write = [Path(job.checkpoints), Path(job.work)]
+    targets = {target: Path(path) for target, path in job.must_refuse.items()}
+    is_alone = job.processes == 1  # processes that train together talk over TCP
+    watch = AttemptWatch(
+        ForbiddenPaths(targets, allowed=(*read, *write)), _reporter(job), watch_tcp=is_alone
     )
+    sys.addaudithook(watch)
+    confinement = confine(read=read, write=write, allow_tcp=not is_alone, forbidden=forbidden)
     attempts = [attempt_read(Path(path), target) for target, path in job.must_refuse.items()]
     if rank > 0 and confinement.level >= 3 and not all(attempt.refused for attempt in attempts):
         raise IsolationError(f"training process {rank + 1} could read what it must not")
@@ -139,6 +158,18 @@ def _confine(job: TrainingJob, parent: Parent, rank: int) -> None:
         mechanism=confinement.mechanism,
         attempts=[attempt.model_dump(mode="json") for attempt in attempts],
     )
+    watch.start()
+    return watch
+
+
+def _reporter(job: TrainingJob) -> "Callable[[RefusedRead], None]":
+    """How attempts are told: by one write a line, whole from whichever process it comes."""
+    pipe = os.open(Path(job.work) / ATTEMPTS, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def report(attempt: "RefusedRead") -> None:
+        os.write(pipe, attempt.model_dump_json().encode() + b"\n")
+
+    return report
 
 
 def _work(job: TrainingJob, parent: Parent, rank: int) -> int:
@@ -200,14 +231,12 @@ def _train_and_draw(
     import numpy as np
 
     from medisynth import checkpoint
-    from medisynth.data.views import load_view
     from medisynth.models.registry import load_generator
 
     generator_type = load_generator(job.generator)
     settings = generator_type.Settings.model_validate(job.settings)
     generator = generator_type(settings)
-    training = load_view(Path(job.views), "training")
-    tuning = load_view(Path(job.views), "tuning")
+    training, tuning = _view(job, "training"), _view(job, "tuning")
     score = _score(job, tuning)
     context = _context(job, parent, should_stop, score)
     started = time.monotonic()
@@ -239,6 +268,21 @@ def _train_and_draw(
         "checkpoint": {"path": path.name, "sha256": digest},
         "extractor_sha256": score.weights_sha256 if score is not None else None,
     }
+
+
+def _view(job: TrainingJob, partition: str) -> "ImageView":
+    """A packed view, which must be the one that was packed: nothing may have come into it since."""
+    from medisynth.data.views import load_view
+
+    view = load_view(Path(job.views), partition)
+    packed = job.view_sha256.get(partition, "")
+    if packed and view.digest != packed:
+        raise IsolationError(
+            f"the packed {partition} images are not those of the split: packed with "
+            f"sha256:{packed[:12]}, now sha256:{view.digest[:12]}; nothing was trained, start a "
+            "new run"
+        )
+    return view
 
 
 class Score:

@@ -4,6 +4,9 @@ The parent starts `pipelines.training_child` with a clean environment, sends one
 JSON messages, one a line. The child confines itself, proves it by trying to read what it must not,
 and only then imports the generator. A message that asks for it is answered by one line: a state
 counts as committed, and an older one may go, only after the parent has it in the journal.
+
+What the generator tries that it must not comes on a way of its own, from every process that the
+hook of `governance.isolation.attempts` reaches; it ends the training, whatever came of it.
 """
 
 import json
@@ -19,12 +22,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from governance.errors import IsolationError
+from governance.evidence.documents import RefusedRead
 from pipelines.errors import InterruptedByUser, MachineError, ProcessError
 
 _GRACE_S = 8.0  # a child asked to stop has this long before it is ended
 _KEEP_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_LISTEN_S = 3.0  # attempts come in bursts: after the first one the child has this long
 _CHILD = "pipelines.training_child"
-MESSAGES, ANSWERS, JOB = "messages.fifo", "answers.fifo", "job.json"
+MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class TrainingJob:
         committed: Stage -> (file name, SHA-256) of the state to go on from.
         readable: Further files that the generator may read: weights that it starts from.
         python_path: Folder that the generator's module is imported from; None when it is installed.
+        view_sha256: Partition -> digest of its view as it was packed; others are not trained on.
+        proof_only: End once the confinement is proven: nothing is trained, nothing is drawn.
     """
 
     generator: str
@@ -68,6 +78,8 @@ class TrainingJob:
     committed: dict[str, tuple[str, str]] = field(default_factory=dict)
     readable: tuple[str, ...] = ()
     python_path: str | None = None
+    view_sha256: dict[str, str] = field(default_factory=dict)
+    proof_only: bool = False
 
     @property
     def states(self) -> Path:
@@ -124,6 +136,8 @@ def run_training(
         keep_open: Descriptors that stay open as long as the child lives, e.g. of the run's lock.
 
     Raises:
+        IsolationError: The generator tried to reach what it must not; each attempt was a message
+            of type "attempt" before.
         ProcessError: The child reported an error; code and exit code are the child's.
         MachineError: The child was ended by the system.
     """
@@ -132,6 +146,7 @@ def run_training(
     job.states.mkdir(parents=True, exist_ok=True)
     for old in work.glob("error-*.json"):
         old.unlink()
+    attempts = _Attempts(_named_pipe(work / ATTEMPTS), on_message)
     with (work / "training.log").open("wb") as log:
         child = (
             _start_one(job, log.fileno(), keep_open)
@@ -139,9 +154,66 @@ def run_training(
             else _start_several(job, log.fileno(), keep_open)
         )
         try:
-            return _converse(child, job, on_message, check_stop)
+            return _watched(child, job, attempts, on_message, check_stop)
         finally:
             child.end()
+            attempts.close()
+
+
+class _Attempts:
+    """What the generator tried: taken from the named pipe and handed on, each kind once."""
+
+    def __init__(self, pipe: int, on_message: Callable[[Message], None]) -> None:
+        self._pipe, self._on_message = pipe, on_message
+        self._found: dict[tuple[str, str], RefusedRead] = {}
+        self._since: float | None = None
+
+    def look(self) -> None:
+        """Take what has come; IsolationError when the child had its time after the first one."""
+        self._take()
+        if self._since is not None and time.monotonic() - self._since > _LISTEN_S:
+            self.judge()
+
+    def judge(self) -> None:
+        """Take the rest; IsolationError when anything was tried."""
+        self._take()
+        if self._found:
+            raise IsolationError(_what_was_tried(list(self._found.values())))
+
+    def close(self) -> None:
+        os.close(self._pipe)
+
+    def _take(self) -> None:
+        with suppress(BlockingIOError):
+            while block := os.read(self._pipe, 1 << 16):  # a line is written whole or not at all
+                for line in block.splitlines():
+                    self._add(_attempt(line))
+
+    def _add(self, attempt: RefusedRead) -> None:
+        self._since = self._since or time.monotonic()
+        if (attempt.target, attempt.way) not in self._found:
+            self._found[attempt.target, attempt.way] = attempt
+            self._on_message({"type": "attempt", **attempt.model_dump(mode="json")})
+
+
+def _attempt(line: bytes) -> RefusedRead:
+    try:
+        return RefusedRead.model_validate_json(line)
+    except ValidationError:
+        return RefusedRead(target="list of attempts", refused=False, error="", way="change")
+
+
+def _what_was_tried(attempts: Sequence[RefusedRead]) -> str:
+    ways: dict[str, list[str]] = {}
+    for attempt in attempts:
+        ways.setdefault(attempt.target, []).append(attempt.way)
+    named = "; ".join(f"{target} ({', '.join(how)})" for target, how in ways.items())
+    reached = [f"{a.target} ({a.way})" for a in attempts if not a.refused]
+    answer = f"NOT refused: {'; '.join(reached)}" if reached else "the system refused all of it"
+    return (
+        f"the generator tried to reach what training must not: {named}; {answer}; its training was "
+        "ended; see isolation.json, and read the generator's code before it is run again"
+    )
 
 
 class _Child:
@@ -215,18 +287,22 @@ def _start_several(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Chi
     the same clean environment; its processes are fresh ones that confine themselves first.
     """
     work = Path(job.work)
-    for name in (MESSAGES, ANSWERS):
-        (work / name).unlink(missing_ok=True)
-        os.mkfifo(work / name, 0o600)
+    messages, answers = _named_pipe(work / MESSAGES), _named_pipe(work / ANSWERS)
+    for pipe in (messages, answers):
+        os.set_blocking(pipe, True)
     (work / JOB).write_text(job.to_json(), "utf-8")
-    # Open for both directions: neither end waits for the other, none is lost in between.
-    messages, answers = (
-        os.open(work / name, os.O_RDWR | os.O_CLOEXEC) for name in (MESSAGES, ANSWERS)
-    )
     command = [sys.executable, "-m", _CHILD, "--agent", str(job.processes), str(work / JOB)]
     with Path(os.devnull).open("rb") as nothing:
         process = _popen(command, job, (nothing.fileno(), log, log), keep_open)
     return _Child(process, messages, answers)
+
+
+def _named_pipe(path: Path) -> int:
+    """Make a named pipe; its descriptor does not wait."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    # Open for both directions: neither end waits for the other, none is lost in between.
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _popen(
@@ -254,6 +330,28 @@ def _clean_environment(job: TrainingJob) -> dict[str, str]:
     # Threads that wait must sleep: spinning made training 30 times slower beside one busy process.
     environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     return environment
+
+
+def _watched(
+    child: _Child,
+    job: TrainingJob,
+    attempts: _Attempts,
+    on_message: Callable[[Message], None],
+    check_stop: Callable[[], None],
+) -> Message:
+    """Talk with the child; what it tried that it must not outweighs whatever else came of it."""
+
+    def look() -> None:
+        attempts.look()
+        check_stop()
+
+    try:
+        result = _converse(child, job, on_message, look)
+    except (ProcessError, MachineError, InterruptedByUser):
+        attempts.judge()
+        raise
+    attempts.judge()
+    return result
 
 
 def _converse(

@@ -34,6 +34,9 @@ def sequestration(documents: Documents, criterion: Criterion) -> CheckResult:
     sealed = [a for a in isolation.attempts if "sealed" in a.target.lower()]
     read = [a.target for a in isolation.attempts if not a.refused]
     faults = [f"the training process could read: {listed(read)}"] if read else []
+    if isolation.noticed:
+        tried = [f"{a.target} ({a.way})" for a in isolation.noticed]
+        faults.append(f"the generator tried to reach what it must not: {listed(tried)}")
     if isolation.level < _LEAST_LEVEL:
         faults.append(f"isolation level {isolation.level}: training had no process of its own")
     method = (
@@ -124,16 +127,19 @@ def selected_on_tuning(documents: Documents, criterion: Criterion) -> CheckResul
 
 @check("P4-11", step="s6_evaluate")
 def synthetic_apart(documents: Documents, criterion: Criterion) -> CheckResult:
-    """No synthetic image is in the test set and no test patient was in training."""
+    """No synthetic image is in the test set, no test patient and no test image was in training."""
     evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)
     n_images, n_patients = evaluation.n_synthetic_in_test, evaluation.n_test_patients_in_training
     if n_images is None or n_patients is None:
         return not_evaluated("the test set was not compared", source=EvaluationRecord)
-    n = n_images + n_patients
+    n_seen = evaluation.n_test_images_in_training
+    n = n_images + n_patients + (n_seen or 0)
     words = (
         f"{counted(n_images, 'synthetic image')} in the test set, "
         f"{counted(n_patients, f'test {split.unit}')} in training"
     )
+    if n_seen is not None:
+        words += f", {counted(n_seen, 'test image')} with equal pixels in training"
     method = f"marks and pixels of the test images, and their {split.unit}s, at the opening"
     if split.unit != "patient" and n == 0:
         return not_evaluated(

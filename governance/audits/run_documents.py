@@ -32,6 +32,7 @@ from governance.evidence.documents import (
     RunIdentity,
     SampleSet,
     SealRecord,
+    SelftestRecord,
     SplitRecord,
     TrainingRecord,
     ValidationRecord,
@@ -46,6 +47,7 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     Environment: ("environment", "the environment is not on record"),
     Declarations: ("declarations", "the configuration names no declarations file"),
     Plan: ("plan", "the plan was not frozen"),
+    SelftestRecord: ("selftest", "the guards were not tried in this run"),
     IsolationRecord: ("isolation", "the training step did not run to its end"),
     Outcome: ("outcome", "the run has not ended yet"),
     IntegrityRecord: ("integrity", "the evidence step did not run to its end"),
@@ -86,6 +88,7 @@ class Documents:
     environment: Environment | None = None
     declarations: Declarations | None = None
     plan: Plan | None = None
+    selftest: SelftestRecord | None = None
     isolation: IsolationRecord | None = None
     outcome: Outcome | None = None
     integrity: IntegrityRecord | None = None

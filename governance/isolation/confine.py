@@ -206,6 +206,18 @@ def python_roots(forbidden: Sequence[Path] = ()) -> tuple[Path, ...]:
     Raises:
         IsolationError: An allowed path contains a forbidden one.
     """
+    roots = _wanted_roots(forbidden)
+    _refuse_overlap(roots, forbidden)
+    return roots
+
+
+def readable_root(path: Path) -> Path | None:
+    """Folder that a training process must be able to read and that contains a path, or None."""
+    roots = _wanted_roots([path])
+    return next((root for root in roots if _contained(root, [path]) is not None), None)
+
+
+def _wanted_roots(forbidden: Sequence[Path]) -> tuple[Path, ...]:
     roots = [Path(root) for root in _SYSTEM_ROOTS]
     prefixes = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix)]
     roots += [*prefixes, *_editable_sources()]
@@ -219,9 +231,7 @@ def python_roots(forbidden: Sequence[Path] = ()) -> tuple[Path, ...]:
             roots += _importable(entry)
         else:
             roots.append(entry)
-    roots = [root.absolute() for root in roots if root.exists()]
-    _refuse_overlap(roots, forbidden)
-    return tuple(dict.fromkeys(roots))
+    return tuple(dict.fromkeys(root.absolute() for root in roots if root.exists()))
 
 
 def _editable_sources() -> Iterator[Path]:

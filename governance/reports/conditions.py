@@ -86,6 +86,11 @@ def _test_conditions(evidence: ReportEvidence) -> list[str]:
         if open_doors:
             n = formats.counted(open_doors, "forbidden read")
             sentences.append(f"{n} of the training process succeeded: the test set was in reach.")
+        if isolation.noticed:
+            targets = sorted({attempt.target for attempt in isolation.noticed})
+            sentences.append(
+                f"The generator tried to reach what training must not: {', '.join(targets)}."
+            )
     opening = evaluation.opening if evaluation else None
     if opening is None:
         sentences.append("The held-out test set was not opened.")

@@ -33,6 +33,7 @@ from governance.evidence.documents import (
     RunIdentity,
     SampleSet,
     SealRecord,
+    SelftestRecord,
     SigningRecord,
     SplitRecord,
     TrainingRecord,
@@ -71,6 +72,7 @@ class ReportEvidence:
         pictures: Picture files by path.
         digests: SHA-256 of every evidence file by path.
         declarations: People's word as it was when the run began.
+        selftest: How the guards did on planted faults before the run's first step.
     """
 
     manifest: Manifest
@@ -103,6 +105,7 @@ class ReportEvidence:
     pictures: Mapping[str, PictureFile]
     digests: Mapping[str, str]
     declarations: Declarations | None = None
+    selftest: SelftestRecord | None = None
 
     @property
     def unit(self) -> str:
@@ -218,6 +221,7 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
         pictures=_pictures(run_dir, files, figures),
         digests=files.digests,
         declarations=files.document("declarations.json", Declarations),
+        selftest=files.document("selftest.json", SelftestRecord),
     )
 
 

@@ -1,10 +1,11 @@
 """Content of the section on isolation of the held-out test set."""
 
-from governance.evidence.documents import IsolationRecord, SealRecord
+from governance.evidence.documents import IsolationRecord, RefusedRead, SealRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
     Bullets,
+    Cell,
     Facts,
     Heading,
     Line,
@@ -17,6 +18,7 @@ from governance.reports.blocks import (
     strong,
 )
 from governance.reports.evidence import ReportEvidence
+from governance.reports.selftest_blocks import selftest_blocks
 
 THREAT_MODEL = (
     "Isolation guards against mistakes and temptation inside a team, not against somebody who owns "
@@ -30,6 +32,7 @@ def isolation_section(evidence: ReportEvidence) -> Section:
     blocks.extend(_level(evidence.isolation))
     blocks.extend(_seal(evidence.seal, evidence.unit))
     blocks.extend(_opening(evidence))
+    blocks.extend(selftest_blocks(evidence.selftest))
     if evidence.isolation and evidence.isolation.limits:
         blocks.extend((Heading("What it does not protect against"),))
         blocks.append(Bullets(evidence.isolation.limits))
@@ -40,15 +43,7 @@ def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
     if isolation is None:
         return (Text("No training process is on record, so no isolation was in force."),)
     rows = tuple(
-        (
-            cell(attempt.target),
-            cell(
-                Line("refused", "mark", "✓", "good")
-                if attempt.refused
-                else Line("NOT refused", "mark", "✗", "bad")
-            ),
-            cell(attempt.error),
-        )
+        (cell(attempt.target), _result(attempt), cell(attempt.error))
         for attempt in isolation.attempts
     )
     head = columns(
@@ -63,7 +58,38 @@ def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
         Facts(facts),
         Heading("What the training process tried before its first step"),
         Table(head, rows, "" if rows else "No attempt is on record."),
+        *_noticed(isolation),
     )
+
+
+def _noticed(isolation: IsolationRecord) -> tuple[Block, ...]:
+    """What the generator itself tried while it ran; nothing where nothing was noticed."""
+    if not isolation.noticed:
+        return ()
+    rows = tuple(
+        (cell(attempt.target), cell(attempt.way), _result(attempt), cell(attempt.error))
+        for attempt in isolation.noticed
+    )
+    head = columns(
+        ("What the generator tried to reach", 0.32),
+        ("How", 0.22),
+        ("Result", 0.18),
+        ("Answer of the system", 0.28),
+    )
+    return (
+        Heading("What the generator tried while it ran"),
+        Text(
+            "A generator has no reason to reach for any of this. The run was stopped; somebody has "
+            "to read the generator's code before it is run again."
+        ),
+        Table(head, rows, ""),
+    )
+
+
+def _result(attempt: RefusedRead) -> Cell:
+    if attempt.refused:
+        return cell(Line("refused", "mark", "✓", "good"))
+    return cell(Line("NOT refused", "mark", "✗", "bad"))
 
 
 def _seal(seal: SealRecord | None, unit: str) -> tuple[Block, ...]:

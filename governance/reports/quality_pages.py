@@ -59,6 +59,8 @@ def metrics_section(evidence: ReportEvidence) -> Section:
 
 def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str, Cell], ...]:
     """Counts that must be zero for an honest test."""
+    n_seen = evaluation.n_test_images_in_training
+    seen = "not compared" if n_seen is None else formats.count(n_seen)
     return (
         (
             "Synthetic images in the held-out test set",
@@ -68,6 +70,7 @@ def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str,
             f"Held-out {unit}s in training",
             cell(formats.count(evaluation.n_test_patients_in_training)),
         ),
+        ("Held-out images with equal pixels in training", cell(seen)),
     )
 
 

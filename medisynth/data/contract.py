@@ -13,8 +13,9 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,9 @@ from medisynth.data.contract_records import (
     RuleOutcome,
     Severity,
 )
+
+if TYPE_CHECKING:
+    from medisynth.data.contract_file import ContractFile
 
 __all__ = [
     "AttributeDeclaration",
@@ -77,12 +81,20 @@ def load_contract(adapter: str | None = None, own: Path | None = None) -> DataCo
 
     folder = Path(__file__).with_name("contracts")
     base = folder / "image_table.yaml"
-    files = [read_contract(base)]
+    files = [_packaged(base)]
     named = {path.stem.replace("_", "-"): path for path in sorted(folder.glob("*.yaml"))}
     path = base if adapter is None else named.get(adapter, base)
     if path != base:
-        files.append(read_contract(path))
+        files.append(_packaged(path))
     return combine(files, None if own is None else read_contract(own))
+
+
+@cache
+def _packaged(path: Path) -> "ContractFile":
+    """A contract that belongs to the package and so never changes while a process lives."""
+    from medisynth.data.contract_file import read_contract
+
+    return read_contract(path)
 
 
 def with_metadata(

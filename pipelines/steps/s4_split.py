@@ -240,6 +240,9 @@ def _must_refuse(
         "metadata file": str(root / metadata_file),
         VAULT_TARGET: str(context.vault.path),
         KEY_TARGET: str(context.vault.key_path),
+        # those of other runs on the same data, too
+        "folder of vaults": str(context.vault.path.parent),
+        "folder of keys": str(context.vault.key_path.parent),
     }
     cache = image_cache(context.config.data)
     if cache is not None and cache.is_dir():

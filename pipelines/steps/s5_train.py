@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from pipelines.figures import add_figures
 from pipelines.training_process import Message, TrainingJob, run_training
 from pipelines.weights import find_weights, inception_component
 
-COMMITTED = "step committed"
+COMMITTED, ATTEMPT = "step committed", "forbidden attempt"
 _SAMPLES, _TRAINING = "samples/manifest.json", "metrics/training.json"
 _PREVIEWS_SHOWN = 6
 
@@ -59,21 +60,31 @@ def run(
         context: What every step may use.
 
     Raises:
-        IsolationError: The child could read what it must not.
-        ProcessError: Training failed.
+        IsolationError: The child could read what it must not, or the generator tried to.
+        ProcessError: Training failed, or a view is not the one that was packed.
     """
     store = context.store
-    job = _job(must_refuse, context)
+    if any(event.type == ATTEMPT for event in store.journal.events()):
+        raise IsolationError(
+            "the generator tried to reach what training must not before this run was cut short; "
+            "see isolation.json, and start a new run once its code was read"
+        )
+    packed = {view.partition: view.digest for view in (training, tuning)}
+    job = replace(_job(must_refuse, context), view_sha256=packed)
     Path(job.checkpoints).mkdir(exist_ok=True)
     store.journal.append(
         "training started",
-        {"training_view": training.digest, "tuning_view": tuning.digest, "seed": job.seed},
+        {**{f"{name}_view": digest for name, digest in packed.items()}, "seed": job.seed},
     )
     context.console.say(f"a run that is cut short goes on with: {context.resume_command}")
     messages = _Messages(context, access_log)
-    result = run_training(
-        job, messages.receive, context.console.stop.check, keep_open=context.keep_open
-    )
+    try:
+        result = run_training(
+            job, messages.receive, context.console.stop.check, keep_open=context.keep_open
+        )
+    except IsolationError:
+        _discard_checkpoints(job, context)
+        raise
     record = _record(result, messages.curves(), context)
     store.register(record.checkpoint_path)
     store.write_document(_TRAINING, record)
@@ -82,6 +93,20 @@ def run(
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
     _remove_states(job.states, context)
     return TrainedGenerator(record.checkpoint_path, record.checkpoint_sha256, synthetic, paths)
+
+
+def prove_isolation(
+    must_refuse: dict[str, str], access_log: AccessLog, context: RunContext
+) -> None:
+    """Start the training process, let it confine itself and prove it, and train nothing.
+
+    Raises:
+        IsolationError: The child could read what it must not; isolation.json shows what.
+    """
+    job = replace(_job(must_refuse, context), proof_only=True)
+    Path(job.checkpoints).mkdir(exist_ok=True)
+    messages = _Messages(context, access_log)
+    run_training(job, messages.receive, context.console.stop.check)
 
 
 def is_done(context: RunContext) -> bool:
@@ -159,6 +184,15 @@ def _committed(context: RunContext) -> dict[str, tuple[str, str]]:
     return {body["stage"]: (Path(body["path"]).name, body["sha256"]) for body in bodies}
 
 
+def _discard_checkpoints(job: TrainingJob, context: RunContext) -> None:
+    """Nobody is to use what came of a training whose isolation is in doubt."""
+    files = list(Path(job.checkpoints).glob("*.safetensors"))
+    for path in files:
+        path.unlink()
+    shutil.rmtree(job.states, ignore_errors=True)
+    context.store.journal.append("checkpoints discarded", {"n_files": len(files)})
+
+
 def _remove_states(states: Path, context: RunContext) -> None:
     """A finished training keeps its released checkpoint only."""
     n_files = sum(1 for _ in states.iterdir()) if states.is_dir() else 0
@@ -194,11 +228,14 @@ class _Messages:
     def __init__(self, context: RunContext, access_log: AccessLog) -> None:
         self._context, self._access_log = context, access_log
         self._points: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+        self._record: IsolationRecord | None = None
 
     def receive(self, message: Message) -> None:
         match message["type"]:
             case "isolation":
                 self._isolation(message)
+            case "attempt":
+                self._attempt(message)
             case "log":
                 for name, value in message["values"].items():
                     self._points[message["stage"], name].append((message["step"], value))
@@ -235,6 +272,7 @@ class _Messages:
             n_sealed_reads=self._access_log.n_opens,
             limits=LIMITS,
         )
+        self._record = record
         self._context.store.write_document("isolation.json", record)
         self._context.store.journal.append(
             "isolation proved",
@@ -252,6 +290,20 @@ class _Messages:
                 f"the training process could read: {', '.join(read)}; "
                 "it was stopped before its first step; see isolation.json"
             )
+
+    def _attempt(self, message: Message) -> None:
+        """What the generator tried is on record at once, not only when training ends."""
+        attempt = RefusedRead.model_validate({k: v for k, v in message.items() if k != "type"})
+        store = self._context.store
+        store.journal.append(ATTEMPT, attempt.model_dump(mode="json"))
+        if self._record is not None:
+            noticed = (*self._record.noticed, attempt)
+            self._record = self._record.model_copy(update={"noticed": noticed})
+            store.write_document("isolation.json", self._record)
+        answer = "refused" if attempt.refused else "NOT refused"
+        self._context.console.warn(
+            f"the generator tried: {attempt.target} ({attempt.way}): {answer}"
+        )
 
     def curves(self) -> tuple[Curve, ...]:
         """Stages in order, names sorted: a resumed run says its points again in that order."""

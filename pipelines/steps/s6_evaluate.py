@@ -1,7 +1,7 @@
 """s6 evaluate: opens the seal once; fidelity with intervals and floor, memorisation, pictures."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -82,6 +82,7 @@ def run(
         n_test_patients_in_training=len(
             set(test.patients) & {*training.patient_ids, *tuning.patient_ids}
         ),
+        n_test_images_in_training=_n_test_in(test, training, tuning),
         pretrained=fidelity.pretrained,
         notes=(*fidelity.notes, *memory_notes),
     )
@@ -131,9 +132,19 @@ def _open(
 
 def _n_synthetic_in_test(synthetic: Pixels, test: TestImages) -> int:
     """Test images that carry a synthetic mark or equal a synthetic image of this run."""
-    drawn = {hashlib.sha256(pixels.tobytes()).digest() for pixels in synthetic}
-    equal = (hashlib.sha256(pixels.tobytes()).digest() in drawn for pixels in test.pixels)
+    drawn = set(_digests(synthetic))
+    equal = (digest in drawn for digest in _digests(test.pixels))
     return sum(mark or same for mark, same in zip(test.has_mark, equal, strict=True))
+
+
+def _n_test_in(test: TestImages, *views: ImageView) -> int:
+    """Test images whose pixels are in one of the views, under whatever name and patient."""
+    seen = {digest for view in views for digest in _digests(view.pixels)}
+    return sum(digest in seen for digest in _digests(test.pixels))
+
+
+def _digests(images: Pixels) -> Iterator[bytes]:
+    return (hashlib.sha256(pixels.tobytes()).digest() for pixels in images)
 
 
 def _memorisation(

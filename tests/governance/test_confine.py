@@ -22,6 +22,7 @@ from governance.isolation.confine import (
     landlock_abi,
     level_in_force,
     python_roots,
+    readable_root,
 )
 
 needs_landlock = pytest.mark.skipif(
@@ -229,6 +230,7 @@ def test_the_proof_is_a_real_refusal_and_names_no_file(under_landlock):
         "target": "sealed image",
         "refused": True,
         "error": "PermissionError 13",
+        "way": "",
     }
 
 
@@ -314,6 +316,14 @@ def test_python_roots_hold_interpreter_and_packages_but_no_data_and_no_temporary
 def test_data_inside_a_folder_that_python_needs_is_refused():
     with pytest.raises(IsolationError, match="/etc: needed for training, but it contains"):
         python_roots([Path("/etc/hosts")])
+
+
+def test_the_folder_that_training_reads_around_a_path_is_found_before_anything_is_confined(
+    tmp_path,
+):
+    assert readable_root(Path("/usr/share/data")) == Path("/usr")
+    assert readable_root(Path(sys.prefix) / "keys" / "none") == Path(sys.prefix)
+    assert readable_root(tmp_path) is None
 
 
 def test_of_a_source_folder_with_data_in_it_only_the_packages_are_allowed(tmp_path, monkeypatch):

@@ -85,6 +85,12 @@ from governance.evidence.documents.run import (
     RunIdentity,
     StepTiming,
 )
+from governance.evidence.documents.selftest import (
+    GuardAnswer,
+    NotPlanted,
+    PlantTrial,
+    SelftestRecord,
+)
 from governance.evidence.documents.signing import (
     SigningRecord,
 )
@@ -102,6 +108,7 @@ from governance.evidence.documents.training import (
 DOCUMENTS: dict[str, type[Document]] = {
     "run.json": RunIdentity,
     "signing.json": SigningRecord,
+    "selftest.json": SelftestRecord,
     "environment.json": Environment,
     "declarations.json": Declarations,
     "plan.json": Plan,
@@ -166,6 +173,7 @@ __all__ = [
     "FlowLevel",
     "FlowStep",
     "GateLine",
+    "GuardAnswer",
     "IdentifyingColumn",
     "IntegrityRecord",
     "IsolationRecord",
@@ -175,11 +183,13 @@ __all__ = [
     "MemorisationRecord",
     "MetricResult",
     "NearestPair",
+    "NotPlanted",
     "Opening",
     "Outcome",
     "Package",
     "PartitionSummary",
     "Plan",
+    "PlantTrial",
     "PretrainedComponent",
     "PrincipleLine",
     "QuantityLevel",
@@ -190,6 +200,7 @@ __all__ = [
     "SampleSet",
     "SealRecord",
     "Selection",
+    "SelftestRecord",
     "Sha256",
     "SigningRecord",
     "SimilarityNull",

@@ -114,6 +114,8 @@ class EvaluationRecord(Document):
     """What the synthetic images are worth (metrics/evaluation.json).
 
     `pretrained` says where the weights of the feature extractors come from: P2-09 asks for it.
+    `n_test_images_in_training` counts test images whose pixels are in the training or tuning view,
+    under whatever name; None where an older run did not look.
     """
 
     metrics: tuple[MetricResult, ...]
@@ -122,5 +124,6 @@ class EvaluationRecord(Document):
     opening: Opening | None
     n_synthetic_in_test: int | None
     n_test_patients_in_training: int | None
+    n_test_images_in_training: int | None = None
     notes: tuple[str, ...] = ()
     pretrained: tuple[PretrainedComponent, ...] = ()

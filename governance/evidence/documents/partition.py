@@ -64,11 +64,19 @@ class SealRecord(Document):
 
 
 class RefusedRead(Document):
-    """One attempt of the training process to read what it must not."""
+    """One attempt of the training process to read what it must not.
 
-    target: str  # what it was, e.g. "sealed image", never a patient's file name
+    Attributes:
+        target: What it was, e.g. "sealed image", never a patient's file name.
+        refused: Whether the system refused it.
+        error: Answer of the system, e.g. "PermissionError 13".
+        way: How it was tried, e.g. "hard link"; "" for a plain read by the process itself.
+    """
+
+    target: str
     refused: bool
-    error: str  # e.g. "PermissionError 13"
+    error: str
+    way: str = ""
 
 
 class IsolationRecord(Document):
@@ -83,6 +91,7 @@ class IsolationRecord(Document):
         attempts: What the training process tried to read before its first step.
         n_sealed_reads: Opens of sealed files by the pipeline between sealing and opening.
         limits: What this does not protect against.
+        noticed: What the generator itself tried while it ran, as far as it was noticed.
     """
 
     level: int
@@ -91,3 +100,4 @@ class IsolationRecord(Document):
     attempts: tuple[RefusedRead, ...]
     n_sealed_reads: int
     limits: tuple[str, ...]
+    noticed: tuple[RefusedRead, ...] = ()

@@ -21,18 +21,25 @@ from medisynth.data.phantom.settings import (
     PlantedLeak,
     phantom_key,
 )
-from medisynth.data.phantom.writer import simulate_image, write_phantoms
+from medisynth.data.phantom.writer import (
+    METADATA_FILE,
+    plant_in_copy,
+    simulate_image,
+    write_phantoms,
+)
 
 __all__ = [
     "BRAIN_PLANES",
     "LEAKS",
     "MACHINES",
+    "METADATA_FILE",
     "OPERATORS",
     "SIMULATOR_VERSION",
     "PhantomReport",
     "PhantomSettings",
     "PlantedLeak",
     "phantom_key",
+    "plant_in_copy",
     "simulate_image",
     "write_phantoms",
 ]

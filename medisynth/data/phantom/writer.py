@@ -95,6 +95,31 @@ def write_phantoms(
     return PhantomReport(root, len(plan.images), n_patients, plan.leaks)
 
 
+def plant_in_copy(clean: Path, root: Path, settings: PhantomSettings) -> PhantomReport:
+    """Copy a set of phantoms and plant faults in the copy: quicker than simulating it anew.
+
+    Args:
+        clean: Folder that `write_phantoms` wrote with the same settings and no leaks.
+        root: Folder to make.
+        settings: What `clean` was written with, and the faults to plant.
+
+    Raises:
+        SettingsError: Too few patients for the faults asked for.
+        ResourceError: The folder cannot be written or the disk is full.
+    """
+    plan = plan_leaks(plan_cohort(settings), settings)
+    try:
+        shutil.copytree(clean / IMAGES_FOLDER, root / IMAGES_FOLDER)
+        _plant_and_describe(root, plan, settings)
+    except OSError as error:
+        raise ResourceError(
+            f"{root}: phantoms cannot be copied ({error.strerror or error}); "
+            "check permission and free space, or choose another folder"
+        ) from error
+    n_patients = len({image.patient for image in plan.images})
+    return PhantomReport(root, len(plan.images), n_patients, plan.leaks)
+
+
 def simulate_image(settings: PhantomSettings, image: PhantomImage) -> NDArray[np.uint8]:
     """Simulate one image of a planned set.
 
@@ -115,10 +140,15 @@ def _fill(
     images.mkdir()
     # Images are simulated as if no fault were planted, so that a fault changes only what it names.
     _write_images(images, plan_cohort(settings), settings, progress, n_workers)
-    plant_in_files(images, plan.leaks)
+    _plant_and_describe(folder, plan, settings)
+    folder.chmod(images.stat().st_mode & 0o777)  # mkdtemp makes folders private
+
+
+def _plant_and_describe(folder: Path, plan: LeakPlan, settings: PhantomSettings) -> None:
+    """Plant the faults in images that are there already and write table and parameters."""
+    plant_in_files(folder / IMAGES_FOLDER, plan.leaks)
     (folder / METADATA_FILE).write_bytes(_metadata(plan.images, settings))
     (folder / PARAMETERS_FILE).write_bytes(_parameters(plan.images, plan.leaks, settings))
-    folder.chmod(images.stat().st_mode & 0o777)  # mkdtemp makes folders private
 
 
 def _refuse_occupied(root: Path) -> None:

@@ -1,0 +1,140 @@
+"""Faults in the data: patients and images on both sides, copies, labels, identifying columns."""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from medisynth.data.phantom import METADATA_FILE
+from medisynth.data.phantom.writer import IMAGES_FOLDER
+from pipelines.selftest.bench import Bench
+from pipelines.selftest.plants import INTEGRITY, LEAKAGE, LONGER, Answers, Plant, stopped_by
+
+_CROSSING = "L000"  # code of a group that crosses the split
+
+
+def _split(bench: Bench, data: Path | None, item_id: str) -> Answers:
+    """Steps up to the split on planted data, or the clean control where there is none."""
+    if data is None:
+        stop = stopped_by(_CROSSING, lambda: bench.control)
+        return stop if stop[0].is_alarm else (*stop, *bench.of_control(item_id))
+    run = bench.new_run(data)
+    return (*stopped_by(_CROSSING, run.prepare), *run.judge(item_id))
+
+
+def patient_in_both(bench: Bench, is_planted: bool) -> Answers:
+    """One patient has images in the official training part and in the held-out test set."""
+    return _split(bench, bench.planted_data("patient-in-both") if is_planted else None, "P4-01")
+
+
+def duplicate_file(bench: Bench, is_planted: bool) -> Answers:
+    """A training file lies, byte by byte, under a test patient's name."""
+    data = bench.planted_data("duplicate-other-patient") if is_planted else None
+    return _split(bench, data, "P4-02")
+
+
+def duplicate_pixels(bench: Bench, is_planted: bool) -> Answers:
+    """The same, stored anew: other bytes, equal pixels."""
+    if not is_planted:
+        return _split(bench, None, "P4-02")
+    data = bench.planted_data("duplicate-other-patient")
+    by_content: dict[bytes, Path] = {}
+    for path in sorted((data / IMAGES_FOLDER).iterdir()):
+        content = path.read_bytes()
+        if content in by_content:
+            stored = io.BytesIO()
+            with Image.open(io.BytesIO(content)) as image:
+                image.save(stored, "PNG", compress_level=0)
+            path.write_bytes(stored.getvalue())
+        by_content[content] = path
+    return _split(bench, data, "P4-02")
+
+
+def near_duplicate(bench: Bench, is_planted: bool) -> Answers:
+    """A brighter, re-compressed copy with callipers of a training image under a test patient."""
+    return _split(bench, bench.planted_data("near-duplicate") if is_planted else None, "P4-03")
+
+
+def identifying_column(bench: Bench, is_planted: bool) -> Answers:
+    """A column with names in the metadata file."""
+    if not is_planted:
+        return bench.of_control("P2-13")
+    run = bench.new_run(bench.planted_data("identifying-column"))
+    run.audit()
+    return run.judge("P2-13")
+
+
+def label_swap(bench: Bench, is_planted: bool) -> Answers:
+    """Two images' labels change places after the content of the data set was pinned."""
+    pinned = bench.new_run().ingest().content_sha256
+    data = bench.copied_data()
+    if is_planted:
+        _swap_labels(data / METADATA_FILE)
+    run = bench.new_run(data, data__digest=pinned)
+    run.ingest()
+    return run.judge("P5-01")
+
+
+def _swap_labels(table: Path) -> None:
+    """Exchange the brain planes of the first two rows that differ in it."""
+    header, *rows = [line.split(";") for line in table.read_text("ascii").splitlines()]
+    column = header.index("Brain_plane")
+    other = next(row for row in rows if row[column] != rows[0][column])
+    rows[0][column], other[column] = other[column], rows[0][column]
+    table.write_text("\n".join(";".join(row) for row in (header, *rows)) + "\n", "ascii")
+
+
+DATA_PLANTS = (
+    Plant(
+        "patient-in-both",
+        "patient",
+        "a patient with images in training and in the held-out test set",
+        (_CROSSING, "P4-01"),
+        LEAKAGE,
+        patient_in_both,
+    ),
+    Plant(
+        "duplicate-file",
+        "duplicate",
+        "a training image's file, byte by byte, under a test patient",
+        (_CROSSING, "P4-02"),
+        LEAKAGE,
+        duplicate_file,
+    ),
+    Plant(
+        "duplicate-pixels",
+        "duplicate",
+        "a training image with the same pixels in another file, under a test patient",
+        (_CROSSING, "P4-02"),
+        LEAKAGE,
+        duplicate_pixels,
+        LONGER,
+    ),
+    Plant(
+        "near-duplicate",
+        "near-duplicate",
+        "a brighter, re-compressed copy of a training image, with callipers, under a test patient",
+        (_CROSSING, "P4-03"),
+        LEAKAGE,
+        near_duplicate,
+        LONGER,
+    ),
+    Plant(
+        "identifying-column",
+        "identity",
+        "a column with made-up names in the metadata file",
+        ("P2-13",),
+        LEAKAGE,
+        identifying_column,
+        LONGER,
+    ),
+    Plant(
+        "label-swap",
+        "label",
+        "two images' plane labels exchanged after the data set was pinned",
+        ("P5-01",),
+        INTEGRITY,
+        label_swap,
+        LONGER,
+    ),
+)

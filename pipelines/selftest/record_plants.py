@@ -1,0 +1,139 @@
+"""Faults in the record: files changed, labels exchanged, criteria edited after they were frozen."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from governance.evidence.documents import GuardAnswer
+from governance.evidence.verify import verify_run
+from governance.isolation.seal import read_seal
+from governance.policies.load import with_criteria
+from governance.policies.model import Policy
+from pipelines.selftest.bench import Bench, judge_folder
+from pipelines.selftest.plants import INTEGRITY, LONGER, Answers, Plant, silent, stopped_by
+
+VERIFY = "verify"
+_SEAL, _FROZEN = "G032", "G030"  # codes of a seal, and of evidence, that contradicts itself
+_LENIENT = {"P6-04": 1.0}  # every image may be a copy
+
+
+def tampered_record(bench: Bench, is_planted: bool) -> Answers:
+    """The verdict of one item is rewritten in a closed run folder."""
+    folder = bench.copied_run(bench.control)
+    if is_planted:
+        _edit(folder / "records" / "P4-13.json", lambda record: record | {"status": "passed"})
+    found = verify_run(folder)
+    if found.is_intact:
+        return (silent(VERIFY, "intact"),)
+    return (
+        GuardAnswer(
+            guard=VERIFY,
+            status="changed",
+            is_alarm=True,
+            exit_code=INTEGRITY,
+            sentence=found.faults[0],
+        ),
+    )
+
+
+def document_changed(bench: Bench, is_planted: bool) -> Answers:
+    """A document is rewritten after a step put it on record, before the run closes."""
+    if not is_planted:
+        return bench.of_control("P2-07")
+    run = bench.new_run()
+    run.prepare()
+    _edit(
+        run.run_dir / "data" / "duplicates.json", lambda found: found | {"n_pairs": 0, "method": ""}
+    )
+    run.close()
+    return run.judge("P2-07")
+
+
+def sealed_label_swap(bench: Bench, is_planted: bool) -> Answers:
+    """Two test images' labels change places between sealing and opening."""
+    folder = bench.copied_run(bench.control)
+    if is_planted:
+        _edit(folder / "data" / "seal_leaves.json", _with_labels_swapped)
+    return stopped_by(_SEAL, lambda: read_seal(folder))
+
+
+def _with_labels_swapped(document: dict[str, Any]) -> dict[str, Any]:
+    first, *rest = document["leaves"]
+    other = next(leaf for leaf in rest if leaf["brain_plane"] != first["brain_plane"])
+    first["brain_plane"], other["brain_plane"] = other["brain_plane"], first["brain_plane"]
+    return document
+
+
+def edited_criterion(bench: Bench, is_planted: bool) -> Answers:
+    """A limit is raised after the plan was frozen, and the run is to be judged by it."""
+    context = bench.control.context
+    policy = with_criteria(context.policy, _LENIENT) if is_planted else context.policy
+    judged_by = replace(context, policy=policy)
+    return stopped_by(_FROZEN, lambda: judge_folder(bench.control.run_dir, judged_by, "P6-04"))
+
+
+def rewritten_plan(bench: Bench, is_planted: bool) -> Answers:
+    """The frozen plan itself is rewritten with the new limit after the test set was opened."""
+    context = bench.control.context
+    folder = bench.copied_run(bench.control)
+    if is_planted:
+        lenient = with_criteria(context.policy, _LENIENT)
+        _edit(folder / "plan.json", lambda plan: plan | {"policy": _plain(lenient)})
+        context = replace(context, policy=lenient)
+    return judge_folder(folder, context, "P8-01")
+
+
+def _plain(policy: Policy) -> dict[str, Any]:
+    return policy.model_dump(mode="json")
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change a document behind the back of the record, as an editor would."""
+    path.write_text(json.dumps(change(json.loads(path.read_bytes()))), "utf-8")
+
+
+RECORD_PLANTS = (
+    Plant(
+        "sealed-label-swap",
+        "label",
+        "two test images' plane labels exchanged between sealing and opening",
+        (_SEAL,),
+        INTEGRITY,
+        sealed_label_swap,
+    ),
+    Plant(
+        "tampered-record",
+        "record",
+        'an item\'s verdict rewritten to "passed" in a finished run',
+        (VERIFY,),
+        INTEGRITY,
+        tampered_record,
+    ),
+    Plant(
+        "document-changed",
+        "record",
+        "a result of an earlier step rewritten before the run closes",
+        ("P2-07",),
+        INTEGRITY,
+        document_changed,
+        LONGER,
+    ),
+    Plant(
+        "edited-criterion",
+        "criterion",
+        "a limit raised after the plan was frozen",
+        (_FROZEN,),
+        INTEGRITY,
+        edited_criterion,
+    ),
+    Plant(
+        "rewritten-plan",
+        "criterion",
+        "the frozen plan rewritten with a higher limit after the test set was opened",
+        ("P8-01",),
+        INTEGRITY,
+        rewritten_plan,
+    ),
+)

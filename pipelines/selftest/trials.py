@@ -1,0 +1,122 @@
+"""The self-test itself: each plant tried beside a clean control, and what that shows."""
+
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from governance.evidence.documents import GuardAnswer, NotPlanted, PlantTrial, SelftestRecord
+from pipelines.console import Console
+from pipelines.errors import InterruptedByUser, MachineError
+from pipelines.selftest.bench import Bench
+from pipelines.selftest.data_plants import DATA_PLANTS
+from pipelines.selftest.isolation_plants import ISOLATION_PLANTS
+from pipelines.selftest.model_plants import MODEL_PLANTS
+from pipelines.selftest.plants import STOPS, Answers, Plant, alarm_of
+from pipelines.selftest.record_plants import RECORD_PLANTS
+
+PLANTS: tuple[Plant, ...] = (*DATA_PLANTS, *ISOLATION_PLANTS, *MODEL_PLANTS, *RECORD_PLANTS)
+
+
+def run_selftest(scope: Literal["quick", "full"], console: Console) -> SelftestRecord:
+    """Plant faults one at a time and see which guard catches each.
+
+    Args:
+        scope: "quick" tries what takes a moment and trains nothing; "full" tries every plant.
+        console: Where progress goes; obeys a stop request.
+
+    Raises:
+        MachineError: There is no room for temporary files.
+        InterruptedByUser: A stop was asked for.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
+    chosen = [plant for plant in PLANTS if scope == "full" or not plant.why_not_quick]
+    with _temporary_folder() as folder:
+        trials = _try_all(chosen, Path(folder).resolve(), console)
+    left_out = [plant for plant in PLANTS if plant not in chosen]
+    return SelftestRecord(
+        scope=scope,
+        started_utc=started,
+        trials=trials,
+        not_planted=tuple(
+            NotPlanted(name=p.name, planted=p.planted, reason=p.why_not_quick) for p in left_out
+        ),
+        duration_s=round(time.monotonic() - clock, 3),
+    )
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="medisynth-gov-selftest-")
+    except OSError as error:
+        raise MachineError(
+            f"self-test: no temporary folder can be made ({error.strerror or error}); free some "
+            "space or set TMPDIR"
+        ) from error
+
+
+def _try_all(chosen: Sequence[Plant], folder: Path, console: Console) -> tuple[PlantTrial, ...]:
+    bench = Bench(folder, console)
+    trials = []
+    try:
+        for number, plant in enumerate(chosen):
+            console.progress("trying the guards", number, len(chosen))
+            trials.append(try_plant(plant, bench))
+    finally:
+        bench.end()
+    console.progress("trying the guards", len(chosen), len(chosen))
+    return tuple(trials)
+
+
+def try_plant(plant: Plant, bench: Bench) -> PlantTrial:
+    """Give the guards the clean control, then the planted fault."""
+    started = time.monotonic()
+    control: Answers = ()
+    answers: Answers = ()
+    fault = ""
+    try:
+        control = _answers(plant, bench, is_planted=False)
+        answers = _answers(plant, bench, is_planted=True)
+    except InterruptedByUser:
+        raise
+    except STOPS as error:  # of the machine: no verdict
+        fault = str(error)
+    alarms = {answer.guard for answer in answers if answer.is_alarm}
+    answered = {answer.guard for answer in control}
+    return PlantTrial(
+        name=plant.name,
+        about=plant.about,
+        planted=plant.planted,
+        expected=plant.expected,
+        failure_exit_code=plant.failure_exit_code,
+        answers=_without(bench.folder, answers),
+        control=_without(bench.folder, control),
+        is_caught={*plant.expected} <= alarms,
+        is_control_clean={*plant.expected} <= answered
+        and not any(answer.is_alarm for answer in control),
+        duration_s=round(time.monotonic() - started, 3),
+        fault=fault.replace(f"{bench.folder}/", ""),
+    )
+
+
+def _answers(plant: Plant, bench: Bench, *, is_planted: bool) -> Answers:
+    """What the guards say; an error where none was expected is an alarm, too."""
+    try:
+        return plant.trial(bench, is_planted)
+    except InterruptedByUser:
+        raise
+    except STOPS as error:
+        return (alarm_of(error),)
+
+
+def _without(folder: Path, answers: Answers) -> Answers:
+    """Answers whose sentences name files from the run folder or the data folder on."""
+    prefix = re.compile(rf"{re.escape(str(folder))}/(\d{{3}}/)?((runs/)?selftest/)?")
+
+    def shortened(answer: GuardAnswer) -> GuardAnswer:
+        return answer.model_copy(update={"sentence": prefix.sub("", answer.sentence)})
+
+    return tuple(shortened(answer) for answer in answers)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 
+from governance.evidence.documents import OutputRole
 from medisynth.errors import SettingsError
 from medisynth.models.registry import load_generator
 from pipelines.config_text import (
@@ -262,6 +263,7 @@ class RunConfig(_Section):
         criteria: Limits of policy items that differ from the project's defaults, by item id.
         declarations: File with what people declare and waive (YAML); None leaves every item that
             asks for people's word missing.
+        output_role: What the synthetic images are for; compared with the declared intended use.
     """
 
     preset: str
@@ -279,6 +281,7 @@ class RunConfig(_Section):
     seal: SealConfig = SealConfig()
     criteria: dict[str, float | int | bool] = Field(default_factory=dict)
     declarations: str | None = Field(default=None, min_length=1)
+    output_role: OutputRole = "research"
 
     @field_validator("workspace")
     @classmethod

@@ -21,9 +21,11 @@ from governance.evidence.documents import (
     StepTiming,
     TrainingRecord,
 )
+from governance.evidence.intended_use import Used
 from governance.evidence.store import EvidenceStore
 from governance.policies.load import load_policy, with_criteria
 from medisynth.errors import MedisynthError
+from medisynth.models.registry import load_generator
 from pipelines import outbox
 from pipelines.config import RunConfig, flat_config
 from pipelines.console import Console
@@ -110,7 +112,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
         store.write_document("run.json", identity)
         if declared is not None:
             declared.put_on_record(store)
-            for sentence in declared.warnings(identity):
+            for sentence in declared.warnings(identity, used=_known_use(config)):
                 console.warn(sentence)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
@@ -365,6 +367,12 @@ def _make_workspace(workspace: Path) -> None:
             f"{workspace}: the workspace cannot be written ({error.strerror}); "
             "choose another with --workspace"
         ) from error
+
+
+def _known_use(config: RunConfig) -> Used:
+    """What a run is known to use before it reads an image."""
+    size = load_generator(config.model.name).image_size_px(config.generator_settings())
+    return Used(image_size_px=size, output_role=config.output_role)
 
 
 def _parameters(config: RunConfig) -> dict[str, str]:

@@ -68,6 +68,7 @@ def run_identity(
         generator=config.model.name,
         seed=config.seed,
         config_sha256=hashlib.sha256(config_yaml).hexdigest(),
+        output_role=config.output_role,
     )
 
 

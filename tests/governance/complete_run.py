@@ -28,6 +28,7 @@ from governance.evidence.documents import (
     Declaration,
     Declarations,
     DeclaredAttribute,
+    DeclaredScope,
     DemographicsAudit,
     DuplicateAudit,
     Environment,
@@ -74,6 +75,12 @@ POLICY = load_policy()
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 PAIRS = (f"{TRAINING} | {TUNING}", f"{TRAINING} | {TEST}", f"{TUNING} | {TEST}")
 INCEPTION = "inception_pool3"
+SCOPE = DeclaredScope(
+    planes=("Fetal brain",),
+    machines=("E6", "S10"),
+    image_size_px=(32, 64),
+    output_roles=("research",),
+)
 DESCRIPTION = {
     "architecture": "text",
     "sizes": "text",
@@ -156,6 +163,7 @@ def declaration(**changes: Any) -> Declaration:
         "applies_to": AppliesTo(config=A),
         "meaning": "approver",
         "expires": date(2027, 10, 1),
+        "scope": SCOPE,
     }
     return Declaration.model_validate(fields | changes)
 
@@ -176,6 +184,7 @@ def _run() -> dict[str, Any]:
             generator="dsr-gan",
             seed=0,
             config_sha256=A,
+            output_role="research",
         ),
         "environment": Environment(
             python="3.11.7",
@@ -256,7 +265,7 @@ def _data() -> dict[str, Any]:
             levels=levels(
                 {
                     "plane": {"Fetal brain": (80, 50)},
-                    "machine": {"E6": (40, 30), "S10": (40, 30), "not recorded": (0, 3)},
+                    "machine": {"E6": (40, 30), "S10": (40, 30)},
                 }
             ),
             completeness={"plane": 1.0, "machine": 0.96},
@@ -544,6 +553,8 @@ def _evaluation() -> EvaluationRecord:
                 licence="Apache-2.0",
                 sha256=D,
                 training_data="ImageNet",
+                overlap="none known",
+                declared_by="its publisher",
             ),
         ),
     )

@@ -294,6 +294,8 @@ def test_training_starts_from_a_pretrained_network_and_records_it(tmp_path):
             "licence": "Apache-2.0",
             "sha256": given["sha256"],
             "training_data": "phantoms",
+            "overlap": "unknown",
+            "declared_by": "the configuration",
         },
     )
     assert given["sha256"] in report.description["pre-training"]

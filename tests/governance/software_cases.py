@@ -1,0 +1,124 @@
+"""Ways to spoil a good run's intended use and software evidence, and what its items then say."""
+
+from typing import Any
+
+from governance.evidence.documents import PretrainedComponent
+from governance.statuses import ItemStatus
+from tests.governance.complete_run import (
+    FAILED,
+    NOT_EVALUATED,
+    PASSED,
+    SCOPE,
+    C,
+    Change,
+    change,
+    declaration,
+    metric,
+    with_coverage,
+    without,
+)
+
+
+def scoped(**changes: Any) -> Change:
+    """Another declared scope."""
+    scope = type(SCOPE).model_validate({**dict(SCOPE), **changes})
+    return change("declarations", declarations=(declaration(scope=scope),))
+
+
+def images(**counts: tuple[str, ...]) -> Change:
+    """Levels of plane, brain_plane and machine; two images a patient, 20 patients each."""
+    return with_coverage({name: dict.fromkeys(found, (10, 10)) for name, found in counts.items()})
+
+
+def brain_only(*names: str) -> Change:
+    """A scope of brain planes, and images of the fetal brain alone."""
+
+    def apply(documents):
+        n = 10 * len(names)
+        brain = {"Fetal brain": (n, n)}
+        of_planes = dict.fromkeys(names, (10, 10))
+        seen = {"plane": brain, "brain_plane": of_planes, "machine": {"E6": (n, n)}}
+        return scoped(planes=("Trans-thalamic",))(with_coverage(seen)(documents))
+
+    return apply
+
+
+def component(**changes: Any) -> PretrainedComponent:
+    fields = {
+        "name": "other network",
+        "used_for": "start",
+        "source": "a run",
+        "licence": "MIT",
+        "sha256": C,
+        "training_data": "photographs",
+        "overlap": "none known",
+        "declared_by": "the configuration",
+    }
+    return PretrainedComponent.model_validate(fields | changes)
+
+
+def trained_from(**changes: Any) -> Change:
+    return change("training", pretrained=(component(**changes),))
+
+
+SOFTWARE_CASES: list[tuple[str, Change, ItemStatus, str]] = [
+    ("P1-01", without("declarations"), NOT_EVALUATED, "names no declarations file"),
+    ("P1-01", change("declarations", declarations=()), NOT_EVALUATED, "nobody declared it"),
+    (
+        "P1-01",
+        change("declarations", declarations=(declaration(owner_name="TODO"),)),
+        NOT_EVALUATED,
+        "owner_name is a placeholder",
+    ),
+    (
+        "P1-01",
+        change("declarations", declarations=(declaration(scope=None),)),
+        NOT_EVALUATED,
+        "P1-H1 names no scope",
+    ),
+    ("P1-01", scoped(planes=("Fetal femur",)), FAILED, "plane Fetal brain"),
+    ("P1-01", scoped(machines=("e6",)), FAILED, "outside the declared intended use: machine S10"),
+    ("P1-01", scoped(image_size_px=(64, 256)), FAILED, "image size 32 px (declared: 64 to 256"),
+    ("P1-01", scoped(output_roles=("education",)), FAILED, "output role research"),
+    ("P1-01", change("run", output_role=""), NOT_EVALUATED, "not known of this run: output role"),
+    ("P1-01", without("training"), NOT_EVALUATED, "nothing was trained"),
+    (
+        "P1-01",
+        images(plane=("Fetal brain", "Fetal femur"), machine=("E6",)),
+        FAILED,
+        "plane Fetal femur",
+    ),
+    (
+        "P1-01",
+        images(plane=("Fetal brain",), machine=("E6", "not recorded")),
+        NOT_EVALUATED,
+        "machine of 40 images",
+    ),
+    ("P1-01", brain_only("Trans-thalamic"), PASSED, "2 planes, 1 machine, 32 px, research"),
+    ("P1-01", brain_only("Trans-thalamic", "Other"), FAILED, "plane Other"),
+    ("P1-01", brain_only("not recorded"), FAILED, "plane Fetal brain"),
+    (
+        "P1-01",
+        brain_only("Trans-thalamic", "not recorded"),
+        NOT_EVALUATED,
+        "brain plane of 40 images",
+    ),
+    ("P4-09", trained_from(), PASSED, "photographs (declared by the configuration)"),
+    ("P4-09", trained_from(overlap="known"), FAILED, "images of this data set: other network"),
+    ("P4-09", trained_from(overlap="unknown"), NOT_EVALUATED, "is not declared: other network"),
+    ("P4-09", trained_from(declared_by=""), NOT_EVALUATED, "other network"),
+    ("P4-09", trained_from(training_data=" "), NOT_EVALUATED, "other network"),
+    (
+        "P4-09",
+        change("evaluation", pretrained=()),
+        NOT_EVALUATED,
+        "inception_pool3",
+    ),
+    ("P4-09", change("evaluation", metrics=(), pretrained=()), PASSED, "no weights made by"),
+    (
+        "P4-09",
+        change("evaluation", metrics=(metric("kid", extractor_sha256=C),)),
+        NOT_EVALUATED,
+        "inception_pool3",
+    ),
+]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from governance.audits.run_documents import Documents
 from governance.errors import GovernanceError
 from governance.evidence.documents import (
     DOCUMENTS,
@@ -17,6 +18,7 @@ from governance.evidence.documents import (
     Manifest,
     Outcome,
     RollUp,
+    RunIdentity,
     SplitRecord,
     StepTiming,
     TrainingRecord,
@@ -27,6 +29,7 @@ from governance.policies.load import load_policy, with_criteria
 from medisynth.errors import MedisynthError
 from medisynth.models.registry import load_generator
 from pipelines import outbox
+from pipelines.bill_of_materials import write_bill_of_materials
 from pipelines.config import RunConfig, flat_config
 from pipelines.console import Console
 from pipelines.context import RunContext, SplitImages, TrainedGenerator
@@ -36,6 +39,7 @@ from pipelines.finished_run import FinishedRun
 from pipelines.identity import (
     code_identity,
     environment,
+    installed_packages,
     new_run_id,
     run_identity,
     test_plan,
@@ -55,6 +59,7 @@ from pipelines.steps import (
     s8_report,
 )
 from pipelines.tracking import Tracker
+from pipelines.vulnerability_scan import read_scan
 
 _D = TypeVar("_D", bound=Document)
 
@@ -93,6 +98,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     policy = with_criteria(load_policy(), config.criteria)
     signer = open_signer(config.signing)
     declared = read_declarations(config.declarations, policy) if config.declarations else None
+    scan = read_scan(config.evidence)
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
     workspace = config.workspace_path
     _make_workspace(workspace)
@@ -114,6 +120,8 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
             declared.put_on_record(store)
             for sentence in declared.warnings(identity, used=_known_use(config)):
                 console.warn(sentence)
+        if scan is not None:
+            scan.put_on_record(store)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
         if tracker.is_on:
@@ -257,7 +265,7 @@ def _finish(
     can_resume: bool,
 ) -> RunResult:
     """Steps 7 and 8, with whatever the run has."""
-    context.store.write_document("environment.json", environment(_compute_device(context)))
+    _write_software(context)
     outcome = steps.outcome(error)
     with tracker.step("s7_evidence"):
         rollup, manifest = s7_evidence.run(outcome, tool_version(), context)
@@ -268,6 +276,16 @@ def _finish(
     exit_code = _exit_code(error) if error is not None else rollup.exit_code
     resume_command = context.resume_command if can_resume else ""
     return RunResult(context.store.run_dir, rollup, manifest, error, exit_code, resume_command)
+
+
+def _write_software(context: RunContext) -> None:
+    """What the run ran on, and the bill of materials of it."""
+    store, installed = context.store, installed_packages()
+    store.write_document("environment.json", environment(_compute_device(context), installed))
+    documents = Documents.load(store.run_dir)
+    parts = (documents.training, documents.evaluation)
+    pretrained = [component for part in parts if part for component in part.pretrained]
+    write_bill_of_materials(_read(context, RunIdentity), installed, pretrained, store)
 
 
 def _exit_code(error: Exception) -> int:

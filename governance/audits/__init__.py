@@ -10,6 +10,7 @@ from governance.audits import (
     reference_checks,
     representation_checks,
     run_checks,
+    software_checks,
     validation_checks,
 )
 
@@ -22,5 +23,6 @@ __all__ = [
     "reference_checks",
     "representation_checks",
     "run_checks",
+    "software_checks",
     "validation_checks",
 ]

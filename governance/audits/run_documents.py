@@ -11,6 +11,7 @@ from governance.errors import EvidenceError
 from governance.evidence.declaration import RunFacts
 from governance.evidence.documents import (
     DOCUMENTS,
+    BillOfMaterials,
     BoundaryChecks,
     ContentScan,
     CoverageAudit,
@@ -35,6 +36,7 @@ from governance.evidence.documents import (
     SplitRecord,
     TrainingRecord,
     ValidationRecord,
+    VulnerabilityScan,
 )
 from governance.files import sha256_bytes
 
@@ -49,6 +51,12 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     IsolationRecord: ("isolation", "the training step did not run to its end"),
     Outcome: ("outcome", "the run has not ended yet"),
     IntegrityRecord: ("integrity", "the evidence step did not run to its end"),
+    BillOfMaterials: ("materials", "no bill of materials was written"),
+    VulnerabilityScan: (
+        "scan",
+        "no result of a scan for known vulnerabilities was given, and there is no database of them "
+        "to scan with; name a file by evidence.vulnerability_scan",
+    ),
     DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
     Findings: ("findings", "the ingest step did not run to its end"),
     ValidationRecord: ("validation", "the validation step did not run to its end"),
@@ -89,6 +97,8 @@ class Documents:
     isolation: IsolationRecord | None = None
     outcome: Outcome | None = None
     integrity: IntegrityRecord | None = None
+    materials: BillOfMaterials | None = None
+    scan: VulnerabilityScan | None = None
     dataset: DatasetIdentity | None = None
     findings: Findings | None = None
     validation: ValidationRecord | None = None

@@ -15,6 +15,7 @@ from governance.evidence.documents import (
     TUNING,
     AppliesTo,
     AttributeShift,
+    BillOfMaterials,
     BoundaryCheck,
     BoundaryChecks,
     Candidate,
@@ -62,6 +63,7 @@ from governance.evidence.documents import (
     TargetDistance,
     TrainingRecord,
     ValidationRecord,
+    VulnerabilityScan,
 )
 from governance.evidence.record import CheckResult
 from governance.policies.load import load_policy, with_criteria
@@ -192,8 +194,28 @@ def _run() -> dict[str, Any]:
             cpu_count=2,
             memory_bytes=None,
             compute_device="cpu",
-            packages=(Package(name="numpy", version="2.0", locked="2.0"),),
+            packages=(
+                Package(name="medisynth-gov", version="0.1.0"),
+                Package(name="numpy", version="2.0", locked="2.0"),
+            ),
             lock_file="constraints.txt",
+        ),
+        "materials": BillOfMaterials(
+            path="sbom.cdx.json",
+            sha256=A,
+            spec_version="1.6",
+            serial_number="urn:uuid:1",
+            n_packages=1,
+            n_without_licence=0,
+            n_pretrained=1,
+        ),
+        "scan": VulnerabilityScan(
+            file="scan.json",
+            sha256=B,
+            read_utc=START,
+            packages=(Package(name="numpy", version="2.0"),),
+            skipped=(("medisynth-gov", "not found on PyPI"),),
+            vulnerabilities=(),
         ),
         "plan": Plan(
             frozen_utc=START,

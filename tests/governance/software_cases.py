@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from governance.evidence.documents import PretrainedComponent
+from governance.evidence.documents import Package, PretrainedComponent, Vulnerability
 from governance.statuses import ItemStatus
 from tests.governance.complete_run import (
     FAILED,
@@ -61,6 +61,27 @@ def trained_from(**changes: Any) -> Change:
     return change("training", pretrained=(component(**changes),))
 
 
+def vulnerable(**changes: Any) -> Change:
+    """A scan that found one vulnerability, of a severity that it does not give."""
+    fields = {"package": "numpy", "version": "2.0", "id": "PYSEC-1", "fixed_in": ("2.1",)}
+    return change("scan", vulnerabilities=(Vulnerability.model_validate(fields | changes),))
+
+
+def scanned(*versions: str) -> Change:
+    return change("scan", packages=tuple(Package(name="numpy", version=v) for v in versions))
+
+
+def after(*changes: Change) -> Change:
+    """All of the changes."""
+
+    def apply(documents):
+        for one in changes:
+            documents = one(documents)
+        return documents
+
+    return apply
+
+
 SOFTWARE_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P1-01", without("declarations"), NOT_EVALUATED, "names no declarations file"),
     ("P1-01", change("declarations", declarations=()), NOT_EVALUATED, "nobody declared it"),
@@ -103,6 +124,30 @@ SOFTWARE_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         NOT_EVALUATED,
         "brain plane of 40 images",
     ),
+    ("P2-03", without("materials"), NOT_EVALUATED, "no bill of materials was written"),
+    ("P2-03", change("materials", faults=("numpy 2.0 is not listed",)), FAILED, "numpy 2.0"),
+    ("P2-04", without("scan"), NOT_EVALUATED, "there is no database of them to scan with"),
+    ("P2-04", scanned("2.1"), NOT_EVALUATED, "numpy 2.1 scanned, 2.0 installed"),
+    ("P2-04", scanned(), NOT_EVALUATED, "numpy not scanned, 2.0 installed"),
+    ("P2-04", scanned("2"), PASSED, "1 package scanned"),
+    ("P2-04", scanned("two"), NOT_EVALUATED, "numpy two scanned, 2.0 installed"),
+    ("P2-04", scanned("2.0+cpu"), PASSED, "1 package scanned, no high or critical one"),
+    (
+        "P2-04",
+        change("environment", packages=(Package(name="attrs", version="1"),)),
+        NOT_EVALUATED,
+        "attrs not scanned, 1 installed, numpy 2.0 scanned, not installed",
+    ),
+    (
+        "P2-04",
+        after(scanned(), change("scan", skipped=(("numpy", "not found"),))),
+        NOT_EVALUATED,
+        "none found, but the scan passed over numpy",
+    ),
+    ("P2-04", vulnerable(), FAILED, "numpy 2.0 PYSEC-1 (no severity given, fixed in 2.1)"),
+    ("P2-04", vulnerable(severity="critical"), FAILED, "PYSEC-1 (critical, fixed in 2.1)"),
+    ("P2-04", vulnerable(severity="medium"), PASSED, "1 of low or medium severity"),
+    ("P2-04", vulnerable(accepted="unused"), PASSED, "1 accepted by a person: PYSEC-1 (unused)"),
     ("P4-09", trained_from(), PASSED, "photographs (declared by the configuration)"),
     ("P4-09", trained_from(overlap="known"), FAILED, "images of this data set: other network"),
     ("P4-09", trained_from(overlap="unknown"), NOT_EVALUATED, "is not declared: other network"),

@@ -90,6 +90,11 @@ from governance.evidence.documents.run import (
 from governance.evidence.documents.signing import (
     SigningRecord,
 )
+from governance.evidence.documents.software import (
+    BillOfMaterials,
+    Vulnerability,
+    VulnerabilityScan,
+)
 from governance.evidence.documents.training import (
     Candidate,
     Curve,
@@ -111,6 +116,8 @@ DOCUMENTS: dict[str, type[Document]] = {
     "outcome.json": Outcome,
     "integrity.json": IntegrityRecord,
     "summary.json": RollUp,
+    "software/bill_of_materials.json": BillOfMaterials,
+    "software/vulnerabilities.json": VulnerabilityScan,
     "data/dataset.json": DatasetIdentity,
     "data/findings.json": Findings,
     "data/validation.json": ValidationRecord,
@@ -138,6 +145,7 @@ __all__ = [
     "AbsentAttribute",
     "AppliesTo",
     "AttributeShift",
+    "BillOfMaterials",
     "BoundaryCheck",
     "BoundaryChecks",
     "Candidate",
@@ -205,6 +213,8 @@ __all__ = [
     "TrainingRecord",
     "TrainingStage",
     "ValidationRecord",
+    "Vulnerability",
+    "VulnerabilityScan",
     "Waiver",
     "WaiverLine",
 ]

@@ -37,6 +37,7 @@ from pipelines.declarations import read_declarations
 from pipelines.errors import InterruptedByUser, MachineError, PipelineError
 from pipelines.finished_run import FinishedRun
 from pipelines.identity import (
+    TEST_REPORTS,
     code_identity,
     environment,
     installed_packages,
@@ -58,6 +59,8 @@ from pipelines.steps import (
     s7_evidence,
     s8_report,
 )
+from pipelines.suite_report import DOCUMENT as SUITE_REPORT
+from pipelines.suite_report import find_suite_report
 from pipelines.tracking import Tracker
 from pipelines.vulnerability_scan import read_scan
 
@@ -122,6 +125,8 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
                 console.warn(sentence)
         if scan is not None:
             scan.put_on_record(store)
+        if tests := find_suite_report(identity.code_commit, TEST_REPORTS, console.warn):
+            store.write_document(SUITE_REPORT, tests)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
         if tracker.is_on:

@@ -19,6 +19,8 @@ from pipelines.config import RunConfig
 
 DISTRIBUTION = "medisynth-gov"
 _SOURCE = Path(__file__).resolve().parent.parent
+TEST_REPORTS = _SOURCE / ".test-report"
+"""Where scripts/check leaves the result of the tests."""
 
 
 def tool_version() -> str:

@@ -34,6 +34,7 @@ from governance.evidence.documents import (
     SampleSet,
     SealRecord,
     SplitRecord,
+    SuiteReport,
     TrainingRecord,
     ValidationRecord,
     VulnerabilityScan,
@@ -52,6 +53,10 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     Outcome: ("outcome", "the run has not ended yet"),
     IntegrityRecord: ("integrity", "the evidence step did not run to its end"),
     BillOfMaterials: ("materials", "no bill of materials was written"),
+    SuiteReport: (
+        "tests",
+        "no test result of this commit is on this machine; run make test on this commit first",
+    ),
     VulnerabilityScan: (
         "scan",
         "no result of a scan for known vulnerabilities was given, and there is no database of them "
@@ -98,6 +103,7 @@ class Documents:
     outcome: Outcome | None = None
     integrity: IntegrityRecord | None = None
     materials: BillOfMaterials | None = None
+    tests: SuiteReport | None = None
     scan: VulnerabilityScan | None = None
     dataset: DatasetIdentity | None = None
     findings: Findings | None = None

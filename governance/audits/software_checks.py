@@ -1,11 +1,14 @@
-"""Checks on the software of a run: bill of materials, known vulnerabilities."""
+"""Checks on the software of a run: bill of materials, known vulnerabilities, its tests."""
 
 from packaging.version import InvalidVersion, Version
 
 from governance.audits.checks import Documents, check, counted, judge, listed, not_evaluated
+from governance.audits.run_documents import NotRunError
 from governance.evidence.documents import (
     BillOfMaterials,
     Environment,
+    RunIdentity,
+    SuiteReport,
     Vulnerability,
     VulnerabilityScan,
 )
@@ -13,6 +16,8 @@ from governance.evidence.record import CheckResult, Observed
 from governance.policies.model import Criterion
 
 _FRAMEWORK = "medisynth-gov"
+_MALFORMED = ("csv", "png", "config", "checkpoint")  # kinds that P2-10 names
+_OWN_WORD = "The result is a file of this machine, written by the tests themselves and not signed."
 _COUNTING = ("", "high", "critical")  # of unknown severity: it may be the worst
 
 
@@ -97,3 +102,68 @@ def _none_counts(scan: VulnerabilityScan) -> str:
         reasons = [f"{v.id} ({v.accepted})" for v in scan.vulnerabilities if v.accepted]
         words += f"; {n_accepted} accepted by a person: {listed(reasons)}"
     return f"{words}; {lesser} of low or medium severity" if lesser else words
+
+
+@check("P2-05", step="start")
+def tests_of_the_commit(documents: Documents, criterion: Criterion) -> CheckResult:
+    """The test suite of the same framework commit was run and is green."""
+    suite = _tests(documents)
+    n_faults = suite.n_failed + suite.n_errors
+    tally = (
+        f"{suite.n_passed:,} passed, {suite.n_failed:,} failed, "
+        f"{counted(suite.n_errors, 'error')}, {suite.n_skipped:,} skipped, "
+        f"{suite.n_deselected:,} left out"
+    )
+    if suite.exit_status and not n_faults:
+        tally += f"; the tests ended with exit status {suite.exit_status}"
+    return judge(
+        criterion,
+        Observed(value=not suite.exit_status and not n_faults),
+        reason=f"commit {suite.commit[:12]}: {tally}",
+        method=f"result of the test suite ({suite.selection or 'all tests'}), "
+        f"{suite.finished_utc:%Y-%m-%d %H:%M} UTC, Python {suite.python}",
+        source=SuiteReport,
+        limitations=_OWN_WORD,
+    )
+
+
+@check("P2-10", step="start")
+def malformed_input(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Malformed tables, images, configurations and checkpoints are each refused cleanly."""
+    suite = _tests(documents)
+    failed = [f"{m.kind} ({m.n_failed})" for m in suite.malformed if m.n_failed]
+    tried = {m.kind for m in suite.malformed if m.n_passed or m.n_failed}
+    untried = [kind for kind in _MALFORMED if kind not in tried]
+    method = "tests of the same commit that feed malformed input, counted by kind"
+    if untried and not failed:
+        words = f"no test of malformed input was run for: {listed(untried)}"
+        return not_evaluated(words, method=method, source=SuiteReport)
+    return judge(
+        criterion,
+        Observed(value=sum(m.n_failed for m in suite.malformed)),
+        reason=f"not refused as they should be: {listed(failed)}"
+        if failed
+        else "all refused: " + ", ".join(f"{m.n_passed} {m.kind}" for m in suite.malformed),
+        method=method,
+        source=SuiteReport,
+        limitations=f"Malformed in the ways that the tests know. {_OWN_WORD}",
+    )
+
+
+def _tests(documents: Documents) -> SuiteReport:
+    """Test result that says something of this run's code; NotRunError where none does."""
+    run = documents.need(RunIdentity)
+    if run.code_commit is None or run.code_clean is None:
+        raise NotRunError("the commit is unknown: not run from a git checkout")
+    if not run.code_clean:
+        raise NotRunError(
+            "the tree of this run has uncommitted changes, so tests of its commit say nothing of it"
+        )
+    suite = documents.need(SuiteReport)
+    if suite.commit != run.code_commit:
+        raise NotRunError(f"the test result is of another commit, {suite.commit[:12]}")
+    if not suite.clean:
+        raise NotRunError("the tests ran on a tree with uncommitted changes; run make test again")
+    if not suite.n_passed + suite.n_failed + suite.n_errors:
+        raise NotRunError("no test was run")
+    return suite

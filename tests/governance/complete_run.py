@@ -43,6 +43,7 @@ from governance.evidence.documents import (
     IntegrityRecord,
     IsolationRecord,
     LabelAudit,
+    MalformedInput,
     MemorisationRecord,
     MetricResult,
     NearestPair,
@@ -60,6 +61,7 @@ from governance.evidence.documents import (
     Selection,
     SimilarityNull,
     SplitRecord,
+    SuiteReport,
     TargetDistance,
     TrainingRecord,
     ValidationRecord,
@@ -208,6 +210,24 @@ def _run() -> dict[str, Any]:
             n_packages=1,
             n_without_licence=0,
             n_pretrained=1,
+        ),
+        "tests": SuiteReport(
+            commit="1" * 40,
+            clean=True,
+            finished_utc=START,
+            duration_s=300,
+            python="3.11.7",
+            selection="not slow",
+            exit_status=0,
+            n_passed=3000,
+            n_failed=0,
+            n_errors=0,
+            n_skipped=2,
+            n_deselected=10,
+            malformed=tuple(
+                MalformedInput(kind=kind, n_passed=9, n_failed=0, n_skipped=0)
+                for kind in ("checkpoint", "config", "csv", "png")
+            ),
         ),
         "scan": VulnerabilityScan(
             file="scan.json",

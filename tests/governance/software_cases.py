@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from governance.evidence.documents import Package, PretrainedComponent, Vulnerability
+from governance.evidence.documents import (
+    MalformedInput,
+    Package,
+    PretrainedComponent,
+    Vulnerability,
+)
 from governance.statuses import ItemStatus
 from tests.governance.complete_run import (
     FAILED,
@@ -69,6 +74,18 @@ def vulnerable(**changes: Any) -> Change:
 
 def scanned(*versions: str) -> Change:
     return change("scan", packages=tuple(Package(name="numpy", version=v) for v in versions))
+
+
+def malformed(**kinds: tuple[int, int]) -> Change:
+    """Tests of malformed input: kind -> passed, failed; 9 passed of those not named."""
+    counts = dict.fromkeys(("checkpoint", "config", "csv", "png"), (9, 0)) | kinds
+    return change(
+        "tests",
+        malformed=tuple(
+            MalformedInput(kind=kind, n_passed=passed, n_failed=failed, n_skipped=0)
+            for kind, (passed, failed) in counts.items()
+        ),
+    )
 
 
 def after(*changes: Change) -> Change:
@@ -148,6 +165,25 @@ SOFTWARE_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P2-04", vulnerable(severity="critical"), FAILED, "PYSEC-1 (critical, fixed in 2.1)"),
     ("P2-04", vulnerable(severity="medium"), PASSED, "1 of low or medium severity"),
     ("P2-04", vulnerable(accepted="unused"), PASSED, "1 accepted by a person: PYSEC-1 (unused)"),
+    *(
+        case
+        for item_id in ("P2-05", "P2-10")
+        for case in (
+            (item_id, without("tests"), NOT_EVALUATED, "run make test on this commit first"),
+            (item_id, change("run", code_clean=False), NOT_EVALUATED, "uncommitted changes, so"),
+            (item_id, change("run", code_commit=None), NOT_EVALUATED, "not run from a git"),
+            (item_id, change("run", code_commit="2" * 40), NOT_EVALUATED, "of another commit"),
+            (item_id, change("tests", clean=False), NOT_EVALUATED, "ran on a tree with uncommit"),
+            (item_id, change("tests", n_passed=0), NOT_EVALUATED, "no test was run"),
+        )
+    ),
+    ("P2-05", change("tests", n_failed=1), FAILED, "3,000 passed, 1 failed, 0 errors"),
+    ("P2-05", change("tests", n_errors=1), FAILED, "1 error,"),
+    ("P2-05", change("tests", exit_status=1), FAILED, "ended with exit status 1"),
+    ("P2-10", malformed(csv=(9, 1)), FAILED, "not refused as they should be: csv (1)"),
+    ("P2-10", malformed(csv=(0, 0)), NOT_EVALUATED, "no test of malformed input was run for: csv"),
+    ("P2-10", malformed(csv=(0, 1)), FAILED, "csv (1)"),
+    ("P2-10", change("tests", malformed=()), NOT_EVALUATED, "for: csv, png, config, checkpoint"),
     ("P4-09", trained_from(), PASSED, "photographs (declared by the configuration)"),
     ("P4-09", trained_from(overlap="known"), FAILED, "images of this data set: other network"),
     ("P4-09", trained_from(overlap="unknown"), NOT_EVALUATED, "is not declared: other network"),

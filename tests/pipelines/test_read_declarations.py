@@ -201,6 +201,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(("text", "said"), FAULTS)
 def test_each_fault_is_one_sentence_with_line_and_key(tmp_path, text, said):
     message = refusal(tmp_path, text)
@@ -209,6 +210,7 @@ def test_each_fault_is_one_sentence_with_line_and_key(tmp_path, text, said):
     assert "Traceback" not in message
 
 
+@pytest.mark.malformed("config")
 def test_several_faults_are_told_at_once_each_on_a_line(tmp_path):
     text = GOOD.replace("approver", "boss").replace("owner_role", "ownr_role")
 
@@ -218,6 +220,7 @@ def test_several_faults_are_told_at_once_each_on_a_line(tmp_path):
     assert len(caught.value.findings) == 3
 
 
+@pytest.mark.malformed("config")
 def test_what_is_no_readable_file_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
 
@@ -226,6 +229,7 @@ def test_what_is_no_readable_file_is_refused_without_waiting(tmp_path):
             read_declarations(str(tmp_path / name), POLICY)
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(
     ("text", "said"),
     [

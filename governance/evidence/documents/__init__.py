@@ -92,6 +92,8 @@ from governance.evidence.documents.signing import (
 )
 from governance.evidence.documents.software import (
     BillOfMaterials,
+    MalformedInput,
+    SuiteReport,
     Vulnerability,
     VulnerabilityScan,
 )
@@ -117,6 +119,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     "integrity.json": IntegrityRecord,
     "summary.json": RollUp,
     "software/bill_of_materials.json": BillOfMaterials,
+    "software/tests.json": SuiteReport,
     "software/vulnerabilities.json": VulnerabilityScan,
     "data/dataset.json": DatasetIdentity,
     "data/findings.json": Findings,
@@ -181,6 +184,7 @@ __all__ = [
     "IntegrityRecord",
     "IsolationRecord",
     "LabelAudit",
+    "MalformedInput",
     "Manifest",
     "ManifestFile",
     "MemorisationRecord",
@@ -207,6 +211,7 @@ __all__ = [
     "SimilarityNull",
     "SplitRecord",
     "StepTiming",
+    "SuiteReport",
     "SuspectedLabel",
     "TargetDistance",
     "TextMark",

@@ -70,3 +70,48 @@ class VulnerabilityScan(Document):
     packages: tuple[Package, ...]
     skipped: tuple[tuple[str, str], ...]
     vulnerabilities: tuple[Vulnerability, ...]
+
+
+class MalformedInput(Document):
+    """Tests that feed malformed input of one kind, e.g. "csv", and how they ended."""
+
+    kind: str
+    n_passed: int
+    n_failed: int
+    n_skipped: int
+
+
+class SuiteReport(Document):
+    """One run of the framework's test suite, as it left it (software/tests.json).
+
+    Attributes:
+        commit: Commit that was tested.
+        clean: Whether the tree had no uncommitted change, before the tests and after them.
+        finished_utc: When they ended.
+        duration_s: How long they took.
+        python: Version of Python.
+        selection: Expression of markers that chose the tests; "" for all.
+        exit_status: Exit status of pytest; 0 is green.
+        n_passed: Tests that passed.
+        n_failed: Tests that failed.
+        n_errors: Faults outside a test: in set-up, clearing up or collecting.
+        n_skipped: Tests that skipped themselves or failed as expected.
+        n_deselected: Tests that the selection left out.
+        malformed: Those among them that feed malformed input, by kind.
+        junit_sha256: Digest of the list of all tests (JUnit XML); None when none was written.
+    """
+
+    commit: str
+    clean: bool
+    finished_utc: AwareDatetime
+    duration_s: float
+    python: str
+    selection: str
+    exit_status: int
+    n_passed: int
+    n_failed: int
+    n_errors: int
+    n_skipped: int
+    n_deselected: int
+    malformed: tuple[MalformedInput, ...]
+    junit_sha256: Sha256 | None = None

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 
+from governance.evidence.documents import OutputRole
 from medisynth.errors import SettingsError
 from medisynth.models.registry import load_generator
 from pipelines.config_text import (
@@ -251,6 +252,37 @@ class SealConfig(_Section):
         return Path(given).expanduser().resolve() if given is not None else None
 
 
+class EvidenceConfig(_Section):
+    """Evidence that comes from outside the run.
+
+    Attributes:
+        vulnerability_scan: Result of a scan for known vulnerabilities (pip-audit, JSON); None
+            leaves P2-04 not evaluated.
+        accepted_vulnerabilities: Vulnerabilities that a person accepts, as "ID: reason".
+    """
+
+    vulnerability_scan: str | None = Field(default=None, min_length=1)
+    accepted_vulnerabilities: tuple[str, ...] = ()
+
+    @field_validator("accepted_vulnerabilities", mode="before")
+    @classmethod
+    def _a_list_is_a_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("accepted_vulnerabilities")
+    @classmethod
+    def _each_has_a_reason(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not _REVIEWED.fullmatch(text):
+                raise ValueError(f"expected 'ID: reason', found {text[:80]!a}")
+        return value
+
+    def accepted(self) -> dict[str, str]:
+        """Accepted vulnerability -> reason."""
+        found = [_REVIEWED.fullmatch(text) for text in self.accepted_vulnerabilities]
+        return {match[1]: match[2] for match in found if match}
+
+
 class RunConfig(_Section):
     """Everything a run depends on.
 
@@ -262,6 +294,7 @@ class RunConfig(_Section):
         criteria: Limits of policy items that differ from the project's defaults, by item id.
         declarations: File with what people declare and waive (YAML); None leaves every item that
             asks for people's word missing.
+        output_role: What the synthetic images are for; compared with the declared intended use.
     """
 
     preset: str
@@ -277,8 +310,10 @@ class RunConfig(_Section):
     tracking: TrackingConfig = TrackingConfig()
     signing: SigningConfig = SigningConfig()
     seal: SealConfig = SealConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     criteria: dict[str, float | int | bool] = Field(default_factory=dict)
     declarations: str | None = Field(default=None, min_length=1)
+    output_role: OutputRole = "research"
 
     @field_validator("workspace")
     @classmethod

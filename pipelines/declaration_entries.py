@@ -2,11 +2,12 @@
 
 import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from governance.evidence.declaration import is_placeholder
+from governance.evidence.documents import DeclaredScope, OutputRole
 from governance.policies.model import Policy
 
 _LONG, _SHORT = 4_000, 300
@@ -49,6 +50,7 @@ _ShortText = Annotated[str, BeforeValidator(_empty), Field(max_length=_SHORT)]
 _LongText = Annotated[str, BeforeValidator(_empty), Field(max_length=_LONG)]
 _Day = Annotated[date | None, BeforeValidator(_day)]
 _DigestText = Annotated[str, BeforeValidator(_digest_or_placeholder)]
+_Names = Literal["any"] | list[Annotated[str, Field(min_length=1, max_length=_SHORT)]]
 _Meaning = Annotated[Literal["author", "reviewer", "approver", ""], BeforeValidator(_empty)]
 
 
@@ -64,6 +66,34 @@ class AppliesToEntry(_Closed):
     version: _ShortText = ""
     data: _DigestText = ""
     model: _ShortText = ""
+
+
+class SizeRangeEntry(_Closed):
+    """Smallest and largest side of the synthetic images, in pixels."""
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _min_is_not_above_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class ScopeEntry(_Closed):
+    """What the intended use is declared for; a run is compared with it."""
+
+    planes: _Names
+    machines: _Names
+    image_size_px: SizeRangeEntry
+    output_roles: list[OutputRole] = Field(min_length=1)
+
+    def document(self) -> DeclaredScope:
+        """The scope as a run keeps it."""
+        fields = self.model_dump()
+        size = fields.pop("image_size_px")
+        return DeclaredScope.model_validate(fields | {"image_size_px": (size["min"], size["max"])})
 
 
 _AppliesTo = Annotated[AppliesToEntry, BeforeValidator(_section)]
@@ -85,6 +115,7 @@ class DeclarationEntry(_Closed):
     reference_sha256: _DigestText = ""
     signature: _LongText = ""
     card: Annotated[dict[str, _LongText], BeforeValidator(_section)] = Field(default_factory=dict)
+    scope: ScopeEntry | None = None
 
 
 class WaiverEntry(_Closed):

@@ -3,7 +3,10 @@
 import json
 import textwrap
 from pathlib import Path
+from typing import get_args
 
+from governance.evidence.documents import OutputRole
+from governance.evidence.intended_use import INTENDED_USE
 from governance.files import write_atomic
 from governance.policies.load import load_policy
 from governance.policies.model import Item, Policy
@@ -15,7 +18,12 @@ from pipelines.errors import ConfigError
 CONFIGURATION = "medisynth.yaml"
 DECLARATIONS = "declarations.yaml"
 SCHEMA = "declarations.schema.json"
-_WITH_CARD = "P1-H1"
+_SCOPE = f"""\
+    # scope:                     # what {{item}} is declared for; a run is compared with it
+    #   planes: any              # or a list, e.g. [Trans-thalamic, Trans-cerebellum]
+    #   machines: any            # or a list, e.g. [Voluson E6]
+    #   image_size_px: {{{{min: 64, max: 256}}}}
+    #   output_roles: [research] # {", ".join(get_args(OutputRole))}"""
 _WIDTH = 96
 
 _CONFIGURATION_TEXT = f"""\
@@ -50,6 +58,8 @@ _HEAD = f"""\
 # meaning          author, reviewer or approver
 # not_applicable   true where P7-H1 or P10-H1 does not apply; the statement is then the reason
 # signature        kept, not verified by this version
+# scope            under P1-H1: what the intended use is declared for; without it P1-01 is not
+#                  evaluated. The key output_role of the configuration says what images are for
 # card             texts of the model card (under any item), by field
 declarations:
 """
@@ -94,7 +104,8 @@ def _entry(item: Item) -> str:
         "    meaning:",
         "    expires:",
     ]
-    if item.id == _WITH_CARD:
+    if item.id == INTENDED_USE:
+        lines.append(_SCOPE.format(item=item.id))
         lines.append("    card:")
         lines += [f"      {key}: TODO  # {title}" for key, title in DECLARABLE_FIELDS.items()]
     return "\n".join(lines) + "\n"

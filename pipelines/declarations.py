@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from governance.evidence.declaration import (
     UNTOUCHED,
     RunFacts,
     is_placeholder,
+    is_untouched,
     unlike,
     waiver_refusal,
     why_missing,
@@ -29,6 +30,13 @@ from governance.evidence.documents import (
     Declarations,
     RunIdentity,
     Waiver,
+)
+from governance.evidence.intended_use import (
+    INTENDED_USE,
+    NO_SCOPE,
+    Used,
+    declared_scope,
+    outside,
 )
 from governance.evidence.store import EvidenceStore
 from governance.files import sha256_bytes, sha256_file
@@ -56,8 +64,16 @@ class ReadDeclarations(BaseModel):
         store.write_bytes(COPY, self.data)
         store.write_document(DOCUMENT, self.document)
 
-    def warnings(self, identity: RunIdentity, today: date | None = None) -> tuple[str, ...]:
-        """What already is known to do nothing in this run, one sentence an entry."""
+    def warnings(
+        self, identity: RunIdentity, today: date | None = None, used: Used | None = None
+    ) -> tuple[str, ...]:
+        """What already is known to do nothing in this run, one sentence an entry.
+
+        Args:
+            identity: Who, what, when.
+            today: Day of judgement; None is today (UTC).
+            used: What the run is known to use before it reads an image.
+        """
         today = today or datetime.now(UTC).date()
         sentences = []
         n_untouched = 0
@@ -75,7 +91,16 @@ class ReadDeclarations(BaseModel):
                 fault = f"it expired on {waiver.expires}"
             if fault:
                 sentences.append(f"{self.document.file}: waiver of {waiver.id} is void: {fault}")
-        return tuple(sentences)
+        return (*sentences, *self._scope_warnings(used or Used()))
+
+    def _scope_warnings(self, used: Used) -> Iterator[str]:
+        entries = [d for d in self.document.declarations if d.id == INTENDED_USE]
+        scope = declared_scope(self.document)
+        if scope is None and not all(is_untouched(entry) for entry in entries):
+            yield f"{self.document.file}: {NO_SCOPE}; without it P1-01 is not evaluated"
+        elif scope is not None and (names := outside(scope, used)):
+            words = "outside the declared intended use, so P1-01 fails"
+            yield f"{self.document.file}: {words}: {', '.join(names)}"
 
 
 def _facts(identity: RunIdentity, applies_to: AppliesTo) -> RunFacts:
@@ -241,6 +266,11 @@ def _declaration_faults(
                 f"{at((*where, 'not_applicable'))}: {entry.id}.not_applicable: only {only} may be "
                 "marked so; remove the key"
             )
+        if entry.scope is not None and entry.id != INTENDED_USE:
+            faults.append(
+                f"{at((*where, 'scope'))}: {entry.id}.scope: the scope belongs to the declaration "
+                f"of intended use, {INTENDED_USE}; move it there"
+            )
         faults.extend(
             f"{at((*where, 'card', key))}: {entry.id}.card.{key}: no field of the model card that "
             f"people fill; known are {', '.join(DECLARABLE_FIELDS)}"
@@ -279,6 +309,7 @@ def _waiver_faults(
 def _declaration(entry: DeclarationEntry, folder: Path, name: str) -> Declaration:
     fields = entry.model_dump()
     fields["applies_to"] = AppliesTo.model_validate(fields["applies_to"])
+    fields["scope"] = entry.scope.document() if entry.scope is not None else None
     given = fields["reference_sha256"]
     fields["reference_sha256"] = "" if is_placeholder(given) else given
     fields["reference_found"] = _reference_digest(entry, folder, name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from governance.audits.run_documents import Documents
 from governance.errors import GovernanceError
 from governance.evidence.documents import (
     DOCUMENTS,
@@ -17,14 +18,18 @@ from governance.evidence.documents import (
     Manifest,
     Outcome,
     RollUp,
+    RunIdentity,
     SplitRecord,
     StepTiming,
     TrainingRecord,
 )
+from governance.evidence.intended_use import Used
 from governance.evidence.store import EvidenceStore
 from governance.policies.load import load_policy, with_criteria
 from medisynth.errors import MedisynthError
+from medisynth.models.registry import load_generator
 from pipelines import outbox
+from pipelines.bill_of_materials import write_bill_of_materials
 from pipelines.config import RunConfig, flat_config
 from pipelines.console import Console
 from pipelines.context import RunContext, SplitImages, TrainedGenerator
@@ -32,8 +37,10 @@ from pipelines.declarations import read_declarations
 from pipelines.errors import InterruptedByUser, MachineError, PipelineError
 from pipelines.finished_run import FinishedRun
 from pipelines.identity import (
+    TEST_REPORTS,
     code_identity,
     environment,
+    installed_packages,
     new_run_id,
     run_identity,
     test_plan,
@@ -54,7 +61,10 @@ from pipelines.steps import (
     s7_evidence,
     s8_report,
 )
+from pipelines.suite_report import DOCUMENT as SUITE_REPORT
+from pipelines.suite_report import find_suite_report
 from pipelines.tracking import Tracker
+from pipelines.vulnerability_scan import read_scan
 
 _D = TypeVar("_D", bound=Document)
 
@@ -94,6 +104,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     policy = with_criteria(load_policy(), config.criteria)
     signer = open_signer(config.signing)
     declared = read_declarations(config.declarations, policy) if config.declarations else None
+    scan = read_scan(config.evidence)
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
     refuse_readable_folders(config)
     workspace = config.workspace_path
@@ -114,8 +125,12 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
         store.write_document("run.json", identity)
         if declared is not None:
             declared.put_on_record(store)
-            for sentence in declared.warnings(identity):
+            for sentence in declared.warnings(identity, used=_known_use(config)):
                 console.warn(sentence)
+        if scan is not None:
+            scan.put_on_record(store)
+        if tests := find_suite_report(identity.code_commit, TEST_REPORTS, console.warn):
+            store.write_document(SUITE_REPORT, tests)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
         if tracker.is_on:
@@ -260,7 +275,7 @@ def _finish(
     can_resume: bool,
 ) -> RunResult:
     """Steps 7 and 8, with whatever the run has."""
-    context.store.write_document("environment.json", environment(_compute_device(context)))
+    _write_software(context)
     outcome = steps.outcome(error)
     with tracker.step("s7_evidence"):
         rollup, manifest = s7_evidence.run(outcome, tool_version(), context)
@@ -271,6 +286,16 @@ def _finish(
     exit_code = _exit_code(error) if error is not None else rollup.exit_code
     resume_command = context.resume_command if can_resume else ""
     return RunResult(context.store.run_dir, rollup, manifest, error, exit_code, resume_command)
+
+
+def _write_software(context: RunContext) -> None:
+    """What the run ran on, and the bill of materials of it."""
+    store, installed = context.store, installed_packages()
+    store.write_document("environment.json", environment(_compute_device(context), installed))
+    documents = Documents.load(store.run_dir)
+    parts = (documents.training, documents.evaluation)
+    pretrained = [component for part in parts if part for component in part.pretrained]
+    write_bill_of_materials(_read(context, RunIdentity), installed, pretrained, store)
 
 
 def _exit_code(error: Exception) -> int:
@@ -370,6 +395,12 @@ def _make_workspace(workspace: Path) -> None:
             f"{workspace}: the workspace cannot be written ({error.strerror}); "
             "choose another with --workspace"
         ) from error
+
+
+def _known_use(config: RunConfig) -> Used:
+    """What a run is known to use before it reads an image."""
+    size = load_generator(config.model.name).image_size_px(config.generator_settings())
+    return Used(image_size_px=size, output_role=config.output_role)
 
 
 def _parameters(config: RunConfig) -> dict[str, str]:

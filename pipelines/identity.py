@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import distributions, version
+from importlib.metadata import PackageMetadata, distributions, version
 from pathlib import Path
 
 from governance.evidence.documents import Environment, Package, Plan, RunIdentity
@@ -18,6 +19,8 @@ from pipelines.config import RunConfig
 
 DISTRIBUTION = "medisynth-gov"
 _SOURCE = Path(__file__).resolve().parent.parent
+TEST_REPORTS = _SOURCE / ".test-report"
+"""Where scripts/check leaves the result of the tests."""
 
 
 def tool_version() -> str:
@@ -68,20 +71,24 @@ def run_identity(
         generator=config.model.name,
         seed=config.seed,
         config_sha256=hashlib.sha256(config_yaml).hexdigest(),
+        output_role=config.output_role,
     )
 
 
-def environment(compute_device: str) -> Environment:
+def installed_packages() -> dict[str, PackageMetadata]:
+    """Metadata of what is installed by normalised name, sorted; of two what Python imports."""
+    found: dict[str, PackageMetadata] = {}
+    for metadata in (dist.metadata for dist in distributions()):  # parsed at each access
+        if metadata and metadata["Name"] and metadata["Version"]:
+            found.setdefault(normal_name(metadata["Name"]), metadata)
+    return dict(sorted(found.items()))
+
+
+def environment(compute_device: str, packages: Mapping[str, PackageMetadata]) -> Environment:
     """Installed packages, compared with the lock file beside the source when there is one."""
     lock_file = _SOURCE / "constraints.txt"
     locked = _read_lock(lock_file) if lock_file.is_file() else {}
-    installed = {
-        _normal(dist.metadata["Name"]): dist.version for dist in distributions() if dist.metadata
-    }
-    packages = tuple(
-        Package(name=name, version=installed[name], locked=locked.get(name))
-        for name in sorted(installed)
-    )
+    installed = {name: metadata["Version"] for name, metadata in packages.items()}
     differences = tuple(
         f"{name}: installed {installed.get(name, 'not at all')}, locked {wanted}"
         for name, wanted in sorted(locked.items())
@@ -93,7 +100,10 @@ def environment(compute_device: str) -> Environment:
         cpu_count=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
         compute_device=compute_device,
-        packages=packages,
+        packages=tuple(
+            Package(name=name, version=found, locked=locked.get(name))
+            for name, found in installed.items()
+        ),
         lock_file=lock_file.name if locked else None,
         lock_differences=differences if locked else (),
     )
@@ -101,10 +111,11 @@ def environment(compute_device: str) -> Environment:
 
 def _read_lock(path: Path) -> dict[str, str]:
     pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", path.read_text("utf-8"), re.MULTILINE)
-    return {_normal(name): wanted for name, wanted in pins}
+    return {normal_name(name): wanted for name, wanted in pins}
 
 
-def _normal(name: str) -> str:
+def normal_name(name: str) -> str:
+    """Name of a distribution as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

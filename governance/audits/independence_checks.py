@@ -15,10 +15,14 @@ from governance.evidence.documents import (
     TRAINING,
     CoverageAudit,
     DuplicateAudit,
+    EvaluationRecord,
+    PretrainedComponent,
     SplitRecord,
+    TrainingRecord,
 )
 from governance.evidence.record import CheckResult, Observed
 from governance.policies.model import Criterion
+from governance.statuses import ItemStatus
 
 _SOURCE_ATTRIBUTES = ("site", "operator", "machine")
 
@@ -163,6 +167,55 @@ def official_split(documents: Documents, criterion: Criterion) -> CheckResult:
             "" if kept else "Results are not comparable with those on the official split."
         ),
     )
+
+
+@check("P4-09", step="s6_evaluate")
+def data_behind_weights(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Weights made by others, in training and in metrics, were not trained on this data set."""
+    training, evaluation = documents.need(TrainingRecord), documents.need(EvaluationRecord)
+    components = (*training.pretrained, *evaluation.pretrained)
+    overlapping = {c.name: None for c in components if c.overlap == "known"}
+    described = {component.sha256 for component in components}
+    unknown = {c.name: None for c in components if not _is_known(c)} | {
+        metric.extractor: None
+        for metric in evaluation.metrics
+        if metric.status is ItemStatus.RECORDED
+        and metric.extractor
+        and metric.extractor_sha256 not in described
+    }
+    method = "what each component is declared to have been trained on, and its known overlap"
+    if unknown and not overlapping:
+        return not_evaluated(
+            f"what they were trained on, or its overlap with this data set, is not declared: "
+            f"{listed(list(unknown))}",
+            method=method,
+            source=EvaluationRecord,
+        )
+    return judge(
+        criterion,
+        Observed(value=len(overlapping)),
+        reason=f"trained on images of this data set: {listed(list(overlapping))}"
+        if overlapping
+        else _behind(components),
+        method=method,
+        source=EvaluationRecord,
+        limitations="Declared by whoever published or named the weights; the run does not see the "
+        "data behind them."
+        if components
+        else "",
+    )
+
+
+def _is_known(component: PretrainedComponent) -> bool:
+    is_declared = bool(component.training_data.strip() and component.declared_by.strip())
+    return is_declared and component.overlap != "unknown"
+
+
+def _behind(components: tuple[PretrainedComponent, ...]) -> str:
+    if not components:
+        return "no weights made by others were used"
+    words = {f"{c.name}: {c.training_data} (declared by {c.declared_by})": None for c in components}
+    return "; ".join(words)
 
 
 @check("P4-10", step="s4_split")

@@ -11,6 +11,7 @@ from governance.errors import EvidenceError
 from governance.evidence.declaration import RunFacts
 from governance.evidence.documents import (
     DOCUMENTS,
+    BillOfMaterials,
     BoundaryChecks,
     ContentScan,
     CoverageAudit,
@@ -34,8 +35,10 @@ from governance.evidence.documents import (
     SealRecord,
     SelftestRecord,
     SplitRecord,
+    SuiteReport,
     TrainingRecord,
     ValidationRecord,
+    VulnerabilityScan,
 )
 from governance.files import sha256_bytes
 
@@ -51,6 +54,16 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     IsolationRecord: ("isolation", "the training step did not run to its end"),
     Outcome: ("outcome", "the run has not ended yet"),
     IntegrityRecord: ("integrity", "the evidence step did not run to its end"),
+    BillOfMaterials: ("materials", "no bill of materials was written"),
+    SuiteReport: (
+        "tests",
+        "no test result of this commit is on this machine; run make test on this commit first",
+    ),
+    VulnerabilityScan: (
+        "scan",
+        "no result of a scan for known vulnerabilities was given, and there is no database of them "
+        "to scan with; name a file by evidence.vulnerability_scan",
+    ),
     DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
     Findings: ("findings", "the ingest step did not run to its end"),
     ValidationRecord: ("validation", "the validation step did not run to its end"),
@@ -92,6 +105,9 @@ class Documents:
     isolation: IsolationRecord | None = None
     outcome: Outcome | None = None
     integrity: IntegrityRecord | None = None
+    materials: BillOfMaterials | None = None
+    tests: SuiteReport | None = None
+    scan: VulnerabilityScan | None = None
     dataset: DatasetIdentity | None = None
     findings: Findings | None = None
     validation: ValidationRecord | None = None

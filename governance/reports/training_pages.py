@@ -207,12 +207,18 @@ def pretrained_block(components: tuple[PretrainedComponent, ...]) -> Block:
             cell(part.name, small(part.used_for)),
             cell(part.source, mono(formats.short(part.sha256))),
             cell(part.licence),
-            cell(part.training_data),
+            cell(part.training_data, small(_overlap(part))),
         )
         for part in components
     )
     head = columns(("Component", 0.28), ("Source", 0.30), ("Licence", 0.16), ("Trained on", 0.26))
     return Table(head, rows)
+
+
+def _overlap(part: PretrainedComponent) -> str:
+    """Overlap with this data set, and whose word that is."""
+    whose = f", declared by {part.declared_by}" if part.declared_by else ""
+    return f"overlap with this data set: {part.overlap}{whose}"
 
 
 def samples_section(evidence: ReportEvidence) -> Section:

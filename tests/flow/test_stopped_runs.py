@@ -45,6 +45,7 @@ def check_report(run_dir: Path) -> None:
     assert verified.exit_code == 0, verified.output
 
 
+@pytest.mark.malformed("png")
 @pytest.mark.parametrize("leak", ["truncated-file", "text-file"])
 def test_a_bad_image_blocks_the_run_and_is_named(tmp_path, leak):
     data = phantoms(tmp_path / "data", leaks=(leak,))
@@ -101,6 +102,7 @@ def test_missing_images_are_counted_named_and_may_be_dropped(tmp_path):
     assert allowed.exit_code == 9
 
 
+@pytest.mark.malformed("csv")
 def test_a_missing_column_names_the_column(tmp_path):
     data = phantoms(tmp_path / "data")
     table = data / "FETAL_PLANES_DB_data.csv"

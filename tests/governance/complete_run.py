@@ -15,6 +15,7 @@ from governance.evidence.documents import (
     TUNING,
     AppliesTo,
     AttributeShift,
+    BillOfMaterials,
     BoundaryCheck,
     BoundaryChecks,
     Candidate,
@@ -28,6 +29,7 @@ from governance.evidence.documents import (
     Declaration,
     Declarations,
     DeclaredAttribute,
+    DeclaredScope,
     DemographicsAudit,
     DuplicateAudit,
     Environment,
@@ -41,6 +43,7 @@ from governance.evidence.documents import (
     IntegrityRecord,
     IsolationRecord,
     LabelAudit,
+    MalformedInput,
     MemorisationRecord,
     MetricResult,
     NearestPair,
@@ -58,9 +61,11 @@ from governance.evidence.documents import (
     Selection,
     SimilarityNull,
     SplitRecord,
+    SuiteReport,
     TargetDistance,
     TrainingRecord,
     ValidationRecord,
+    VulnerabilityScan,
 )
 from governance.evidence.record import CheckResult
 from governance.policies.load import load_policy, with_criteria
@@ -74,6 +79,12 @@ POLICY = load_policy()
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 PAIRS = (f"{TRAINING} | {TUNING}", f"{TRAINING} | {TEST}", f"{TUNING} | {TEST}")
 INCEPTION = "inception_pool3"
+SCOPE = DeclaredScope(
+    planes=("Fetal brain",),
+    machines=("E6", "S10"),
+    image_size_px=(32, 64),
+    output_roles=("research",),
+)
 DESCRIPTION = {
     "architecture": "text",
     "sizes": "text",
@@ -156,6 +167,7 @@ def declaration(**changes: Any) -> Declaration:
         "applies_to": AppliesTo(config=A),
         "meaning": "approver",
         "expires": date(2027, 10, 1),
+        "scope": SCOPE,
     }
     return Declaration.model_validate(fields | changes)
 
@@ -176,6 +188,7 @@ def _run() -> dict[str, Any]:
             generator="dsr-gan",
             seed=0,
             config_sha256=A,
+            output_role="research",
         ),
         "environment": Environment(
             python="3.11.7",
@@ -183,8 +196,46 @@ def _run() -> dict[str, Any]:
             cpu_count=2,
             memory_bytes=None,
             compute_device="cpu",
-            packages=(Package(name="numpy", version="2.0", locked="2.0"),),
+            packages=(
+                Package(name="medisynth-gov", version="0.1.0"),
+                Package(name="numpy", version="2.0", locked="2.0"),
+            ),
             lock_file="constraints.txt",
+        ),
+        "materials": BillOfMaterials(
+            path="sbom.cdx.json",
+            sha256=A,
+            spec_version="1.6",
+            serial_number="urn:uuid:1",
+            n_packages=1,
+            n_without_licence=0,
+            n_pretrained=1,
+        ),
+        "tests": SuiteReport(
+            commit="1" * 40,
+            clean=True,
+            finished_utc=START,
+            duration_s=300,
+            python="3.11.7",
+            selection="not slow",
+            exit_status=0,
+            n_passed=3000,
+            n_failed=0,
+            n_errors=0,
+            n_skipped=2,
+            n_deselected=10,
+            malformed=tuple(
+                MalformedInput(kind=kind, n_passed=9, n_failed=0, n_skipped=0)
+                for kind in ("checkpoint", "config", "csv", "png")
+            ),
+        ),
+        "scan": VulnerabilityScan(
+            file="scan.json",
+            sha256=B,
+            read_utc=START,
+            packages=(Package(name="numpy", version="2.0"),),
+            skipped=(("medisynth-gov", "not found on PyPI"),),
+            vulnerabilities=(),
         ),
         "plan": Plan(
             frozen_utc=START,
@@ -256,7 +307,7 @@ def _data() -> dict[str, Any]:
             levels=levels(
                 {
                     "plane": {"Fetal brain": (80, 50)},
-                    "machine": {"E6": (40, 30), "S10": (40, 30), "not recorded": (0, 3)},
+                    "machine": {"E6": (40, 30), "S10": (40, 30)},
                 }
             ),
             completeness={"plane": 1.0, "machine": 0.96},
@@ -544,6 +595,8 @@ def _evaluation() -> EvaluationRecord:
                 licence="Apache-2.0",
                 sha256=D,
                 training_data="ImageNet",
+                overlap="none known",
+                declared_by="its publisher",
             ),
         ),
     )

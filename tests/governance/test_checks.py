@@ -66,6 +66,7 @@ from tests.governance.data_cases import (
     pairs,
     with_marks,
 )
+from tests.governance.software_cases import SOFTWARE_CASES
 
 MISSING = ItemStatus.MISSING
 DATA_ITEMS = (
@@ -94,6 +95,7 @@ EXPECTED_OF_A_GOOD_RUN = {
 
 CASES: list[tuple[str, Change, ItemStatus, str]] = [
     *DATA_CASES,
+    *SOFTWARE_CASES,
     (
         "P1-02",
         change("declarations", declarations=(declaration(expires=date(2026, 11, 1)),)),

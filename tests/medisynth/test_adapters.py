@@ -66,6 +66,7 @@ def test_a_patient_number_is_the_same_with_and_without_leading_zeros():
     assert canonical_number("A01") == "A01"
 
 
+@pytest.mark.malformed("csv")
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -90,6 +91,7 @@ def test_a_file_that_a_lenient_reader_accepts_is_refused(tmp_path, content, expe
     assert faults(tmp_path)[0] == expected
 
 
+@pytest.mark.malformed("csv")
 def test_a_missing_column_is_named_with_what_was_found(tmp_path):
     root = planes_db(tmp_path, "a;1", header="Image_name;Patient_num")
 
@@ -99,6 +101,7 @@ def test_a_missing_column_is_named_with_what_was_found(tmp_path):
     assert "'Image_name', 'Patient_num'" in caught.value.findings[0].message
 
 
+@pytest.mark.malformed("csv")
 def test_all_faults_of_a_file_are_collected_not_only_the_first(tmp_path):
     root = planes_db(
         tmp_path,
@@ -123,6 +126,7 @@ def test_all_faults_of_a_file_are_collected_not_only_the_first(tmp_path):
     )
 
 
+@pytest.mark.malformed("csv")
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "..", ".x", "", "a\u202eb", "C:x", "x" * 201])
 def test_a_name_that_could_leave_the_folder_or_mislead_is_refused(tmp_path, name):
     root = planes_db(tmp_path, f"{name};1;Fetal brain;Other;Op. 1;Aloka;1 ")
@@ -134,6 +138,7 @@ def test_a_name_that_could_leave_the_folder_or_mislead_is_refused(tmp_path, name
     assert {code for code, _, _ in found} <= {"D021", "D023"}
 
 
+@pytest.mark.malformed("csv")
 def test_a_message_never_carries_control_characters_of_the_file(tmp_path):
     root = planes_db(tmp_path, "a\x1b[31mred;1;Fetal brain;Other;Op. 1;Aloka;1 ")
 
@@ -143,6 +148,7 @@ def test_a_message_never_carries_control_characters_of_the_file(tmp_path):
     assert "\\x1b" in str(caught.value)
 
 
+@pytest.mark.malformed("csv")
 def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / "big.csv"
     path.write_bytes(b"a,b\n" + b"1,2\n" * 100)
@@ -151,6 +157,7 @@ def test_a_huge_file_is_refused_unread(tmp_path):
         read_strict(path, delimiter=",", required=("a",), max_bytes=50)
 
 
+@pytest.mark.malformed("csv")
 def test_a_hopeless_file_stops_at_the_limit_of_findings(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_bytes(b"a,b\n" + b"1\n" * (MAX_FINDINGS + 5))
@@ -191,6 +198,7 @@ def test_hc18_images_may_lie_beside_the_table(tmp_path):
     assert Hc18().list_images(root).table["path"].tolist() == ["010_HC.png"]
 
 
+@pytest.mark.malformed("csv")
 @pytest.mark.parametrize(
     ("line", "column"),
     [
@@ -327,6 +335,7 @@ def test_both_hc18_layouts_and_the_african_set_give_their_metadata(tmp_path):
     assert planes.metadata["patient_num"].tolist() == ["01"]
 
 
+@pytest.mark.malformed("csv")
 def test_an_extra_column_may_not_be_named_like_another(tmp_path):
     root = planes_db(tmp_path, BRAIN + ";x", header=HEADER + "; Plane ")
 

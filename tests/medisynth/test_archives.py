@@ -75,6 +75,7 @@ def test_a_folder_with_a_file_in_it_is_left_alone(tmp_path, folder):
     assert (folder / "mine").read_text() == "mine"
 
 
+@pytest.mark.malformed("archive")
 @pytest.mark.parametrize(
     "name",
     [
@@ -120,6 +121,7 @@ def as_utf8(data):
     return bytes(changed)
 
 
+@pytest.mark.malformed("archive")
 @pytest.mark.parametrize(
     ("kind", "word"),
     [
@@ -136,6 +138,7 @@ def test_links_and_special_files_are_refused(kind, word, tmp_path, folder):
     refused(archive, folder, "D092", f"'bad' .*{word}")
 
 
+@pytest.mark.malformed("archive")
 def test_an_encrypted_member_is_refused(tmp_path, folder):
     path = packed(tmp_path, [("secret", b"1")])
     data = bytearray(path.read_bytes())
@@ -145,6 +148,7 @@ def test_an_encrypted_member_is_refused(tmp_path, folder):
     refused(path, folder, "D092", "'secret' is encrypted")
 
 
+@pytest.mark.malformed("archive")
 def test_a_method_other_than_stored_and_deflated_is_refused(tmp_path, folder):
     archive = packed(tmp_path, [("a", b"1" * 100)], method=zipfile.ZIP_LZMA)
 
@@ -160,6 +164,7 @@ def test_a_folder_with_content_is_refused(tmp_path, folder):
     refused(archive, folder, "D092", "is a folder with content", max_ratio=1000.0)
 
 
+@pytest.mark.malformed("archive")
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     "names",
@@ -177,24 +182,28 @@ def test_two_members_for_one_file_are_refused(names, tmp_path, folder):
     refused(packed(tmp_path, [(name, b"") for name in names]), folder, "D093", "member")
 
 
+@pytest.mark.malformed("archive")
 def test_too_many_members_are_refused(tmp_path, folder):
     archive = packed(tmp_path, [(str(k), b"") for k in range(6)])
 
     refused(archive, folder, "D094", "has 6 members, expected at most 5", max_files=5)
 
 
+@pytest.mark.malformed("archive")
 def test_too_many_bytes_are_refused(tmp_path, folder):
     archive = packed(tmp_path, [("a", b"1" * 60), ("b", b"2" * 60)])
 
     refused(archive, folder, "D094", "would unpack to 120 bytes", max_bytes=119)
 
 
+@pytest.mark.malformed("archive")
 def test_a_member_that_swells_is_refused(tmp_path, folder):
     archive = packed(tmp_path, [("bomb", bytes(500_000))], method=zipfile.ZIP_DEFLATED)
 
     refused(archive, folder, "D094", "'bomb' unpacks .* bytes to 500000")
 
 
+@pytest.mark.malformed("archive")
 def test_a_member_that_unpacks_to_more_than_it_says_is_damaged(tmp_path, folder):
     archive = packed(tmp_path, [("liar", b"ab" * 500)], method=zipfile.ZIP_DEFLATED)
     data = bytearray(archive.read_bytes())
@@ -204,6 +213,7 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_damaged(tmp_path, folder)
     refused(archive, folder, "D095", "'liar' is damaged")
 
 
+@pytest.mark.malformed("archive")
 def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, folder):
     archive = packed(tmp_path, [("good", b"1"), ("bad.png", b"unmistakable")])
     archive.write_bytes(archive.read_bytes().replace(b"unmistakable", b"unmistakably"))
@@ -211,6 +221,7 @@ def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, folder):
     refused(archive, folder, "D095", r"set\.zip: member 'bad\.png' is damaged \(Bad CRC-32")
 
 
+@pytest.mark.malformed("archive")
 def test_damaged_packed_bytes_are_named(tmp_path, folder):
     archive = packed(tmp_path, [("a.png", bytes(range(256)) * 9)], method=zipfile.ZIP_DEFLATED)
     data = bytearray(archive.read_bytes())
@@ -220,6 +231,7 @@ def test_damaged_packed_bytes_are_named(tmp_path, folder):
     refused(archive, folder, "D095", r"'a\.png' is damaged")
 
 
+@pytest.mark.malformed("archive")
 def test_a_header_that_names_another_file_than_the_directory_is_refused_unwritten(tmp_path, folder):
     archive = packed(tmp_path, [("good", b"1"), ("seen", b"2")])
     archive.write_bytes(archive.read_bytes().replace(b"seen", b"evil", 1))
@@ -227,6 +239,7 @@ def test_a_header_that_names_another_file_than_the_directory_is_refused_unwritte
     refused(archive, folder, "D095", "'seen' is damaged")
 
 
+@pytest.mark.malformed("archive")
 @pytest.mark.parametrize("content", [b"", b"<html>please log in</html>", b"PK\x03\x04 cut short"])
 def test_a_file_that_is_no_archive_is_refused(content, tmp_path, folder):
     path = tmp_path / "set.zip"

@@ -214,6 +214,7 @@ TRAPS = [
 ]
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(("text", "place", "words"), TRAPS, ids=[str(n) for n in range(len(TRAPS))])
 def test_a_trap_is_named_with_file_line_and_key(tmp_path, text, place, words):
     message = fault(tmp_path, text)
@@ -231,6 +232,7 @@ def test_words_of_yaml_that_once_were_booleans_stay_words(tmp_path):
     assert contract.demographics[0].levels == ("yes", "no")
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -252,6 +254,7 @@ def test_a_file_that_is_no_contract_is_refused(tmp_path, data, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.malformed("config")
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(SettingsError, match="no such file"):

@@ -129,6 +129,7 @@ def test_four_steps_are_two_steps_saved_and_loaded_and_two_steps_bit_by_bit(sett
     assert kinds == {"module", "optimiser"} | ({"candidate"} if name == "diffusion" else set())
 
 
+@pytest.mark.malformed("checkpoint")
 def test_a_state_of_other_sizes_is_refused_by_name():
     tensors, facts = stages(TINY)["diffusion"].state()
     wider = stages(changed("diffusion", channels=(8, 24)))["diffusion"]
@@ -294,6 +295,8 @@ def test_training_starts_from_a_pretrained_network_and_records_it(tmp_path):
             "licence": "Apache-2.0",
             "sha256": given["sha256"],
             "training_data": "phantoms",
+            "overlap": "unknown",
+            "declared_by": "the configuration",
         },
     )
     assert given["sha256"] in report.description["pre-training"]
@@ -309,6 +312,7 @@ def test_a_whole_checkpoint_can_be_started_from(tmp_path, straight):
     assert not own["labels.tables.0.weight"].any()  # of other data: not taken over
 
 
+@pytest.mark.malformed("checkpoint")
 def test_pretrained_weights_of_another_shape_name_the_first_tensor(tmp_path):
     wider = new_network(changed("diffusion", channels=(16, 16)), 0, (0, 0))
     settings = TINY | {"pretrained": pretrained(tmp_path, wider.state_dict())}
@@ -319,6 +323,7 @@ def test_pretrained_weights_of_another_shape_name_the_first_tensor(tmp_path):
         stages(settings)
 
 
+@pytest.mark.malformed("checkpoint")
 def test_pretrained_weights_of_another_digest_are_refused(tmp_path):
     other = new_network(DsrGanSettings.model_validate(TINY), 77, (0, 0))
     given = pretrained(tmp_path, other.state_dict()) | {"sha256": "0" * 64}

@@ -101,12 +101,14 @@ def test_the_extractor_says_what_it_is(inception):
     assert "bilinear" in inception.resize
 
 
+@pytest.mark.malformed("checkpoint")
 @needs_weights
 def test_other_weights_than_expected_are_refused():
     with pytest.raises(WeightsError, match="expected 000000000000"):
         InceptionPool3.load(WEIGHTS, "0" * 64)
 
 
+@pytest.mark.malformed("checkpoint")
 def test_a_missing_or_damaged_weights_file_is_refused_in_words(tmp_path):
     damaged = tmp_path / "weights.safetensors"
     damaged.write_bytes(b"not weights")
@@ -115,6 +117,7 @@ def test_a_missing_or_damaged_weights_file_is_refused_in_words(tmp_path):
             InceptionPool3.load(path)
 
 
+@pytest.mark.malformed("checkpoint")
 def test_weights_of_another_shape_do_not_fit_the_network():
     with pytest.raises(WeightsError, match="do not fit"):
         build_network({"Conv2d_1a_3x3.conv.weight": np.zeros((1, 3, 3, 3), np.float32)})
@@ -134,6 +137,7 @@ def test_the_digest_of_arrays_sees_names_shapes_and_values_but_not_order():
     assert digest not in [arrays_sha256(other) for other in others]
 
 
+@pytest.mark.malformed("checkpoint")
 @pytest.mark.parametrize("convert", [convert_torchscript, convert_pytorch_fid])
 def test_a_file_that_is_not_the_pinned_one_is_not_opened(convert, tmp_path):
     path = tmp_path / "default_1.pt"

@@ -64,6 +64,7 @@ def test_the_template_filled_in_for_one_attribute_still_asks_for_the_others(tmp_
         read(tmp_path, text)
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -94,6 +95,7 @@ def test_a_faulty_file_is_refused_in_one_sentence_with_file_and_key(tmp_path, ol
     assert "\n" not in message
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(
     "data",
     [
@@ -111,6 +113,7 @@ def test_what_is_no_target_population_is_refused_without_a_traceback(tmp_path, d
         read(tmp_path, data)
 
 
+@pytest.mark.malformed("config")
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"gone\.yaml: cannot be read"):
         load_target_population(tmp_path / "gone.yaml")
@@ -140,6 +143,7 @@ def test_levels_other_than_the_declared_ones_are_refused(shares, words):
         check_levels(target, declared)
 
 
+@pytest.mark.malformed("config")
 def test_an_alias_is_refused_with_its_line(tmp_path):
     path = tmp_path / "target.yaml"
     path.write_text("name: &n ours\nattributes: {}\nother: *n\n", encoding="utf-8")

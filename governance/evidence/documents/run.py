@@ -23,6 +23,7 @@ class RunIdentity(Document):
         generator: Registered generator name, e.g. "dsr-gan".
         seed: Seed of the run.
         config_sha256: Digest of config.yaml.
+        output_role: What the synthetic images are for; "" where the run did not say.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class RunIdentity(Document):
     generator: str
     seed: int
     config_sha256: Sha256
+    output_role: str = ""
 
 
 class Package(Document):

@@ -1,5 +1,7 @@
 """Documents of training and sampling."""
 
+from typing import Literal
+
 from governance.evidence.documents.base import Document, Sha256
 
 
@@ -54,8 +56,22 @@ class Selection(Document):
     chosen_step: int
 
 
+Overlap = Literal["none known", "known", "unknown"]
+
+
 class PretrainedComponent(Document):
-    """Weights made by somebody else."""
+    """Weights made by somebody else, and the data behind them.
+
+    Attributes:
+        name: Component.
+        used_for: What it is used for here.
+        source: Where it comes from.
+        licence: Its licence.
+        sha256: Digest of its weights.
+        training_data: What it was trained on.
+        overlap: Whether those data are known to hold images of this run's data set.
+        declared_by: Who says what it was trained on; "" where nobody does.
+    """
 
     name: str
     used_for: str
@@ -63,6 +79,8 @@ class PretrainedComponent(Document):
     licence: str
     sha256: Sha256
     training_data: str
+    overlap: Overlap = "unknown"
+    declared_by: str = ""
 
 
 class TrainingRecord(Document):

@@ -221,4 +221,5 @@ def _pretrained(settings: DsrGanSettings) -> tuple[dict[str, str], ...]:
     if given is None:
         return ()
     facts: Mapping[str, str] = given.model_dump(exclude={"path"})
-    return ({"name": "diffusion network", "used_for": "start of its training", **facts},)
+    named = {"name": "diffusion network", "used_for": "start of its training"}
+    return ({**named, **facts, "declared_by": "the configuration"},)

@@ -170,6 +170,7 @@ class PretrainedSettings(BaseModel):
         source: Where it comes from.
         licence: Its licence, e.g. "Apache-2.0".
         training_data: What it was trained on; who has seen held-out images cannot be judged on them.
+        overlap: Whether that is known to hold images of the data set used here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -179,6 +180,7 @@ class PretrainedSettings(BaseModel):
     source: str = Field(min_length=1)
     licence: str = Field(min_length=1)
     training_data: str = Field(min_length=1)
+    overlap: Literal["none known", "known", "unknown"] = "unknown"
 
 
 class DsrGanSettings(BaseModel):

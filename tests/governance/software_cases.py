@@ -1,0 +1,205 @@
+"""Ways to spoil a good run's intended use and software evidence, and what its items then say."""
+
+from typing import Any
+
+from governance.evidence.documents import (
+    MalformedInput,
+    Package,
+    PretrainedComponent,
+    Vulnerability,
+)
+from governance.statuses import ItemStatus
+from tests.governance.complete_run import (
+    FAILED,
+    NOT_EVALUATED,
+    PASSED,
+    SCOPE,
+    C,
+    Change,
+    change,
+    declaration,
+    metric,
+    with_coverage,
+    without,
+)
+
+
+def scoped(**changes: Any) -> Change:
+    """Another declared scope."""
+    scope = type(SCOPE).model_validate({**dict(SCOPE), **changes})
+    return change("declarations", declarations=(declaration(scope=scope),))
+
+
+def images(**counts: tuple[str, ...]) -> Change:
+    """Levels of plane, brain_plane and machine; two images a patient, 20 patients each."""
+    return with_coverage({name: dict.fromkeys(found, (10, 10)) for name, found in counts.items()})
+
+
+def brain_only(*names: str) -> Change:
+    """A scope of brain planes, and images of the fetal brain alone."""
+
+    def apply(documents):
+        n = 10 * len(names)
+        brain = {"Fetal brain": (n, n)}
+        of_planes = dict.fromkeys(names, (10, 10))
+        seen = {"plane": brain, "brain_plane": of_planes, "machine": {"E6": (n, n)}}
+        return scoped(planes=("Trans-thalamic",))(with_coverage(seen)(documents))
+
+    return apply
+
+
+def component(**changes: Any) -> PretrainedComponent:
+    fields = {
+        "name": "other network",
+        "used_for": "start",
+        "source": "a run",
+        "licence": "MIT",
+        "sha256": C,
+        "training_data": "photographs",
+        "overlap": "none known",
+        "declared_by": "the configuration",
+    }
+    return PretrainedComponent.model_validate(fields | changes)
+
+
+def trained_from(**changes: Any) -> Change:
+    return change("training", pretrained=(component(**changes),))
+
+
+def vulnerable(**changes: Any) -> Change:
+    """A scan that found one vulnerability, of a severity that it does not give."""
+    fields = {"package": "numpy", "version": "2.0", "id": "PYSEC-1", "fixed_in": ("2.1",)}
+    return change("scan", vulnerabilities=(Vulnerability.model_validate(fields | changes),))
+
+
+def scanned(*versions: str) -> Change:
+    return change("scan", packages=tuple(Package(name="numpy", version=v) for v in versions))
+
+
+def malformed(**kinds: tuple[int, int]) -> Change:
+    """Tests of malformed input: kind -> passed, failed; 9 passed of those not named."""
+    counts = dict.fromkeys(("checkpoint", "config", "csv", "png"), (9, 0)) | kinds
+    return change(
+        "tests",
+        malformed=tuple(
+            MalformedInput(kind=kind, n_passed=passed, n_failed=failed, n_skipped=0)
+            for kind, (passed, failed) in counts.items()
+        ),
+    )
+
+
+def after(*changes: Change) -> Change:
+    """All of the changes."""
+
+    def apply(documents):
+        for one in changes:
+            documents = one(documents)
+        return documents
+
+    return apply
+
+
+SOFTWARE_CASES: list[tuple[str, Change, ItemStatus, str]] = [
+    ("P1-01", without("declarations"), NOT_EVALUATED, "names no declarations file"),
+    ("P1-01", change("declarations", declarations=()), NOT_EVALUATED, "nobody declared it"),
+    (
+        "P1-01",
+        change("declarations", declarations=(declaration(owner_name="TODO"),)),
+        NOT_EVALUATED,
+        "owner_name is a placeholder",
+    ),
+    (
+        "P1-01",
+        change("declarations", declarations=(declaration(scope=None),)),
+        NOT_EVALUATED,
+        "P1-H1 names no scope",
+    ),
+    ("P1-01", scoped(planes=("Fetal femur",)), FAILED, "plane Fetal brain"),
+    ("P1-01", scoped(machines=("e6",)), FAILED, "outside the declared intended use: machine S10"),
+    ("P1-01", scoped(image_size_px=(64, 256)), FAILED, "image size 32 px (declared: 64 to 256"),
+    ("P1-01", scoped(output_roles=("education",)), FAILED, "output role research"),
+    ("P1-01", change("run", output_role=""), NOT_EVALUATED, "not known of this run: output role"),
+    ("P1-01", without("training"), NOT_EVALUATED, "nothing was trained"),
+    (
+        "P1-01",
+        images(plane=("Fetal brain", "Fetal femur"), machine=("E6",)),
+        FAILED,
+        "plane Fetal femur",
+    ),
+    (
+        "P1-01",
+        images(plane=("Fetal brain",), machine=("E6", "not recorded")),
+        NOT_EVALUATED,
+        "machine of 40 images",
+    ),
+    ("P1-01", brain_only("Trans-thalamic"), PASSED, "2 planes, 1 machine, 32 px, research"),
+    ("P1-01", brain_only("Trans-thalamic", "Other"), FAILED, "plane Other"),
+    ("P1-01", brain_only("not recorded"), FAILED, "plane Fetal brain"),
+    (
+        "P1-01",
+        brain_only("Trans-thalamic", "not recorded"),
+        NOT_EVALUATED,
+        "brain plane of 40 images",
+    ),
+    ("P2-03", without("materials"), NOT_EVALUATED, "no bill of materials was written"),
+    ("P2-03", change("materials", faults=("numpy 2.0 is not listed",)), FAILED, "numpy 2.0"),
+    ("P2-04", without("scan"), NOT_EVALUATED, "there is no database of them to scan with"),
+    ("P2-04", scanned("2.1"), NOT_EVALUATED, "numpy 2.1 scanned, 2.0 installed"),
+    ("P2-04", scanned(), NOT_EVALUATED, "numpy not scanned, 2.0 installed"),
+    ("P2-04", scanned("2"), PASSED, "1 package scanned"),
+    ("P2-04", scanned("two"), NOT_EVALUATED, "numpy two scanned, 2.0 installed"),
+    ("P2-04", scanned("2.0+cpu"), PASSED, "1 package scanned, no high or critical one"),
+    (
+        "P2-04",
+        change("environment", packages=(Package(name="attrs", version="1"),)),
+        NOT_EVALUATED,
+        "attrs not scanned, 1 installed, numpy 2.0 scanned, not installed",
+    ),
+    (
+        "P2-04",
+        after(scanned(), change("scan", skipped=(("numpy", "not found"),))),
+        NOT_EVALUATED,
+        "none found, but the scan passed over numpy",
+    ),
+    ("P2-04", vulnerable(), FAILED, "numpy 2.0 PYSEC-1 (no severity given, fixed in 2.1)"),
+    ("P2-04", vulnerable(severity="critical"), FAILED, "PYSEC-1 (critical, fixed in 2.1)"),
+    ("P2-04", vulnerable(severity="medium"), PASSED, "1 of low or medium severity"),
+    ("P2-04", vulnerable(accepted="unused"), PASSED, "1 accepted by a person: PYSEC-1 (unused)"),
+    *(
+        case
+        for item_id in ("P2-05", "P2-10")
+        for case in (
+            (item_id, without("tests"), NOT_EVALUATED, "run make test on this commit first"),
+            (item_id, change("run", code_clean=False), NOT_EVALUATED, "uncommitted changes, so"),
+            (item_id, change("run", code_commit=None), NOT_EVALUATED, "not run from a git"),
+            (item_id, change("run", code_commit="2" * 40), NOT_EVALUATED, "of another commit"),
+            (item_id, change("tests", clean=False), NOT_EVALUATED, "ran on a tree with uncommit"),
+            (item_id, change("tests", n_passed=0), NOT_EVALUATED, "no test was run"),
+        )
+    ),
+    ("P2-05", change("tests", n_failed=1), FAILED, "3,000 passed, 1 failed, 0 errors"),
+    ("P2-05", change("tests", n_errors=1), FAILED, "1 error,"),
+    ("P2-05", change("tests", exit_status=1), FAILED, "ended with exit status 1"),
+    ("P2-10", malformed(csv=(9, 1)), FAILED, "not refused as they should be: csv (1)"),
+    ("P2-10", malformed(csv=(0, 0)), NOT_EVALUATED, "no test of malformed input was run for: csv"),
+    ("P2-10", malformed(csv=(0, 1)), FAILED, "csv (1)"),
+    ("P2-10", change("tests", malformed=()), NOT_EVALUATED, "for: csv, png, config, checkpoint"),
+    ("P4-09", trained_from(), PASSED, "photographs (declared by the configuration)"),
+    ("P4-09", trained_from(overlap="known"), FAILED, "images of this data set: other network"),
+    ("P4-09", trained_from(overlap="unknown"), NOT_EVALUATED, "is not declared: other network"),
+    ("P4-09", trained_from(declared_by=""), NOT_EVALUATED, "other network"),
+    ("P4-09", trained_from(training_data=" "), NOT_EVALUATED, "other network"),
+    (
+        "P4-09",
+        change("evaluation", pretrained=()),
+        NOT_EVALUATED,
+        "inception_pool3",
+    ),
+    ("P4-09", change("evaluation", metrics=(), pretrained=()), PASSED, "no weights made by"),
+    (
+        "P4-09",
+        change("evaluation", metrics=(metric("kid", extractor_sha256=C),)),
+        NOT_EVALUATED,
+        "inception_pool3",
+    ),
+]

@@ -14,6 +14,7 @@ class SigningRecord(Document):
         source: Where the private key is kept: "file", or the scheme of its URI.
         identity: Who signs, in the words of the configuration; nobody has checked them.
         has_certificate: Whether a signed copy of the PDF is made with the same key.
+        timestamp_url: Authority that is asked for a time-stamp of the manifest; None for none.
     """
 
     key_id: str | None = None
@@ -21,6 +22,7 @@ class SigningRecord(Document):
     source: str | None = None
     identity: str | None = None
     has_certificate: bool = False
+    timestamp_url: str | None = None
 
     @property
     def sentence(self) -> str:

@@ -29,6 +29,10 @@ class SigningRecord(Document):
         """What reports and the command line say of it."""
         if self.key_id is None:
             return "unsigned"
-        made = "locally generated key" if self.source == "file" else f"key kept by {self.source}"
         named = f" as {self.identity!r}" if self.identity else ""
-        return f"signed by key id {self.key_id}{named} ({made}, identity not vouched for)"
+        return f"signed by key id {self.key_id}{named} ({self.made}, identity not vouched for)"
+
+    @property
+    def made(self) -> str:
+        """Where the key comes from."""
+        return "locally generated key" if self.source == "file" else f"key kept by {self.source}"

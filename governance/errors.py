@@ -8,6 +8,7 @@
     │   └── SealError
     ├── RecordWriteError       7  the run folder cannot be written
     ├── SigningKeyError        7  a signing key cannot be used
+    ├── TimeStampError         7  a time-stamp authority gave no usable answer
     └── AnchorError            2  what a run is to be compared with is no key or digest
 
 A failed check is a result, not an exception: an exception means that there is no verdict.
@@ -81,6 +82,13 @@ class SigningKeyError(GovernanceError):
     """A signing key cannot be read, made or used."""
 
     code = "G041"
+    exit_code = 7
+
+
+class TimeStampError(GovernanceError):
+    """A time-stamp authority cannot be reached, or its answer is no time-stamp of the manifest."""
+
+    code = "G043"
     exit_code = 7
 
 

@@ -39,3 +39,8 @@ class Gate(StrEnum):
     PASSED = "passed"
     WAIVED = "passed with waivers"
     FAILED = "failed"
+
+    @property
+    def headline(self) -> str:
+        """What reports and card of a finished run say of it first."""
+        return "Gate not passed" if self is Gate.FAILED else f"Gate {self.value}"

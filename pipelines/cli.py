@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import cli_selftest
+from pipelines import cli_selftest, cli_verify
 from pipelines.cli_errors import errors as _errors
 from pipelines.cli_errors import print_error as _print_error
 from pipelines.cli_errors import print_failure as _print_failure
@@ -128,56 +128,6 @@ def run(
                 result = run_flow(resolved, sys.argv, console)
         _print_result(result, as_json)
     raise typer.Exit(result.exit_code)
-
-
-@app.command()
-def verify(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
-    key: Annotated[
-        Path | None, typer.Option(help="Public key that must have signed the run.")
-    ] = None,
-    head: Annotated[
-        str | None, typer.Option(metavar="HEX", help="Journal head, as kept elsewhere.")
-    ] = None,
-    evidence_root: Annotated[
-        str | None, typer.Option("--root", metavar="HEX", help="Evidence root, as kept elsewhere.")
-    ] = None,
-    require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="An unsigned run fails.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Recompute digests, chain and roots, check signatures; exit 5 names what does not fit."""
-    from governance.evidence.verify import verify_run
-    from governance.evidence.verify_signature import read_anchors
-
-    with _errors(as_json):
-        anchors = read_anchors(
-            key=key, head=head, root=evidence_root, require_signature=require_signature
-        )
-        result = verify_run(run_dir, anchors)
-    if as_json:
-        facts = {
-            "run_id": result.run_id,
-            "verified": not result.faults,
-            "n_files": result.n_files,
-            "evidence_root": result.evidence_root,
-            "journal_events": result.journal_events,
-            "journal_head": result.journal_head,
-            "signature": result.signature,
-            "faults": list(result.faults),
-        }
-        typer.echo(json.dumps(facts, indent=1))
-    else:
-        for fault in result.faults:
-            typer.echo(f"error[G031] {fault}", err=True)
-        if not result.faults:
-            typer.echo(
-                f"verified: {result.n_files:,} files, {result.journal_events:,} journal events\n"
-                f"evidence root {result.evidence_root}\njournal head  {result.journal_head}\n"
-                f"signature     {result.signature}"
-            )
-    raise typer.Exit(5 if result.faults else 0)
 
 
 @app.command()
@@ -576,20 +526,7 @@ def init(
             typer.echo(str(path))
 
 
-@app.command()
-def keygen(
-    out: Annotated[
-        Path | None, typer.Option(help="Folder; none is your configuration folder.")
-    ] = None,
-) -> None:
-    """Make an Ed25519 key that signs runs; nothing is overwritten."""
-    with _errors(False):
-        from pipelines.keys import make_keys
-
-        _, words = make_keys(out)
-        typer.echo(words)
-
-
+cli_verify.add_commands(app)
 add_commands(app)
 cli_selftest.add_commands(app)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
@@ -216,6 +217,20 @@ class TrackingConfig(_Section):
     experiment: str = "medisynth-gov"
 
 
+def authority_address(value: str) -> str:
+    """A time-stamp authority's address; ValueError when it is none, or holds a password."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not value.isprintable() or " " in value:
+        raise ValueError("expected the http or https address of a time-stamp authority")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("no user name or password in the address: every run records it")
+    return value
+
+
 class SigningConfig(_Section):
     """Who signs the run; without a key it is unsigned, and says so.
 
@@ -226,12 +241,23 @@ class SigningConfig(_Section):
         certificate: X.509 certificate of the key, for a signed copy of the PDF; None takes the
             .crt beside a key file, where there is one.
         identity: Who signs, in free words; reported as not vouched for.
+        timestamp_url: Time-stamp authority (RFC 3161, http or https) that is asked for a
+            time-stamp of the manifest when the run ends, signed or not; None asks none.
+        timestamp_certificate: Certificate of that authority (PEM); its answer is then checked with
+            it before it is kept.
     """
 
     key: str | None = Field(default=None, min_length=1)
     public_key: str | None = None
     certificate: str | None = None
     identity: str | None = Field(default=None, max_length=200)
+    timestamp_url: str | None = None
+    timestamp_certificate: str | None = Field(default=None, min_length=1)
+
+    @field_validator("timestamp_url")
+    @classmethod
+    def _an_address_without_secrets(cls, value: str | None) -> str | None:
+        return None if value is None else authority_address(value)
 
 
 class SealConfig(_Section):

@@ -142,7 +142,9 @@ class Downloader:
                     return json.loads(_read_small(address, reply))
             except (_BrokenError, requests.RequestException) as error:
                 if attempt + 1 == MAX_ATTEMPTS:
-                    raise ResourceError(f"{address}: {_reason(error)}; try again later") from error
+                    raise ResourceError(
+                        f"{address}: {innermost_reason(error)}; try again later"
+                    ) from error
                 self._wait(min(self.back_off_s * 2**attempt, MAX_WAIT_S))
             except ValueError as error:
                 raise ResourceError(f"{address}: answer is no JSON; try again later") from error
@@ -182,7 +184,7 @@ class Downloader:
             try:
                 block = next(blocks, b"")
             except requests.RequestException as error:
-                raise _BrokenError(_reason(error)) from error
+                raise _BrokenError(innermost_reason(error)) from error
             if not block:
                 return
             if out.tell() + len(block) > meter.total_bytes:
@@ -211,10 +213,10 @@ class Downloader:
                 )
             except requests.exceptions.SSLError as error:
                 raise ResourceError(
-                    f"{address}: certificate not accepted ({_reason(error)})"
+                    f"{address}: certificate not accepted ({innermost_reason(error)})"
                 ) from error
             except requests.RequestException as error:
-                raise _BrokenError(f"cannot be reached ({_reason(error)})") from error
+                raise _BrokenError(f"cannot be reached ({innermost_reason(error)})") from error
             target = reply.headers.get("Location")
             if not (reply.is_redirect and target):
                 _check_status(address, reply)
@@ -362,7 +364,7 @@ def _write_all(out: FileIO, block: bytes) -> None:
         view = view[out.write(view) :]
 
 
-def _reason(error: BaseException) -> str:
+def innermost_reason(error: BaseException) -> str:
     """Innermost reason in a few words; requests wraps urllib3, which wraps the system's error."""
     seen: BaseException = error
     while (inner := seen.__cause__ or seen.__context__) is not None:

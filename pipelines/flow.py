@@ -63,6 +63,7 @@ from pipelines.steps import (
 )
 from pipelines.suite_report import DOCUMENT as SUITE_REPORT
 from pipelines.suite_report import find_suite_report
+from pipelines.time_stamps import stamp_at_end
 from pipelines.tracking import Tracker
 from pipelines.vulnerability_scan import read_scan
 
@@ -282,6 +283,7 @@ def _finish(
     with tracker.step("s8_report"):
         context.console.say("writing card and reports")
         manifest = s8_report.run(context.store.run_dir, context.signer)
+        stamp_at_end(context.store.run_dir, context.config.signing, context.console.warn)
     _mirror(context, tracker)
     exit_code = _exit_code(error) if error is not None else rollup.exit_code
     resume_command = context.resume_command if can_resume else ""

@@ -5,6 +5,7 @@ from pathlib import Path
 import platformdirs
 
 from governance.evidence.signing import KeyPair, RunSigner, load_signer, make_key_pair
+from governance.evidence.time_stamp import Authority, read_authority
 from pipelines.config import SigningConfig
 
 
@@ -13,7 +14,9 @@ def open_signer(config: SigningConfig) -> RunSigner | None:
 
     Raises:
         SigningKeyError: The key cannot be used.
+        AnchorError: The time-stamp authority's certificate cannot be read.
     """
+    open_authority(config)
     if config.key is None:
         return None
     return load_signer(
@@ -22,6 +25,16 @@ def open_signer(config: SigningConfig) -> RunSigner | None:
         public_key=Path(config.public_key) if config.public_key else None,
         certificate=Path(config.certificate) if config.certificate else None,
     )
+
+
+def open_authority(config: SigningConfig) -> Authority | None:
+    """Certificate of the configured time-stamp authority; None when none is configured.
+
+    Raises:
+        AnchorError: The file holds no certificate.
+    """
+    path = config.timestamp_certificate
+    return None if path is None else read_authority(Path(path))
 
 
 def make_keys(folder: Path | None) -> tuple[KeyPair, str]:

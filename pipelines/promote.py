@@ -16,7 +16,6 @@ from governance.audits.rollup import short_title
 from governance.errors import EvidenceError
 from governance.evidence.declaration import is_placeholder
 from governance.evidence.documents import GateLine, Outcome, RollUp, TrainingRecord
-from governance.evidence.verify import verify_run
 from governance.files import write_atomic
 from pipelines.errors import ConfigError, PromotionError
 from pipelines.finished_run import FinishedRun, model_name
@@ -28,6 +27,7 @@ from pipelines.promotions import (
     read_promotions,
     version_of,
 )
+from pipelines.verification import verify_all
 
 STAGES = ("candidate", "released")
 CARD = "model_card.md"
@@ -87,7 +87,7 @@ def promote(run_dir: Path, request: Request, say: Callable[[str], None]) -> Prom
     """
     _check(request)
     run = FinishedRun(run_dir)
-    verified = verify_run(run_dir)
+    verified = verify_all(run_dir)
     if verified.faults:
         raise PromotionError(
             f"{run_dir.name}: does not verify, so it is not promoted; restore the run folder",

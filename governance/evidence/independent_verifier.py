@@ -74,7 +74,8 @@ def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> No
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if (file.stat().st_size, digest) != (entry["n_bytes"], entry["sha256"]):
             faults.append(f"{entry['path']}: changed")
-    faults += [f"{p!a}: not listed" for p in {*found} - {"manifest.json", "manifest.sig"}]
+    beside = {"manifest.json", "manifest.sig", "manifest.tsr", "manifest.tsr.sha256"}
+    faults += [f"{path!a}: not listed" for path in {*found} - beside]
 
 
 def check_manifest(raw: bytes, events: list[dict[str, Any]], faults: list[str]) -> dict[str, Any]:
@@ -128,6 +129,16 @@ def check_signature(folder: Path, public: str, faults: list[str]) -> str:
     return f"signed by key id {key_id}, identity not vouched for"
 
 
+def check_time_stamp(folder: Path, faults: list[str]) -> str:
+    """manifest.tsr is as it was written; `openssl ts -verify` checks what it says, and by whom."""
+    token, digest = folder / "manifest.tsr", folder / "manifest.tsr.sha256"
+    if not token.exists() and not digest.exists():
+        return "no time-stamp"
+    if digest.read_bytes() != f"{sha(token.read_bytes())}  manifest.tsr\n".encode():
+        faults.append("manifest.tsr: changed, or not the file of manifest.tsr.sha256")
+    return "time-stamp there, not checked by this script"
+
+
 def check(folder: Path, head: str = "", root: str = "", public: str = "") -> tuple[list[str], str]:
     """Returns everything that differs, and what was found in words."""
     faults: list[str] = []
@@ -135,7 +146,7 @@ def check(folder: Path, head: str = "", root: str = "", public: str = "") -> tup
         events = check_journal((folder / "journal.jsonl").read_bytes(), faults)
         manifest = check_manifest((folder / "manifest.json").read_bytes(), events, faults)
         check_files(folder, manifest, faults)
-        words = check_signature(folder, public, faults)
+        words = f"{check_signature(folder, public, faults)}, {check_time_stamp(folder, faults)}"
     except BROKEN as error:
         return [*faults, f"not readable: {type(error).__name__}: {str(error)[:200]}"], ""
     if head and head != events[-1]["digest"]:

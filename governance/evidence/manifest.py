@@ -20,6 +20,9 @@ from governance.evidence.journal import EVIDENCE_CLOSED, Journal
 from governance.files import canonical_json, sha256_bytes, sha256_file, write_atomic
 
 MANIFEST, SIGNATURE, JOURNAL = "manifest.json", "manifest.sig", "journal.jsonl"
+TOKEN, TOKEN_DIGEST = "manifest.tsr", "manifest.tsr.sha256"
+# What is said about the manifest's own bytes stands beside it: the manifest cannot list it.
+BESIDE = (SIGNATURE, TOKEN, TOKEN_DIGEST)
 SIGNING = "signing.json"
 OUTPUTS = ("model_card.md", "model_card.json", "report.pdf", "report.html")
 VERIFIER, SIGNED_PDF = "verify_run.py", "report-signed.pdf"
@@ -153,7 +156,7 @@ def close_evidence(
     )
     event = journal.append(EVIDENCE_CLOSED, closing_facts(manifest))
     files, _ = scan_folder(run_dir)
-    unlisted = (MANIFEST, SIGNATURE, *OUTPUTS, *MORE_OUTPUTS)
+    unlisted = (MANIFEST, *BESIDE, *OUTPUTS, *MORE_OUTPUTS)
     evidence = tuple(measure(run_dir, path) for path in files if path not in unlisted)
     manifest = manifest.model_copy(
         update={
@@ -176,7 +179,7 @@ def add_outputs(run_dir: Path, paths: Sequence[str]) -> Manifest:
         RecordWriteError: The manifest cannot be written.
     """
     manifest = read_manifest(run_dir)
-    taken = {file.path for file in manifest.evidence} | {MANIFEST, SIGNATURE}
+    taken = {file.path for file in manifest.evidence} | {MANIFEST, *BESIDE}
     for path in paths:
         if path in taken or not is_safe_path(path):
             raise EvidenceError(

@@ -23,11 +23,11 @@ from governance.errors import (
 from governance.evidence.documents import IntegrityRecord, ManifestFile
 from governance.evidence.journal import RUN_RESUMED, Journal, read_journal
 from governance.evidence.manifest import (
+    BESIDE,
     JOURNAL,
     MANIFEST,
     MORE_OUTPUTS,
     OUTPUTS,
-    SIGNATURE,
     is_safe_path,
     measure,
     scan_folder,
@@ -37,7 +37,7 @@ from governance.files import sha256_bytes, sha256_file, write_atomic
 
 ARTIFACT_WRITTEN = "artifact written"
 HISTORY = "history"
-_END = (MANIFEST, SIGNATURE, *OUTPUTS, *MORE_OUTPUTS)
+_END = (MANIFEST, *BESIDE, *OUTPUTS, *MORE_OUTPUTS)
 _RESERVED = (JOURNAL, *_END)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

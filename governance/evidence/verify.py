@@ -16,11 +16,11 @@ from governance.errors import EvidenceError
 from governance.evidence.documents import Manifest, ManifestFile
 from governance.evidence.journal import EVIDENCE_CLOSED, JournalCheck, JournalEvent, read_journal
 from governance.evidence.manifest import (
+    BESIDE,
     JOURNAL,
     MANIFEST,
     MORE_OUTPUTS,
     OUTPUTS,
-    SIGNATURE,
     closing_facts,
     evidence_root,
     is_safe_path,
@@ -30,15 +30,18 @@ from governance.evidence.manifest import (
     read_manifest,
     scan_folder,
 )
+from governance.evidence.time_stamp import check_time_stamp
+from governance.evidence.verify_claims import check_claims
 from governance.evidence.verify_signature import (
     NOTHING_HELD,
     Anchors,
     check_anchors,
-    check_claims,
     check_signatures,
+    timestamp_url,
 )
 from governance.files import canonical_json
 
+_UNSIGNED_YET, _UNSTAMPED_YET = "signature not checked", "time-stamp not checked"
 SEAL, SEAL_LEAVES, RUN = "data/seal.json", "data/seal_leaves.json", "run.json"
 
 
@@ -54,6 +57,7 @@ class Verification:
         journal_head: Digest of the journal's last event, as computed.
         journal_events: Events in the journal.
         signature: Who signed and with which key that was checked; "unsigned" when nobody did.
+        time_stamp: When an authority saw the manifest, and how far that was checked.
         faults: Every mismatch, each with the file's name first; empty when all is as written.
     """
 
@@ -64,6 +68,7 @@ class Verification:
     journal_head: str
     journal_events: int
     signature: str
+    time_stamp: str
     faults: tuple[str, ...]
 
     @property
@@ -100,8 +105,8 @@ def verify_run(
         run_id = journal.events[0].run if journal.events else ""
         faults += _check_run_id(run_dir, run_id) + _check_seal(run_dir, journal.events)
         faults += check_anchors(anchors, journal, "", has_manifest=False)
-        n_events, signature = len(journal.events), "signature not checked"
-        return Verification(run_id, 0, 0, "", journal.head, n_events, signature, tuple(faults))
+        n_events, unread = len(journal.events), (_UNSIGNED_YET, _UNSTAMPED_YET)
+        return Verification(run_id, 0, 0, "", journal.head, n_events, *unread, tuple(faults))
     n_bytes, found = _check_files(run_dir, manifest)
     faults += found
     faults += _check_extra_files(run_dir, manifest, is_ended=is_ended)
@@ -111,6 +116,8 @@ def verify_run(
     faults += _check_seal(run_dir, journal.events)
     root = evidence_root(manifest.evidence)
     signature, found = check_signatures(run_dir, manifest, anchors, is_ended=is_ended)
+    faults += found
+    time_stamp, found = check_time_stamp(run_dir, anchors.authority, timestamp_url(run_dir))
     faults += found
     faults += check_claims(run_dir, manifest)
     faults += check_anchors(anchors, journal, root, has_manifest=True)
@@ -122,6 +129,7 @@ def verify_run(
         journal_head=journal.head,
         journal_events=len(journal.events),
         signature=signature,
+        time_stamp=time_stamp,
         faults=tuple(faults),
     )
 
@@ -176,7 +184,7 @@ def _check_extra_files(run_dir: Path, manifest: Manifest, *, is_ended: bool) -> 
     except OSError as error:
         return [f"{printable(str(error.filename))}: cannot be listed ({error.strerror})"]
     faults = [
-        f"{path}: not listed in {MANIFEST}" for path in files if path not in listed | {SIGNATURE}
+        f"{path}: not listed in {MANIFEST}" for path in files if path not in listed | {*BESIDE}
     ]
     return faults + list(others)
 

@@ -1,11 +1,9 @@
-"""What verification says of signatures, of anchors held outside, and of the reports' claims."""
+"""What verification says of signatures and of anchors held outside."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from securesystemslib.signer import Key
 
@@ -17,9 +15,9 @@ from governance.evidence.journal import JournalCheck
 from governance.evidence.manifest import JOURNAL, MANIFEST, SIGNATURE, SIGNED_PDF, SIGNING
 from governance.evidence.pdf_signature import check_certified_pdf
 from governance.evidence.signing import check_manifest_signature, parse_key, read_public_key
+from governance.evidence.time_stamp import Authority, read_authority
 
 UNSIGNED = "unsigned"
-_CARD, _PAGE = "model_card.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Anchors:
         head: Journal head, 64 hexadecimal digits.
         root: Evidence root, 64 hexadecimal digits.
         require_signature: Whether an unsigned run is a fault.
+        authority: Time-stamp authority that must have stamped the manifest.
     """
 
     key: Key | None = None
@@ -39,6 +38,7 @@ class Anchors:
     head: str | None = None
     root: str | None = None
     require_signature: bool = False
+    authority: Authority | None = None
 
 
 NOTHING_HELD = Anchors()
@@ -116,6 +116,14 @@ def _signing_key(run_dir: Path) -> tuple[SigningRecord, Key | None]:
         raise ValueError("the key is malformed") from error
 
 
+def timestamp_url(run_dir: Path) -> str | None:
+    """Time-stamp authority that the run was to ask; None for none, or when nothing can say."""
+    try:
+        return SigningRecord.model_validate_json((run_dir / SIGNING).read_bytes()).timestamp_url
+    except (OSError, ValueError):
+        return None  # a damaged file is told where signatures are checked
+
+
 def _check_unsigned(run_dir: Path, anchors: Anchors) -> list[str]:
     if (run_dir / SIGNATURE).exists():
         return [f"{SIGNATURE}: a signature, but {SIGNING} names no key that made it"]
@@ -153,63 +161,19 @@ def _with_bytes(run_dir: Path, path: str, check: Callable[[bytes], list[str]]) -
         return []  # missing or unreadable: told where the manifest is compared
 
 
-def check_claims(run_dir: Path, manifest: Manifest) -> list[str]:
-    """Card and page must name the evidence root and the journal head that the manifest has."""
-    listed = {file.path for file in manifest.outputs}
-    faults: list[str] = []
-    if _CARD in listed:
-        faults += _with_bytes(run_dir, _CARD, lambda data: _check_card(data, manifest))
-    if _PAGE in listed:
-        faults += _with_bytes(run_dir, _PAGE, lambda data: _check_page(data, manifest))
-    return faults
-
-
-def _check_card(data: bytes, manifest: Manifest) -> list[str]:
-    expected: dict[str, Any] = {
-        "evidence_root": manifest.evidence_root,
-        "journal_head": manifest.journal_head,
-        "journal_events": manifest.journal_events,
-        "previous_run": manifest.previous_run,
-    }
-    try:
-        card = json.loads(data)
-        found, run_id = dict(card["hashes"]), card["run_id"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return [f"{_CARD}: not a model card with its digests"]
-    faults = [
-        f"{_CARD}: its {name} is {str(found.get(name))[:80]!a}, {MANIFEST} has {value!a}"
-        for name, value in expected.items()
-        if found.get(name) != value
-    ]
-    if run_id != manifest.run_id:
-        faults.append(f"{_CARD}: is of run {str(run_id)[:80]!a}, {MANIFEST} of {manifest.run_id}")
-    return faults
-
-
-def _check_page(data: bytes, manifest: Manifest) -> list[str]:
-    facts = {
-        "evidence root": manifest.evidence_root,
-        "journal head": manifest.journal_head,
-        "run": manifest.run_id,
-    }
-    return [
-        f"{_PAGE}: does not name the {name} of {MANIFEST}, {value}"
-        for name, value in facts.items()
-        if value.encode() not in data
-    ]
-
-
 def read_anchors(
     *,
     key: Path | None = None,
     head: str | None = None,
     root: str | None = None,
     require_signature: bool = False,
+    tsa_certificate: Path | None = None,
 ) -> Anchors:
     """Anchors as a person gives them.
 
     Raises:
-        AnchorError: The key file is no public key, or a digest is not 64 hexadecimal digits.
+        AnchorError: A file is no public key or no certificate, or a digest is not 64 hexadecimal
+            digits.
     """
     for name, value in (("--head", head), ("--root", root)):
         if value is not None and (len(value) != 64 or set(value.lower()) - set("0123456789abcdef")):
@@ -226,4 +190,5 @@ def read_anchors(
         head=None if head is None else head.lower(),
         root=None if root is None else root.lower(),
         require_signature=require_signature,
+        authority=None if tsa_certificate is None else read_authority(tsa_certificate),
     )

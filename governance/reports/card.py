@@ -148,6 +148,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[_Entry, ...]], ...] = (
             ("consultation", "People consulted and consent", "declared", None),
             ("gmlp", "GMLP principles with statuses", "run", run.gmlp),
             ("hashes", "Run, commit, configuration, data and lock digests", "run", run.hashes),
+            ("signature", "Who signed this run", "run", run.signature),
         ),
     ),
 )

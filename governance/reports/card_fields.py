@@ -3,6 +3,7 @@
 Each function returns the field's content, or, when there is none, the reason as a sentence part.
 """
 
+from governance.evidence.documents import SigningRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Bullets,
@@ -286,6 +287,27 @@ def hashes(evidence: ReportEvidence) -> Answer:
         ("Checkpoint", cell(mono(_checkpoint_digest(evidence)))),
     )
     return (Facts(rows),)
+
+
+def signature(evidence: ReportEvidence) -> Answer:
+    """Who was to sign when the evidence was closed; the signature itself comes after the card."""
+    signing = evidence.signing or SigningRecord()
+    if signing.key_id is None and signing.timestamp_url is None:
+        return "the run is unsigned: nothing shows who wrote it"
+    rows = [("Signed by", cell("nobody: the run is unsigned"))]
+    if signing.key_id is not None:
+        rows = [
+            ("Signed by", cell(signing.identity or "no name was configured")),
+            ("Key id", cell(mono(signing.key_id))),
+            ("What that shows", cell(f"{signing.made}, identity not vouched for")),
+        ]
+    if signing.timestamp_url is not None:
+        rows.append(("Time-stamp asked of", cell(signing.timestamp_url)))
+    note = (
+        "Signature and time-stamp are over manifest.json, which lists this card, so they are "
+        "written after it: medisynth-gov verify shows whether they are there and fit."
+    )
+    return (Facts(tuple(rows)), Text(note))
 
 
 def _content_digest(evidence: ReportEvidence) -> str:

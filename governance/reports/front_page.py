@@ -38,10 +38,10 @@ _MOST_FAILED_ON_PAGE_ONE = 6
 _TITLE_CHARACTERS, _REASON_CHARACTERS = 110, 700
 # The line that somebody copies into the configuration must stand whole.
 _LINE_TO_PIN = re.compile(r"`?(data\.digest: [0-9a-f]{64})`?")
-_GATE_WORDS: dict[Gate, tuple[str, str, Tone]] = {
-    Gate.PASSED: ("Gate passed", "✓", "good"),
-    Gate.WAIVED: ("Gate passed with waivers", "◐", "unsure"),
-    Gate.FAILED: ("Gate not passed", "✗", "bad"),
+_GATE_MARKS: dict[Gate, tuple[str, Tone]] = {
+    Gate.PASSED: ("✓", "good"),
+    Gate.WAIVED: ("◐", "unsure"),
+    Gate.FAILED: ("✗", "bad"),
 }
 _STRIP = ("Run", "Evidence root", "Journal head")
 
@@ -76,7 +76,7 @@ def verdict(evidence: ReportEvidence) -> Verdict:
         why = outcome.message.strip().rstrip(".") if outcome else ""
         sentence = f"{why}." if why else summary.verdict
         return Verdict(f"{how} at {step}; {_trained(evidence)}", "✗", "bad", sentence)
-    headline, mark, tone = _GATE_WORDS[summary.gate]
+    headline, (mark, tone) = summary.gate.headline, _GATE_MARKS[summary.gate]
     sentence = summary.verdict.removeprefix(f"{headline}: ")
     sentence = f"{sentence[:1].upper()}{sentence[1:]}"
     return Verdict(headline, mark, tone, sentence)

@@ -10,7 +10,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from governance.evidence.documents import MetricResult
+from governance.evidence.documents import MetricResult, SigningRecord
 from governance.reports import formats
 from governance.reports.blocks import Block, Bullets, Cell, Facts, Heading, Table, Text
 from governance.reports.card import CardSection, Field, card_sections
@@ -251,9 +251,16 @@ def _as_json(
             "data_content": data.content_sha256 if data else None,
             "checkpoint": evidence.training.checkpoint_sha256 if evidence.training else None,
         },
+        "signing": _signing_json(evidence.signing or SigningRecord()),
     }
     card = _cleaned(card)
     return card | {"completeness": completeness(card)._asdict()}
+
+
+def _signing_json(signing: SigningRecord) -> dict[str, Any]:
+    """Who was to sign; the signature itself is written after the card."""
+    facts = signing.model_dump(include={"key_id", "identity", "timestamp_url"})
+    return {"sentence": signing.sentence, **facts}
 
 
 def _section_json(place: int, section: CardSection) -> dict[str, Any]:

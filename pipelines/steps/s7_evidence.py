@@ -22,7 +22,8 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     _end_vault(outcome, context)
     store.write_document("outcome.json", outcome)
     signing = SigningRecord() if context.signer is None else context.signer.record
-    store.write_document("signing.json", signing)
+    asked = {"timestamp_url": context.config.signing.timestamp_url}
+    store.write_document("signing.json", signing.model_copy(update=asked))
     store.write_document("integrity.json", store.recheck())
     documents = Documents.load(store.run_dir)
     now = datetime.now(UTC)

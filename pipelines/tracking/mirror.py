@@ -21,7 +21,7 @@ from governance.evidence.documents import (
     SplitRecord,
     TrainingRecord,
 )
-from governance.evidence.manifest import MANIFEST, SIGNATURE
+from governance.evidence.manifest import BESIDE, MANIFEST
 from pipelines.errors import TrackingError
 from pipelines.finished_run import FinishedRun, model_name
 from pipelines.tracking.store import Store, metric_name
@@ -35,7 +35,8 @@ _DIGEST_CHARS = 36  # width of MLflow's data set digest column; the full digest 
 _LARGE = ("samples/0", "records/", "checkpoints/", "history/")
 _WORDS = {"finished": "FINISHED", "interrupted": "KILLED"}  # all others: FAILED
 _LAST_STEPS = ("s7_evidence", "s8_report")
-RUN_ID_TAG = "medisynth.run_id"
+RUN_ID_TAG, SHA256_TAG = "medisynth.run_id", "medisynth.sha256"
+CHECKPOINT_TAG = "medisynth.checkpoint_sha256"
 
 
 def find_run(store: Store, run_id: str) -> str | None:
@@ -131,7 +132,7 @@ class RunMirror:
         inputs = []
         for part in partitions:
             entity = Dataset(
-                name=_dataset_name(dataset, part),
+                name=dataset_name(dataset, part),
                 digest=part.sha256[:_DIGEST_CHARS],
                 source_type="medisynth-gov",
                 source=json.dumps({"dataset": dataset, "sha256": part.sha256}),
@@ -139,7 +140,7 @@ class RunMirror:
             )
             tags = [
                 InputTag("mlflow.data.context", part.partition),
-                InputTag("medisynth.sha256", part.sha256),
+                InputTag(SHA256_TAG, part.sha256),
             ]
             if (entity.name, entity.digest) not in known:
                 inputs.append(DatasetInput(dataset=entity, tags=tags))
@@ -151,9 +152,7 @@ class RunMirror:
         from mlflow.entities import LoggedModelOutput, Metric
 
         points = [
-            Metric(metric_name(f"{curve.stage}/{curve.name}"), value, self._begun_ms, step)
-            for curve in record.curves
-            for step, value in zip(curve.steps, curve.values, strict=True)
+            Metric(key, value, self._begun_ms, step) for key, value, step in curve_points(record)
         ]
         self._write_points(points)
         model_id, is_ready = self._model(record)
@@ -185,7 +184,7 @@ class RunMirror:
 
     def _model(self, record: TrainingRecord) -> tuple[str, bool]:
         for known in self._models():
-            if known.tags.get("medisynth.checkpoint_sha256") == record.checkpoint_sha256:
+            if known.tags.get(CHECKPOINT_TAG) == record.checkpoint_sha256:
                 return str(known.model_id), known.status == "READY"
         model = self._client.create_logged_model(
             self._store.experiment_id,
@@ -193,7 +192,7 @@ class RunMirror:
             source_run_id=self.mlflow_id,
             model_type="generator",
             tags={
-                "medisynth.checkpoint_sha256": record.checkpoint_sha256,
+                CHECKPOINT_TAG: record.checkpoint_sha256,
                 "medisynth.training_view_sha256": record.training_view_sha256,
             },
             params={k: v[:500] for k, v in record.description.items()},
@@ -206,24 +205,15 @@ class RunMirror:
         """Metrics, tied to the model and to the data set they were measured on."""
         from mlflow.entities import Metric
 
-        name = _dataset_name(dataset, test) if test else None
+        name = dataset_name(dataset, test) if test else None
         digest = test.sha256[:_DIGEST_CHARS] if test else None
         model_id = next((str(model.model_id) for model in self._models()), None)
-        points = []
-        for metric in metrics:
-            if metric.value is None:
-                continue
-            key = " ".join(filter(None, (f"evaluation/{metric.id}", metric.subgroup)))
-            values = {key: metric.value}
-            if metric.ci95:
-                values |= {f"{key} ci95 low": metric.ci95[0], f"{key} ci95 high": metric.ci95[1]}
-            if metric.floor is not None:
-                values[f"{key} floor"] = metric.floor
-            points += [
-                Metric(metric_name(k), v, self._begun_ms, 0, model_id, name, digest, self.mlflow_id)
-                for k, v in values.items()
+        self._write_points(
+            [
+                Metric(key, value, self._begun_ms, 0, model_id, name, digest, self.mlflow_id)
+                for key, value in metric_values(metrics)
             ]
-        self._write_points(points)
+        )
 
     def _write_points(self, points: "Sequence[Metric]") -> None:
         """Write the points whose name and step the store does not have."""
@@ -249,16 +239,7 @@ class RunMirror:
         """Verdict, principle statuses, manifest root and chain head as tags."""
         from mlflow.entities import RunTag
 
-        tags = {
-            "medisynth.verdict": rollup.verdict,
-            "medisynth.gate": rollup.gate.value,
-            "medisynth.evidence_root": manifest.evidence_root,
-            "medisynth.journal_head": f"{manifest.journal_events}:{manifest.journal_head}",
-            "mlflow.note.content": _note(rollup, manifest.evidence_root),
-        }
-        tags |= {f"gmlp.{line.id}": line.status.value for line in rollup.principles}
-        tags |= {f"gate.{line.item_id}": line.status.value for line in rollup.gate_items}
-        tags |= {f"waiver.{line.item_id}": line.state for line in rollup.waivers}
+        tags = verdict_tags(rollup, manifest)
         self._client.log_batch(self.mlflow_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
     def finish(self, status: str, ended_ms: int | None = None) -> None:
@@ -289,8 +270,8 @@ def write_finished(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None)
         test = split.partitions[-1] if split else None
         mirror.write_metrics(evaluation.metrics, name, test)
     small = [path for path in run.paths() if not path.startswith(_LARGE)]
-    signature = [SIGNATURE] if (run.folder / SIGNATURE).exists() else []
-    mirror.write_files(run.folder, [*small, MANIFEST, *signature])
+    beside = [name for name in BESIDE if (run.folder / name).exists()]
+    mirror.write_files(run.folder, [*small, MANIFEST, *beside])
     mirror.write_verdict(run.required(RollUp), run.manifest)
     mirror.finish(mlflow_status(outcome.status), ended_ms)
 
@@ -300,7 +281,47 @@ def mlflow_status(status: str) -> str:
     return _WORDS.get(status, "FAILED")
 
 
-def _dataset_name(dataset: str, part: PartitionSummary) -> str:
+def verdict_tags(rollup: RollUp, manifest: Manifest) -> dict[str, str]:
+    """Tags of the parent run that say how it stands and which evidence it rests on."""
+    tags = {
+        "medisynth.verdict": rollup.verdict,
+        "medisynth.gate": rollup.gate.value,
+        "medisynth.evidence_root": manifest.evidence_root,
+        "medisynth.journal_head": f"{manifest.journal_events}:{manifest.journal_head}",
+        "mlflow.note.content": _note(rollup, manifest.evidence_root),
+    }
+    tags |= {f"gmlp.{line.id}": line.status.value for line in rollup.principles}
+    tags |= {f"gate.{line.item_id}": line.status.value for line in rollup.gate_items}
+    return tags | {f"waiver.{line.item_id}": line.state for line in rollup.waivers}
+
+
+def curve_points(record: TrainingRecord) -> list[tuple[str, float, int]]:
+    """Name, value and step of every point of the training curves."""
+    return [
+        (metric_name(f"{curve.stage}/{curve.name}"), value, step)
+        for curve in record.curves
+        for step, value in zip(curve.steps, curve.values, strict=True)
+    ]
+
+
+def metric_values(metrics: Sequence[MetricResult]) -> list[tuple[str, float]]:
+    """Name and value of every number of the evaluation: metrics, intervals, floors."""
+    found: list[tuple[str, float]] = []
+    for metric in metrics:
+        if metric.value is None:
+            continue
+        key = " ".join(filter(None, (f"evaluation/{metric.id}", metric.subgroup)))
+        values = {key: metric.value}
+        if metric.ci95:
+            values |= {f"{key} ci95 low": metric.ci95[0], f"{key} ci95 high": metric.ci95[1]}
+        if metric.floor is not None:
+            values[f"{key} floor"] = metric.floor
+        found += [(metric_name(name), value) for name, value in values.items()]
+    return found
+
+
+def dataset_name(dataset: str, part: PartitionSummary) -> str:
+    """Name of a partition among MLflow's data sets."""
     return f"{dataset}: {part.partition}"
 
 

@@ -74,6 +74,33 @@ def open_store(workspace: Path, config: TrackingConfig) -> Store:
     return Store(client, experiment_id, errors)
 
 
+def open_known_store(workspace: Path, config: TrackingConfig) -> Store:
+    """Open a store that is there already; nothing is made or written.
+
+    Raises:
+        TrackingError: The store cannot be opened, or does not know the experiment.
+    """
+    _quiet()
+    uri = store_uri(workspace, config)
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+        raise TrackingError(f"tracking.uri: {uri}: there is no such store; nothing was compared")
+    _check_sqlite(uri)
+    from mlflow import MlflowClient
+
+    errors = _store_errors()
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        found = client.get_experiment_by_name(config.experiment)
+    except errors as error:
+        raise _unopenable(uri, first_line(error)) from error
+    if found is None:
+        raise TrackingError(
+            f"tracking.experiment: {uri} has no experiment {config.experiment!r}; nothing was "
+            "compared"
+        )
+    return Store(client, str(found.experiment_id), errors)
+
+
 def _experiment(client: "MlflowClient", folder: Path, config: TrackingConfig) -> str:
     found = client.get_experiment_by_name(config.experiment)
     if found is not None:

@@ -276,7 +276,9 @@ def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
     leaves = [{"id": f"image {n}"} for n in range(24)]
     store.write_bytes("data/seal_leaves.json", canonical_json({"leaves": leaves}))
     root = merkle_root([canonical_json(leaf) for leaf in leaves])
-    store.journal.append("test set sealed", {"merkle_root": root, "n_images": len(leaves)})
+    ledger = f"{digest('selection')}.jsonl"
+    facts = {"seal_number": example.openings, "ledger": ledger, "ledger_head": digest("sealing")}
+    store.journal.append("test set sealed", {"merkle_root": root, "n_images": len(leaves), **facts})
     store.write_document(
         "data/seal.json",
         docs.SealRecord(
@@ -284,7 +286,7 @@ def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
             n_images=len(leaves),
             n_patients=12,
             sealed_utc=START + timedelta(seconds=30),
-            ledger="ledger/3f2a.jsonl",
+            ledger=ledger,
             n_earlier_seals=example.openings - 1,
             n_earlier_openings=example.openings - 1,
         ),
@@ -343,6 +345,9 @@ def _write_model(store: EvidenceStore, example: Example, plan_digest: str) -> li
         ),
     )
     evaluation = _evaluation(example, plan_digest, checkpoint_sha256)
+    assert evaluation.opening is not None
+    opened = evaluation.opening.model_dump(mode="json")
+    store.journal.append("test set opened", {**opened, "ledger_head": digest("opening")})
     store.write_document("metrics/evaluation.json", evaluation)
     _write_figures(store, example)
     return ["isolation.json", "metrics/training.json", "metrics/evaluation.json"]

@@ -453,6 +453,7 @@ def test_a_card_or_page_that_tells_of_other_evidence_is_named(tmp_path: Path) ->
             "journal_head": manifest.journal_head,
             "journal_events": manifest.journal_events,
             "previous_run": "e" * 64,
+            "config": "0" * 64,
         },
     }
     page = f"{RUN_ID} {manifest.evidence_root} {manifest.journal_head}"

@@ -1,0 +1,155 @@
+"""A finished run as MLflow shows it, compared with its folder; nothing is written.
+
+MLflow stays editable, so a difference says that the window shows something else than the record.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from governance.evidence.documents import (
+    DatasetIdentity,
+    EvaluationRecord,
+    Outcome,
+    RollUp,
+    SplitRecord,
+    TrainingRecord,
+)
+from governance.files import sha256_file
+from pipelines.config import TrackingConfig
+from pipelines.errors import TrackingError
+from pipelines.finished_run import FinishedRun
+from pipelines.tracking.mirror import (
+    CHECKPOINT_TAG,
+    SHA256_TAG,
+    curve_points,
+    dataset_name,
+    find_run,
+    metric_values,
+    mlflow_status,
+    verdict_tags,
+)
+from pipelines.tracking.store import Store, first_line, metric_name, open_known_store
+
+_ABSENT = "nothing"
+
+
+def compare_mirror(run: FinishedRun, config: TrackingConfig) -> tuple[str, tuple[str, ...]]:
+    """Compare tags, data sets, parameters, metrics and model of a run with its folder.
+
+    Args:
+        run: The run folder.
+        config: How it was mirrored.
+
+    Returns:
+        What is to be said of the mirror, and every difference.
+
+    Raises:
+        TrackingError: The store is away or has no such experiment.
+    """
+    store = open_known_store(run.workspace, config)
+    try:
+        mlflow_id = find_run(store, run.identity.run_id)
+        if mlflow_id is None:
+            return "no run of this id", (
+                f"MLflow: has no run {run.identity.run_id}; medisynth-gov sync writes it",
+            )
+        faults = _compare(store, mlflow_id, run)
+    except store.errors as error:
+        raise TrackingError(
+            f"the MLflow store cannot be read ({first_line(error)}); try again when it is back"
+        ) from error
+    return f"run {mlflow_id}: tags, data sets, parameters, metrics and model compared", faults
+
+
+def _compare(store: Store, mlflow_id: str, run: FinishedRun) -> tuple[str, ...]:
+    found = store.client.get_run(mlflow_id)
+    status = mlflow_status(run.required(Outcome).status)
+    tags = verdict_tags(run.required(RollUp), run.manifest)
+    parameters = {metric_name(key): str(value)[:6000] for key, value in run.flat_config().items()}
+    faults = _unlike("status", {"status": status}, {"status": str(found.info.status)})
+    faults += _unlike("tag", tags, found.data.tags)
+    faults += _unlike("parameter", parameters, found.data.params)
+    faults += _data_sets(found, run)
+    faults += _metrics(store, mlflow_id, set(found.data.metrics), run)
+    faults += _model(store, mlflow_id, run)
+    return tuple(faults)
+
+
+def _unlike(what: str, ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    return [
+        f"MLflow: {what} {key[:100]!a} is {str(theirs.get(key, _ABSENT))[:80]!a}, the run folder "
+        f"has {str(value)[:80]!a}"
+        for key, value in ours.items()
+        if theirs.get(key) != value
+    ]
+
+
+def _data_sets(found: object, run: FinishedRun) -> list[str]:
+    """Digest of each partition, in full, as the tag of its input has it."""
+    split, dataset = run.document(SplitRecord), run.document(DatasetIdentity)
+    if split is None:
+        return []
+    name = dataset.name if dataset else ""
+    ours = {dataset_name(name, part): part.sha256 for part in split.partitions}
+    inputs = getattr(found, "inputs", None)
+    theirs = {
+        put.dataset.name: next((tag.value for tag in put.tags if tag.key == SHA256_TAG), _ABSENT)
+        for put in (inputs.dataset_inputs if inputs else ())
+    }
+    return _unlike("digest of data set", ours, theirs)
+
+
+def _metrics(store: Store, mlflow_id: str, theirs: set[str], run: FinishedRun) -> list[str]:
+    """Every number of the evaluation and every point of every training curve, once each."""
+    evaluation, training = run.document(EvaluationRecord), run.document(TrainingRecord)
+    ours: dict[str, list[tuple[int, float]]] = {}
+    for key, value, step in curve_points(training) if training else ():
+        ours.setdefault(key, []).append((step, value))
+    for key, value in metric_values(evaluation.metrics) if evaluation else ():
+        ours.setdefault(key, []).append((0, value))
+    faults = []
+    for key, points in ours.items():
+        history = store.client.get_metric_history(mlflow_id, key) if key in theirs else []
+        told = sorted((point.step, point.value) for point in history)
+        if told != sorted(points):
+            faults.append(_metric_fault(key, sorted(points), told))
+    extra = sorted(key for key in theirs - set(ours) if key.startswith("evaluation/"))
+    return faults + [f"MLflow: metric {key[:100]!a} is not in the run folder" for key in extra]
+
+
+def _metric_fault(key: str, ours: list[tuple[int, float]], theirs: list[tuple[int, float]]) -> str:
+    """The first point that differs, and how many there are."""
+    by_step = dict(theirs)
+    step, value = next((p for p in ours if by_step.get(p[0]) != p[1]), ours[0])
+    return (
+        f"MLflow: metric {key[:100]!a} is {by_step.get(step, _ABSENT)} at step {step}, the run "
+        f"folder has {value}; {len(theirs)} points, the run folder has {len(ours)}"
+    )
+
+
+def _model(store: Store, mlflow_id: str, run: FinishedRun) -> list[str]:
+    """The released checkpoint: its digest as MLflow's tag has it, and the file where at hand."""
+    training = run.document(TrainingRecord)
+    if training is None:
+        return []
+    models = store.client.search_logged_models(
+        [store.experiment_id], filter_string=f"source_run_id = '{mlflow_id}'"
+    )
+    name, expected = Path(training.checkpoint_path).name, training.checkpoint_sha256
+    if not models:
+        return [f"MLflow: has no model of this run, the run folder has {name}"]
+    faults = []
+    for model in models:
+        digests = {"tag": str(model.tags.get(CHECKPOINT_TAG, _ABSENT))}
+        place = urlsplit(str(model.artifact_location))
+        if place.scheme in ("", "file"):  # another store's files would have to be fetched first
+            file = Path(unquote(place.path)) / name
+            digests["file"] = sha256_file(file) if file.is_file() else _ABSENT
+        faults += [
+            f"MLflow: digest of model checkpoint {name} ({where}) is {digest[:80]}, the run folder "
+            f"has {expected}"
+            for where, digest in digests.items()
+            if digest != expected
+        ]
+    return faults

@@ -75,6 +75,8 @@ def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> No
         if (file.stat().st_size, digest) != (entry["n_bytes"], entry["sha256"]):
             faults.append(f"{entry['path']}: changed")
     faults += [f"{p!a}: not listed" for p in {*found} - {"manifest.json", "manifest.sig"}]
+    if not manifest["outputs"]:
+        faults.append("manifest.json: lists no card and no report: the run did not come to its end")
 
 
 def check_manifest(raw: bytes, events: list[dict[str, Any]], faults: list[str]) -> dict[str, Any]:

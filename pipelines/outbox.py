@@ -97,13 +97,19 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     n_waiting, is_away = 0, False
     for run_id in waiting(workspace):
         run_dir = workspace / "runs" / run_id
-        if run_id not in dead and run_dir.is_dir():
-            n_waiting += not is_worked_on(run_dir)
-        elif not is_away:  # a store that is away is not asked for each run anew
-            try:
+        is_cut_short = run_id in dead or not run_dir.is_dir()
+        if not is_cut_short and is_worked_on(run_dir):
+            continue
+        n_waiting += not is_cut_short
+        if is_away:  # a store that is away is not asked for each run anew
+            continue
+        try:
+            if is_cut_short:
                 is_away = _close(run_dir, say).state == "waiting"
-            except (GovernanceError, PipelineError) as error:
-                say(f"run {run_id} cannot be closed in MLflow: {error}")
+            else:
+                is_away = not _close_ended(run_dir, say)
+        except (GovernanceError, PipelineError) as error:
+            say(f"run {run_id} cannot be closed in MLflow: {error}")
     if n_waiting:
         say(f"finished runs that wait to be mirrored: {n_waiting:,}; medisynth-gov sync")
 
@@ -169,6 +175,12 @@ def _close(run_dir: Path, say: Callable[[str], None]) -> Synced:
         clear(workspace, run_id)
         return Synced(run_id, "cut short", words)
     return Synced(run_id, "waiting", f"{words}; not closed in MLflow: {tracker.problem}")
+
+
+def _close_ended(run_dir: Path, say: Callable[[str], None]) -> bool:
+    """A run that came to its end but may not have told the store; whether the store knows now."""
+    run = FinishedRun(run_dir)
+    return Tracker(run.workspace, tracking_config(run), say).close_ended(run)
 
 
 def tracking_config(run: FinishedRun) -> TrackingConfig:

@@ -29,11 +29,13 @@ class SealStatus:
         folder: Folder of the ledgers.
         data_sets: Each with its sealings and openings.
         kept: What is in the workspace's vault folder: file name -> bytes.
+        keys: What is in its folder of keys: file name -> bytes.
     """
 
     folder: Path
     data_sets: tuple[LedgerUse, ...]
     kept: dict[str, int]
+    keys: dict[str, int]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -52,6 +54,7 @@ class SealStatus:
                 for use in self.data_sets
             ],
             "vaults_kept": self.kept,
+            "keys_kept": self.keys,
         }
 
     @property
@@ -60,9 +63,11 @@ class SealStatus:
         blocks = [_block(use) for use in self.data_sets]
         if not blocks:
             blocks = [f"{self.folder}: no test set was sealed here"]
-        if self.kept:
-            lines = [f"  {name}  {n_bytes:,} bytes" for name, n_bytes in self.kept.items()]
-            blocks.append("\n".join(["kept in vault/, for runs that have not ended:", *lines]))
+        for folder, files in (("vault", self.kept), ("keys", self.keys)):
+            if files:
+                lines = [f"  {name}  {n_bytes:,} bytes" for name, n_bytes in files.items()]
+                words = f"kept in {folder}/, for runs that have not ended or were cut short:"
+                blocks.append("\n".join([words, *lines]))
         return "\n\n".join(blocks)
 
 
@@ -124,10 +129,15 @@ def seal_status(workspace: Path, ledger_dir: Path | None = None) -> SealStatus:
     if not folder.is_dir():
         hint = "" if ledger_dir else "; -w names a workspace, --ledger the folder of its ledgers"
         raise ConfigError(f"{folder}: no folder of ledgers{hint}")
-    vaults = workspace / "vault"
-    kept = sorted(vaults.iterdir()) if ledger_dir is None and vaults.is_dir() else []
-    sizes = {path.name: path.stat().st_size for path in kept}
-    return SealStatus(folder, read_ledgers(folder), sizes)
+    kept, keys = (
+        {} if ledger_dir is not None else _sizes(workspace / name) for name in ("vault", "keys")
+    )
+    return SealStatus(folder, read_ledgers(folder), kept, keys)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.name: path.stat().st_size for path in files}
 
 
 def prove_inclusion(run: str, image_id: str, workspace: Path) -> Inclusion:

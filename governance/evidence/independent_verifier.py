@@ -76,6 +76,8 @@ def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> No
             faults.append(f"{entry['path']}: changed")
     beside = {"manifest.json", "manifest.sig", "manifest.tsr", "manifest.tsr.sha256"}
     faults += [f"{path!a}: not listed" for path in {*found} - beside]
+    if not manifest["outputs"]:
+        faults.append("manifest.json: lists no card and no report: the run did not come to its end")
 
 
 def check_manifest(raw: bytes, events: list[dict[str, Any]], faults: list[str]) -> dict[str, Any]:

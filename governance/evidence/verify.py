@@ -110,6 +110,7 @@ def verify_run(
     n_bytes, found = _check_files(run_dir, manifest)
     faults += found
     faults += _check_extra_files(run_dir, manifest, is_ended=is_ended)
+    faults += _check_end(manifest) if is_ended else []
     faults += _check_manifest(manifest, journal)
     faults += _check_artifacts(manifest, journal.events)
     faults += _check_run_id(run_dir, manifest.run_id)
@@ -187,6 +188,16 @@ def _check_extra_files(run_dir: Path, manifest: Manifest, *, is_ended: bool) -> 
         f"{path}: not listed in {MANIFEST}" for path in files if path not in listed | {*BESIDE}
     ]
     return faults + list(others)
+
+
+def _check_end(manifest: Manifest) -> list[str]:
+    """Evidence may be whole while card and reports were never listed: that is no finished run."""
+    if manifest.outputs:  # they are listed all at once
+        return []
+    return [
+        f"{MANIFEST}: lists no card and no report: the run did not come to its end; go on with it: "
+        "medisynth-gov run --resume"
+    ]
 
 
 def _check_manifest(manifest: Manifest, journal: JournalCheck) -> list[str]:

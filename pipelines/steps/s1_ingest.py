@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -171,6 +172,8 @@ def _simulate(root: Path, settings: PhantomSettings, context: RunContext) -> Non
     with folder_lock(root.parent, wait_s=_LONGEST_SIMULATION_S):
         if root.exists():
             return
+        for left in root.parent.glob(f".{root.name}.*.part"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         context.console.say(f"simulating {settings.n_patients} phantom patients in {root}")
         write_phantoms(
             root,

@@ -16,7 +16,13 @@ from governance.evidence.documents import (
 from pipelines.config import TrackingConfig
 from pipelines.errors import InterruptedByUser, TrackingError
 from pipelines.finished_run import FinishedRun
-from pipelines.tracking.mirror import RunMirror, find_run, mlflow_status, write_finished
+from pipelines.tracking.mirror import (
+    RunMirror,
+    find_run,
+    mlflow_status,
+    write_end,
+    write_finished,
+)
 from pipelines.tracking.registry import Release, set_alias
 from pipelines.tracking.store import Store, first_line, open_store
 
@@ -169,15 +175,31 @@ class Tracker:
         """
         if not self._config.enabled:
             return True
-        ended_ms = None if self._mirror else int(run.manifest.created_utc.timestamp() * 1000)
+        ended_ms = None if self._mirror else _ended_ms(run)
 
         def write(store: Store) -> None:
-            parameters = {key: str(value) for key, value in run.flat_config().items()}
-            mirror = RunMirror(store, run.identity, parameters)
+            mirror = RunMirror(store, run.identity, _parameters(run))
             self.run_id = mirror.mlflow_id
             write_finished(mirror, run, ended_ms=ended_ms)
 
         return self._try(write)
+
+    def close_ended(self, run: FinishedRun) -> bool:
+        """Write how a run ended whose process vanished before it had told the store.
+
+        Curves, metrics and files wait for `complete`.
+
+        Returns:
+            Whether the store no longer says that the run goes on.
+        """
+
+        def close(store: Store) -> None:
+            found = find_run(store, run.identity.run_id)
+            if found is not None and store.client.get_run(found).info.status == "RUNNING":
+                mirror = RunMirror(store, run.identity, _parameters(run))
+                write_end(mirror, run, ended_ms=_ended_ms(run))
+
+        return not self._config.enabled or self._try(close)
 
     def close_left_behind(self, run_id: str) -> bool:
         """End what a vanished process left running in the store; return whether that is done."""
@@ -223,6 +245,14 @@ class Tracker:
             work(store)
         except store.errors as error:
             raise TrackingError(first_line(error)) from error
+
+
+def _parameters(run: FinishedRun) -> dict[str, str]:
+    return {key: str(value) for key, value in run.flat_config().items()}
+
+
+def _ended_ms(run: FinishedRun) -> int:
+    return int(run.manifest.created_utc.timestamp() * 1000)
 
 
 def _word(error: BaseException) -> str:

@@ -256,9 +256,6 @@ def write_finished(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None)
         run: The run folder.
         ended_ms: When the run ended, in ms since 1970; None is now.
     """
-    outcome = run.required(Outcome)
-    statuses = {t.step: mlflow_status(t.status) for t in outcome.steps if t.status != "skipped"}
-    mirror.write_steps(statuses | dict.fromkeys(_LAST_STEPS, "FINISHED"))
     dataset, split = run.document(DatasetIdentity), run.document(SplitRecord)
     training, evaluation = run.document(TrainingRecord), run.document(EvaluationRecord)
     name = dataset.name if dataset else ""
@@ -272,6 +269,14 @@ def write_finished(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None)
     small = [path for path in run.paths() if not path.startswith(_LARGE)]
     beside = [name for name in BESIDE if (run.folder / name).exists()]
     mirror.write_files(run.folder, [*small, MANIFEST, *beside])
+    write_end(mirror, run, ended_ms=ended_ms)
+
+
+def write_end(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None) -> None:
+    """Write how a finished run and its steps ended, and the verdict; arguments as above."""
+    outcome = run.required(Outcome)
+    statuses = {t.step: mlflow_status(t.status) for t in outcome.steps if t.status != "skipped"}
+    mirror.write_steps(statuses | dict.fromkeys(_LAST_STEPS, "FINISHED"))
     mirror.write_verdict(run.required(RollUp), run.manifest)
     mirror.finish(mlflow_status(outcome.status), ended_ms)
 

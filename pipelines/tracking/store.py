@@ -67,6 +67,7 @@ def open_store(workspace: Path, config: TrackingConfig) -> Store:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _schema_lock(folder):  # two processes creating one sqlite schema would crash
+            _make_sqlite(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment_id = _experiment(client, folder, config)
     except errors as error:
@@ -120,10 +121,35 @@ def _unopenable(uri: str, why: str) -> TrackingError:
     )
 
 
+def _sqlite_file(uri: str) -> Path | None:
+    """File of a plain sqlite URI; None for every other store."""
+    is_plain = uri.startswith(_SQLITE) and "?" not in uri
+    return Path(uri.removeprefix(_SQLITE)) if is_plain else None
+
+
+def _make_sqlite(uri: str) -> None:
+    """Make MLflow's tables beside their place, then move them there whole.
+
+    MLflow makes them in hundreds of small steps. A kill between two of them would leave a file
+    that it never opens again, and with it no run of this workspace.
+    """
+    from mlflow import MlflowClient
+
+    path = _sqlite_file(uri)
+    if path is None or (path.exists() and path.stat().st_size > 0):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    for old in (part, part.with_name(f"{part.name}-journal")):
+        old.unlink(missing_ok=True)  # left by a start that was killed
+    MlflowClient(tracking_uri=f"{_SQLITE}{part}").search_experiments(max_results=1)
+    part.replace(path)
+
+
 def _check_sqlite(uri: str) -> None:
     """Try the file ourselves: MLflow tries for more than a minute before it gives up."""
-    path = Path(uri.removeprefix(_SQLITE))
-    if not uri.startswith(_SQLITE) or not path.exists():
+    path = _sqlite_file(uri)
+    if path is None or not path.exists():
         return
     try:
         with closing(sqlite3.connect(path, timeout=5.0)) as connection:

@@ -16,6 +16,7 @@ from governance.evidence.outputs import verifier_script
 from governance.evidence.signing import RunSigner, load_signer, make_key_pair, sign_manifest
 from governance.evidence.verify import verify_run
 from governance.evidence.verify_signature import read_anchors
+from governance.files import canonical_json
 from tests.governance.signed_run import NOW, RUN_ID, make_signed_run
 
 N_EVENTS = 200
@@ -65,6 +66,22 @@ def test_an_intact_run_passes_both_and_both_say_the_same(run_dir: Path, signer: 
         done.stdout
     )
     assert f"signed by key id {signer.record.key_id}, identity not vouched for" in done.stdout
+
+
+def test_evidence_without_card_and_report_is_said_to_be_unfinished_by_both(tmp_path: Path) -> None:
+    run_dir = make_signed_run(tmp_path, None)
+    manifest = json.loads((run_dir / "manifest.json").read_bytes())
+    for file in manifest["outputs"]:
+        if file["path"] != "verify_run.py":
+            (run_dir / file["path"]).unlink()
+    data = canonical_json({**manifest, "outputs": []}) + b"\n"
+    (run_dir / "manifest.json").write_bytes(data)
+
+    done = run_script(run_dir)
+
+    for said in (done.stdout + done.stderr, " ".join(verify_run(run_dir).faults)):
+        assert "the run did not come to its end" in said
+    assert done.returncode == 5
 
 
 def test_the_script_imports_nothing_of_ours_and_is_listed(run_dir: Path) -> None:

@@ -363,6 +363,17 @@ def test_a_run_that_never_closed_its_evidence_is_told_so(tmp_path):
     assert any(fault.startswith("manifest.json: cannot be read") for fault in result.faults)
 
 
+def test_whole_evidence_without_card_and_report_is_no_run_that_came_to_its_end(run_dir):
+    for name in ("model_card.md", "report.pdf"):
+        (run_dir / name).unlink()
+    rewrite_manifest(run_dir, outputs=())
+
+    (fault,) = faults_of(run_dir)
+
+    assert "the run did not come to its end" in fault
+    assert verify_run(run_dir, is_ended=False).is_intact  # so that it can go on
+
+
 def test_a_folder_that_is_no_run_is_an_error_and_not_a_verdict(tmp_path):
     make_empty(tmp_path / "folder" / "notes.txt")
 

@@ -253,6 +253,28 @@ def test_the_next_run_names_a_killed_run_and_closes_it_in_the_mirror_once(tmp_pa
     assert {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.parametrize(("blocked", "word"), [(False, "FINISHED"), (True, "FAILED")])
+def test_the_next_run_says_how_a_run_ended_that_was_killed_in_its_mirror(tmp_path, blocked, word):
+    run_dir = finished(tmp_path, config=MIRRORED, blocked=blocked, gate_passed=not blocked)
+    tracker = Tracker(tmp_path, TrackingConfig(), pytest.fail)
+    tracker.connect()
+    outbox.mark(tmp_path, RUN_ID, "run began")
+    tracker.start(FinishedRun(run_dir).identity, {"seed": "7"})
+    tracker._start_step("s8_report")  # and then the process was killed
+    said: list[str] = []
+
+    outbox.recover(tmp_path, said.append)
+
+    assert said == ["finished runs that wait to be mirrored: 1; medisynth-gov sync"]
+    run = parent(tmp_path)
+    assert run.info.status == word
+    assert run.data.tags["medisynth.verdict"] != "running"
+    assert run.info.end_time == int(FinishedRun(run_dir).manifest.created_utc.timestamp() * 1000)
+    assert outbox.waiting(tmp_path) == (RUN_ID,)  # curves, metrics and files are still to come
+    outbox.sync(tmp_path, pytest.fail)
+    assert outbox.waiting(tmp_path) == ()
+
+
 def test_a_killed_run_with_a_damaged_configuration_stops_no_other_run(tmp_path):
     run_dir = EvidenceStore.create(tmp_path / "runs", OTHER_ID, tool_version="0").run_dir
     (run_dir / "config.yaml").write_bytes(b"tracking: [")

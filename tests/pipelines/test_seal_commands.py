@@ -80,7 +80,9 @@ def test_status_lists_sealings_and_openings_of_each_data_set(workspace):
     assert [line.split()[0] for line in lines[2:6]] == ["sealed", "sealed", "opened", "opened"]
     assert lines[4].endswith("run r1  confirmatory; evaluation")
     assert lines[5].endswith("run r2  exploratory, opening 2; evaluation")
-    assert "kept in vault/, for runs that have not ended:" in lines
+    assert "kept in vault/, for runs that have not ended or were cut short:" in lines
+    kept = lines[lines.index("kept in keys/, for runs that have not ended or were cut short:") :]
+    assert [line.split()[0] for line in kept[1:]] == ["r1.key", "r2.key"]
 
 
 def test_status_as_json_has_purpose_run_time_and_label_of_each_opening(workspace):
@@ -95,6 +97,7 @@ def test_status_as_json_has_purpose_run_time_and_label_of_each_opening(workspace
     assert first["purpose"] == "evaluation"
     assert first["time_utc"] <= second["time_utc"]
     assert set(facts["vaults_kept"]) == {"r1.vault", "r2.vault"}
+    assert set(facts["keys_kept"]) == {"r1.key", "r2.key"}
 
 
 def test_two_workspaces_that_share_a_ledger_count_together(tmp_path):

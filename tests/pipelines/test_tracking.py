@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,33 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
     with pytest.raises(TrackingError, match="cannot be opened"):
         Tracker(tmp_path, TrackingConfig(), warn=pytest.fail).connect()
+
+
+def test_the_store_is_not_in_its_place_before_all_its_tables_are_made(tmp_path, monkeypatch):
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Tracker(tmp_path, TrackingConfig(), warn=pytest.fail).connect()
+
+    assert (tmp_path / "mlflow" / ".mlflow.db.part").is_file()
+    assert not (tmp_path / "mlflow" / "mlflow.db").exists()
+
+
+def test_a_half_made_store_that_a_killed_start_left_is_made_anew(tmp_path):
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    (folder / ".mlflow.db.part").write_bytes(b"half a file")
+    (folder / ".mlflow.db.part-journal").write_bytes(b"what was to be undone in it")
+    (folder / "mlflow.db").touch()  # an older version was killed before its first table
+
+    tracker = Tracker(tmp_path, TrackingConfig(), warn=pytest.fail)
+    tracker.connect()
+    tracker.start(IDENTITY, {"seed": "0"})
+
+    assert [run.info.status for run in runs_of(tracker)] == ["RUNNING"]
+    assert {path.name for path in folder.iterdir()} == {"mlflow.db", ".schema.lock"}
 
 
 def test_a_resumed_run_goes_on_in_the_same_parent_run(tmp_path):

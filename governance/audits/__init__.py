@@ -11,6 +11,7 @@ from governance.audits import (
     representation_checks,
     run_checks,
     software_checks,
+    trace,
     validation_checks,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "representation_checks",
     "run_checks",
     "software_checks",
+    "trace",
     "validation_checks",
 ]

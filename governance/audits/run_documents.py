@@ -35,6 +35,7 @@ from governance.evidence.documents import (
     SealRecord,
     SplitRecord,
     SuiteReport,
+    TraceTable,
     TrainingRecord,
     ValidationRecord,
     VulnerabilityScan,
@@ -62,6 +63,7 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
         "no result of a scan for known vulnerabilities was given, and there is no database of them "
         "to scan with; name a file by evidence.vulnerability_scan",
     ),
+    TraceTable: ("trace", "the evidence step did not run to its end"),
     DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
     Findings: ("findings", "the ingest step did not run to its end"),
     ValidationRecord: ("validation", "the validation step did not run to its end"),
@@ -105,6 +107,7 @@ class Documents:
     materials: BillOfMaterials | None = None
     tests: SuiteReport | None = None
     scan: VulnerabilityScan | None = None
+    trace: TraceTable | None = None
     dataset: DatasetIdentity | None = None
     findings: Findings | None = None
     validation: ValidationRecord | None = None

@@ -63,6 +63,8 @@ from governance.evidence.documents import (
     SplitRecord,
     SuiteReport,
     TargetDistance,
+    TraceLine,
+    TraceTable,
     TrainingRecord,
     ValidationRecord,
     VulnerabilityScan,
@@ -228,6 +230,11 @@ def _run() -> dict[str, Any]:
                 MalformedInput(kind=kind, n_passed=9, n_failed=0, n_skipped=0)
                 for kind in ("checkpoint", "config", "csv", "png")
             ),
+        ),
+        "trace": TraceTable(
+            lines=(TraceLine(principle="P1", item_id="P1-01", status="passed"),),
+            n_links=3,
+            broken=(),
         ),
         "scan": VulnerabilityScan(
             file="scan.json",

@@ -184,6 +184,13 @@ SOFTWARE_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P2-10", malformed(csv=(0, 0)), NOT_EVALUATED, "no test of malformed input was run for: csv"),
     ("P2-10", malformed(csv=(0, 1)), FAILED, "csv (1)"),
     ("P2-10", change("tests", malformed=()), NOT_EVALUATED, "for: csv, png, config, checkpoint"),
+    ("P2-11", without("trace"), NOT_EVALUATED, "the evidence step did not run to its end"),
+    (
+        "P2-11",
+        change("trace", broken=("P4-01 to data/split.json: there is no such file on record",)),
+        FAILED,
+        "P4-01 to data/split.json",
+    ),
     ("P4-09", trained_from(), PASSED, "photographs (declared by the configuration)"),
     ("P4-09", trained_from(overlap="known"), FAILED, "images of this data set: other network"),
     ("P4-09", trained_from(overlap="unknown"), NOT_EVALUATED, "is not declared: other network"),

@@ -97,6 +97,10 @@ from governance.evidence.documents.software import (
     Vulnerability,
     VulnerabilityScan,
 )
+from governance.evidence.documents.trace import (
+    TraceLine,
+    TraceTable,
+)
 from governance.evidence.documents.training import (
     Candidate,
     Curve,
@@ -117,6 +121,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     "isolation.json": IsolationRecord,
     "outcome.json": Outcome,
     "integrity.json": IntegrityRecord,
+    "trace.json": TraceTable,
     "summary.json": RollUp,
     "software/bill_of_materials.json": BillOfMaterials,
     "software/tests.json": SuiteReport,
@@ -215,6 +220,8 @@ __all__ = [
     "SuspectedLabel",
     "TargetDistance",
     "TextMark",
+    "TraceLine",
+    "TraceTable",
     "TrainingRecord",
     "TrainingStage",
     "ValidationRecord",

@@ -30,6 +30,7 @@ from governance.evidence.documents import (
     LabelAudit,
     Outcome,
     Plan,
+    RepeatRecord,
     RunIdentity,
     SampleSet,
     SealRecord,
@@ -77,6 +78,7 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     SplitRecord: ("split", "the split step did not run to its end"),
     SealRecord: ("seal", "the split step did not run to its end"),
     TrainingRecord: ("training", "the training step did not run to its end"),
+    RepeatRecord: ("repeat", "the training step did not run to its end"),
     EvaluationRecord: ("evaluation", "the evaluation step did not run to its end"),
     SampleSet: ("samples", "no synthetic images were drawn"),
     Figures: ("figures", "no figures were drawn"),
@@ -121,6 +123,7 @@ class Documents:
     split: SplitRecord | None = None
     seal: SealRecord | None = None
     training: TrainingRecord | None = None
+    repeat: RepeatRecord | None = None
     evaluation: EvaluationRecord | None = None
     samples: SampleSet | None = None
     figures: Figures | None = None

@@ -54,6 +54,7 @@ from governance.evidence.documents import (
     Plan,
     PretrainedComponent,
     RefusedRead,
+    RepeatRecord,
     RuleResult,
     RunIdentity,
     SampleSet,
@@ -529,6 +530,15 @@ def _model() -> dict[str, Any]:
             checkpoint_sha256=C,
             compute_device="cpu",
             duration_s=5,
+        ),
+        "repeat": RepeatRecord(
+            stage="diffusion",
+            step=10,
+            sha256=A,
+            repeated_sha256=A,
+            tolerance=0.001,
+            compute_device="cpu",
+            duration_s=4,
         ),
         "samples": SampleSet(
             generator="dsr-gan",

@@ -75,6 +75,9 @@ class TrainingContext:
         score: Distance of synthetic images, shape (n, size, size), uint8, to the tuning view, lower
             is closer (KID); None where there is no feature extractor.
         score_name: What `score` computes, for the record.
+        segment: Called as segment(stage, step, state) with a function that gives the state of the
+            stage after `segment_steps` steps, or after its last where it has fewer; None wants none.
+        segment_steps: Steps after which `segment` is called.
     """
 
     seed: int
@@ -88,6 +91,10 @@ class TrainingContext:
     preview_every: int = 500
     score: Callable[[Pixels], float] | None = None
     score_name: str = ""
+    segment: Callable[[str, int, Callable[[], tuple[Tensors, Mapping[str, Any]]]], None] | None = (
+        None
+    )
+    segment_steps: int = 0
 
 
 class StoppedError(Exception):

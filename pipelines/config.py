@@ -179,12 +179,18 @@ class TrainingConfig(_Section):
         selection: What chooses the checkpoint: "auto" is KID to the tuning images where the FID
             weights are on this machine, otherwise the generator's own objective; "objective" is
             always its own.
+        repeat_steps: First steps of training that a second process repeats and is compared in; 0
+            repeats none.
+        repeat_tolerance: Relative difference of the two states up to which they count as equal;
+            0 asks for equal bits.
     """
 
     commit_every: int = Field(default=200, ge=1, le=1_000_000)
     preview_every: int = Field(default=500, ge=0, le=1_000_000)
     processes: int = Field(default=1, ge=1, le=64)
     selection: Literal["auto", "objective"] = "auto"
+    repeat_steps: int = Field(default=10, ge=0, le=1_000_000)
+    repeat_tolerance: float = Field(default=1e-3, ge=0, le=1)
 
 
 class EvaluationConfig(_Section):

@@ -13,13 +13,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from governance.errors import GovernanceError, IsolationError
 from governance.files import sha256_bytes, write_atomic
-from medisynth.errors import MedisynthError, ResourceError
+from medisynth.errors import MedisynthError, ResourceError, TrainingError
 from pipelines.training_process import (
     ANSWERS,
     ATTEMPTS,
@@ -28,6 +28,7 @@ from pipelines.training_process import (
     TrainingJob,
     smaller_batch,
 )
+from pipelines.training_segment import Comparison, Keeper
 
 if TYPE_CHECKING:
     from governance.evidence.documents import RefusedRead
@@ -183,8 +184,9 @@ def _work(job: TrainingJob, parent: Parent, rank: int) -> int:
         stopping = True
 
     signal.signal(signal.SIGTERM, stop)
+    work = _train_and_draw if job.repeats is None else _repeat
     try:
-        result = _train_and_draw(job, parent, lambda: stopping, rank)
+        result = work(job, parent, lambda: stopping, rank)
     except StoppedError:
         return 128 + signal.SIGTERM
     if rank == 0:
@@ -221,7 +223,38 @@ def _context(
         preview_every=job.preview_every or 1,
         score=score,
         score_name=score.name if score is not None else "",
+        segment=Keeper(job, parent.ask) if job.segment_steps else None,
+        segment_steps=job.segment_steps,
     )
+
+
+def _repeat(
+    job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], rank: int
+) -> dict[str, Any]:
+    """Train from the start until the segment is reached, and compare it with the one kept."""
+    from medisynth.data.views import load_view
+    from medisynth.generator import StoppedError
+    from medisynth.models.registry import load_generator
+
+    file, sha256 = job.repeats or ("", "")
+    comparison = Comparison(Path(file), sha256)
+    generator_type = load_generator(job.generator)
+    generator = generator_type(generator_type.Settings.model_validate(job.settings))
+    training, tuning = (load_view(Path(job.views), name) for name in ("training", "tuning"))
+    context = replace(
+        _context(job, parent, should_stop, _score(job, tuning)),
+        states=None,
+        should_stop=lambda: comparison.found is not None or should_stop(),
+        segment=comparison,
+    )
+    try:
+        generator.fit(training, tuning, context)
+    except StoppedError:
+        if should_stop():
+            raise
+    if rank == 0 and comparison.found is None:
+        raise TrainingError("the repeat did not reach the segment that training kept")
+    return comparison.found or {}
 
 
 def _train_and_draw(

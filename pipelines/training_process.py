@@ -56,6 +56,10 @@ class TrainingJob:
         weights: FID weights file to score candidates with (read); None for none.
         committed: Stage -> (file name, SHA-256) of the state to go on from.
         readable: Further files that the generator may read: weights that it starts from.
+        segment_steps: Steps after which the state is kept for a repeat to be compared; 0 for none.
+        segment_kept: Whether an earlier process of the run kept it.
+        repeats: File and SHA-256 of the state that this job repeats and is compared with, instead
+            of training to the end; None trains.
         python_path: Folder that the generator's module is imported from; None when it is installed.
         view_sha256: Partition -> digest of its view as it was packed; others are not trained on.
         proof_only: End once the confinement is proven: nothing is trained, nothing is drawn.
@@ -77,6 +81,9 @@ class TrainingJob:
     weights: str | None = None
     committed: dict[str, tuple[str, str]] = field(default_factory=dict)
     readable: tuple[str, ...] = ()
+    segment_steps: int = 0
+    segment_kept: bool = False
+    repeats: tuple[str, str] | None = None
     python_path: str | None = None
     view_sha256: dict[str, str] = field(default_factory=dict)
     proof_only: bool = False
@@ -96,6 +103,8 @@ class TrainingJob:
         values = json.loads(text)
         committed = {stage: (path, sha256) for stage, (path, sha256) in values["committed"].items()}
         tuples = {name: tuple(values[name]) for name in ("forbidden", "readable")}
+        if values["repeats"] is not None:
+            tuples["repeats"] = tuple(values["repeats"])
         return cls(**values | tuples | {"committed": committed})
 
 
@@ -389,7 +398,7 @@ def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
 
     with suppress(TimeoutError):
         for message in child.messages(look):
-            if message["type"] == "committed":
+            if message["type"] in ("committed", "segment"):
                 on_message(message)
             child.answer(message)
 

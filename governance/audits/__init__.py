@@ -12,6 +12,7 @@ from governance.audits import (
     run_checks,
     selftest_checks,
     software_checks,
+    trace,
     validation_checks,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "run_checks",
     "selftest_checks",
     "software_checks",
+    "trace",
     "validation_checks",
 ]

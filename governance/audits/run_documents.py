@@ -30,12 +30,14 @@ from governance.evidence.documents import (
     LabelAudit,
     Outcome,
     Plan,
+    RepeatRecord,
     RunIdentity,
     SampleSet,
     SealRecord,
     SelftestRecord,
     SplitRecord,
     SuiteReport,
+    TraceTable,
     TrainingRecord,
     ValidationRecord,
     VulnerabilityScan,
@@ -64,6 +66,7 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
         "no result of a scan for known vulnerabilities was given, and there is no database of them "
         "to scan with; name a file by evidence.vulnerability_scan",
     ),
+    TraceTable: ("trace", "the evidence step did not run to its end"),
     DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
     Findings: ("findings", "the ingest step did not run to its end"),
     ValidationRecord: ("validation", "the validation step did not run to its end"),
@@ -77,6 +80,7 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     SplitRecord: ("split", "the split step did not run to its end"),
     SealRecord: ("seal", "the split step did not run to its end"),
     TrainingRecord: ("training", "the training step did not run to its end"),
+    RepeatRecord: ("repeat", "the training step did not run to its end"),
     EvaluationRecord: ("evaluation", "the evaluation step did not run to its end"),
     SampleSet: ("samples", "no synthetic images were drawn"),
     Figures: ("figures", "no figures were drawn"),
@@ -108,6 +112,7 @@ class Documents:
     materials: BillOfMaterials | None = None
     tests: SuiteReport | None = None
     scan: VulnerabilityScan | None = None
+    trace: TraceTable | None = None
     dataset: DatasetIdentity | None = None
     findings: Findings | None = None
     validation: ValidationRecord | None = None
@@ -121,6 +126,7 @@ class Documents:
     split: SplitRecord | None = None
     seal: SealRecord | None = None
     training: TrainingRecord | None = None
+    repeat: RepeatRecord | None = None
     evaluation: EvaluationRecord | None = None
     samples: SampleSet | None = None
     figures: Figures | None = None

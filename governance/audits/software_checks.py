@@ -1,4 +1,4 @@
-"""Checks on the software of a run: bill of materials, known vulnerabilities, its tests."""
+"""Checks on the software of a run: bill of materials, known vulnerabilities, tests, repeat."""
 
 from packaging.version import InvalidVersion, Version
 
@@ -7,6 +7,7 @@ from governance.audits.run_documents import NotRunError
 from governance.evidence.documents import (
     BillOfMaterials,
     Environment,
+    RepeatRecord,
     RunIdentity,
     SuiteReport,
     Vulnerability,
@@ -167,3 +168,34 @@ def _tests(documents: Documents) -> SuiteReport:
     if not suite.n_passed + suite.n_failed + suite.n_errors:
         raise NotRunError("no test was run")
     return suite
+
+
+@check("P2-06", step="s5_train")
+def repeated_segment(documents: Documents, criterion: Criterion) -> CheckResult:
+    """The first steps of training, made again with the same seed, lead to the same state."""
+    repeat = documents.need(RepeatRecord)
+    if repeat.problem or repeat.sha256 is None or repeat.repeated_sha256 is None:
+        reason = repeat.problem or "the two states are not on record"
+        return not_evaluated(reason, source=RepeatRecord)
+    steps = f"{counted(repeat.step, 'step')} of {repeat.stage} on {repeat.compute_device}"
+    apart = repeat.relative_difference
+    within = apart is not None and apart <= repeat.tolerance
+    return judge(
+        criterion,
+        Observed(value=repeat.is_equal or within),
+        reason=f"{steps}: {'equal bit by bit' if repeat.is_equal else _apart(repeat)}",
+        method="a second confined process trained from the start with the same seed; weights, "
+        "averages and optimisers of both compared by digest, and where that differs by the norm "
+        f"of their difference relative to the state (tolerance {repeat.tolerance:g})",
+        source=RepeatRecord,
+        limitations="The first steps only, on the same machine.",
+    )
+
+
+def _apart(repeat: RepeatRecord) -> str:
+    if repeat.relative_difference is None or repeat.largest_difference is None:
+        return "the states differ and cannot be compared number by number"
+    return (
+        f"not equal bit by bit: relative difference {repeat.relative_difference:.2g}, largest "
+        f"{repeat.largest_difference:.2g} in {repeat.largest_at}"
+    )

@@ -7,7 +7,7 @@ from governance.evidence.declaration import (
     owner_words,
     signing_words,
 )
-from governance.evidence.documents import Declaration, WaiverLine
+from governance.evidence.documents import Declaration, DeclaredScope, WaiverLine
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -131,12 +131,30 @@ def _row(evidence: ReportEvidence, entry: Declaration) -> tuple[Cell, ...]:
     dates = f"holds through {entry.expires or 'no date given'}"
     return (
         cell(strong(entry.id), status_line(status), small("" if fault else DECLARED_NOTE)),
-        cell(entry.statement or formats.DASH, small(f"Why missing: {fault}" if fault else "")),
+        cell(
+            entry.statement or formats.DASH,
+            small(f"Why missing: {fault}" if fault else ""),
+            small(_scope_words(entry.scope)),
+        ),
         cell(
             owner_words(entry),
             small(f"{signing_words(entry)}."),
             small(f"Applies to {binding_words(entry.applies_to)}; {dates}."),
         ),
+    )
+
+
+def _scope_words(scope: DeclaredScope | None) -> str:
+    """What an intended use is declared for; "" where the entry does not say."""
+    if scope is None:
+        return ""
+    planes, machines = (
+        "any" if names == "any" else ", ".join(names) for names in (scope.planes, scope.machines)
+    )
+    low, high = scope.image_size_px
+    return (
+        f"Scope: planes {planes}; machines {machines}; images of {low} to {high} px; for "
+        f"{', '.join(scope.output_roles)}."
     )
 
 

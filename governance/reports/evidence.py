@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from governance.errors import EvidenceError, EvidenceTamperedError
 from governance.evidence.documents import (
+    BillOfMaterials,
     BoundaryChecks,
     ContentScan,
     CoverageAudit,
@@ -29,6 +30,7 @@ from governance.evidence.documents import (
     Manifest,
     Outcome,
     Plan,
+    RepeatRecord,
     RollUp,
     RunIdentity,
     SampleSet,
@@ -36,8 +38,11 @@ from governance.evidence.documents import (
     SelftestRecord,
     SigningRecord,
     SplitRecord,
+    SuiteReport,
+    TraceTable,
     TrainingRecord,
     ValidationRecord,
+    VulnerabilityScan,
 )
 from governance.evidence.manifest import MANIFEST, evidence_root, is_safe_path, read_manifest
 from governance.evidence.record import ItemRecord
@@ -73,6 +78,10 @@ class ReportEvidence:
         digests: SHA-256 of every evidence file by path.
         declarations: People's word as it was when the run began.
         selftest: How the guards did on planted faults before the run's first step.
+        scan: Supplied scan for known vulnerabilities.
+        tests: Result of the framework's tests at the same commit.
+        repeat: First steps of training made twice.
+        trace: Links from principles to evidence.
     """
 
     manifest: Manifest
@@ -106,6 +115,11 @@ class ReportEvidence:
     digests: Mapping[str, str]
     declarations: Declarations | None = None
     selftest: SelftestRecord | None = None
+    materials: BillOfMaterials | None = None
+    scan: VulnerabilityScan | None = None
+    tests: SuiteReport | None = None
+    repeat: RepeatRecord | None = None
+    trace: TraceTable | None = None
 
     @property
     def unit(self) -> str:
@@ -222,6 +236,11 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
         digests=files.digests,
         declarations=files.document("declarations.json", Declarations),
         selftest=files.document("selftest.json", SelftestRecord),
+        materials=files.document("software/bill_of_materials.json", BillOfMaterials),
+        scan=files.document("software/vulnerabilities.json", VulnerabilityScan),
+        tests=files.document("software/tests.json", SuiteReport),
+        repeat=files.document("metrics/repeat.json", RepeatRecord),
+        trace=files.document("trace.json", TraceTable),
     )
 
 

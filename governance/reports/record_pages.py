@@ -22,6 +22,7 @@ from governance.reports.blocks import (
 )
 from governance.reports.evidence import ReportEvidence
 from governance.reports.items import GAPS, ItemView, by_weight, item_views
+from governance.reports.software_pages import software_blocks, trace_sentence
 from governance.statuses import ItemClass, ItemStatus
 
 _SAME_REASON = 4  # this many items with one reason are listed together
@@ -125,12 +126,12 @@ def _says_all(text: str, limits: tuple[str, ...]) -> bool:
 
 
 def environment_section(evidence: ReportEvidence) -> Section:
-    """What the run ran on, lock differences, step times, packages."""
+    """What the run ran on, lock differences, step times, packages, what is known of these."""
     return Section(
         "environment",
         "10",
         "Environment",
-        blocks=(*_steps(evidence), *_environment(evidence)),
+        blocks=(*_steps(evidence), *_environment(evidence), *software_blocks(evidence)),
     )
 
 
@@ -220,7 +221,7 @@ def evidence_section(evidence: ReportEvidence) -> Section:
         f"{formats.counted(len(manifest.evidence), 'file')}, closed "
         f"{formats.utc(manifest.created_utc)}. manifest.json lists each of them with its digest; "
         f"their Merkle root is the evidence root {manifest.evidence_root}. The manifest is "
-        f"{_signature(evidence)}."
+        f"{_signature(evidence)}. {trace_sentence(evidence.trace)}"
     )
     return Section("evidence", "A", "Evidence files", blocks=(Text(text), Table(head, rows)))
 

@@ -26,6 +26,7 @@ from governance.reports.blocks import (
 )
 from governance.reports.duplicate_pages import duplicate_figures
 from governance.reports.evidence import ReportEvidence
+from governance.reports.software_pages import repeat_block
 
 _POINTS_DRAWN = 400
 _CANDIDATES_SHOWN = 20
@@ -53,6 +54,8 @@ def training_section(evidence: ReportEvidence) -> Section:
         stage_table(training),
         Heading("Curves"),
         *(curve_charts(training.curves) or (Text("No curve was recorded."),)),
+        Heading("First steps made twice"),
+        repeat_block(evidence.repeat),
         Heading("Choice of the checkpoint"),
         *_selection(training),
         Heading("Fitted things and the view each was fitted on"),

@@ -36,6 +36,7 @@ from medisynth.models.registry import generator_origin, import_folder, load_gene
 from pipelines.context import RunContext, TrainedGenerator
 from pipelines.figures import add_figures
 from pipelines.training_process import Message, TrainingJob, run_training
+from pipelines.training_repeat import KEPT, is_kept, repeat_segment
 from pipelines.weights import find_weights, inception_component
 
 COMMITTED, ATTEMPT = "step committed", "forbidden attempt"
@@ -88,6 +89,7 @@ def run(
     record = _record(result, messages.curves(), context)
     store.register(record.checkpoint_path)
     store.write_document(_TRAINING, record)
+    repeat_segment(job, result, context)
     add_figures(_previews(context), store)
     synthetic = np.load(context.scratch / "work" / "synthetic.npy", allow_pickle=False)
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
@@ -161,6 +163,8 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
         committed=_committed(context),
         python_path=_import_folder(config.model.name),
         readable=_pretrained_files(context),
+        segment_steps=config.training.repeat_steps,
+        segment_kept=is_kept(context),
     )
 
 
@@ -245,6 +249,9 @@ class _Messages:
                 self._committed(message)
             case "preview":
                 self._preview(message)
+            case "segment":
+                body = {key: message[key] for key in ("stage", "step", "sha256")}
+                self._context.store.journal.append(KEPT, body)
             case "checkpoint":
                 body = {"path": f"checkpoints/{message['path']}", "sha256": message["sha256"]}
                 self._context.store.journal.append("checkpoint committed", body)

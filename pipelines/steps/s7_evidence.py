@@ -1,13 +1,17 @@
-"""s7 evidence: outcome, items, roll-up and manifest, from the documents of the run folder."""
+"""s7 evidence: outcome, items, trace, roll-up and manifest, from the documents of the run folder."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from governance.audits.checks import Documents, evaluate
 from governance.audits.rollup import roll_up, waiver_lines
+from governance.audits.trace import TRACED, trace
 from governance.errors import EvidenceError, RecordWriteError
 from governance.evidence.documents import Manifest, Outcome, RollUp, SigningRecord
 from governance.evidence.manifest import close_evidence, read_manifest
+from governance.evidence.record import ItemRecord
 from governance.files import sha256_file
 from governance.isolation.seal import remove_vault
 from pipelines.context import RunContext
@@ -27,15 +31,7 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     store.write_document("integrity.json", store.recheck())
     documents = Documents.load(store.run_dir)
     now = datetime.now(UTC)
-    plan = store.run_dir / "plan.json"
-    records = evaluate(
-        context.policy,
-        documents,
-        plan_sha256=sha256_file(plan) if plan.exists() else None,
-        now=now,
-        artifacts=store.artifacts(),
-    )
-    store.write_records(records)
+    records = _judged(documents, now, context)
     waivers = waiver_lines(
         context.policy, records, documents.declarations, documents.facts, now.date()
     )
@@ -50,6 +46,28 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
         now=now,
     )
     return rollup, manifest
+
+
+def _judged(documents: Documents, now: datetime, context: RunContext) -> tuple[ItemRecord, ...]:
+    """Judge and record every item; the one on the trace table last, from the table of the rest."""
+    store, policy = context.store, context.policy
+    plan = store.run_dir / "plan.json"
+    plan_sha256 = sha256_file(plan) if plan.exists() else None
+
+    def judged(documents: Documents, only: Collection[str]) -> tuple[ItemRecord, ...]:
+        artifacts = store.artifacts()
+        records = evaluate(
+            policy, documents, plan_sha256=plan_sha256, now=now, artifacts=artifacts, only=only
+        )
+        store.write_records(records)
+        return records
+
+    order = [item.id for item in policy.items]
+    records = judged(documents, {*order} - {TRACED})
+    table = trace(policy, records, documents, store.artifacts())
+    store.write_document("trace.json", table)
+    records += judged(replace(documents, trace=table), {TRACED})
+    return tuple(sorted(records, key=lambda record: order.index(record.id)))
 
 
 def _end_vault(outcome: Outcome, context: RunContext) -> None:

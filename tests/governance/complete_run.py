@@ -54,6 +54,7 @@ from governance.evidence.documents import (
     Plan,
     PretrainedComponent,
     RefusedRead,
+    RepeatRecord,
     RuleResult,
     RunIdentity,
     SampleSet,
@@ -63,6 +64,8 @@ from governance.evidence.documents import (
     SplitRecord,
     SuiteReport,
     TargetDistance,
+    TraceLine,
+    TraceTable,
     TrainingRecord,
     ValidationRecord,
     VulnerabilityScan,
@@ -228,6 +231,11 @@ def _run() -> dict[str, Any]:
                 MalformedInput(kind=kind, n_passed=9, n_failed=0, n_skipped=0)
                 for kind in ("checkpoint", "config", "csv", "png")
             ),
+        ),
+        "trace": TraceTable(
+            lines=(TraceLine(principle="P1", item_id="P1-01", status="passed"),),
+            n_links=3,
+            broken=(),
         ),
         "scan": VulnerabilityScan(
             file="scan.json",
@@ -522,6 +530,15 @@ def _model() -> dict[str, Any]:
             checkpoint_sha256=C,
             compute_device="cpu",
             duration_s=5,
+        ),
+        "repeat": RepeatRecord(
+            stage="diffusion",
+            step=10,
+            sha256=A,
+            repeated_sha256=A,
+            tolerance=0.001,
+            compute_device="cpu",
+            duration_s=4,
         ),
         "samples": SampleSet(
             generator="dsr-gan",

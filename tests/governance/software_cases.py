@@ -14,6 +14,7 @@ from tests.governance.complete_run import (
     NOT_EVALUATED,
     PASSED,
     SCOPE,
+    B,
     C,
     Change,
     change,
@@ -85,6 +86,17 @@ def malformed(**kinds: tuple[int, int]) -> Change:
             MalformedInput(kind=kind, n_passed=passed, n_failed=failed, n_skipped=0)
             for kind, (passed, failed) in counts.items()
         ),
+    )
+
+
+def apart(relative: float) -> Change:
+    """A repeat that came to another state, by this much."""
+    return change(
+        "repeat",
+        repeated_sha256=B,
+        largest_difference=0.5,
+        largest_at="w",
+        relative_difference=relative,
     )
 
 
@@ -184,6 +196,19 @@ SOFTWARE_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P2-10", malformed(csv=(0, 0)), NOT_EVALUATED, "no test of malformed input was run for: csv"),
     ("P2-10", malformed(csv=(0, 1)), FAILED, "csv (1)"),
     ("P2-10", change("tests", malformed=()), NOT_EVALUATED, "for: csv, png, config, checkpoint"),
+    ("P2-11", without("trace"), NOT_EVALUATED, "the evidence step did not run to its end"),
+    (
+        "P2-11",
+        change("trace", broken=("P4-01 to data/split.json: there is no such file on record",)),
+        FAILED,
+        "P4-01 to data/split.json",
+    ),
+    ("P2-06", without("repeat"), NOT_EVALUATED, "the training step did not run to its end"),
+    ("P2-06", change("repeat", problem="repeat_steps is 0"), NOT_EVALUATED, "repeat_steps is 0"),
+    ("P2-06", change("repeat", repeated_sha256=None), NOT_EVALUATED, "not on record"),
+    ("P2-06", change("repeat", repeated_sha256=B), FAILED, "cannot be compared number by number"),
+    ("P2-06", apart(2e-3), FAILED, "relative difference 0.002, largest 0.5 in w"),
+    ("P2-06", apart(1e-4), PASSED, "10 steps of diffusion on cpu: not equal bit by bit"),
     ("P4-09", trained_from(), PASSED, "photographs (declared by the configuration)"),
     ("P4-09", trained_from(overlap="known"), FAILED, "images of this data set: other network"),
     ("P4-09", trained_from(overlap="unknown"), NOT_EVALUATED, "is not declared: other network"),

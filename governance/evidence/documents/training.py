@@ -115,3 +115,39 @@ class SampleSet(Document):
     files: tuple[tuple[str, Sha256, Sha256], ...]  # path, file digest, pixel digest
     n_marks_read_back: int
     duration_s: float
+
+
+class RepeatRecord(Document):
+    """The first steps of training made twice with the same seed (metrics/repeat.json).
+
+    Attributes:
+        stage: Stage of training that begins.
+        step: Steps after which the two states were compared.
+        sha256: Digest of the state of the training, all that it changes; None where none was kept.
+        repeated_sha256: Digest of the state of the repeat; None where it gave none.
+        largest_difference: Largest difference of two numbers of the states; None where they are
+            equal or cannot be compared.
+        largest_at: Tensor in which it is.
+        relative_difference: Norm of all differences divided by that of the state.
+        tolerance: Relative difference up to which the two count as equal.
+        compute_device: Device of both.
+        duration_s: What the repeat took.
+        problem: Why there is no comparison; "" where there is one.
+    """
+
+    stage: str = ""
+    step: int = 0
+    sha256: Sha256 | None = None
+    repeated_sha256: Sha256 | None = None
+    largest_difference: float | None = None
+    largest_at: str = ""
+    relative_difference: float | None = None
+    tolerance: float = 0.0
+    compute_device: str = ""
+    duration_s: float = 0.0
+    problem: str = ""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the two states are equal bit by bit."""
+        return self.sha256 is not None and self.sha256 == self.repeated_sha256

@@ -113,7 +113,8 @@ class DeclarationEntry(_Closed):
     expires: _Day
     not_applicable: bool = False
     reference_sha256: _DigestText = ""
-    signature: _LongText = ""
+    signature: _ShortText = ""
+    key_file: _ShortText = ""
     card: Annotated[dict[str, _LongText], BeforeValidator(_section)] = Field(default_factory=dict)
     scope: ScopeEntry | None = None
 
@@ -126,6 +127,8 @@ class WaiverEntry(_Closed):
     reason: _LongText
     expires: _Day
     applies_to: _AppliesTo
+    signature: _ShortText = ""
+    key_file: _ShortText = ""
 
 
 class DeclarationsFile(_Closed):

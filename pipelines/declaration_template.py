@@ -57,9 +57,10 @@ _HEAD = f"""\
 #                  run: run id. Everything named must be the run's
 # meaning          author, reviewer or approver
 # not_applicable   true where P7-H1 or P10-H1 does not apply; the statement is then the reason
-# signature        kept, not verified by this version
 # scope            under P1-H1: what the intended use is declared for; without it P1-01 is not
 #                  evaluated. The key output_role of the configuration says what images are for
+# signature        medisynth-gov sign-declaration FILE --id P1-H1 --key KEY writes it; any later change
+#                  of the entry voids it. key_file (may be left out): public key that must have signed
 # card             texts of the model card (under any item), by field
 declarations:
 """
@@ -67,7 +68,8 @@ declarations:
 _WAIVERS = """
 # A waiver accepts that a computed item has not passed. Its status stays what it is; a gate item is
 # no longer asked for by the gate, and every report shows the waiver. Items on independence and
-# isolation (P4), integrity and data validation are never waived. All keys are required.
+# isolation (P4), integrity and data validation are never waived. All keys are required but
+# signature and key_file.
 waivers: []
 #  - id: P5-01
 #    author: TODO

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from governance.errors import SigningKeyError
 from governance.evidence.declaration import (
     DOCUMENT,
     MAY_BE_NOT_APPLICABLE,
@@ -31,6 +32,7 @@ from governance.evidence.documents import (
     RunIdentity,
     Waiver,
 )
+from governance.evidence.entry_signature import check_entry_signature
 from governance.evidence.intended_use import (
     INTENDED_USE,
     NO_SCOPE,
@@ -38,6 +40,7 @@ from governance.evidence.intended_use import (
     declared_scope,
     outside,
 )
+from governance.evidence.signing import read_public_key
 from governance.evidence.store import EvidenceStore
 from governance.files import sha256_bytes, sha256_file
 from governance.policies.model import Policy
@@ -82,6 +85,7 @@ class ReadDeclarations(BaseModel):
             n_untouched += fault == UNTOUCHED
             if fault and fault != UNTOUCHED:
                 sentences.append(f"{self.document.file}: {entry.id} counts as missing: {fault}")
+            sentences.extend(self._void_signature(entry, entry.id))
         if n_untouched:
             entries = f"{n_untouched} {'entry' if n_untouched == 1 else 'entries'}"
             sentences.append(f"{self.document.file}: {entries} not filled in, so missing")
@@ -91,6 +95,7 @@ class ReadDeclarations(BaseModel):
                 fault = f"it expired on {waiver.expires}"
             if fault:
                 sentences.append(f"{self.document.file}: waiver of {waiver.id} is void: {fault}")
+            sentences.extend(self._void_signature(waiver, f"waiver of {waiver.id}"))
         return (*sentences, *self._scope_warnings(used or Used()))
 
     def _scope_warnings(self, used: Used) -> Iterator[str]:
@@ -101,6 +106,10 @@ class ReadDeclarations(BaseModel):
         elif scope is not None and (names := outside(scope, used)):
             words = "outside the declared intended use, so P1-01 fails"
             yield f"{self.document.file}: {words}: {', '.join(names)}"
+
+    def _void_signature(self, entry: Declaration | Waiver, name: str) -> tuple[str, ...]:
+        found = check_entry_signature(entry)
+        return (f"{self.document.file}: {name}: {found.words}",) if found.state == "void" else ()
 
 
 def _facts(identity: RunIdentity, applies_to: AppliesTo) -> RunFacts:
@@ -149,7 +158,7 @@ def read_declarations(path: str, policy: Policy) -> ReadDeclarations:
         sha256=sha256_bytes(data),
         read_utc=datetime.now(UTC),
         declarations=tuple(_declaration(entry, file.parent, path) for entry in parsed.declarations),
-        waivers=tuple(_waiver(entry) for entry in parsed.waivers),
+        waivers=tuple(_waiver(entry, file.parent, path) for entry in parsed.waivers),
     )
     return ReadDeclarations(data=data, document=document)
 
@@ -313,7 +322,18 @@ def _declaration(entry: DeclarationEntry, folder: Path, name: str) -> Declaratio
     given = fields["reference_sha256"]
     fields["reference_sha256"] = "" if is_placeholder(given) else given
     fields["reference_found"] = _reference_digest(entry, folder, name)
+    fields["key_file_id"] = _key_file_id(entry, folder, name)
     return Declaration.model_validate(fields)
+
+
+def _key_file_id(entry: DeclarationEntry | WaiverEntry, folder: Path, name: str) -> str | None:
+    """Id of the key that must have signed the entry; None when it names no key file."""
+    if is_placeholder(entry.key_file):
+        return None
+    try:
+        return str(read_public_key(folder / entry.key_file.strip()).keyid)
+    except SigningKeyError as error:
+        raise DeclarationsError(f"{name}: {entry.id}.key_file: {error}") from error
 
 
 def _reference_digest(entry: DeclarationEntry, folder: Path, name: str) -> str | None:
@@ -336,7 +356,8 @@ def _reference_digest(entry: DeclarationEntry, folder: Path, name: str) -> str |
         ) from error
 
 
-def _waiver(entry: WaiverEntry) -> Waiver:
-    return Waiver.model_validate(
-        entry.model_dump() | {"applies_to": AppliesTo.model_validate(entry.applies_to.model_dump())}
-    )
+def _waiver(entry: WaiverEntry, folder: Path, name: str) -> Waiver:
+    fields = entry.model_dump()
+    fields["applies_to"] = AppliesTo.model_validate(fields["applies_to"])
+    fields["key_file_id"] = _key_file_id(entry, folder, name)
+    return Waiver.model_validate(fields)

@@ -29,6 +29,7 @@ from governance.evidence.documents import (
     Waiver,
     WaiverLine,
 )
+from governance.evidence.entry_signature import check_entry_signature
 from governance.evidence.record import ItemRecord
 from governance.policies.load import condition_item
 from governance.policies.model import GateItem, Item, Policy, Principle
@@ -176,6 +177,7 @@ def _waiver_line(
         expires=waiver.expires,
         state=state,
         effect=effects[state],
+        signing=check_entry_signature(waiver).words,
     )
 
 

@@ -14,6 +14,7 @@ from governance.evidence.documents.declarations import (
     Waiver,
     WaiverState,
 )
+from governance.evidence.entry_signature import check_entry_signature
 from governance.evidence.record import CheckResult
 from governance.policies.model import Item, Policy
 from governance.statuses import ItemStatus
@@ -181,8 +182,8 @@ def owner_words(entry: Declaration) -> str:
 
 
 def signing_words(entry: Declaration) -> str:
-    """How a person stands for an entry: by name only, by a file, by a signature not verified."""
-    signed = "signature given but not verified" if entry.signature.strip() else "not signed"
+    """How a person stands for an entry: by name only, by a file, by a signature."""
+    signed = check_entry_signature(entry).words
     reference = entry.reference.strip()
     if entry.reference_found is not None:
         return f"Named, {signed}; file {reference} sha256 {entry.reference_found}"

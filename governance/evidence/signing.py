@@ -16,7 +16,10 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     load_pem_private_key,
@@ -43,6 +46,19 @@ PRIVATE_KEY, PUBLIC_KEY, CERTIFICATE = "signing_key.pem", "signing_key.pub", "si
 SIGNATURE_FORMAT = "medisynth-gov/manifest-signature/1"
 _FILE_SCHEME = "file2"
 _LARGEST_KEY_BYTES = 1 << 16
+# Encodings of the curve's points of order 1 to 8, without the sign bit. For these, signatures that
+# nobody made pass. Source: libsodium, ge25519_has_small_order.
+_SMALL_ORDER = frozenset(
+    {
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    }
+)
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280: no date of expiry
 
 
@@ -165,6 +181,7 @@ def load_signer(
     identity: str | None = None,
     public_key: Path | None = None,
     certificate: Path | None = None,
+    name: str = "signing.key",
 ) -> RunSigner:
     """Open a key and sign once with it, so that a key which does not work is known at the start.
 
@@ -173,6 +190,7 @@ def load_signer(
         identity: Who signs, in free words.
         public_key: File of the public key; needed for a URI.
         certificate: X.509 certificate (PEM); None takes the .crt beside a key file, if any.
+        name: Key of the configuration, or option, that names the key; for messages.
 
     Raises:
         SigningKeyError: The key cannot be read or used, others may read it, or the certificate or
@@ -182,13 +200,13 @@ def load_signer(
     path: Path | None = None
     if scheme in ("", _FILE_SCHEME):
         path = Path(key.removeprefix(f"{_FILE_SCHEME}:")).expanduser().resolve()
-        signer: Signer = _file_signer(path)
+        signer: Signer = _file_signer(path, name)
         beside = path.with_suffix(".crt")
         certificate = certificate or (beside if beside.is_file() else None)
         if public_key is not None and read_public_key(public_key).keyid != signer.public_key.keyid:
             raise SigningKeyError(f"{public_key}: not the public key of {path}; give that, or none")
     else:
-        signer = _uri_signer(key, scheme, public_key)
+        signer = _uri_signer(key, scheme, public_key, name)
     shown = signer.public_key
     record = SigningRecord(
         key_id=shown.keyid,
@@ -203,19 +221,19 @@ def load_signer(
     return loaded
 
 
-def _file_signer(path: Path) -> CryptoSigner:
+def _file_signer(path: Path, name: str) -> CryptoSigner:
     try:
         with path.open("rb") as stream:
             facts = os.fstat(stream.fileno())
             data = stream.read(_LARGEST_KEY_BYTES)
     except OSError as error:
         raise SigningKeyError(
-            f"signing.key: {path} cannot be read ({error.strerror or error}); make a key with "
-            "medisynth-gov keygen, or remove signing.key"
+            f"{name}: {path} cannot be read ({error.strerror or error}); make a key with "
+            "medisynth-gov keygen"
         ) from error
     if stat.S_IMODE(facts.st_mode) & 0o077:
         raise SigningKeyError(
-            f"signing.key: {path} can be read or written by others (mode "
+            f"{name}: {path} can be read or written by others (mode "
             f"{stat.S_IMODE(facts.st_mode):o}), expected 600; chmod 600 it, or make a new key"
         )
     try:
@@ -223,30 +241,30 @@ def _file_signer(path: Path) -> CryptoSigner:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         why = "is encrypted" if isinstance(error, TypeError) else "is no private key (PEM, PKCS 8)"
         raise SigningKeyError(
-            f"signing.key: {path} {why}; make a key with medisynth-gov keygen"
+            f"{name}: {path} {why}; make a key with medisynth-gov keygen"
         ) from error
     if not isinstance(private, Ed25519PrivateKey):
         raise SigningKeyError(
-            f"signing.key: {path} is not an Ed25519 key; make one with medisynth-gov keygen"
+            f"{name}: {path} is not an Ed25519 key; make one with medisynth-gov keygen"
         )
     return CryptoSigner(private)
 
 
-def _uri_signer(uri: str, scheme: str, public_key: Path | None) -> Signer:
+def _uri_signer(uri: str, scheme: str, public_key: Path | None, name: str) -> Signer:
     if scheme not in SIGNER_FOR_URI_SCHEME:
         known = ", ".join(sorted(SIGNER_FOR_URI_SCHEME))
         raise SigningKeyError(
-            f"signing.key: unknown scheme {scheme!r}; expected a file or one of {known}"
+            f"{name}: unknown scheme {scheme!r}; expected a file or one of {known}"
         )
     if public_key is None:
-        raise SigningKeyError("signing.key: a URI needs its public key; give signing.public_key")
+        raise SigningKeyError(f"{name}: a URI needs its public key; give signing.public_key")
     try:
         return Signer.from_priv_key_uri(uri, read_public_key(public_key))
     except SigningKeyError:
         raise
     except Exception as error:  # every kind of keeper raises errors of its own
         raise SigningKeyError(
-            f"signing.key: the key kept by {scheme!r} cannot be used ({str(error)[:160]})"
+            f"{name}: the key kept by {scheme!r} cannot be used ({str(error)[:160]})"
         ) from error
 
 
@@ -306,14 +324,16 @@ def parse_key(key_id: str, key: dict[str, Any]) -> Key:
     parsed: Key = Key.from_dict(key_id, {**fields, "keyval": dict(fields["keyval"])})
     if parsed.keytype == "ed25519":
         public = bytes.fromhex(parsed.keyval["public"])
-        if SSlibKey.from_crypto(_ed25519(public)).keyid != key_id:
+        if SSlibKey.from_crypto(ed25519_public_key(public)).keyid != key_id:
             raise ValueError("the id is not that of the key")
     return parsed
 
 
-def _ed25519(public: bytes) -> Any:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+def ed25519_public_key(public: bytes) -> Ed25519PublicKey:
+    """Public key of 32 bytes; ValueError when they are none, or a key that anybody can sign for."""
+    sign_cleared = public[:-1] + bytes([public[-1] & 0x7F]) if public else public
+    if sign_cleared.hex() in _SMALL_ORDER:
+        raise ValueError("a point of small order: under it signatures can be made without a key")
     return Ed25519PublicKey.from_public_bytes(public)
 
 

@@ -31,7 +31,9 @@ DECLARED_NOTE = "declared, not verified"
 NO_TEXT = "nobody declared it: the declarations file gives no text for this field"
 _SIGNING = (
     "People stand for their entries by name, or by a file that their entry names and whose digest "
-    "is recorded here. Nothing is verified: no signature, no file's content, no person."
+    "is recorded here, or by a key that signed the entry. A signature shows that the holder of the "
+    "key signed exactly this entry; nobody vouches for who that is. Nothing else is verified: no "
+    "statement, no file's content, no person."
 )
 _MOST_ON_PAGE_ONE, _REASON_CHARACTERS = 6, 500
 _NEVER = "A waiver never makes an item passed; expired waivers and those of other runs do nothing."
@@ -54,6 +56,7 @@ def waiver_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
         formats.sentence(
             f"Waiver of {line.item_id} {line.title} by {line.author} through {line.expires} "
             f"({line.reason.strip().rstrip('.')}), {line.state}; effect: {line.effect}"
+            f"{'; ' + line.signing if line.signing else ''}"
         )
         for line in evidence.summary.waivers
     )
@@ -167,6 +170,7 @@ def _waiver_table(waivers: tuple[WaiverLine, ...], note: str) -> Table:
             cell(
                 f"{line.author}, through {line.expires}: {line.state}",
                 small(f"Effect: {line.effect}."),
+                small(formats.sentence(line.signing)),
             ),
         )
         for line in waivers

@@ -182,7 +182,7 @@ def test_how_a_person_stands_for_an_entry_is_said() -> None:
         f"Named, not signed; file minutes 12 sha256 {B}"
     )
     assert signing_words(entry(signature="MEUC")).startswith(
-        "Named, signature given but not verified; "
+        "Named, signature given, not in the form that sign-declaration writes: counts as not given; "
     )
 
 

@@ -20,6 +20,7 @@ from governance.evidence.signing import (
     KeyPair,
     RunSigner,
     check_manifest_signature,
+    ed25519_public_key,
     is_signed_by,
     load_signer,
     make_key_pair,
@@ -172,6 +173,43 @@ def test_under_the_id_of_a_key_no_other_key_is_accepted(signer: RunSigner, tmp_p
 
     with pytest.raises(ValueError, match="the id is not that of the key"):
         parse_key(str(signer.record.key_id), dict(other.record.key or {}))
+
+
+P25519 = 2**255 - 19
+
+
+def is_small_order(y: int, sign: int) -> bool:
+    """Whether a point of Ed25519 is one of the eight whose multiple by 8 is the neutral point."""
+    d = -121665 * pow(121666, -1, P25519) % P25519
+    square = (y * y - 1) * pow(d * y * y + 1, -1, P25519) % P25519
+    x = pow(square, (P25519 + 3) // 8, P25519)
+    if (x * x - square) % P25519:
+        x = x * pow(2, (P25519 - 1) // 4, P25519) % P25519
+    assert (x * x - square) % P25519 == 0
+    x = x if x % 2 == sign else -x % P25519
+    for _ in range(3):
+        product = d * x * x * y * y % P25519
+        x, y = (
+            2 * x * y * pow(1 + product, -1, P25519) % P25519,
+            (y * y + x * x) * pow(1 - product, -1, P25519) % P25519,
+        )
+    return (x, y) == (0, 1)
+
+
+def test_a_key_for_which_anybody_can_sign_is_no_key(signer: RunSigner) -> None:
+    from governance.evidence.signing import _SMALL_ORDER
+
+    for text in _SMALL_ORDER:
+        for sign in (0, 1):
+            number = int.from_bytes(bytes.fromhex(text), "little")
+            assert is_small_order(number % P25519, sign), text
+            public = (number | sign << 255).to_bytes(32, "little")
+            with pytest.raises(ValueError, match="a point of small order"):
+                ed25519_public_key(public)
+    public = bytes.fromhex((signer.record.key or {})["keyval"]["public"])
+    assert ed25519_public_key(public).public_bytes_raw() == public
+    y = int.from_bytes(public, "little") & (1 << 255) - 1
+    assert not is_small_order(y, public[-1] >> 7)
 
 
 def test_a_signed_run_verifies_and_says_that_the_identity_is_not_vouched_for(

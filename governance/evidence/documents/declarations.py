@@ -63,7 +63,10 @@ class Declaration(Document):
         not_applicable: Whether it says that the item is not applicable.
         reference_sha256: Digest of the referenced file that the person gave; "" for none.
         reference_found: Digest of the referenced file as it was read; None when it is no file.
-        signature: Signature over the entry; kept, not verified by this version.
+        signature: A person's signature over the entry; "" for none.
+        key_file: File beside the declarations with the public key that must have signed; "" for
+            any key.
+        key_file_id: Id of the key in that file, as it was read.
         card: Text of model card fields, by field id.
         scope: What the intended use is declared for; None where the entry says nothing of it.
     """
@@ -81,6 +84,8 @@ class Declaration(Document):
     reference_sha256: str = ""
     reference_found: Sha256 | None = None
     signature: str = ""
+    key_file: str = ""
+    key_file_id: str | None = None
     card: dict[str, str] = Field(default_factory=dict)
     scope: DeclaredScope | None = None
 
@@ -94,6 +99,9 @@ class Waiver(Document):
         reason: Why.
         expires: Last day on which it holds.
         applies_to: Which runs it is about.
+        signature: A person's signature over the entry; "" for none.
+        key_file: File beside the declarations with the public key that must have signed.
+        key_file_id: Id of the key in that file, as it was read.
     """
 
     id: str
@@ -101,6 +109,9 @@ class Waiver(Document):
     reason: str
     expires: Date
     applies_to: AppliesTo
+    signature: str = ""
+    key_file: str = ""
+    key_file_id: str | None = None
 
 
 class Declarations(Document):
@@ -130,6 +141,7 @@ class WaiverLine(Document):
         expires: Last day on which the waiver holds.
         state: "in force", "unused" (the item needs none), "expired", or "other run".
         effect: What it changes, in words.
+        signing: How its author signed, in words; "" in runs of versions that did not say.
     """
 
     item_id: str
@@ -139,3 +151,4 @@ class WaiverLine(Document):
     expires: Date
     state: WaiverState
     effect: str
+    signing: str = ""

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
@@ -55,6 +55,8 @@ class CheckedData:
         sentence: That error, or that nothing stops a run.
         findings: Single faults behind the error.
         checked_utc: When it was found.
+        read_sha256: Path in the data folder -> SHA-256 of the bytes that were judged, for each
+            image that was; empty when the result is shown again.
     """
 
     text: str
@@ -66,6 +68,7 @@ class CheckedData:
     sentence: str
     findings: tuple[str, ...]
     checked_utc: datetime
+    read_sha256: dict[str, str] = field(default_factory=dict)
 
 
 class CheckMemory:
@@ -102,7 +105,7 @@ class CheckMemory:
                 parts = {name: stored.read(name) for name in stored.namelist()}
             facts = json.loads(parts["facts.json"])
             end = json.loads(parts["end.json"])
-            if json.loads(parts[_DIGESTS]) != self._file_digests():
+            if json.loads(parts[_DIGESTS]) != self._file_digests({}):
                 return None
             os.utime(self._entry)
             return CheckedData(
@@ -124,7 +127,7 @@ class CheckMemory:
         if self._entry is None:
             return
         with suppress(OSError):
-            digests = self._file_digests()
+            digests = self._file_digests(checked.read_sha256)
             if self._places != _places(self._root):
                 return
             end = {
@@ -145,15 +148,15 @@ class CheckMemory:
             _write(self._entry, parts)
             _remove_old(self._entry.parent)
 
-    def _file_digests(self) -> dict[str, str]:
-        paths = sorted(self._places or {})
-        digests: dict[str, str] = {}
+    def _file_digests(self, known: dict[str, str]) -> dict[str, str]:
+        """Digest of every file of the folder; those that are known are not read again."""
+        digests = {path: known.get(path, "") for path in sorted(self._places or {})}
+        unread = [path for path, digest in digests.items() if not digest]
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compare") as pool:
-            for path, digest in zip(
-                paths, pool.map(partial(_digest, self._root), paths), strict=True
-            ):
+            found = pool.map(partial(_digest, self._root), unread)
+            for n, (path, digest) in enumerate(zip(unread, found, strict=True), start=1):
                 digests[path] = digest
-                self._progress(len(digests), len(paths))
+                self._progress(n, len(unread))
         return digests
 
 

@@ -6,7 +6,7 @@ still show is then on the page, with the sentence that says what stops.
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,18 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         summary = listing_summary(listed.listing)
         audit_listing(listed, context)
         error: MedisynthError | None = None
+        read_sha256: dict[str, str] = {}
         try:
-            images = s2_validate.run(s1_ingest.run(listed, context), context)
+            images = s1_ingest.run(listed, context)
+            read_sha256 = dict(zip(images.table["path"], images.table["file_sha256"], strict=True))
+            s2_validate.run(images, context)
             s4_split.divide(images, s3_audit.run(images, context), context)
         except MedisynthError as caught:
             if caught.exit_code not in (3, 4):
                 raise
             error = caught
-        return _gather(context, summary, str(listed.root), error)
+        checked = _gather(context, summary, str(listed.root), error)
+        return replace(checked, read_sha256=read_sha256)
 
 
 def _gather(

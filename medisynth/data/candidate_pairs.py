@@ -1,15 +1,20 @@
 """Which pairs of frames are worth a close look: all pairs compared by low frequencies, in blocks."""
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Progress = Callable[[int, int], None]
+Pairs = tuple[Rows, Rows, Floats, NDArray[np.int8]]  # left, right, similarity, transform
 
 TRANSFORMS = (
     "as is",
@@ -21,7 +26,8 @@ CANDIDATE_SIMILARITY = 0.70
 MOST_CANDIDATES = 64  # pairs that one frame may bring in as the earlier of the two
 
 _N_FREQUENCIES = 16  # a side
-_ROWS, _COLUMNS = 1_024, 1_024  # of a block: a few MiB
+_BLOCK = 1_024  # rows and columns compared at once: a few MiB
+_MOST_THREADS = 8
 _BORDER = 0.04  # cut from every side to meet frames whose border was cut away
 
 
@@ -76,29 +82,29 @@ def find_candidates(
         of more mutual copies every one is still tied to the last one through others.
     """
     n_rows = len(thumbnails)
-    whole, middle = describe(thumbnails), describe(thumbnails, _BORDER)
-    found: list[tuple[Rows, Rows, NDArray[np.int8]]] = []
-    nearest = _Nearest(patients)
-    for start in range(0, n_rows, _ROWS):
-        rows = slice(start, min(start + _ROWS, n_rows))
-        batch = _Batch(start, contents)
-        for first in range(start, n_rows, _COLUMNS):
-            columns = slice(first, min(first + _COLUMNS, n_rows))
-            for transform, similarity in _products(whole, rows, columns):
-                batch.take(similarity, columns, transform)
-                if transform == 0:
-                    nearest.take(similarity, rows, columns)
-            batch.take(whole[rows] @ middle[columns].T, columns, 0)
-            batch.take(middle[rows] @ whole[columns].T, columns, 0)
-        found.append(batch.best())
-        if progress is not None:
-            progress(rows.stop, n_rows)
-    return Candidates(
-        left=np.concatenate([left for left, _, _ in found]),
-        right=np.concatenate([right for _, right, _ in found]),
-        transform=np.concatenate([transform for _, _, transform in found]),
-        nearest=nearest.row,
-    )
+    blocks = [slice(k, min(k + _BLOCK, n_rows)) for k in range(0, n_rows, _BLOCK)]
+    search = _Search(describe(thumbnails), describe(thumbnails, _BORDER), patients, contents)
+    found: list[Pairs] = []
+    nearest = _Nearest(n_rows)
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
+    try:
+        # One block a thread, so that linear algebra needs no threads of its own.
+        with threadpool_limits(limits=1):
+            for number, rows in enumerate(blocks):
+                batch = _Batch()
+                ahead = blocks[number:]
+                for columns, seen in zip(
+                    ahead, pool.map(partial(search.compare, rows), ahead), strict=True
+                ):
+                    batch.take(seen.pairs)
+                    nearest.take(seen, rows, columns)
+                found.append(batch.best())
+                if progress is not None:
+                    progress(rows.stop, n_rows)
+    finally:  # also on Ctrl-C: what has not begun is given up
+        pool.shutdown(wait=True, cancel_futures=True)
+    left, right, _value, transform = _joined(found)
+    return Candidates(left, right, transform, nearest.row)
 
 
 def describe(thumbnails: NDArray[np.uint8], border: float = 0.0) -> Floats:
@@ -148,38 +154,90 @@ def _products(whole: Floats, rows: slice, columns: slice) -> Iterator[tuple[int,
     yield 2, (even_even - odd_odd) - (odd_even - even_odd)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What one block of the table of all pairs holds.
+
+    Attributes:
+        pairs: Those that are alike enough.
+        by_row: Place and similarity of each row's nearest column of another patient.
+        by_column: The same for each column.
+    """
+
+    pairs: Pairs
+    by_row: tuple[Rows, Floats]
+    by_column: tuple[Rows, Floats]
+
+
+class _Search:
+    """Compares blocks of rows and columns; safe to use from several threads."""
+
+    def __init__(self, whole: Floats, middle: Floats, patients: Rows, contents: Rows) -> None:
+        self._whole, self._middle = whole, middle
+        self._patients, self._contents = patients, contents
+
+    def compare(self, rows: slice, columns: slice) -> _Seen:
+        """Look at a block under each transform, and at frames against others' middles."""
+        pairs = []
+        for transform, similarity in _products(self._whole, rows, columns):
+            pairs.append(self._alike(similarity, rows, columns, transform))
+            if transform == 0:
+                self._leave_out(similarity, rows, columns)
+                by_row, by_column = _highest(similarity), _highest(similarity.T)
+        for one, other in ((self._whole, self._middle), (self._middle, self._whole)):
+            pairs.append(self._alike(one[rows] @ other[columns].T, rows, columns, 0))
+        return _Seen(_joined(pairs), by_row, by_column)
+
+    def _alike(self, similarity: Floats, rows: slice, columns: slice, transform: int) -> Pairs:
+        """The pairs of a block that are alike enough."""
+        places = np.flatnonzero(similarity >= CANDIDATE_SIMILARITY)
+        left, right = np.divmod(places, similarity.shape[1])
+        left, right = left + rows.start, right + columns.start
+        keep = (left < right) & (self._contents[left] != self._contents[right])
+        how = np.full(int(keep.sum()), transform, dtype=np.int8)
+        return left[keep], right[keep], similarity.ravel()[places[keep]], how
+
+    def _leave_out(self, similarity: Floats, rows: slice, columns: slice) -> None:
+        """Take candidates and pairs of one patient out of a block."""
+        similarity[similarity >= CANDIDATE_SIMILARITY] = -np.inf
+        here, there = self._patients[rows], self._patients[columns]
+        if here[-1] >= there[0]:  # ascending: only such blocks hold pairs of one patient
+            similarity[here[:, None] == there[None, :]] = -np.inf
+
+
+def _highest(similarity: Floats) -> tuple[Rows, Floats]:
+    place = similarity.argmax(axis=1)
+    return place, similarity[np.arange(len(place)), place]
+
+
+def _joined(parts: list[Pairs]) -> Pairs:
+    left, right, value, transform = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return left, right, value, transform
+
+
 class _Batch:
     """Candidates of one batch of rows; keeps the most alike of each row."""
 
-    def __init__(self, start: int, contents: Rows) -> None:
-        self._start, self._contents = start, contents
-        self._found: list[tuple[Rows, Rows, Floats, NDArray[np.int8]]] = []
+    def __init__(self) -> None:
+        self._found: list[Pairs] = []
         self._n_found = 0
 
-    def take(self, similarity: Floats, columns: slice, transform: int) -> None:
-        """Note the pairs of a block that are alike enough."""
-        places = np.flatnonzero(similarity >= CANDIDATE_SIMILARITY)
-        left, right = np.divmod(places, similarity.shape[1])
-        left, right = left + self._start, right + columns.start
-        keep = (left < right) & (self._contents[left] != self._contents[right])
-        how = np.full(int(keep.sum()), transform, dtype=np.int8)
-        value = similarity.ravel()[places[keep]]
-        self._found.append((left[keep], right[keep], value, how))
-        self._n_found += len(how)
+    def take(self, pairs: Pairs) -> None:
+        """Note the pairs of a block."""
+        self._found.append(pairs)
+        self._n_found += len(pairs[0])
         if self._n_found > 500_000:
             self._trim()
 
-    def best(self) -> tuple[Rows, Rows, NDArray[np.int8]]:
+    def best(self) -> Pairs:
         """Pairs in ascending order."""
         self._trim()
-        left, right, _value, transform = self._found[0]
+        left, right, value, transform = self._found[0]
         order = np.lexsort((transform, right, left))
-        return left[order], right[order], transform[order]
+        return left[order], right[order], value[order], transform[order]
 
     def _trim(self) -> None:
-        left, right, value, transform = (
-            np.concatenate(part) for part in zip(*self._found, strict=True)
-        )
+        left, right, value, transform = _joined(self._found)
         order = np.lexsort((-value, transform, right, left))
         left, right, value, transform = (a[order] for a in (left, right, value, transform))
         # one pair may be found whole and by its middle
@@ -196,24 +254,17 @@ class _Batch:
 class _Nearest:
     """The most similar row of another patient, among those that are no candidates."""
 
-    def __init__(self, patients: Rows) -> None:
-        self._patients = patients
-        self._value = np.full(len(patients), -np.inf, dtype=np.float32)
-        self.row = np.full(len(patients), -1, dtype=np.int64)
+    def __init__(self, n_rows: int) -> None:
+        self._value = np.full(n_rows, -np.inf, dtype=np.float32)
+        self.row = np.full(n_rows, -1, dtype=np.int64)
 
-    def take(self, similarity: Floats, rows: slice, columns: slice) -> None:
-        """Look through a block; its array is changed."""
-        similarity[similarity >= CANDIDATE_SIMILARITY] = -np.inf
-        here, there = self._patients[rows], self._patients[columns]
-        if here[-1] >= there[0]:  # ascending: only such blocks hold pairs of one patient
-            similarity[here[:, None] == there[None, :]] = -np.inf
-        self._update(rows, columns.start, similarity)
+    def take(self, seen: _Seen, rows: slice, columns: slice) -> None:
+        """Note the nearest of a block; blocks come in ascending order of columns."""
+        self._update(rows, columns.start, *seen.by_row)
         if rows.start != columns.start:
-            self._update(columns, rows.start, similarity.T)
+            self._update(columns, rows.start, *seen.by_column)
 
-    def _update(self, rows: slice, offset: int, similarity: Floats) -> None:
-        place = similarity.argmax(axis=1)
-        value = similarity[np.arange(len(place)), place]
+    def _update(self, rows: slice, offset: int, place: Rows, value: Floats) -> None:
         # columns come in ascending order, so that equal values keep the first row
         better = value > self._value[rows]
         self._value[rows][better] = value[better]

@@ -1,5 +1,6 @@
 """One PNG file to pixels: checked before, while and after it is decoded, and digested."""
 
+import contextlib
 import hashlib
 import io
 import math
@@ -8,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 from PIL import Image
 
 from medisynth.data import png
@@ -63,10 +65,10 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
         DataError: The file is no PNG, damaged, cut short, animated, too large or of another kind
             of pixels; its one finding says which.
     """
-    _check_container(data, where)
+    kinds = _check_container(data, where)
     try:
-        # verify() sees damaged checksums that load() passes over; unpacking sees cut, damaged or
-        # surplus pixel data that verify() passes over; load() reads what was unpacked, once.
+        # verify() sees damaged checksums that decoders pass over; unpacking sees cut, damaged or
+        # surplus pixel data that verify() passes over; what was unpacked is then decoded, once.
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.verify()
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -79,27 +81,25 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
                 raise image_fault(
                     "D063", where, "has more or fewer pixels than its header says; restore it"
                 )
-        stored = io.BytesIO(png.with_stored_pixels(data, pixels))
-        with Image.open(stored, formats=["PNG"]) as image:
-            image.load()
-            grey, mode, content = _content(image, where)
-            size = image.size
+        grey, mode, content = _decode(data, kinds, pixels, where)
     except _DECODE_ERRORS as error:
         raise image_fault(
             "D063", where, "is a damaged or cut PNG file; restore it from the source"
         ) from error
-    content_digest = hashlib.sha256(f"{mode} {size[0]} {size[1]}\n".encode())
+    has_text = not png.TEXT_KINDS.isdisjoint(kinds)
+    height, width = grey.shape
+    content_digest = hashlib.sha256(f"{mode} {width} {height}\n".encode())
     content_digest.update(np.ascontiguousarray(content).data)
     return DecodedImage(
         grey=grey,
         mode=mode,
-        width_px=size[0],
-        height_px=size[1],
+        width_px=width,
+        height_px=height,
         n_bytes=len(data),
         file_sha256=file_sha256 or hashlib.sha256(data).hexdigest(),
         pixel_sha256=content_digest.hexdigest(),
-        synthetic_mark=is_marked_synthetic(data),
-        png_text_keywords=png.text_keywords(data),
+        synthetic_mark=has_text and is_marked_synthetic(data),
+        png_text_keywords=png.text_keywords(data) if has_text else "",
     )
 
 
@@ -109,8 +109,8 @@ def image_fault(code: str, where: str, message: str) -> DataError:
     return DataError(str(finding), code=code, findings=[finding])
 
 
-def _check_container(data: bytes, where: str) -> None:
-    """Refuse by the file's outline alone what must not reach the decoder."""
+def _check_container(data: bytes, where: str) -> list[bytes]:
+    """Refuse by the file's outline alone what must not reach the decoder; return its chunks' types."""
     if not data:
         raise image_fault(
             "D063", where, "is empty, expected a PNG file; restore it from the source"
@@ -138,6 +138,24 @@ def _check_container(data: bytes, where: str) -> None:
         raise image_fault("D063", where, "has two headers; restore it from the source")
     if not _ANIMATION.isdisjoint(kinds):
         raise image_fault("D066", where, "holds several frames, expected one image")
+    return kinds
+
+
+def _decode(
+    data: bytes, kinds: list[bytes], pixels: bytes, where: str
+) -> tuple[Pixels, str, Pixels]:
+    """Grey pixels, mode and content of a file whose pixel data are unpacked already."""
+    stored = png.with_stored_pixels(data, pixels)
+    size = png.header_size(data)
+    if size is not None and png.is_plain_grey(data, kinds):
+        # Takes half of Pillow's time. What it refuses is left to Pillow's judgement.
+        with contextlib.suppress(Exception):
+            width, height = size
+            grey: Pixels = decode_image_png_u8(stored, (height, width), "mono")[:, :, 0]
+            return grey, "L", grey
+    with Image.open(io.BytesIO(stored), formats=["PNG"]) as image:
+        image.load()
+        return _content(image, where)
 
 
 def _content(image: Image.Image, where: str) -> tuple[Pixels, str, Pixels]:

@@ -3,7 +3,7 @@
 A pack is one file, written once and never changed: an index (parquet: one row an image, all its
 columns) and one fixed-size record an image (packed pixels, then thumbnail), each under its own SHA-256.
 Whatever does not fit its digest counts as absent. Any change to the code of this package's data
-modules, to Pillow or to numpy makes all older packs unknown. That a file was refused is never kept.
+modules, to Pillow, kornia-rs or numpy makes all older packs unknown. That a file was refused is never kept.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kornia_rs
 import numpy as np
 import pandas as pd
 import PIL
@@ -234,7 +235,9 @@ class IngestCache:
 @cache
 def reader_version() -> str:
     """Short digest of everything that decides what an image file becomes: 16 hex digits."""
-    digest = hashlib.sha256(f"{PIL.__version__} {np.__version__}\n".encode())
+    digest = hashlib.sha256(
+        f"{PIL.__version__} {kornia_rs.__version__} {np.__version__}\n".encode()
+    )
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

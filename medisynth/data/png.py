@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from isal import isal_zlib
@@ -15,7 +15,8 @@ _MAX_KEYWORD_BYTES = 79
 _STORED_BYTES = 65535  # the longest stored block of a zlib stream
 # its stub calls isal's error an instance
 _INFLATE_ERRORS: Any = (isal_zlib.IsalError, EOFError, ValueError)
-_TEXT_KINDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+TEXT_KINDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_ORDINARY = TEXT_KINDS | {b"IHDR", b"tIME", b"pHYs", b"IDAT", b"IEND"}
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # left, top, step across and step down of each pass of an interlaced image
 _ADAM7 = (
@@ -52,6 +53,21 @@ def header_size(data: bytes) -> tuple[int, int] | None:
         return None
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
+
+
+def is_plain_grey(data: bytes, kinds: Sequence[bytes]) -> bool:
+    """Whether a file holds 8-bit grey rows and nothing that could change what they mean.
+
+    Args:
+        data: A whole PNG file.
+        kinds: Types of its chunks, in order.
+
+    Returns:
+        False for colour, other depths, interlacing, and chunks of an unusual kind or place.
+    """
+    depth, colour, interlaced = data[24], data[25], data[28]
+    is_grey = (depth, colour, interlaced) == (8, 0, 0)
+    return is_grey and _ORDINARY.issuperset(kinds) and list(kinds[-2:]) == [b"IDAT", b"IEND"]
 
 
 def inflated_pixels(data: bytes) -> bytes | None:
@@ -150,7 +166,7 @@ def text_keywords(data: bytes) -> str:
     """
     keywords: dict[str, None] = {}
     for kind, body in chunks(data):
-        if kind in _TEXT_KINDS:
+        if kind in TEXT_KINDS:
             keyword = body.partition(b"\0")[0][:_MAX_KEYWORD_BYTES].decode("latin-1")
             keywords["".join(c if c.isprintable() else ascii(c)[1:-1] for c in keyword)] = None
     shown = list(keywords)[:MAX_KEYWORDS]
@@ -164,7 +180,7 @@ def text_chunks(data: bytes) -> dict[str, str]:
     """
     texts: dict[str, str] = {}
     for kind, body in chunks(data):
-        if kind not in _TEXT_KINDS:
+        if kind not in TEXT_KINDS:
             continue
         keyword, _, rest = body.partition(b"\0")
         text = _text(kind, rest)

@@ -159,6 +159,36 @@ def test_damage_that_every_chunk_checksum_covers_up_is_found():
     assert decode_bytes(png_of(*halves, note), "a.png").png_text_keywords == "Comment"
 
 
+@pytest.mark.parametrize("n_filters", [5, 6])
+def test_grey_files_are_decoded_as_pillow_decodes_them_whatever_their_row_filters(n_filters):
+    rng = np.random.default_rng(n_filters)
+    for _ in range(100):
+        height, width = rng.integers(1, 40, 2)
+        rows = rng.integers(0, 256, (height, 1 + width), np.uint8)
+        rows[:, 0] = rng.integers(0, n_filters, height)  # there is no filter 5
+        data = png_of(
+            chunk(b"pHYs", bytes(9)),
+            chunk(b"IDAT", zlib.compress(rows.tobytes())),
+            size=(width, height),
+        )
+        if (rows[:, 0] == 5).any():
+            assert code_of(data) == "D063"
+            continue
+        with Image.open(io.BytesIO(data)) as image:
+            expected = np.asarray(image)
+        assert np.array_equal(decode_bytes(data, "a.png").grey, expected)
+
+
+@needs_kit
+def test_real_frames_are_decoded_as_pillow_decodes_them():
+    paths = [p for name in ("fetal_planes_db", "hc18") for p in sorted((KIT / name).rglob("*.png"))]
+    for path in paths[::40]:
+        with Image.open(path) as image:
+            if image.mode == "L":
+                decoded = decode_bytes(path.read_bytes(), path.name)
+                assert np.array_equal(decoded.grey, np.asarray(image))
+
+
 @pytest.mark.malformed("png")
 @pytest.mark.parametrize("size", [(80, 30), (80, 60), (2**31 - 1, 2**31 - 1)])
 def test_a_second_header_cannot_change_the_size_that_was_checked(size):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medisynth.data.phantom import PhantomSettings, write_phantoms
+from pipelines.check_memory import CheckedData, CheckMemory, now
 from pipelines.cli import app
+from pipelines.config import load_config
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")
@@ -265,6 +268,23 @@ def test_a_damaged_memory_counts_as_none(tmp_path):
 
     assert check(folder, *keep).exit_code == 0
     assert entry.stat().st_mode & 0o077 == 0
+
+
+def test_what_was_read_is_remembered_not_what_lay_there_afterwards(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"as it lies there now")
+    flags = {"data.path": str(folder), "data.cache": str(tmp_path / "cache")}
+    config = load_config(preset="laptop", flags=flags)
+
+    def is_recalled_after(read_sha256: dict[str, str]) -> bool:
+        memory = CheckMemory(config, lambda done, total: None)
+        memory.keep(CheckedData("", {}, b"", b"", 0, None, "", (), now(), read_sha256))
+        return CheckMemory(config, lambda done, total: None).recall() is not None
+
+    assert not is_recalled_after({"a.png": hashlib.sha256(b"as it was read").hexdigest()})
+    assert is_recalled_after({"a.png": hashlib.sha256(b"as it lies there now").hexdigest()})
+    assert is_recalled_after({})
 
 
 def test_a_folder_with_a_symbolic_link_is_never_remembered(tmp_path):

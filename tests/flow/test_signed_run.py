@@ -29,7 +29,14 @@ def signed(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
         *("run", "--preset", "smoke", "--json", "-w", str(workspace), "--model", TOY),
         *("-o", "data.phantom={n_patients: 16, image_height_px: 64}", "-o", "data.cache=off"),
         *("-o", "model.settings={steps: 10, pause_ms: 0, size: 32}"),
-        *("-o", "training.preview_every=0", "-o", "evaluation.n_synthetic=16"),
+        *(
+            "-o",
+            "training.repeat_steps=0",
+            "-o",
+            "training.preview_every=0",
+            "-o",
+            "evaluation.n_synthetic=16",
+        ),
         *("-o", "evaluation.extractor=none", "-o", "evaluation.n_bootstrap=50"),
         *("-o", "tracking.enabled=false", "-o", f"signing.key={keys / 'signing_key.pem'}"),
     ]

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from medisynth.data.phantom import PhantomSettings, write_phantoms
 from pipelines.cli import app
+from pipelines.identity import installed_packages
 
 runner = CliRunner()
 ENTRY = """\
@@ -22,6 +23,14 @@ ENTRY = """\
     meaning: approver
     expires: {expires}
 """
+SCOPE = """\
+    scope:
+      planes: [Fetal brain]
+      machines: any
+      image_size_px: {min: 32, max: 64}
+      output_roles: [education]
+"""
+FOUND = {"id": "PYSEC-1", "fix_versions": ["99"], "severity": "high"}
 WAIVER = """\
 waivers:
   - id: P5-01
@@ -42,14 +51,25 @@ def declared(tmp_path_factory):
     write_phantoms(folder / "data", PhantomSettings(n_patients=16, image_height_px=80))
     (folder / "minutes.txt").write_bytes(b"present: A, B")
     entries = [
-        ENTRY.format(id="P1-H1", model="dsr-gan", expires="2999-12-31"),
+        ENTRY.format(id="P1-H1", model="dsr-gan", expires="2999-12-31") + SCOPE,
         ENTRY.format(id="P1-H2", model="dsr-gan", expires="2026-10-02"),
         ENTRY.format(id="P1-H3", model="tb-gan", expires="2999-12-31"),
     ]
     path = folder / "declarations.yaml"
     path.write_text("declarations:\n" + "".join(entries) + WAIVER)
     steps = ("model.settings.diffusion.steps=12", "model.settings.super_resolution.steps=12")
-    overrides = (f"declarations={path}", "tracking.enabled=false", "evaluation.extractor=none")
+    packages = {name: metadata["Version"] for name, metadata in installed_packages().items()}
+    found = [
+        {"name": n, "version": v, "vulns": [FOUND] * (n == "numpy")} for n, v in packages.items()
+    ]
+    (folder / "scan.json").write_text(json.dumps({"dependencies": found}))
+    given = (f"declarations={path}", f"evidence.vulnerability_scan={folder / 'scan.json'}")
+    overrides = (
+        *given,
+        "training.repeat_steps=0",
+        "tracking.enabled=false",
+        "evaluation.extractor=none",
+    )
     result = runner.invoke(
         app,
         [
@@ -86,6 +106,25 @@ def test_declared_items_are_declared_the_others_missing_with_their_reasons(decla
     assert "P1-H2 counts as missing: it expired on 2026-10-02" in result.stderr
     bound = read(run_dir, "records/P1-02.json")
     assert (bound["status"], bound["observed"]["value"]) == ("failed", 2)
+
+
+def test_what_lies_outside_the_declared_scope_fails_and_is_told_when_the_run_begins(declared):
+    result, run_dir, _ = declared
+    record = read(run_dir, "records/P1-01.json")
+
+    assert record["status"] == "failed"
+    assert record["reason"] == "outside the declared intended use: output role research"
+    words = "outside the declared intended use, so P1-01 fails: output role research"
+    assert words in result.stderr
+
+
+def test_a_supplied_scan_of_what_is_installed_is_judged(declared):
+    _, run_dir, _ = declared
+    record = read(run_dir, "records/P2-04.json")
+
+    assert record["status"] == "failed"
+    assert "PYSEC-1 (high, fixed in 99)" in record["reason"]
+    assert record["artifact"]["path"] == "software/vulnerabilities.json"
 
 
 def test_the_file_is_on_record_before_the_plan_is_frozen(declared):

@@ -47,6 +47,13 @@ def test_it_is_trained_confined_and_evaluated(finished):
     assert verify_run(finished).is_intact
 
 
+def test_training_that_keeps_no_state_leaves_nothing_to_repeat_and_says_so(finished):
+    record = read(finished, "records/P2-06.json")
+
+    assert record["status"] == "not evaluated"
+    assert record["reason"].startswith("training kept no state after its first steps")
+
+
 def test_its_checkpoint_draws_the_runs_own_images_again(finished, tmp_path):
     arguments = ["sample", str(finished), "-n", "20", "--out", str(tmp_path / "again")]
 

@@ -140,6 +140,12 @@ def test_a_killed_run_goes_on_at_its_last_committed_step_to_the_same_bits(killed
     check_finished(killed)
     # The pause is no part of the result; all else was configured alike.
     check_same_result(killed, whole)
+    # The first steps were kept before the kill, and repeated once, after the rest.
+    assert len(events(killed, "segment kept")) == len(events(killed, "segment repeated")) == 1
+    repeats = [read(folder, "metrics/repeat.json") for folder in (killed, whole)]
+    assert {r[key] for r in repeats for key in ("sha256", "repeated_sha256")} == {
+        repeats[1]["sha256"]
+    }
     (resumed,) = events(killed, "run resumed")
     assert resumed.body["reason"] == "killed"
     later = events(killed, "step committed")[n_before:]

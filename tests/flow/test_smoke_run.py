@@ -49,8 +49,9 @@ def test_the_run_folder_holds_every_document_and_output(smoke):
 
     expected = {*DOCUMENTS, "config.yaml", "journal.jsonl", "manifest.json", "data/images.parquet"}
     expected |= {"model_card.md", "model_card.json", "report.pdf", "report.html"}
-    # written only when there is a finding, or a declarations file
-    expected -= {"data/findings.json", "declarations.json"}
+    # written only when there is a finding, a file that people give, or a result of the tests
+    expected -= {"data/findings.json", "declarations.json", "software/vulnerabilities.json"}
+    expected -= {"software/tests.json"}
     assert {name for name in expected if not (run_dir / name).is_file()} == set()
     assert not (run_dir / ".scratch").exists()
 
@@ -70,6 +71,23 @@ def test_every_item_of_the_policy_has_a_record_and_none_is_green_by_omission(smo
             assert record["status"] != "passed"
         if record["status"] == "passed":
             assert record["observed"] is not None
+
+
+def test_evidence_on_the_software_is_computed_by_the_run_itself(smoke):
+    _, _, run_dir = smoke
+    statuses = {
+        item_id: read(run_dir, f"records/{item_id}.json")["status"]
+        for item_id in ("P2-03", "P2-06", "P2-11", "P1-01", "P2-04")
+    }
+
+    assert statuses == {
+        **dict.fromkeys(("P2-03", "P2-06", "P2-11"), "passed"),
+        **dict.fromkeys(("P1-01", "P2-04"), "not evaluated"),  # nobody declared or scanned
+    }
+    repeat = read(run_dir, "metrics/repeat.json")
+    assert (repeat["stage"], repeat["step"]) == ("diffusion", 10)
+    assert repeat["sha256"] == repeat["repeated_sha256"]
+    assert read(run_dir, "trace.json")["broken"] == []
 
 
 def test_the_plan_is_frozen_before_the_first_training_step(smoke):

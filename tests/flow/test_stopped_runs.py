@@ -20,6 +20,7 @@ QUICK = [
     *("run", "--preset", "smoke", "--json"),
     *("-o", "tracking.enabled=false", "-o", "evaluation.extractor=none"),
     *("-o", "model.settings.diffusion.steps=12", "-o", "model.settings.super_resolution.steps=12"),
+    *("-o", "training.repeat_steps=0"),
 ]
 
 

@@ -34,6 +34,7 @@ from tests.governance.example_audit import (
     divided,
     flow,
 )
+from tests.governance.example_software import example_repeat, write_software
 
 START = datetime(2026, 3, 4, 10, 11, 12, tzinfo=UTC)
 RUN_ID = "20260304T101112Z-a1b2c3d4"
@@ -92,6 +93,7 @@ def build_example_run(runs_dir: Path, example: Example | None = None) -> Path:
     store.write_bytes("config.yaml", config)
     store.write_document("run.json", _run(example, sha256_bytes(config)))
     store.write_document("environment.json", _environment())
+    write_software(store, example.odd)
     store.write_document("data/dataset.json", _dataset(example))
     store.write_document("data/findings.json", _findings(example))
     store.write_document("data/validation.json", _validation(example))
@@ -326,6 +328,7 @@ def _write_model(store: EvidenceStore, example: Example, plan_digest: str) -> li
     checkpoint_sha256 = store.write_bytes(path, checkpoint).sha256
     store.write_document("isolation.json", _isolation())
     store.write_document("metrics/training.json", _training(path, checkpoint_sha256))
+    store.write_document("metrics/repeat.json", example_repeat())
     files = []
     for n in range(4):
         data = _png(_head(n, synthetic=True))

@@ -10,10 +10,17 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from ruamel.yaml import YAML
 
 from medisynth.errors import SettingsError
@@ -277,6 +284,17 @@ class SealConfig(_Section):
         return Path(given).expanduser().resolve() if given is not None else None
 
 
+def _a_number_alone(value: Any) -> Any:
+    if not isinstance(value, float | int):
+        raise ValueError(
+            "expected a number alone: the operator is the policy's, only its limit can be set"
+        )
+    return value
+
+
+_Limit = Annotated[float | int | bool, BeforeValidator(_a_number_alone)]
+
+
 class RunConfig(_Section):
     """Everything a run depends on.
 
@@ -303,7 +321,7 @@ class RunConfig(_Section):
     tracking: TrackingConfig = TrackingConfig()
     signing: SigningConfig = SigningConfig()
     seal: SealConfig = SealConfig()
-    criteria: dict[str, float | int | bool] = Field(default_factory=dict)
+    criteria: dict[str, _Limit] = Field(default_factory=dict)
     declarations: str | None = Field(default=None, min_length=1)
 
     @field_validator("workspace")

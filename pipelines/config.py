@@ -10,10 +10,17 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from ruamel.yaml import YAML
 
 from governance.evidence.documents import OutputRole
@@ -315,6 +322,17 @@ class EvidenceConfig(_Section):
         return {match[1]: match[2] for match in found if match}
 
 
+def _a_number_alone(value: Any) -> Any:
+    if not isinstance(value, float | int):
+        raise ValueError(
+            "expected a number alone: the operator is the policy's, only its limit can be set"
+        )
+    return value
+
+
+_Limit = Annotated[float | int | bool, BeforeValidator(_a_number_alone)]
+
+
 class RunConfig(_Section):
     """Everything a run depends on.
 
@@ -343,7 +361,7 @@ class RunConfig(_Section):
     signing: SigningConfig = SigningConfig()
     seal: SealConfig = SealConfig()
     evidence: EvidenceConfig = EvidenceConfig()
-    criteria: dict[str, float | int | bool] = Field(default_factory=dict)
+    criteria: dict[str, _Limit] = Field(default_factory=dict)
     declarations: str | None = Field(default=None, min_length=1)
     output_role: OutputRole = "research"
 

@@ -70,7 +70,7 @@ def _find(
         for place, entry in enumerate(entries):
             if entry.id == item_id:
                 return section, place, entry
-    known = [entry.id for entry in (*document.declarations, *document.waivers)]
+    known = [d.id for d in document.declarations] + [w.id for w in document.waivers]
     raise ConfigError(
         f"--id: {file} has no entry for {item_id[:80]!r}; it has {', '.join(known) or 'none'}"
     )

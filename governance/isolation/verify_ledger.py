@@ -122,7 +122,7 @@ def _check_evaluation(run_dir: Path, opened: Sequence[JournalEvent]) -> list[str
 
 def _plan_and_model(run_dir: Path) -> dict[str, Any]:
     """Digests of the frozen plan and of the model that was judged, as far as they are there."""
-    found = {}
+    found: dict[str, Any] = {}
     if (run_dir / PLAN).is_file():
         found["plan_sha256"] = sha256_file(run_dir / PLAN)
     if training := _read(run_dir / TRAINING):
@@ -148,7 +148,8 @@ def _check_ledger(path: Path, seal: _Json, events: Sequence[JournalEvent]) -> tu
         faults += _check_entry(path, event, entry, run_id)
         if entry is not None and event.type == SEALED:
             before = _count(chain.events[: entry.seq], OPENED)
-            if seal.get("n_earlier_openings", 0) > before:
+            told = seal.get("n_earlier_openings")
+            if isinstance(told, int) and told > before:
                 faults.append(f"{SEAL}: more earlier openings than the {before} of {path}")
     resumed = [event.time_utc for event in events if event.type == RUN_RESUMED]
     for entry in entries.values():

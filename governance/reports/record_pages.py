@@ -256,6 +256,16 @@ def _signature_hint(evidence: ReportEvidence) -> tuple[str, ...]:
     )
 
 
+def _time_stamp_hint(evidence: ReportEvidence) -> tuple[str, ...]:
+    url = evidence.signing.timestamp_url if evidence.signing else None
+    if url is None:
+        return ()
+    return (
+        f"A time-stamp of the manifest was asked of {url}. verify says whether it came, and with "
+        "--tsa-certificate FILE whether it is by the authority whose certificate you hold.",
+    )
+
+
 def verify_section(evidence: ReportEvidence) -> Section:
     """How to check this report without trusting it."""
     run_id = evidence.run.run_id
@@ -275,6 +285,10 @@ def verify_section(evidence: ReportEvidence) -> Section:
                     "manifest signature with Python's own library and the package cryptography "
                     "alone. In a folder that you do not trust, take that script from the release.",
                     *_signature_hint(evidence),
+                    *_time_stamp_hint(evidence),
+                    "verify also compares this run with the ledger of its data set, where that is "
+                    "at hand, and card, page and page 1 of this report with the evidence; verify "
+                    "--mirror compares what MLflow shows.",
                     f"medisynth-gov report runs/{run_id} writes this report again from the same "
                     "evidence; the bytes are the same.",
                     "A chain alone cannot show that its owner rebuilt all of it: keep the journal "

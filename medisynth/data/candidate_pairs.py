@@ -211,8 +211,12 @@ def _highest(similarity: Floats) -> tuple[Rows, Floats]:
 
 
 def _joined(parts: list[Pairs]) -> Pairs:
-    left, right, value, transform = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return left, right, value, transform
+    return (
+        np.concatenate([left for left, _, _, _ in parts]),
+        np.concatenate([right for _, right, _, _ in parts]),
+        np.concatenate([value for _, _, value, _ in parts]),
+        np.concatenate([transform for _, _, _, transform in parts]),
+    )
 
 
 class _Batch:

@@ -21,6 +21,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 25_000_000
 MODES = ("L", "RGB", "LA", "RGBA")  # the last two only where nothing is transparent
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_DAMAGED = "is a damaged or cut PNG file; restore it from the source"
 # Pillow raises LookupError for files without pixel data and for chunks of unexpected content.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError)
 
@@ -67,10 +68,9 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
     """
     kinds = _check_container(data, where)
     try:
-        # verify() sees damaged checksums that decoders pass over; unpacking sees cut, damaged or
-        # surplus pixel data that verify() passes over; what was unpacked is then decoded, once.
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.verify()
+        # Every checksum has been compared, as verify() would, for decoders pass over some; unpacking
+        # sees cut, damaged or surplus pixel data that has fitting checksums; what was unpacked is
+        # then decoded, once.
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.mode not in MODES:
                 raise image_fault(
@@ -83,9 +83,7 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
                 )
         grey, mode, content = _decode(data, kinds, pixels, where)
     except _DECODE_ERRORS as error:
-        raise image_fault(
-            "D063", where, "is a damaged or cut PNG file; restore it from the source"
-        ) from error
+        raise image_fault("D063", where, _DAMAGED) from error
     has_text = not png.TEXT_KINDS.isdisjoint(kinds)
     height, width = grey.shape
     content_digest = hashlib.sha256(f"{mode} {width} {height}\n".encode())
@@ -133,7 +131,9 @@ def _check_container(data: bytes, where: str) -> list[bytes]:
             "does not end as a PNG file must: it is cut short or has bytes appended; restore it "
             "from the source",
         )
-    kinds = [kind for kind, _ in png.chunks(data)]
+    kinds = png.intact_kinds(data)
+    if kinds is None:
+        raise image_fault("D063", where, _DAMAGED)
     if kinds.count(b"IHDR") != 1:  # the size checked above must be the one that the decoder uses
         raise image_fault("D063", where, "has two headers; restore it from the source")
     if not _ANIMATION.isdisjoint(kinds):

@@ -2,32 +2,35 @@
 
 import contextlib
 import hashlib
+import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from medisynth.data.data_folder import DataFolder
-from medisynth.data.decode import (
-    MAX_FILE_BYTES,
-    MAX_PIXELS,
-    DecodedImage,
-    decode_bytes,
-    image_fault,
+from medisynth.data.decode import MAX_FILE_BYTES, MAX_PIXELS, DecodedImage, decode_bytes
+from medisynth.data.image_reader import (
+    Facts,
+    ImageReader,
+    Job,
+    KnownImage,
+    Outcome,
+    ReadImage,
+    keep_freed_memory,
+    read_in_process,
+    start_process,
 )
-from medisynth.data.image_statistics import intensity_statistics, sector_fractions
-from medisynth.data.ingest_cache import Facts, IngestCache
-from medisynth.data.overlay import overlay_fraction
-from medisynth.data.resize import THUMBNAIL_PX, Fit, to_square, to_square_and_thumbnail
+from medisynth.data.ingest_cache import CachedImage, IngestCache
+from medisynth.data.resize import THUMBNAIL_PX, Fit, to_square
 from medisynth.data.views import Pixels
-from medisynth.errors import DataError, Finding, ResourceError, SettingsError
+from medisynth.errors import Finding, ResourceError, SettingsError
 
 __all__ = [
     "IMAGE_COLUMNS",
@@ -45,7 +48,9 @@ __all__ = [
 
 _BATCH = 16  # images of one task
 _TASKS_AHEAD = 4  # waiting for each worker, so that as little waits in memory as keeps them busy
-_KEPT_BYTES = 24 << 20
+# Threads wait for one another at Python's lock, a third of the time; processes do not, but take a
+# second to start. From so many images on they are worth it.
+LEAST_FOR_PROCESSES = 1_000
 # One frame being decoded: the file, its unpacked pixels (16-bit RGBA at worst), their copies.
 _FRAME_BYTES = MAX_FILE_BYTES + 24 * MAX_PIXELS
 
@@ -111,8 +116,8 @@ def ingest_images(
             file must have that digest.
         size_px: Side of the packed images.
         fit: How an image is made square, see `to_square`.
-        n_workers: Threads; decoding and digesting run outside Python's lock. Fewer are used where
-            memory does not hold as many of the largest frames allowed.
+        n_workers: Threads, or processes from `LEAST_FOR_PROCESSES` images on that are not in the
+            cache. Fewer are used where memory does not hold as many of the largest frames allowed.
         cache: Folder of decoded images, see `ingest_cache`; None keeps none. Every file is read
             and digested again all the same; only one of a known digest is not decoded again.
         progress: Called after each image with images done and images in all.
@@ -129,18 +134,22 @@ def ingest_images(
     n_workers = min(n_workers, _workers_that_fit(n_images, size_px))
     pixels = np.zeros((n_images, size_px, size_px), dtype=np.uint8)
     thumbnails = np.zeros((n_images, THUMBNAIL_PX, THUMBNAIL_PX), dtype=np.uint8)
-    # Freeing one large block tells the C library to keep memory of a frame's size instead of
-    # returning it to the system after every image: a twentieth of the time saved.
-    np.empty(_KEPT_BYTES, dtype=np.uint8)
+    keep_freed_memory()
     results: list[_Read | Finding] = []
     with contextlib.ExitStack() as stack:
         # Small sums must not wake a pool of linear algebra threads for every image: its waiting
         # threads spin, and took half of both processors.
         stack.enter_context(threadpool_limits(limits=1))
         kept = stack.enter_context(IngestCache(cache, size_px, fit)) if cache else None
-        reader = _Reader(root, pixels, thumbnails, fit, kept)
-        for result in _in_order(reader, _jobs(table), n_workers):
-            results.append(result)
+        reader = ImageReader(root, size_px, fit, kept.digests if kept else frozenset())
+        jobs = _jobs(table)
+        for place, outcome in enumerate(_in_order(reader, jobs, n_workers)):
+            image = _settled(outcome, reader, jobs[place], kept)
+            if isinstance(image, Finding):
+                results.append(image)
+            else:
+                pixels[place], thumbnails[place] = image.pixels, image.thumbnail
+                results.append(_Read(image.facts, isinstance(image, CachedImage)))
             if progress is not None:
                 progress(len(results), n_images)
         ingested = _gather(table, pixels, thumbnails, results)
@@ -194,89 +203,64 @@ class _Read:
     is_cached: bool
 
 
-_Job = tuple[int, str, Any]
-
-
-class _Reader:
-    """Reads single images into packed arrays; safe to call from several threads."""
-
-    def __init__(
-        self, root: Path, pixels: Pixels, thumbnails: Pixels, fit: Fit, cache: IngestCache | None
-    ) -> None:
-        self.folder = DataFolder(root)
-        self.pixels, self.thumbnails, self.fit, self.cache = pixels, thumbnails, fit, cache
-
-    def read_all(self, jobs: list[_Job]) -> list[_Read | Finding]:
-        results = [self.read(*job) for job in jobs]
-        new = {
-            job[0]: result
-            for job, result in zip(jobs, results, strict=True)
-            if isinstance(result, _Read) and not result.is_cached
-        }
-        if new:  # together, because each call of it costs more than its work on one image
-            fractions = sector_fractions(self.thumbnails[list(new)])
-            for result, fraction in zip(new.values(), fractions, strict=True):
-                result.facts["sector_fraction"] = fraction
-        return results
-
-    def read(self, number: int, path: str, listed_sha256: Any) -> _Read | Finding:
-        try:
-            data = self.folder.read(path)
-            file_sha256 = hashlib.sha256(data).hexdigest()
-            cached = self.cache.find(file_sha256) if self.cache else None
-            if cached is None:
-                facts = self._decode(number, data, path, file_sha256)
-            else:
-                facts = cached.facts
-                self.pixels[number], self.thumbnails[number] = cached.pixels, cached.thumbnail
-            if not pd.isna(listed_sha256) and file_sha256 != listed_sha256:
-                raise image_fault(
-                    "D068",
-                    path,
-                    f"has SHA-256 {file_sha256[:12]}, the metadata file lists "
-                    f"{str(listed_sha256)[:12]!a}; restore it from the source",
-                )
-        except DataError as error:
-            return error.findings[0]
-        return _Read(facts, is_cached=cached is not None)
-
-    def _decode(self, number: int, data: bytes, path: str, file_sha256: str) -> Facts:
-        decoded = decode_bytes(data, path, file_sha256=file_sha256)
-        grey = decoded.grey
-        self.pixels[number], self.thumbnails[number] = to_square_and_thumbnail(
-            grey, self.pixels.shape[1], self.fit
-        )
-        return {
-            "file_sha256": file_sha256,
-            "pixel_sha256": decoded.pixel_sha256,
-            "width_px": decoded.width_px,
-            "height_px": decoded.height_px,
-            "mode": decoded.mode,
-            "n_bytes": decoded.n_bytes,
-            "synthetic_mark": decoded.synthetic_mark,
-            "png_text_keywords": decoded.png_text_keywords,
-            "overlay_fraction": overlay_fraction(grey),
-            **intensity_statistics(grey),
-        }
-
-
-def _jobs(table: pd.DataFrame) -> list[_Job]:
+def _jobs(table: pd.DataFrame) -> list[Job]:
     listed = table["listed_sha256"] if "listed_sha256" in table else [pd.NA] * len(table)
-    return list(zip(range(len(table)), table["path"], listed, strict=True))
+    return [
+        (path, None if pd.isna(digest) else str(digest))
+        for path, digest in zip(table["path"], listed, strict=True)
+    ]
 
 
-def _in_order(reader: _Reader, jobs: list[_Job], n_workers: int) -> Iterator[_Read | Finding]:
-    """Results in the order of the jobs; only a few tasks are under way at any time."""
+def _settled(
+    outcome: Outcome, reader: ImageReader, job: Job, cache: IngestCache | None
+) -> ReadImage | CachedImage | Finding:
+    """The outcome with what the cache holds, or decoded after all where that is damaged."""
+    if not isinstance(outcome, KnownImage):
+        return outcome
+    cached = cache.find(outcome.file_sha256) if cache else None
+    if cached is not None:
+        return cached
+    [decoded] = reader.knowing(frozenset()).read([job])
+    if isinstance(decoded, KnownImage):
+        raise RuntimeError(f"{job[0]}: passed over by a reader that knows no file")
+    return decoded
+
+
+def _in_order(reader: ImageReader, jobs: list[Job], n_workers: int) -> Iterator[Outcome]:
+    """Outcomes in the order of the jobs, read by processes where that is worth their start.
+
+    Where processes cannot be started or are ended from outside, threads read the rest.
+    """
+    n_done = 0
+    is_worth_it = len(jobs) - len(reader.known) >= LEAST_FOR_PROCESSES and n_workers > 1
+    if is_worth_it and not multiprocessing.current_process().daemon:
+        with contextlib.suppress(BrokenProcessPool, OSError, ImportError):
+            pool = ProcessPoolExecutor(
+                n_workers, multiprocessing.get_context("spawn"), start_process, (reader,)
+            )
+            for outcome in _outcomes(pool, read_in_process, jobs, n_workers):
+                yield outcome
+                n_done += 1
+    threads = ThreadPoolExecutor(n_workers, thread_name_prefix="ingest")
+    yield from _outcomes(threads, reader.read, jobs[n_done:], n_workers)
+
+
+def _outcomes(
+    pool: Executor,
+    read: Callable[[list[Job]], list[Outcome]],
+    jobs: list[Job],
+    n_workers: int,
+) -> Iterator[Outcome]:
+    """Outcomes in the order of the jobs; only a few tasks are under way at any time."""
     starts = iter(range(0, len(jobs), _BATCH))
-    waiting: deque[Future[list[_Read | Finding]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=n_workers, thread_name_prefix="ingest")
+    waiting: deque[Future[list[Outcome]]] = deque()
     try:
         while True:
             while len(waiting) < n_workers * _TASKS_AHEAD:
                 start = next(starts, None)
                 if start is None:
                     break
-                waiting.append(pool.submit(reader.read_all, jobs[start : start + _BATCH]))
+                waiting.append(pool.submit(read, jobs[start : start + _BATCH]))
             if not waiting:
                 return
             yield from waiting.popleft().result()

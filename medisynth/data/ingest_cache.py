@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import PIL
 
+from medisynth.data.image_reader import Facts
 from medisynth.data.resize import THUMBNAIL_PX, Fit
 from medisynth.data.views import Pixels
 
@@ -38,8 +39,6 @@ _INDEX_BYTES = 1024  # more than one image takes up in an index
 _STALE_SECONDS = 24 * 3600
 _DIGEST = "record_sha256"
 _NOT_USABLE = (OSError, ValueError)
-
-Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,11 @@ class IngestCache:
     def __exit__(self, *_: object) -> None:
         """Close the packs."""
         self._open.close()
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """SHA-256 of the files that `find` may know."""
+        return frozenset(self._places)
 
     def find(self, file_sha256: str) -> CachedImage | None:
         """What an earlier run decoded from a file of this digest, or None."""

@@ -47,6 +47,30 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += 12 + length
 
 
+def intact_kinds(data: bytes) -> list[bytes] | None:
+    """Types of the chunks of a PNG file, if they are all there is and none is damaged.
+
+    Args:
+        data: Bytes of a whole file.
+
+    Returns:
+        Types in order, the last and no other "IEND"; None unless the chunks fill the file from its
+        signature to its end, each with a sound type and the checksum of its content.
+    """
+    view, kinds, position = memoryview(data), [], len(SIGNATURE)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data) or not kind.isalnum():
+            return None
+        if isal_zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            return None
+        kinds.append(kind)
+        position = end + 4
+    is_whole = data.startswith(SIGNATURE) and position == len(data) and data.endswith(END)
+    return kinds if is_whole and kinds.count(b"IEND") == 1 else None
+
+
 def header_size(data: bytes) -> tuple[int, int] | None:
     """Width and height in pixels as the header says, or None if there is no PNG header."""
     if len(data) < 33 or not data.startswith(SIGNATURE) or data[12:16] != b"IHDR":

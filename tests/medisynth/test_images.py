@@ -1,8 +1,12 @@
 """Images are read once, refused when they are not what they must be, and digested by content."""
 
 import io
+import multiprocessing
 import os
+import signal
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from medisynth.data.adapters import detect_adapter
 from medisynth.data.image_statistics import sector_fractions
 from medisynth.data.images import (
     IMAGE_COLUMNS,
+    LEAST_FOR_PROCESSES,
     MAX_PIXELS,
     THUMBNAIL_PX,
     Ingested,
@@ -460,6 +465,103 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
     assert one.table.equals(many.table)
     assert np.array_equal(one.pixels, many.pixels)
     assert ticks == [(i + 1, 20) for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Enough tiny files, one of them bad and one not the listed one, to be read by processes."""
+    root = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    files = {
+        f"i{i}": png_bytes(rng.integers(0, 255, (5, 9), np.uint8))
+        for i in range(LEAST_FOR_PROCESSES + 8)
+    }
+    files["i5"] = files["i5"][:-1]
+    table = folder(root, files)
+    table["listed_sha256"] = pd.array([None] * 7 + ["0" * 64] + [None] * 1000, dtype="string")
+    return root, table
+
+
+def assert_all_read(found: Ingested, root: Path, table: pd.DataFrame) -> None:
+    by_threads = [ingest(root, part) for part in (table[:500], table[500:])]
+
+    assert [f.where for f in found.findings] == ["Images/i5.png", "Images/i7.png"]
+    assert found.findings == tuple(f for part in by_threads for f in part.findings)
+    pd.testing.assert_frame_equal(
+        found.table, pd.concat([part.table for part in by_threads], ignore_index=True)
+    )
+    assert np.array_equal(found.pixels, np.concatenate([part.pixels for part in by_threads]))
+    assert np.array_equal(
+        found.thumbnails, np.concatenate([part.thumbnails for part in by_threads])
+    )
+
+
+def test_processes_read_many_images_as_threads_read_few(many):
+    root, table = many
+    n_children: list[int] = []
+
+    found = ingest_images(
+        root,
+        table,
+        size_px=16,
+        n_workers=2,
+        progress=lambda done, total: n_children.append(len(multiprocessing.active_children())),
+    )
+
+    assert max(n_children) == 2
+    assert multiprocessing.active_children() == []
+    assert_all_read(found, root, table)
+
+
+def test_when_reading_processes_are_killed_threads_read_the_rest(many):
+    root, table = many
+
+    def kill(done: int, total: int) -> None:
+        if done == 20:
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    assert_all_read(ingest_images(root, table, size_px=16, n_workers=2, progress=kill), root, table)
+
+
+def test_reading_processes_end_with_their_parent(many):
+    root, table = many
+    table.to_parquet(root / "table.parquet")
+    program = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+import pandas as pd
+from medisynth.data.images import ingest_images
+
+def die(done, total):
+    if done == 20:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    table = pd.read_parquet(Path(sys.argv[1]) / "table.parquet")
+    ingest_images(Path(sys.argv[1]), table, size_px=16, n_workers=2, progress=die)
+"""
+    script = root / "program.py"
+    script.write_text(program)
+    ended = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, str(script), str(root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+    assert ended.returncode == -signal.SIGKILL
+    pids = ended.stdout.split()
+    assert len(pids) == 2
+    # run() has returned, so none holds the standard output any more; the dead may await burial
+    states = [
+        path.read_text().rsplit(")", 1)[1].split()[0]
+        for path in (Path("/proc", pid, "stat") for pid in pids)
+        if path.exists()
+    ]
+    assert set(states) <= {"Z", "X"}
 
 
 def test_an_interruption_ends_the_reading_at_once(tmp_path):

@@ -42,7 +42,7 @@ def selftest_blocks(record: SelftestRecord | None) -> tuple[Block, ...]:
     )
     rows = tuple(
         (
-            cell(trial.planted),
+            cell(_sentence_case(trial.planted)),
             cell(_result(trial), *_control(trial)),
             _caught_by(trial),
             cell(f"{trial.duration_s:.1f}"),
@@ -87,8 +87,8 @@ def _caught_by(trial: PlantTrial) -> Cell:
 def _guard(answer: GuardAnswer) -> str:
     code = "" if answer.exit_code is None else f", exit code {answer.exit_code}"
     if answer.status == STOPPED:
-        return f"the run stops with error {answer.guard}{code}"
-    return f"{answer.guard} {answer.status}{code}"
+        return f"The run stops with error {answer.guard}{code}"
+    return f"{_sentence_case(answer.guard)}: {answer.status}{code}"
 
 
 def _not_planted(record: SelftestRecord) -> tuple[Block, ...]:
@@ -97,5 +97,11 @@ def _not_planted(record: SelftestRecord) -> tuple[Block, ...]:
     by_reason: dict[str, list[str]] = {}
     for left_out in record.not_planted:
         by_reason.setdefault(left_out.reason, []).append(left_out.planted)
-    items = tuple(f"{reason}: {'; '.join(planted)}." for reason, planted in by_reason.items())
+    items = tuple(
+        f"{_sentence_case(reason)}: {'; '.join(planted)}." for reason, planted in by_reason.items()
+    )
     return (Text(f"Not planted inside a run. {_WHOLE}", "note"), Bullets(items))
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]

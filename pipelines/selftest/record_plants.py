@@ -30,7 +30,7 @@ def tampered_record(bench: Bench, is_planted: bool) -> Answers:
     return (
         GuardAnswer(
             guard=VERIFY,
-            status="changed",
+            status="names it",
             is_alarm=True,
             exit_code=INTEGRITY,
             sentence=found.faults[0],

@@ -1,0 +1,31 @@
+"""The training process with one guard taken away, to see that the self-test notices."""
+
+import os
+import sys
+
+from governance.isolation import confine as confinement
+from pipelines import training_child
+
+
+def _unconfined(**_: object) -> confinement.Confinement:
+    return confinement.Confinement(2, confinement.LEVEL_NAMES[2], "nothing", 0, False)
+
+
+def _disarm(guard: str) -> None:
+    if guard == "confinement":
+        confinement.confine = _unconfined
+    elif guard == "packed view":
+        from medisynth.data.views import load_view
+
+        training_child._view = lambda job, partition: load_view(
+            training_child.Path(job.views), partition
+        )
+    elif guard == "finite loss":
+        import medisynth.training_update
+
+        medisynth.training_update.require_finite = lambda *_, **__: None
+
+
+if __name__ == "__main__":
+    _disarm(os.environ["DISARMED"])
+    sys.exit(training_child.main())

@@ -149,7 +149,8 @@ class Workspace:
             return False
         with journal.open("rb") as stream:
             stream.seek(max(0, journal.stat().st_size - 2000))
-            return b'"type":"evidence closed"' in stream.read().splitlines()[-1]
+            last = b"".join(stream.read().splitlines()[-1:])
+            return b'"type":"evidence closed"' in last
 
     def step(self, run: str) -> str:
         """Where a run was, in words."""

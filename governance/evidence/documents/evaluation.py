@@ -114,6 +114,7 @@ class EvaluationRecord(Document):
     """What the synthetic images are worth (metrics/evaluation.json).
 
     `pretrained` says where the weights of the feature extractors come from: P2-09 asks for it.
+    `extraction_s`: seconds of loading the extractors and of extracting features; None in older runs.
     """
 
     metrics: tuple[MetricResult, ...]
@@ -124,3 +125,4 @@ class EvaluationRecord(Document):
     n_test_patients_in_training: int | None
     notes: tuple[str, ...] = ()
     pretrained: tuple[PretrainedComponent, ...] = ()
+    extraction_s: float | None = None

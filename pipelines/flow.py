@@ -56,6 +56,8 @@ from pipelines.tracking import Tracker
 
 _D = TypeVar("_D", bound=Document)
 
+_LEAST_FREE_BYTES = 32 << 20  # for records, reports and the tracking store of the smallest run
+
 EXPECTED_ERRORS = (GovernanceError, MedisynthError, PipelineError)
 
 
@@ -360,11 +362,17 @@ def _sentence(error: BaseException) -> str:
 def _make_workspace(workspace: Path) -> None:
     try:
         (workspace / "runs").mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(workspace).free
     except OSError as error:
         raise MachineError(
             f"{workspace}: the workspace cannot be written ({error.strerror}); "
             "choose another with --workspace"
         ) from error
+    if free < _LEAST_FREE_BYTES:
+        raise MachineError(
+            f"{workspace}: {free:,} bytes are free, a run needs at least {_LEAST_FREE_BYTES:,}; "
+            "make room, or choose another workspace with --workspace"
+        )
 
 
 def _parameters(config: RunConfig) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from governance.evidence.chain import check_chain
 from medisynth import checkpoint
 from pipelines.cli import app
+from pipelines.console import Console
 from tests.flow.test_resumed_runs import (
     arguments,
     check_finished,
@@ -92,6 +93,7 @@ def killed_workspace(tmp_path_factory) -> Path:
 
 
 def check_one_sentence(result) -> None:
+    assert isinstance(result.exception, SystemExit), result.exc_info
     assert result.exit_code == 7, result.output
     assert "Traceback" not in result.output
     errors = [line for line in result.stderr.splitlines() if '"error"' in line]
@@ -127,11 +129,52 @@ def test_a_disk_that_fills_in_training_loses_no_commit_and_the_run_goes_on(
     check_same_result(run_dir, whole)
 
 
+MOMENTS = (  # what the screen says when the disk fills, and KiB left free then
+    ("s1_ingest", 0),
+    ("s2_validate", 16),
+    ("s3_audit", 64),
+    ("s4_split", 4),
+    ("s5_train", 200),
+    ("s6_evaluate", 0),
+    ("s6_evaluate", 150),
+    ("writing card and reports", 0),
+    ("writing card and reports", 300),
+    ("writing card and reports", 900),
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kib", SIZES)
-def test_a_disk_that_fills_anywhere_in_a_run_is_said_in_one_sentence(disk, kib):
-    disk.leave_free(kib * KIB)
+@pytest.mark.parametrize(("moment", "kib"), MOMENTS)
+def test_a_disk_that_fills_anywhere_in_a_run_is_said_in_one_sentence(
+    disk, monkeypatch, moment, kib
+):
+    say, workspace = Console.say, disk.place / "ws"
+
+    def fill(self, text):
+        say(self, text)
+        if text == moment:
+            disk.leave_free(kib * KIB)
+
+    monkeypatch.setattr(Console, "say", fill)
+
+    result = runner.invoke(app, [*arguments(workspace, 0), "-o", "tracking.enabled=true"])
+
+    check_one_sentence(result)
+    (run_dir,) = (workspace / "runs").iterdir()
+    check_last_commit_loads(run_dir)
+    monkeypatch.undo()
+    disk.make_room()
+    if events(run_dir, "views packed"):
+        again = resume(run_dir)
+        assert again.exit_code == 9, again.output
+        check_finished(run_dir)
+
+
+def test_a_run_does_not_begin_on_a_disk_that_is_full(disk):
+    disk.leave_free(0)
 
     result = runner.invoke(app, arguments(disk.place / "ws", 0))
 
     check_one_sentence(result)
+    assert "bytes are free" in result.stderr
+    assert list((disk.place / "ws" / "runs").iterdir()) == []

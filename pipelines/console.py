@@ -1,11 +1,13 @@
 """What a person (or a machine) sees while work goes on: bars on a terminal, lines otherwise."""
 
 import json
+import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
@@ -13,6 +15,29 @@ from typing import Any, TextIO
 from pipelines.errors import InterruptedByUser
 
 _LINE_EVERY_S = 10.0  # plain lines: at most one for each task in this time
+
+
+def write_or_leave(stream: TextIO, text: str) -> None:
+    """Write; a terminal that is gone ends no run.
+
+    After a hang-up every write to the terminal fails, those at the end of the process too, so what
+    still points at it is pointed at nothing.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        _leave_terminal()
+
+
+def _leave_terminal() -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for number in (1, 2):
+        with suppress(OSError):
+            is_device = stat.S_ISCHR(os.fstat(number).st_mode)
+            if is_device and not os.isatty(number):  # a terminal that answers is one
+                os.dup2(nothing, number)
+    os.close(nothing)
 
 
 class StopRequest:
@@ -31,7 +56,9 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.signal_number = number
-        sys.stderr.write("\nstopping after the current piece of work; once more leaves at once\n")
+        write_or_leave(
+            sys.stderr, "\nstopping after the current piece of work; once more leaves at once\n"
+        )
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -69,8 +96,7 @@ class Console:
         elif self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            self.stream.write(f"{text}\n")
-            self.stream.flush()
+            write_or_leave(self.stream, f"{text}\n")
 
     def warn(self, text: str) -> None:
         """Print one warning."""
@@ -113,12 +139,10 @@ class Console:
         if self.json_lines:
             self._write_json({"task": task, "done": done, "total": total})
         else:
-            self.stream.write(f"  {task}: {done:,} of {total:,}\n")
-            self.stream.flush()
+            write_or_leave(self.stream, f"  {task}: {done:,} of {total:,}\n")
 
     def _write_json(self, value: dict[str, Any]) -> None:
-        self.stream.write(json.dumps(value, ensure_ascii=False) + "\n")
-        self.stream.flush()
+        write_or_leave(self.stream, json.dumps(value, ensure_ascii=False) + "\n")
 
     @contextmanager
     def live(self) -> Iterator[None]:

@@ -69,6 +69,8 @@ from pipelines.vulnerability_scan import read_scan
 
 _D = TypeVar("_D", bound=Document)
 
+_LEAST_FREE_BYTES = 32 << 20  # for records, reports and the tracking store of the smallest run
+
 EXPECTED_ERRORS = (GovernanceError, MedisynthError, PipelineError)
 
 
@@ -392,11 +394,17 @@ def _sentence(error: BaseException) -> str:
 def _make_workspace(workspace: Path) -> None:
     try:
         (workspace / "runs").mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(workspace).free
     except OSError as error:
         raise MachineError(
             f"{workspace}: the workspace cannot be written ({error.strerror}); "
             "choose another with --workspace"
         ) from error
+    if free < _LEAST_FREE_BYTES:
+        raise MachineError(
+            f"{workspace}: {free:,} bytes are free, a run needs at least {_LEAST_FREE_BYTES:,}; "
+            "make room, or choose another workspace with --workspace"
+        )
 
 
 def _known_use(config: RunConfig) -> Used:

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
         )
     generator = load_generator(context.config.model.name)
     size_px = generator.image_size_px(context.config.generator_settings())
+    started = time.monotonic()
     ingested = ingest_images(
         listed.root,
         present,
@@ -89,6 +91,7 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
         cache=image_cache(context.config.data),
         progress=lambda done, total: context.console.progress("decoding images", done, total),
     )
+    decode_s = time.monotonic() - started
     if ingested.findings:
         write_findings(ingested.findings, context)
         raise DataError(
@@ -104,7 +107,9 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
             "decoding, which was used again"
         )
     digest = content_digest(ingested.table)
-    _write_identity(listed, context, content_sha256=digest, ingested=ingested)
+    _write_identity(
+        listed, context, content_sha256=digest, ingested=ingested, decode_s=round(decode_s, 3)
+    )
     buffer = io.BytesIO()
     ingested.table.to_parquet(buffer, index=False)
     context.store.write_bytes("data/images.parquet", buffer.getvalue())
@@ -175,11 +180,14 @@ def _simulate(root: Path, settings: PhantomSettings, context: RunContext) -> Non
         for left in root.parent.glob(f".{root.name}.*.part"):  # by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
         context.console.say(f"simulating {settings.n_patients} phantom patients in {root}")
+        started = time.monotonic()
         write_phantoms(
             root,
             settings,
             progress=lambda done, total: context.console.progress("simulating", done, total),
         )
+    facts = {"n_patients": settings.n_patients, "duration_s": round(time.monotonic() - started, 3)}
+    context.store.journal.append("phantoms simulated", facts)
 
 
 def _refuse_missing(listed: ListedData, context: RunContext) -> None:
@@ -200,6 +208,7 @@ def _write_identity(
     *,
     content_sha256: str | None,
     ingested: Ingested | None = None,
+    decode_s: float | None = None,
 ) -> None:
     info, data, listing = listed.listing.info, context.config.data, listed.listing
     missing = listing.table[listed.missing]
@@ -240,6 +249,7 @@ def _write_identity(
         notes=info.notes,
         n_decoded=ingested.n_decoded if ingested else 0,
         n_from_cache=ingested.n_from_cache if ingested else 0,
+        decode_s=decode_s,
     )
     context.store.write_document("data/dataset.json", identity)
 

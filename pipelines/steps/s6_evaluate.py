@@ -1,6 +1,7 @@
 """s6 evaluate: opens the seal once; fidelity with intervals and floor, memorisation, pictures."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -85,6 +86,7 @@ def run(
         n_test_images_in_training=_n_test_in(test, training, tuning),
         pretrained=fidelity.pretrained,
         notes=(*fidelity.notes, *memory_notes),
+        extraction_s=fidelity.extraction_s,
     )
     context.store.write_document("metrics/evaluation.json", record)
     _write_figures(trained, training, record, context)
@@ -190,6 +192,7 @@ class _Fidelity:
     controls: tuple[Control, ...] = ()
     notes: tuple[str, ...] = ()
     pretrained: tuple[PretrainedComponent, ...] = ()
+    extraction_s: float = 0.0
 
 
 def _fidelity(
@@ -206,16 +209,22 @@ def _fidelity(
     from medisynth.metrics.features import InceptionPool3
     from medisynth.metrics.kernel import kernel_distance
 
+    started = time.monotonic()
     extractor = InceptionPool3.load(weights)
+    extraction_s = time.monotonic() - started
     n = min(config.max_real, len(test.leaves), len(training), len(synthetic))
     test_rows = _some(len(test.leaves), n, seed)
     training_rows = _some(len(training), n, seed + 1)
     console = context.console
 
     def extract(pixels: Pixels, name: str) -> Features:
-        return extractor.extract(
+        nonlocal extraction_s
+        started = time.monotonic()
+        features = extractor.extract(
             pixels, progress=lambda done, total: console.progress(f"features: {name}", done, total)
         )
+        extraction_s += time.monotonic() - started
+        return features
 
     try:
         check_reference(test.pixels[test_rows], "held-out test images")
@@ -266,6 +275,7 @@ def _fidelity(
                 "features of FID, KID, precision, recall, density and coverage",
             ),
         ),
+        round(extraction_s, 3),
     )
 
 

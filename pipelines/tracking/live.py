@@ -24,7 +24,7 @@ from pipelines.tracking.mirror import (
     write_finished,
 )
 from pipelines.tracking.registry import Release, set_alias
-from pipelines.tracking.store import Store, first_line, open_store
+from pipelines.tracking.store import Store, first_line, open_store, patiently
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -182,7 +182,8 @@ class Tracker:
             self.run_id = mirror.mlflow_id
             write_finished(mirror, run, ended_ms=ended_ms)
 
-        return self._try(write)
+        with patiently():
+            return self._try(write)
 
     def close_ended(self, run: FinishedRun) -> bool:
         """Write how a run ended whose process vanished before it had told the store.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 _SQLITE = "sqlite:///"
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_WHILE_RUNNING_S, _AFTERWARDS_S = "3", "10"  # seconds, as MLflow's environment variable has them
 
 
 @dataclass(frozen=True)
@@ -158,12 +160,31 @@ def _check_sqlite(uri: str) -> None:
         raise _unopenable(uri, first_line(error)) from error
 
 
+@contextmanager
+def patiently() -> Iterator[None]:
+    """Wait longer for an answer: nothing else waits for the store any more.
+
+    While a run goes on a server that hangs may cost it one short wait only.
+    """
+    before = os.environ.get(_TIMEOUT)
+    if before in (None, _WHILE_RUNNING_S):  # else somebody has chosen
+        os.environ[_TIMEOUT] = _AFTERWARDS_S
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_TIMEOUT, None)
+        else:
+            os.environ[_TIMEOUT] = before
+
+
 def _quiet() -> None:
     """No telemetry, no migration chatter, no long waits; set before MLflow is imported."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    # A call that is tried again by itself may begin a run twice; we try again, and look first.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault(_TIMEOUT, _WHILE_RUNNING_S)
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     logging.getLogger("alembic").setLevel(logging.ERROR)

@@ -149,7 +149,8 @@ class Workspace:
             return False
         with journal.open("rb") as stream:
             stream.seek(max(0, journal.stat().st_size - 2000))
-            return b'"type":"evidence closed"' in stream.read().splitlines()[-1]
+            last = b"".join(stream.read().splitlines()[-1:])
+            return b'"type":"evidence closed"' in last
 
     def step(self, run: str) -> str:
         """Where a run was, in words."""
@@ -222,10 +223,10 @@ class Workspace:
         """Chains that runs share are whole, and every vault or key that was left is named."""
         if (self.folder / "ledger").is_dir():
             read_ledgers(self.folder / "ledger")
-            kept = seal_status(self.folder).text
-            for folder in ("vault", "keys"):
-                for path in (self.folder / folder).glob("*"):
-                    assert path.name in kept, f"seal status does not name {path.name}"
+        left = [path for name in ("vault", "keys") for path in (self.folder / name).glob("*")]
+        said = seal_status(self.folder).text if left else ""
+        for path in left:
+            assert path.name in said, f"seal status does not name {path.name}"
 
     def check_no_lock(self, run: str | None) -> None:
         for path in (self.folder / ".lock", *(self.folder / "data").glob(".lock")):

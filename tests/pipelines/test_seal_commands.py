@@ -85,6 +85,17 @@ def test_status_lists_sealings_and_openings_of_each_data_set(workspace):
     assert [line.split()[0] for line in kept[1:]] == ["r1.key", "r2.key"]
 
 
+def test_status_names_what_a_first_run_left_that_was_killed_while_it_encrypted(tmp_path):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "r1.key").write_bytes(b"00")
+
+    result = runner.invoke(app, ["seal", "status", "-w", str(tmp_path)])
+
+    assert result.exit_code == 0, result.output
+    assert "no test set was sealed here" in result.stdout
+    assert "r1.key  2 bytes" in result.stdout
+
+
 def test_status_as_json_has_purpose_run_time_and_label_of_each_opening(workspace):
     result = runner.invoke(app, ["seal", "status", "-w", str(workspace), "--json"])
 

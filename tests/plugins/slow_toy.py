@@ -30,7 +30,7 @@ from medisynth.training import (
 
 
 class SlowToySettings(BaseModel):
-    """Settings: steps a stage, pause after each in ms, and images an update."""
+    """Settings: steps a stage, pause after each in ms, images an update, step that raises."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +38,7 @@ class SlowToySettings(BaseModel):
     pause_ms: int = 0
     batch_size: int = 4
     size: int = 16
+    fails_at: int | None = None
 
 
 class _Stage:
@@ -58,6 +59,8 @@ class _Stage:
 
     def step(self, step: int) -> Mapping[str, float]:
         time.sleep(self._settings.pause_ms / 1000)
+        if step == self._settings.fails_at:
+            raise RuntimeError("a fault of the generator")
         noise = self._noise(step, self._settings.batch_size)
         rows = [row for _, row in workers().share(self._order.batch(step))]
         loss = (self.network(workers().share(noise)) - self._pixels[rows]).square().mean()

@@ -67,6 +67,7 @@ class DatasetIdentity(Document):
         notes: What a reader must know about this data set.
         n_decoded: Images decoded in this run.
         n_from_cache: Images whose file digest was known, so that an earlier decoding was used.
+        decode_s: Seconds of reading, digesting and decoding them; None in older runs.
     """
 
     name: str
@@ -92,6 +93,7 @@ class DatasetIdentity(Document):
     notes: tuple[str, ...] = ()
     n_decoded: int = 0
     n_from_cache: int = 0
+    decode_s: float | None = None
 
 
 class FindingRecord(Document):

@@ -116,6 +116,7 @@ class EvaluationRecord(Document):
     `pretrained` says where the weights of the feature extractors come from: P2-09 asks for it.
     `n_test_images_in_training` counts test images whose pixels are in the training or tuning view,
     under whatever name; None where an older run did not look.
+    `extraction_s`: seconds of loading the extractors and of extracting features; None in older runs.
     """
 
     metrics: tuple[MetricResult, ...]
@@ -127,3 +128,4 @@ class EvaluationRecord(Document):
     n_test_images_in_training: int | None = None
     notes: tuple[str, ...] = ()
     pretrained: tuple[PretrainedComponent, ...] = ()
+    extraction_s: float | None = None

@@ -15,6 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 
+from governance.errors import PolicyError
+from governance.policies.hazards import split_hazard
 from medisynth.errors import SettingsError
 from medisynth.models.registry import load_generator
 from pipelines.config_text import (
@@ -27,6 +29,7 @@ from pipelines.config_text import (
     set_value,
 )
 from pipelines.errors import ConfigError
+from pipelines.lineage_config import LineageConfig
 
 _DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
 _REVIEWED = re.compile(r"\s*([^:]+?)\s*:\s*(\S.*)")
@@ -262,6 +265,7 @@ class RunConfig(_Section):
         criteria: Limits of policy items that differ from the project's defaults, by item id.
         declarations: File with what people declare and waive (YAML); None leaves every item that
             asks for people's word missing.
+        hazards: Hazards beside the project's own, as "what could go wrong: P6-04, P7-H2".
     """
 
     preset: str
@@ -277,8 +281,25 @@ class RunConfig(_Section):
     tracking: TrackingConfig = TrackingConfig()
     signing: SigningConfig = SigningConfig()
     seal: SealConfig = SealConfig()
+    lineage: LineageConfig = LineageConfig()
     criteria: dict[str, float | int | bool] = Field(default_factory=dict)
     declarations: str | None = Field(default=None, min_length=1)
+    hazards: tuple[str, ...] = ()
+
+    @field_validator("hazards", mode="before")
+    @classmethod
+    def _a_list_is_a_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("hazards")
+    @classmethod
+    def _hazards_name_items(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                split_hazard(text)
+            except PolicyError as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @field_validator("workspace")
     @classmethod

@@ -34,12 +34,14 @@ from pipelines.finished_run import FinishedRun
 from pipelines.identity import (
     code_identity,
     environment,
+    hazard_list,
     new_run_id,
     run_identity,
     test_plan,
     tool_version,
 )
 from pipelines.keys import open_signer
+from pipelines.lineage import require_parent
 from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
 from pipelines.run_lock import folder_lock, run_lock
 from pipelines.steps import (
@@ -93,6 +95,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     declared = read_declarations(config.declarations, policy) if config.declarations else None
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
     workspace = config.workspace_path
+    require_parent(workspace, config.lineage)
     _make_workspace(workspace)
     tracker = Tracker(workspace, config.tracking, console.warn)
     config_yaml = config.to_yaml()
@@ -114,6 +117,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
                 console.warn(sentence)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
+        store.write_document("hazards.json", hazard_list(config))
         if tracker.is_on:
             outbox.mark(workspace, run_id, "run began")
         tracker.start(identity, _parameters(config))

@@ -4,23 +4,31 @@
 from governance.audits import (
     consistency_checks,
     declaration_checks,
+    design_checks,
     independence_checks,
+    information_checks,
     metric_checks,
     model_checks,
+    monitoring_checks,
     reference_checks,
     representation_checks,
     run_checks,
+    testing_checks,
     validation_checks,
 )
 
 __all__ = [
     "consistency_checks",
     "declaration_checks",
+    "design_checks",
     "independence_checks",
+    "information_checks",
     "metric_checks",
     "model_checks",
+    "monitoring_checks",
     "reference_checks",
     "representation_checks",
     "run_checks",
+    "testing_checks",
     "validation_checks",
 ]

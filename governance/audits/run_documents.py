@@ -11,7 +11,10 @@ from governance.errors import EvidenceError
 from governance.evidence.declaration import RunFacts
 from governance.evidence.documents import (
     DOCUMENTS,
+    Baseline,
     BoundaryChecks,
+    CardCheck,
+    ChangeRecord,
     ContentScan,
     CoverageAudit,
     DatasetAudit,
@@ -24,9 +27,11 @@ from governance.evidence.documents import (
     EvaluationRecord,
     Figures,
     Findings,
+    Hazards,
     IntegrityRecord,
     IsolationRecord,
     LabelAudit,
+    Lineage,
     Outcome,
     Plan,
     RunIdentity,
@@ -46,9 +51,13 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     Environment: ("environment", "the environment is not on record"),
     Declarations: ("declarations", "the configuration names no declarations file"),
     Plan: ("plan", "the plan was not frozen"),
+    Hazards: ("hazards", "the list of hazards is not on record"),
     IsolationRecord: ("isolation", "the training step did not run to its end"),
     Outcome: ("outcome", "the run has not ended yet"),
     IntegrityRecord: ("integrity", "the evidence step did not run to its end"),
+    Lineage: ("lineage", "no model was trained, so there is no lineage"),
+    ChangeRecord: ("change", "no change record was written"),
+    CardCheck: ("card_check", "card and report were not drafted"),
     DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
     Findings: ("findings", "the ingest step did not run to its end"),
     ValidationRecord: ("validation", "the validation step did not run to its end"),
@@ -63,10 +72,12 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     SealRecord: ("seal", "the split step did not run to its end"),
     TrainingRecord: ("training", "the training step did not run to its end"),
     EvaluationRecord: ("evaluation", "the evaluation step did not run to its end"),
+    Baseline: ("baseline", "the evaluation step did not run to its end"),
     SampleSet: ("samples", "no synthetic images were drawn"),
     Figures: ("figures", "no figures were drawn"),
 }
 PATHS = {kind: path for path, kind in DOCUMENTS.items()}
+PART_PATHS = {attribute: PATHS[kind] for kind, (attribute, _) in _PARTS.items()}
 
 
 class NotRunError(Exception):
@@ -86,9 +97,13 @@ class Documents:
     environment: Environment | None = None
     declarations: Declarations | None = None
     plan: Plan | None = None
+    hazards: Hazards | None = None
     isolation: IsolationRecord | None = None
     outcome: Outcome | None = None
     integrity: IntegrityRecord | None = None
+    lineage: Lineage | None = None
+    change: ChangeRecord | None = None
+    card_check: CardCheck | None = None
     dataset: DatasetIdentity | None = None
     findings: Findings | None = None
     validation: ValidationRecord | None = None
@@ -103,6 +118,7 @@ class Documents:
     seal: SealRecord | None = None
     training: TrainingRecord | None = None
     evaluation: EvaluationRecord | None = None
+    baseline: Baseline | None = None
     samples: SampleSet | None = None
     figures: Figures | None = None
     plan_sha256: str | None = None

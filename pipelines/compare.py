@@ -1,65 +1,23 @@
 """Two runs side by side, from their folders alone, and whether the comparison is fair."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from governance.evidence.documents import (
-    TEST,
-    DatasetIdentity,
-    EvaluationRecord,
-    MetricResult,
-    Plan,
-    RollUp,
-    SealRecord,
-    SplitRecord,
-    TrainingRecord,
+from governance.evidence.documents import MetricResult, RollUp
+from pipelines.differences import (
+    NOTHING,
+    Difference,
+    MetricPair,
+    code_facts,
+    config_facts,
+    data_facts,
+    differences,
+    later_openings,
+    metric_pairs,
+    unfair,
 )
-from governance.policies.model import Policy
 from pipelines.finished_run import FinishedRun
-
-_PLACE_KEYS = frozenset({"workspace"})  # where a run lies, not what it does
-_NOTHING = "none"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Something that is not equal, as both runs have it."""
-
-    name: str
-    a: str
-    b: str
-
-
-@dataclass(frozen=True)
-class MetricPair:
-    """One metric as both runs measured it.
-
-    Attributes:
-        name: Family and extractor, with the subgroup: the same measurement at any n.
-        a: In the first run; None when it has none.
-        b: In the second run; None when it has none.
-        unfair: Why the two values cannot be compared; empty when they can.
-    """
-
-    name: str
-    a: MetricResult | None
-    b: MetricResult | None
-    unfair: tuple[str, ...]
-
-    @property
-    def is_measured_twice(self) -> bool:
-        """Whether both runs have a value."""
-        return None not in (self.a and self.a.value, self.b and self.b.value)
-
-    @property
-    def intervals(self) -> str:
-        """Whether the 95 % intervals overlap, in words; "" when one is not known."""
-        if self.a is None or self.b is None or not self.a.ci95 or not self.b.ci95:
-            return ""
-        overlap = self.a.ci95[0] <= self.b.ci95[1] and self.b.ci95[0] <= self.a.ci95[1]
-        return "intervals overlap" if overlap else "intervals do not overlap"
 
 
 @dataclass(frozen=True)
@@ -119,153 +77,25 @@ def compare_runs(a_dir: Path, b_dir: Path) -> Comparison:
         EvidenceError: A file is missing or is not the one on record.
     """
     a, b = FinishedRun(a_dir), FinishedRun(b_dir)
-    data = _differences(_data(a), _data(b))
-    config = _differences(_config(a), _config(b))
+    data = differences(data_facts(a), data_facts(b))
+    config = differences(config_facts(a), config_facts(b))
     statuses = [{k: r.status.value for k, r in run.records().items()} for run in (a, b)]
     return Comparison(
         a=a.identity.run_id,
         b=b.identity.run_id,
-        unfair=_unfair(a, b, data),
+        unfair=(*unfair(a, b, data), *later_openings(a, b)),
         config=config,
         data=data,
-        code=_differences(_code(a), _code(b)),
-        items=_differences(*statuses),
+        code=differences(code_facts(a) | _judgement(a), code_facts(b) | _judgement(b)),
+        items=differences(*statuses),
         n_items=len(set(statuses[0]) & set(statuses[1])),
-        metrics=_metric_pairs(a, b),
+        metrics=metric_pairs(a, b),
     )
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Difference, ...]:
-    return tuple(
-        Difference(name, _text(a.get(name, _NOTHING)), _text(b.get(name, _NOTHING)))
-        for name in [*a, *(name for name in b if name not in a)]
-        if a.get(name, _NOTHING) != b.get(name, _NOTHING)
-    )
-
-
-def _text(value: Any) -> str:
-    return _NOTHING if value is None else str(value)
-
-
-def _config(run: FinishedRun) -> dict[str, Any]:
-    return {k: v for k, v in run.flat_config().items() if k not in _PLACE_KEYS}
-
-
-def _data(run: FinishedRun) -> dict[str, Any]:
-    dataset, split = run.document(DatasetIdentity), run.document(SplitRecord)
-    facts: dict[str, Any] = {}
-    if dataset is not None:
-        facts |= {
-            "data set": dataset.name,
-            "version": dataset.version,
-            "images selected, sha256": dataset.content_sha256,
-            "metadata file, sha256": dataset.metadata_sha256,
-        }
-    for part in split.partitions if split else ():
-        facts |= {
-            f"{part.partition}, sha256": part.sha256,
-            f"{part.partition}, images": part.n_images,
-            f"{part.partition}, patients": part.n_patients,
-        }
-    seal = run.document(SealRecord)
-    if seal is not None:
-        facts[f"{TEST}, Merkle root with labels"] = seal.merkle_root
-    return facts
-
-
-def _code(run: FinishedRun) -> dict[str, Any]:
-    training, rollup = run.document(TrainingRecord), run.required(RollUp)
-    return {
-        "medisynth-gov": run.identity.tool_version,
-        "commit": run.identity.code_commit,
-        "uncommitted changes": {None: "unknown", True: "no", False: "yes"}[run.identity.code_clean],
-        "generator": run.identity.generator,
-        "recipe": training.recipe if training else None,
-        "checkpoint, sha256": training.checkpoint_sha256 if training else None,
-        "policy": f"{rollup.policy} {rollup.policy_version}",
-        "gate": rollup.gate.value,
-        **_criteria(run),
-    }
-
-
-def _criteria(run: FinishedRun) -> dict[str, str]:
-    """Frozen criteria of both runs: a run that met a softer limit did not do better."""
-    plan = run.document(Plan)
-    if plan is None:
-        return {}
-    items = Policy.model_validate(plan.policy).items
-    return {
-        f"criterion of {item.id}": f"{item.criterion.operator} {item.criterion.value}"
-        for item in items
-        if item.criterion is not None
-    }
-
-
-def _unfair(a: FinishedRun, b: FinishedRun, data: tuple[Difference, ...]) -> tuple[str, ...]:
-    """What keeps the two runs from being compared as wholes."""
-    reasons = []
-    parts = {
-        "images selected, sha256": "the data sets differ",
-        f"{TEST}, sha256": "the held-out test sets differ",
-        f"{TEST}, Merkle root with labels": "images or labels of the held-out test sets differ",
-    }
-    reasons += [words for name, words in parts.items() if name in {d.name for d in data}]
-    for run in (a, b):
-        evaluation = run.document(EvaluationRecord)
-        if evaluation is None:
-            reasons.append(f"run {run.identity.run_id} was not evaluated")
-        elif evaluation.opening is not None and evaluation.opening.label != "confirmatory":
-            reasons.append(
-                f"run {run.identity.run_id} opened the held-out test set as "
-                f"{evaluation.opening.label!r}: later openings favour what was tuned to it"
-            )
-    return tuple(reasons)
-
-
-def _metric_pairs(a: FinishedRun, b: FinishedRun) -> tuple[MetricPair, ...]:
-    first, second = _metrics(a), _metrics(b)
-    return tuple(
-        MetricPair(
-            name, first.get(name), second.get(name), why_unfair(first.get(name), second.get(name))
-        )
-        for name in [*first, *(name for name in second if name not in first)]
-    )
-
-
-def _metrics(run: FinishedRun) -> dict[str, MetricResult]:
-    """Metrics by family and subgroup; the id carries n and extractor, which may differ."""
-    evaluation = run.document(EvaluationRecord)
-    found: dict[str, MetricResult] = {}
-    for metric in evaluation.metrics if evaluation else ():
-        name = " ".join(filter(None, (metric.title or metric.id, metric.subgroup)))
-        found[name if name not in found else f"{name} ({metric.id})"] = metric
-    return found
-
-
-def why_unfair(a: MetricResult | None, b: MetricResult | None) -> tuple[str, ...]:
-    """Why two values of one metric cannot be compared; empty when they can."""
-    if a is None or b is None:
-        return ("measured in one run only",)
-    reasons = [
-        f"not evaluated in run {which}: {metric.reason or 'no reason given'}"
-        for which, metric in (("A", a), ("B", b))
-        if metric.value is None
-    ]
-    if reasons:
-        return tuple(reasons)
-    named = (
-        ("real images", a.n_real, b.n_real),
-        ("synthetic images", a.n_synthetic, b.n_synthetic),
-        ("patients", a.n_patients, b.n_patients),
-        ("reference partition", a.partition, b.partition),
-        ("extractor", a.extractor, b.extractor),
-        ("extractor weights", a.extractor_sha256[:12], b.extractor_sha256[:12]),
-        ("features", a.n_features, b.n_features),
-        ("resizing", a.resize, b.resize),
-    )
-    return tuple(
-        f"other {name}: {x or _NOTHING} and {y or _NOTHING}" for name, x, y in named if x != y
-    )
+def _judgement(run: FinishedRun) -> dict[str, Any]:
+    rollup = run.required(RollUp)
+    return {"policy": f"{rollup.policy} {rollup.policy_version}", "gate": rollup.gate.value}
 
 
 def as_text(comparison: Comparison) -> str:
@@ -299,7 +129,7 @@ def _short(text: str) -> str:
 
 def _value(metric: MetricResult | None) -> str:
     if metric is None:
-        return _NOTHING
+        return NOTHING
     if metric.value is None:
         return "not evaluated"
     interval = f" [{metric.ci95[0]:.4g}, {metric.ci95[1]:.4g}]" if metric.ci95 else ""

@@ -23,7 +23,9 @@ from pydantic import (
 )
 from ruamel.yaml import YAML
 
+from governance.errors import PolicyError
 from governance.evidence.documents import OutputRole
+from governance.policies.hazards import split_hazard
 from medisynth.errors import SettingsError
 from medisynth.models.registry import load_generator
 from pipelines.config_text import (
@@ -36,6 +38,7 @@ from pipelines.config_text import (
     set_value,
 )
 from pipelines.errors import ConfigError
+from pipelines.lineage_config import LineageConfig
 
 _DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
 _REVIEWED = re.compile(r"\s*([^:]+?)\s*:\s*(\S.*)")
@@ -345,6 +348,7 @@ class RunConfig(_Section):
         declarations: File with what people declare and waive (YAML); None leaves every item that
             asks for people's word missing.
         output_role: What the synthetic images are for; compared with the declared intended use.
+        hazards: Hazards beside the project's own, as "what could go wrong: P6-04, P7-H2".
     """
 
     preset: str
@@ -364,6 +368,23 @@ class RunConfig(_Section):
     criteria: dict[str, _Limit] = Field(default_factory=dict)
     declarations: str | None = Field(default=None, min_length=1)
     output_role: OutputRole = "research"
+    lineage: LineageConfig = LineageConfig()
+    hazards: tuple[str, ...] = ()
+
+    @field_validator("hazards", mode="before")
+    @classmethod
+    def _a_list_is_a_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("hazards")
+    @classmethod
+    def _hazards_name_items(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                split_hazard(text)
+            except PolicyError as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @field_validator("workspace")
     @classmethod

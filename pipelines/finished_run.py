@@ -1,5 +1,6 @@
-"""A run folder whose evidence is closed: its documents, each compared with the manifest's digest."""
+"""The documents of a run folder, each compared with the digest on record."""
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -26,41 +27,27 @@ _D = TypeVar("_D", bound=Document)
 _M = TypeVar("_M", bound=BaseModel)
 
 
-class FinishedRun:
-    """What a closed run folder says, read from its files alone.
+class RunFiles:
+    """The files of a run folder, each compared with its digest when it is read.
 
     Attributes:
         folder: The run folder.
-        manifest: Every file with its digest.
         identity: Who, what, when.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open a run folder.
+    def __init__(self, folder: Path, digests: Mapping[str, str], record: str) -> None:
+        """Take the digests that count.
+
+        Args:
+            folder: The run folder.
+            digests: SHA-256 of each file by path.
+            record: What holds these digests, for messages, e.g. "manifest.json".
 
         Raises:
-            ConfigError: It is no run folder, or the run did not come to its end.
-            EvidenceError: The manifest is damaged or is not that of the files it lists.
+            EvidenceError: The identity of the run is missing, unreadable or not the one on record.
         """
         self.folder = folder
-        if not (folder / JOURNAL).is_file() and not (folder / MANIFEST).is_file():
-            raise ConfigError(
-                f"{folder}: not a run folder; expected {JOURNAL} and {MANIFEST} in it"
-            )
-        if not is_ended(folder):
-            raise ConfigError(
-                f"{folder.name}: this run did not come to its end; "
-                f"wait for it, or go on with medisynth-gov run --resume {folder.name}"
-            )
-        self.manifest = read_manifest(folder)
-        if evidence_root(self.manifest.evidence) != self.manifest.evidence_root:
-            raise EvidenceError(
-                f"{folder / MANIFEST}: its evidence root is not that of the files it lists; "
-                "restore the file"
-            )
-        self._digests = {
-            file.path: file.sha256 for file in (*self.manifest.evidence, *self.manifest.outputs)
-        }
+        self._digests, self._record = digests, record
         self.identity = self.required(RunIdentity)
 
     @property
@@ -69,19 +56,21 @@ class FinishedRun:
         return self.folder.parent.parent
 
     def paths(self) -> tuple[str, ...]:
-        """Every file on the manifest, evidence first."""
+        """Every file with a digest, evidence first."""
         return tuple(self._digests)
 
     def read(self, path: str) -> bytes | None:
-        """A listed file's bytes; None when the manifest does not list it.
+        """A listed file's bytes; None when it is not listed.
 
         Raises:
-            EvidenceError: It is missing or not the one on the manifest.
+            EvidenceError: It is missing or not the one on record.
         """
         if path not in self._digests:
             return None
         if not is_safe_path(path):
-            raise EvidenceError(f"{self.folder / MANIFEST}: {path!a} is no path in the run folder")
+            raise EvidenceError(
+                f"{self.folder / self._record}: {path!a} is no path in the run folder"
+            )
         measure(self.folder, path)  # a regular file that can be read
         data = (self.folder / path).read_bytes()
         found = sha256_bytes(data)
@@ -102,7 +91,9 @@ class FinishedRun:
         document = self.document(kind)
         if document is None:
             name = next(name for name, known in DOCUMENTS.items() if known is kind)
-            raise EvidenceError(f"{self.folder}: {MANIFEST} lists no {name}; restore the folder")
+            raise EvidenceError(
+                f"{self.folder}: {self._record} lists no {name}; restore the folder"
+            )
         return document
 
     def records(self) -> dict[str, ItemRecord]:
@@ -130,9 +121,47 @@ class FinishedRun:
             fault = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, fault["loc"])) or "the file"
             raise EvidenceError(
-                f"{self.folder / path}: {where}: {fault['msg'][:120]}; the run was made by version "
-                f"{self.manifest.tool_version}: use that version"
+                f"{self.folder / path}: {where}: {fault['msg'][:120]}; {self._advice()}"
             ) from error
+
+    def _advice(self) -> str:
+        return "rerun the step that wrote it"
+
+
+class FinishedRun(RunFiles):
+    """What a closed run folder says, read from its files alone.
+
+    Attributes:
+        manifest: Every file with its digest.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a run folder.
+
+        Raises:
+            ConfigError: It is no run folder, or the run did not come to its end.
+            EvidenceError: The manifest is damaged or is not that of the files it lists.
+        """
+        if not (folder / JOURNAL).is_file() and not (folder / MANIFEST).is_file():
+            raise ConfigError(
+                f"{folder}: not a run folder; expected {JOURNAL} and {MANIFEST} in it"
+            )
+        if not is_ended(folder):
+            raise ConfigError(
+                f"{folder.name}: this run did not come to its end; "
+                f"wait for it, or go on with medisynth-gov run --resume {folder.name}"
+            )
+        self.manifest = read_manifest(folder)
+        if evidence_root(self.manifest.evidence) != self.manifest.evidence_root:
+            raise EvidenceError(
+                f"{folder / MANIFEST}: its evidence root is not that of the files it lists; "
+                "restore the file"
+            )
+        files = (*self.manifest.evidence, *self.manifest.outputs)
+        super().__init__(folder, {file.path: file.sha256 for file in files}, MANIFEST)
+
+    def _advice(self) -> str:
+        return f"the run was made by version {self.manifest.tool_version}: use that version"
 
 
 def is_ended(run_dir: Path) -> bool:

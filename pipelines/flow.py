@@ -40,6 +40,7 @@ from pipelines.identity import (
     TEST_REPORTS,
     code_identity,
     environment,
+    hazard_list,
     installed_packages,
     new_run_id,
     run_identity,
@@ -47,6 +48,7 @@ from pipelines.identity import (
     tool_version,
 )
 from pipelines.keys import open_signer
+from pipelines.lineage import require_parent
 from pipelines.out_of_reach import refuse_readable_folders
 from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
 from pipelines.run_lock import folder_lock, run_lock
@@ -111,6 +113,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
     refuse_readable_folders(config)
     workspace = config.workspace_path
+    require_parent(workspace, config.lineage)
     _make_workspace(workspace)
     tracker = Tracker(workspace, config.tracking, console.warn)
     config_yaml = config.to_yaml()
@@ -136,6 +139,7 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
             store.write_document(SUITE_REPORT, tests)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
+        store.write_document("hazards.json", hazard_list(config))
         if tracker.is_on:
             outbox.mark(workspace, run_id, "run began")
         tracker.start(identity, _parameters(config))

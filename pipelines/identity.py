@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageMetadata, distributions, version
 from pathlib import Path
 
-from governance.evidence.documents import Environment, Package, Plan, RunIdentity
+from governance.evidence.documents import (
+    Environment,
+    Hazard,
+    Hazards,
+    Package,
+    Plan,
+    RunIdentity,
+)
+from governance.policies.hazards import list_hazards
 from governance.policies.model import Policy
 from pipelines.config import RunConfig
 
@@ -144,4 +152,20 @@ def test_plan(config: RunConfig, config_sha256: str, policy: Policy) -> Plan:
         statistics=f"two-sided 95 % percentile intervals, {config.evaluation.n_bootstrap} "
         "resamples of patients; Wilson intervals for shares",
         multiplicity="one primary endpoint; all others are descriptive",
+    )
+
+
+def hazard_list(config: RunConfig) -> Hazards:
+    """The project's hazards and those of the configuration, with the items that look at them."""
+    return Hazards(
+        hazards=tuple(
+            Hazard(
+                id=one.id,
+                hazard=one.hazard,
+                harm=one.harm,
+                items=one.items,
+                set_by="project default" if one.is_default else "configuration",
+            )
+            for one in list_hazards(config.hazards)
+        )
     )

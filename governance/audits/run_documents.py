@@ -11,8 +11,11 @@ from governance.errors import EvidenceError
 from governance.evidence.declaration import RunFacts
 from governance.evidence.documents import (
     DOCUMENTS,
+    Baseline,
     BillOfMaterials,
     BoundaryChecks,
+    CardCheck,
+    ChangeRecord,
     ContentScan,
     CoverageAudit,
     DatasetAudit,
@@ -25,9 +28,11 @@ from governance.evidence.documents import (
     EvaluationRecord,
     Figures,
     Findings,
+    Hazards,
     IntegrityRecord,
     IsolationRecord,
     LabelAudit,
+    Lineage,
     Outcome,
     Plan,
     RepeatRecord,
@@ -67,6 +72,10 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
         "to scan with; name a file by evidence.vulnerability_scan",
     ),
     TraceTable: ("trace", "the evidence step did not run to its end"),
+    Hazards: ("hazards", "the list of hazards is not on record"),
+    Lineage: ("lineage", "no model was trained, so there is no lineage"),
+    ChangeRecord: ("change", "no change record was written"),
+    CardCheck: ("card_check", "card and report were not drafted"),
     DatasetIdentity: ("dataset", "the ingest step did not run to its end"),
     Findings: ("findings", "the ingest step did not run to its end"),
     ValidationRecord: ("validation", "the validation step did not run to its end"),
@@ -82,10 +91,12 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     TrainingRecord: ("training", "the training step did not run to its end"),
     RepeatRecord: ("repeat", "the training step did not run to its end"),
     EvaluationRecord: ("evaluation", "the evaluation step did not run to its end"),
+    Baseline: ("baseline", "the evaluation step did not run to its end"),
     SampleSet: ("samples", "no synthetic images were drawn"),
     Figures: ("figures", "no figures were drawn"),
 }
 PATHS = {kind: path for path, kind in DOCUMENTS.items()}
+PART_PATHS = {attribute: PATHS[kind] for kind, (attribute, _) in _PARTS.items()}
 
 
 class NotRunError(Exception):
@@ -113,6 +124,10 @@ class Documents:
     tests: SuiteReport | None = None
     scan: VulnerabilityScan | None = None
     trace: TraceTable | None = None
+    hazards: Hazards | None = None
+    lineage: Lineage | None = None
+    change: ChangeRecord | None = None
+    card_check: CardCheck | None = None
     dataset: DatasetIdentity | None = None
     findings: Findings | None = None
     validation: ValidationRecord | None = None
@@ -128,6 +143,7 @@ class Documents:
     training: TrainingRecord | None = None
     repeat: RepeatRecord | None = None
     evaluation: EvaluationRecord | None = None
+    baseline: Baseline | None = None
     samples: SampleSet | None = None
     figures: Figures | None = None
     plan_sha256: str | None = None

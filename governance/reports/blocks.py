@@ -1,7 +1,8 @@
 """The parts a report is made of. Content builds them once; PDF and HTML only draw them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from governance.statuses import ItemStatus, PrincipleStatus
@@ -232,6 +233,54 @@ class Report:
     sections: tuple[Section, ...]
     statement: str = ""
     is_open: bool = False
+
+
+def block_texts(block: Block) -> Iterator[str]:
+    """Every text of a block, in reading order; of charts, the title alone."""
+    if isinstance(block, Text | Heading):
+        yield block.text
+    elif isinstance(block, Bullets):
+        yield from block.items
+    elif isinstance(block, Facts):
+        yield from chain.from_iterable((name, *cell_texts(text)) for name, text in block.rows)
+    elif isinstance(block, Table):
+        yield from _table_texts(block)
+    elif isinstance(block, Gallery):
+        yield from chain.from_iterable(map(_tile_texts, block.tiles))
+    elif isinstance(block, Picture):
+        yield from (block.title, block.caption, block.path)
+    else:
+        yield block.title
+
+
+def _table_texts(table: Table) -> Iterator[str]:
+    if table.rows:
+        yield from (column.title for column in table.columns)
+    yield from chain.from_iterable(cell_texts(text) for row in table.rows for text in row)
+    yield table.note
+
+
+def _tile_texts(tile: Tile) -> Iterator[str]:
+    yield from (tile.picture.title, tile.picture.caption)
+    yield from cell_texts(tile.lines)
+
+
+def cell_texts(content: Cell) -> Iterator[str]:
+    """Every line of a cell; a status keeps its mark."""
+    for line in content:
+        yield f"{line.mark} {line.text}" if line.style == "mark" else line.text
+
+
+def section_texts(section: Section) -> Iterator[str]:
+    """Every text of a section and of those inside it, in reading order."""
+    yield section.title
+    yield section.subtitle
+    if section.status is not None:
+        yield from cell_texts((section.status,))
+    for block in section.blocks:
+        yield from block_texts(block)
+    for child in section.sections:
+        yield from section_texts(child)
 
 
 def status_line(status: ItemStatus | PrincipleStatus) -> Line:

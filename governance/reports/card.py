@@ -166,6 +166,12 @@ def card_sections(evidence: ReportEvidence) -> tuple[CardSection, ...]:
     )
 
 
+def card_field(evidence: ReportEvidence, field_id: str) -> Field:
+    """One field of the card; KeyError when the card has no such field."""
+    entries = {entry[0]: entry for _, _, listed in _SECTIONS for entry in listed}
+    return _field(evidence, *entries[field_id])
+
+
 def _field(
     evidence: ReportEvidence, key: str, title: str, origin: Origin, source: _Source | None
 ) -> Field:

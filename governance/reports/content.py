@@ -1,7 +1,9 @@
 """The whole audit report as blocks: what the PDF and the HTML page both draw."""
 
+from collections.abc import Callable
+
 from governance.reports import formats
-from governance.reports.blocks import Report
+from governance.reports.blocks import Report, Section
 from governance.reports.data_pages import data_section
 from governance.reports.declaration_pages import declarations_section
 from governance.reports.evidence import ReportEvidence
@@ -13,7 +15,9 @@ from governance.reports.front_page import (
     strip_rows,
     verdict,
 )
+from governance.reports.hazard_pages import hazards_section
 from governance.reports.isolation_pages import isolation_section
+from governance.reports.lineage_pages import lineage_section
 from governance.reports.principle_pages import matrix_section, principle_sections
 from governance.reports.quality_pages import memorisation_section, metrics_section
 from governance.reports.record_pages import (
@@ -23,7 +27,28 @@ from governance.reports.record_pages import (
     plan_section,
     verify_section,
 )
+from governance.reports.trace_pages import trace_section
 from governance.reports.training_pages import samples_section, training_section
+
+SECTIONS: tuple[Callable[[ReportEvidence], Section], ...] = (
+    matrix_section,
+    principle_sections,
+    data_section,
+    isolation_section,
+    training_section,
+    samples_section,
+    metrics_section,
+    memorisation_section,
+    limits_section,
+    environment_section,
+    plan_section,
+    declarations_section,
+    lineage_section,
+    hazards_section,
+    trace_section,
+    evidence_section,
+    verify_section,
+)
 
 
 def build_report(evidence: ReportEvidence) -> Report:
@@ -43,21 +68,6 @@ def build_report(evidence: ReportEvidence) -> Report:
         verdict=verdict(evidence),
         strip=strip_rows(evidence),
         front=front_blocks(evidence),
-        sections=(
-            matrix_section(evidence),
-            principle_sections(evidence),
-            data_section(evidence),
-            isolation_section(evidence),
-            training_section(evidence),
-            samples_section(evidence),
-            metrics_section(evidence),
-            memorisation_section(evidence),
-            limits_section(evidence),
-            environment_section(evidence),
-            plan_section(evidence),
-            declarations_section(evidence),
-            evidence_section(evidence),
-            verify_section(evidence),
-        ),
+        sections=tuple(section(evidence) for section in SECTIONS),
         statement=STATEMENT,
     )

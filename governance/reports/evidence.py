@@ -1,6 +1,6 @@
 """Evidence as reports read it: only what the manifest lists, and only if its digest holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,8 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from governance.errors import EvidenceError, EvidenceTamperedError
 from governance.evidence.documents import (
+    Baseline,
     BillOfMaterials,
     BoundaryChecks,
+    CardCheck,
+    ChangeRecord,
     ContentScan,
     CoverageAudit,
     DatasetAudit,
@@ -24,9 +27,11 @@ from governance.evidence.documents import (
     EvaluationRecord,
     Figures,
     Findings,
+    Hazards,
     IntegrityRecord,
     IsolationRecord,
     LabelAudit,
+    Lineage,
     Manifest,
     Outcome,
     Plan,
@@ -120,6 +125,11 @@ class ReportEvidence:
     tests: SuiteReport | None = None
     repeat: RepeatRecord | None = None
     trace: TraceTable | None = None
+    hazards: Hazards | None = None
+    lineage: Lineage | None = None
+    change: ChangeRecord | None = None
+    baseline: Baseline | None = None
+    card_check: CardCheck | None = None
 
     @property
     def unit(self) -> str:
@@ -202,12 +212,49 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
     """
     manifest = _manifest(run_dir)
     files = _EvidenceFiles(run_dir, manifest)
+    summary = files.required("summary.json", RollUp)
+    return _read(run_dir, manifest, summary, _records(files), policy)
+
+
+def draft_evidence(
+    run_dir: Path,
+    manifest: Manifest,
+    *,
+    summary: RollUp,
+    records: Sequence[ItemRecord],
+    policy: Policy,
+) -> ReportEvidence:
+    """Read the evidence of a run that is not closed yet, for a draft of card and report.
+
+    Args:
+        run_dir: Run folder.
+        manifest: What is on record so far; its root and journal head are not the last ones.
+        summary: Statuses as they stand.
+        records: Item records as they stand.
+        policy: Policy to use when the run was stopped before it froze one.
+
+    Raises:
+        EvidenceTamperedError: A file's digest differs from the one on record.
+        EvidenceError: A file on record is missing, unreadable or not what it should be.
+    """
+    by_id = {record.id: record for record in records}
+    return _read(run_dir, manifest, summary, by_id, policy)
+
+
+def _read(
+    run_dir: Path,
+    manifest: Manifest,
+    summary: RollUp,
+    records: Mapping[str, ItemRecord],
+    policy: Policy | None,
+) -> ReportEvidence:
+    files = _EvidenceFiles(run_dir, manifest)
     plan = files.document("plan.json", Plan)
     figures = files.document("figures/figures.json", Figures)
     return ReportEvidence(
         manifest=manifest,
         run=_run(run_dir, files, manifest),
-        summary=files.required("summary.json", RollUp),
+        summary=summary,
         outcome=files.document("outcome.json", Outcome),
         environment=files.document("environment.json", Environment),
         plan=plan,
@@ -231,7 +278,7 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
         figures=figures,
         integrity=files.document("integrity.json", IntegrityRecord),
         signing=files.document("signing.json", SigningRecord),
-        records=_records(files),
+        records=records,
         pictures=_pictures(run_dir, files, figures),
         digests=files.digests,
         declarations=files.document("declarations.json", Declarations),
@@ -241,6 +288,11 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
         tests=files.document("software/tests.json", SuiteReport),
         repeat=files.document("metrics/repeat.json", RepeatRecord),
         trace=files.document("trace.json", TraceTable),
+        hazards=files.document("hazards.json", Hazards),
+        lineage=files.document("lineage.json", Lineage),
+        change=files.document("change.json", ChangeRecord),
+        baseline=files.document("metrics/baseline.json", Baseline),
+        card_check=files.document("card_check.json", CardCheck),
     )
 
 

@@ -66,6 +66,8 @@ def write_model_card(evidence: ReportEvidence) -> tuple[bytes, bytes]:
 def completeness(card_json: bytes | str | Mapping[str, Any]) -> Completeness:
     """Count filled fields, fields that give a reason instead, and name the empty ones.
 
+    A field that is said to be filled but holds no word is empty.
+
     Args:
         card_json: The card's JSON file, as bytes, text or parsed.
     """
@@ -74,13 +76,31 @@ def completeness(card_json: bytes | str | Mapping[str, Any]) -> Completeness:
     empty = []
     for section in card["sections"]:
         for field in section["fields"]:
-            if field["state"] == "filled" and field["content"]:
+            if field["state"] == "filled" and _has_words(field["content"]):
                 n_filled += 1
             elif field["state"] != "filled" and field["reason"].strip():
                 n_reasoned += 1
             else:
                 empty.append(f"{section['id']}.{field['id']}")
     return Completeness(n_filled, n_reasoned, tuple(empty))
+
+
+def _has_words(content: Any) -> bool:
+    """Whether any text in a field's content is more than blanks; the type of a block is no text."""
+    if isinstance(content, Mapping):
+        return any(_has_words(part) for key, part in content.items() if key != "type")
+    if isinstance(content, list | tuple):
+        return any(_has_words(part) for part in content)
+    return isinstance(content, str) and bool(content.strip())
+
+
+def card_head(evidence: ReportEvidence) -> dict[str, Any]:
+    """What stands above the fields: title, sentences to know first, machine-readable matter."""
+    return {
+        "title": report_title(evidence),
+        "conditions": list(_to_know(evidence)),
+        "front_matter": _front_matter(evidence),
+    }
 
 
 def _front_matter(evidence: ReportEvidence) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from medisynth.intervals import (
     Counts,
     Interval,
     image_counts,
+    patient_bootstrap,
     patient_counts,
     percentile_interval,
 )
@@ -203,6 +204,39 @@ def evaluate_fidelity(
             "the floor needs as many training images"
         )
     return tuple(_finish(metric, main, floor, cautions) for metric in _blank(template))
+
+
+def kernel_estimate(
+    test: Features, test_patients: Sequence[str], other: Features, *, n_bootstrap: int, seed: int
+) -> tuple[float, Interval | None]:
+    """Kernel distance of any images to held-out ones, with its 95 % interval; for controls.
+
+    Args:
+        test: Features of held-out real images, shape (n, d), float64.
+        test_patients: Patient of each, length n; they are resampled by patient.
+        other: Features of the other images, shape (m, d); they are resampled one by one.
+        n_bootstrap: Resamples behind the interval.
+        seed: Seed of resampling.
+
+    Returns:
+        As `kernel_distance`, and the interval; None for it below 10 patients or 40 resamples.
+
+    Raises:
+        MetricUndefinedError: As for `kernel_distance`.
+    """
+    g = grams(test, other)
+    value = kernel_distance_from_grams(g)
+    if len(set(test_patients)) < MIN_PATIENTS:
+        return value, None
+    ci95 = patient_bootstrap(
+        lambda real, drawn: kernel_distances_from_grams(g, real, drawn),
+        value,
+        test_patients,
+        len(other),
+        n_resamples=n_bootstrap,
+        seed=seed,
+    )
+    return value, ci95
 
 
 def not_evaluated_fidelity(reason: str, *, subgroup: str = "") -> tuple[FidelityMetric, ...]:

@@ -402,6 +402,8 @@ def _write_samples(
         files=tuple(files),
         n_marks_read_back=_count_marks([path for path, _, _ in files], record, context),
         duration_s=duration_s,
+        n_asked=context.config.evaluation.n_synthetic,
+        n_drawn=len(synthetic),
     )
     store.write_document("samples/manifest.json", samples)
     return tuple(path for path, _, _ in files)

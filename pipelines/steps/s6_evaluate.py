@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -26,9 +26,14 @@ from medisynth.data.synthetic_mark import read_mark
 from medisynth.data.views import ImageView, Pixels
 from medisynth.errors import MetricUndefinedError
 from medisynth.metrics.controls import MEANINGS, control_images
-from medisynth.metrics.features import Features, check_reference
-from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
+from medisynth.metrics.features import ExtractorFacts, Features, check_reference
+from medisynth.metrics.fidelity import (
+    evaluate_fidelity,
+    kernel_estimate,
+    not_evaluated_fidelity,
+)
 from medisynth.metrics.memorisation import memorisation
+from pipelines.baseline import baseline_of
 from pipelines.context import RunContext, TrainedGenerator
 from pipelines.figures import add_figures
 from pipelines.weights import find_weights, inception_component
@@ -89,6 +94,8 @@ def run(
         extraction_s=fidelity.extraction_s,
     )
     context.store.write_document("metrics/evaluation.json", record)
+    baseline = baseline_of(training, fidelity.training_features, fidelity.extractor, record)
+    context.store.write_document("metrics/baseline.json", baseline)
     _write_figures(trained, training, record, context)
     return record
 
@@ -186,13 +193,15 @@ def _memorisation_control(
 
 @dataclass(frozen=True)
 class _Fidelity:
-    """What fidelity found, or why it found nothing."""
+    """What fidelity found, or why it found nothing; features are those of training images."""
 
     metrics: tuple[MetricResult, ...]
     controls: tuple[Control, ...] = ()
     notes: tuple[str, ...] = ()
     pretrained: tuple[PretrainedComponent, ...] = ()
     extraction_s: float = 0.0
+    training_features: Features | None = None
+    extractor: ExtractorFacts | None = None
 
 
 def _fidelity(
@@ -207,7 +216,6 @@ def _fidelity(
             "the FID weights are not on this machine; `medisynth-gov weights fetch` gets them"
         )
     from medisynth.metrics.features import InceptionPool3
-    from medisynth.metrics.kernel import kernel_distance
 
     started = time.monotonic()
     extractor = InceptionPool3.load(weights)
@@ -232,9 +240,10 @@ def _fidelity(
         return _unmeasured(str(error))
     test_features = extract(test.pixels[test_rows], "test images")
     training_features = extract(training.pixels[training_rows], "training images")
+    test_patients = [test.patients[row] for row in test_rows]
     fidelity = evaluate_fidelity(
         test=test_features,
-        test_patients=[test.patients[row] for row in test_rows],
+        test_patients=test_patients,
         training=training_features,
         training_patients=[training.patient_ids[row] for row in training_rows],
         synthetic=extract(synthetic[:n], "synthetic images"),
@@ -243,31 +252,27 @@ def _fidelity(
         seed=seed,
     )
     metrics = tuple(MetricResult(**asdict(metric)) for metric in fidelity)
-    controls = []
-    for name, meaning in MEANINGS.items():
-        if name == "copycat":  # these features are known already
-            features = training_features[:_N_CONTROL]
-        else:
-            pixels = control_images(name, training.pixels[training_rows], _N_CONTROL, seed)
-            distinct = 1 if name == "black" else len(pixels)
-            features = extract(pixels[:distinct], f"control {name}")
-            features = np.repeat(features, len(pixels) // distinct, axis=0)
-        controls.append(
-            Control(
-                name=name,
-                metric_id=f"kid-{extractor.name}-d{extractor.n_features}",
-                value=kernel_distance(test_features, features),
-                meaning=meaning,
-            )
+
+    def compared(name: str, meaning: str, features: Features) -> Control:
+        value, ci95 = kernel_estimate(
+            test_features, test_patients, features, n_bootstrap=config.n_bootstrap, seed=seed
         )
+        metric_id = f"kid-{extractor.name}-d{extractor.n_features}"
+        return Control(name=name, metric_id=metric_id, value=value, meaning=meaning, ci95=ci95)
+
+    real = training.pixels[training_rows]
+    controls = tuple(
+        compared(name, meaning, _control_features(name, real, training_features, seed, extract))
+        for name, meaning in MEANINGS.items()
+    )
     notes = (
         f"{n} real test images and {n} synthetic images were compared"
         + (f"; drawn at random from {len(test.leaves)}" if n < len(test.leaves) else ""),
-        f"controls use {_N_CONTROL} images each",
+        f"controls use {_N_CONTROL} images each, resampled one by one in their intervals",
     )
     return _Fidelity(
         metrics,
-        tuple(controls),
+        controls,
         notes,
         (
             inception_component(
@@ -276,7 +281,26 @@ def _fidelity(
             ),
         ),
         round(extraction_s, 3),
+        training_features,
+        extractor,
     )
+
+
+def _control_features(
+    name: str,
+    real: Pixels,
+    real_features: Features,
+    seed: int,
+    extract: Callable[[Pixels, str], Features],
+) -> Features:
+    """Features of one control's images, made from real training images."""
+    if name == "copycat":  # these features are known already
+        return real_features[:_N_CONTROL]
+    pixels = control_images(name, real, _N_CONTROL, seed)
+    distinct = 1 if name == "black" else len(pixels)
+    features = extract(pixels[:distinct], f"control {name}")
+    repeated: Features = np.repeat(features, len(pixels) // distinct, axis=0)
+    return repeated
 
 
 def _unmeasured(reason: str) -> _Fidelity:

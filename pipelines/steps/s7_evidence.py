@@ -1,7 +1,7 @@
 """s7 evidence: outcome, items, trace, roll-up and manifest, from the documents of the run folder."""
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,18 +9,33 @@ from governance.audits.checks import Documents, evaluate
 from governance.audits.rollup import roll_up, waiver_lines
 from governance.audits.trace import TRACED, trace
 from governance.errors import EvidenceError, RecordWriteError
-from governance.evidence.documents import Manifest, Outcome, RollUp, SigningRecord
-from governance.evidence.manifest import close_evidence, read_manifest
+from governance.evidence.documents import (
+    CardCheck,
+    Document,
+    Manifest,
+    ManifestFile,
+    Outcome,
+    RollUp,
+    SigningRecord,
+)
+from governance.evidence.manifest import close_evidence, evidence_root, read_manifest
 from governance.evidence.record import ItemRecord
-from governance.files import sha256_file
 from governance.isolation.seal import remove_vault
+from governance.reports.card_check import check_card
+from governance.reports.evidence import draft_evidence
 from pipelines.context import RunContext
+from pipelines.lineage import write_lineage
+
+# Judged from the draft of card and report, which needs all the others.
+_OF_THE_DRAFT = ("P9-01", "P9-02", "P9-04", "P9-06", "P9-08")
 
 
 def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollUp, Manifest]:
     """Judge every item of the policy, close the evidence and write the manifest.
 
-    Works for any run: what a stopped run did not reach is `not evaluated`, with the reason.
+    Works for any run: what a stopped run did not reach is `not evaluated`, with the reason. Card
+    and report are drafted here from what the items say so far, and looked at: what is found
+    decides the items on card and report, and only then is the evidence closed.
     """
     store = context.store
     _end_vault(outcome, context)
@@ -28,14 +43,22 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     signing = SigningRecord() if context.signer is None else context.signer.record
     asked = {"timestamp_url": context.config.signing.timestamp_url}
     store.write_document("signing.json", signing.model_copy(update=asked))
+    write_lineage(context)
     store.write_document("integrity.json", store.recheck())
-    documents = Documents.load(store.run_dir)
-    now = datetime.now(UTC)
-    records = _judged(documents, now, context)
-    waivers = waiver_lines(
-        context.policy, records, documents.declarations, documents.facts, now.date()
-    )
-    rollup = roll_up(context.policy, records, outcome, waivers=waivers)
+    judge = _Judge(Documents.load(store.run_dir), outcome, datetime.now(UTC), context)
+    records = judge.records()
+    found = _check_draft(judge, records, tool_version)
+    store.write_document("card_check.json", found)
+    judge = judge.knowing(card_check=found)
+    records = judge.again(records, _OF_THE_DRAFT)
+    others = tuple(record for record in records if record.id != TRACED)
+    store.write_records(others)
+    table = trace(context.policy, others, judge.documents, store.artifacts())
+    store.write_document("trace.json", table)
+    judge = judge.knowing(trace=table)
+    records = judge.again(records, (TRACED,))
+    store.write_records(tuple(record for record in records if record.id == TRACED))
+    rollup = judge.roll_up(records)
     store.write_document("summary.json", rollup)
     manifest = close_evidence(
         store.run_dir,
@@ -43,31 +66,71 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
         tool_version=tool_version,
         journal=store.journal,
         previous_run=_previous_root(store.run_dir),
-        now=now,
+        now=judge.now,
     )
     return rollup, manifest
 
 
-def _judged(documents: Documents, now: datetime, context: RunContext) -> tuple[ItemRecord, ...]:
-    """Judge and record every item; the one on the trace table last, from the table of the rest."""
-    store, policy = context.store, context.policy
-    plan = store.run_dir / "plan.json"
-    plan_sha256 = sha256_file(plan) if plan.exists() else None
+@dataclass(frozen=True)
+class _Judge:
+    """What items and roll-up are judged from."""
 
-    def judged(documents: Documents, only: Collection[str]) -> tuple[ItemRecord, ...]:
-        artifacts = store.artifacts()
-        records = evaluate(
-            policy, documents, plan_sha256=plan_sha256, now=now, artifacts=artifacts, only=only
+    documents: Documents
+    outcome: Outcome
+    now: datetime
+    context: RunContext
+
+    def records(self, only: Collection[str] | None = None) -> tuple[ItemRecord, ...]:
+        """Records of all items, or of some."""
+        return evaluate(
+            self.context.policy,
+            self.documents,
+            plan_sha256=self.documents.plan_sha256,
+            now=self.now,
+            artifacts=self.context.store.artifacts(),
+            only=only,
         )
-        store.write_records(records)
-        return records
 
-    order = [item.id for item in policy.items]
-    records = judged(documents, {*order} - {TRACED})
-    table = trace(policy, records, documents, store.artifacts())
-    store.write_document("trace.json", table)
-    records += judged(replace(documents, trace=table), {TRACED})
-    return tuple(sorted(records, key=lambda record: order.index(record.id)))
+    def again(
+        self, records: tuple[ItemRecord, ...], only: Collection[str]
+    ) -> tuple[ItemRecord, ...]:
+        """The records in their order, some of them judged anew."""
+        decided = {record.id: record for record in self.records(only)}
+        return tuple(decided.get(record.id, record) for record in records)
+
+    def knowing(self, **documents: Document) -> "_Judge":
+        """A judge who has these documents, too."""
+        return replace(self, documents=replace(self.documents, **documents))  # type: ignore[arg-type]
+
+    def roll_up(self, records: tuple[ItemRecord, ...]) -> RollUp:
+        """Statuses and gate of the whole run."""
+        policy, documents = self.context.policy, self.documents
+        day = self.now.date()
+        waivers = waiver_lines(policy, records, documents.declarations, documents.facts, day)
+        return roll_up(policy, records, self.outcome, waivers=waivers)
+
+
+def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...], tool_version: str) -> CardCheck:
+    """Look at card and report as they would be if the evidence closed now."""
+    store, policy = judge.context.store, judge.context.policy
+    files = tuple(
+        ManifestFile(path=path, n_bytes=(store.run_dir / path).stat().st_size, sha256=sha256)
+        for path, sha256 in sorted(store.artifacts().items())
+    )
+    manifest = Manifest(
+        run_id=store.run_id,
+        tool_version=tool_version,
+        created_utc=judge.now,
+        evidence=files,
+        evidence_root=evidence_root(files),
+        journal_events=store.journal.n_events,
+        journal_head=store.journal.head,
+        previous_run=_previous_root(store.run_dir),
+    )
+    summary = judge.roll_up(records)
+    return check_card(
+        draft_evidence(store.run_dir, manifest, summary=summary, records=records, policy=policy)
+    )
 
 
 def _end_vault(outcome: Outcome, context: RunContext) -> None:

@@ -15,15 +15,23 @@ from governance.evidence.documents import (
     TUNING,
     AppliesTo,
     AttributeShift,
+    Baseline,
     BillOfMaterials,
     BoundaryCheck,
     BoundaryChecks,
     Candidate,
+    CardCheck,
+    ChangedMetric,
+    ChangedValue,
+    ChangeRecord,
     Concentration,
     Confounding,
     ContentScan,
+    Control,
     CoverageAudit,
     CoverageLevel,
+    Curve,
+    DataDelta,
     DatasetAudit,
     DatasetIdentity,
     Declaration,
@@ -31,18 +39,24 @@ from governance.evidence.documents import (
     DeclaredAttribute,
     DeclaredScope,
     DemographicsAudit,
+    Drift,
     DuplicateAudit,
     Environment,
     EvaluationRecord,
+    FeatureStatistics,
     Figure,
     Figures,
     Findings,
     FittedThing,
     FlowLevel,
     FlowStep,
+    Hazard,
+    Hazards,
+    ImageStatistic,
     IntegrityRecord,
     IsolationRecord,
     LabelAudit,
+    Lineage,
     MalformedInput,
     MemorisationRecord,
     MetricResult,
@@ -50,6 +64,7 @@ from governance.evidence.documents import (
     Opening,
     Outcome,
     Package,
+    ParentRun,
     PartitionSummary,
     Plan,
     PretrainedComponent,
@@ -59,11 +74,13 @@ from governance.evidence.documents import (
     RunIdentity,
     SampleSet,
     SealRecord,
+    SeedRun,
     Selection,
     SimilarityNull,
     SplitRecord,
     SuiteReport,
     TargetDistance,
+    TracedPart,
     TraceLine,
     TraceTable,
     TrainingRecord,
@@ -146,6 +163,8 @@ def metric(family: str, **changes: Any) -> MetricResult:
             "status": "recorded",
             "value": 0.05,
             "ci95": (0.04, 0.07),
+            "floor": 0.01,
+            "floor_ci95": (0.0, 0.02),
             "n_real": 100,
             "n_synthetic": 100,
             "n_patients": 60,
@@ -517,7 +536,10 @@ def _model() -> dict[str, Any]:
             tuning_view_sha256=B,
             description=DESCRIPTION,
             stages=(),
-            curves=(),
+            curves=(
+                curve("training loss", 9.0, *([1.0] * 9), 0.5),
+                curve("tuning loss", 2.0, 0.6),
+            ),
             fitted=(FittedThing(name="mean image", fit_view_sha256=A),),
             selection=Selection(
                 partition=TUNING,
@@ -549,6 +571,8 @@ def _model() -> dict[str, Any]:
             files=(),
             n_marks_read_back=100,
             duration_s=1,
+            n_asked=100,
+            n_drawn=100,
         ),
         "evaluation": _evaluation(),
         "figures": Figures(
@@ -566,6 +590,121 @@ def _model() -> dict[str, Any]:
     }
 
 
+def curve(name: str, *values: float) -> Curve:
+    """A curve of the stage "diffusion"."""
+    return Curve(stage="diffusion", name=name, steps=tuple(range(len(values))), values=values)
+
+
+def changed_metric(**changes: Any) -> ChangedMetric:
+    """KID of this run and of its parent, which can be compared unless changed."""
+    return ChangedMetric.model_validate(
+        {
+            "name": "KID",
+            "subgroup": "",
+            "better": "lower",
+            "before": 0.06,
+            "after": 0.05,
+            "before_ci95": (0.05, 0.08),
+            "after_ci95": (0.04, 0.07),
+            **changes,
+        }
+    )
+
+
+def seed_run(seed: int, value: float | None = 0.05, n: int = 100) -> SeedRun:
+    """A run of another seed."""
+    return SeedRun(run_id=f"run-{seed}", seed=seed, value=value, metric_id=f"kid-n{n}")
+
+
+def _history() -> dict[str, Any]:
+    return {
+        "hazards": Hazards(
+            hazards=(
+                Hazard(id="HZ-01", hazard="copies a patient", items=("P6-04", "P2-H4")),
+                Hazard(id="HZ-C1", hazard="of our own", items=("P7-H2",), set_by="configuration"),
+            )
+        ),
+        "lineage": Lineage(
+            model="dsr-gan",
+            data="fetal-planes-db",
+            parent=ParentRun(
+                run_id="20261001T090000Z-abc",
+                evidence_root=A,
+                checkpoint_path="checkpoints/x.safetensors",
+                checkpoint_sha256=C,
+                checkpoint="intact",
+            ),
+            is_chosen=False,
+            reason="more images",
+            delta=DataDelta(n_same=290, n_changed=0, n_added=10, n_removed=0),
+            n_runs=3,
+            seeds=(seed_run(1, 0.04), seed_run(2, 0.06), seed_run(0, 0.05)),
+        ),
+        "change": ChangeRecord(
+            parent="20261001T090000Z-abc",
+            config=(ChangedValue(name="seed", before="1", after="0"),),
+            data=(ChangedValue(name="images", before="290", after="300"),),
+            metrics=(
+                changed_metric(),
+                changed_metric(name="KID plane=Fetal brain", subgroup="plane=Fetal brain"),
+            ),
+            plan=("config: seed", "data: *"),
+            drift=(
+                Drift(name="mean_intensity", distance=0.1, n_before=150, n_after=160),
+                Drift(name="black_fraction", distance=0.25, n_before=150, n_after=160),
+            ),
+        ),
+        "baseline": Baseline(
+            partition=TRAINING,
+            view_sha256=A,
+            n_images=160,
+            n_patients=80,
+            image_size_px=32,
+            images=(
+                ImageStatistic(
+                    name="mean_intensity",
+                    unit="grey levels",
+                    low=0,
+                    high=256,
+                    counts=(100, 60),
+                    mean=60,
+                    sd=5,
+                ),
+            ),
+            features=FeatureStatistics(
+                extractor=INCEPTION,
+                extractor_sha256=D,
+                n_images=100,
+                mean=(0.1,),
+                sd=(0.2,),
+                total_variance=1,
+                leading_variances=(0.5,),
+            ),
+            metrics=(metric("kid"),),
+        ),
+        "card_check": CardCheck(
+            n_filled=35,
+            n_reasoned=20,
+            empty_fields=(),
+            parts=(
+                TracedPart(
+                    output="card",
+                    part="metrics",
+                    n_numbers=40,
+                    computed=("95",),
+                    sources=("metrics/evaluation.json",),
+                ),
+            ),
+            untraced=(),
+            n_limits=12,
+            unlisted=(),
+            n_compared=900,
+            disagreements=(),
+            words=(),
+        ),
+    }
+
+
 def _evaluation() -> EvaluationRecord:
     subgroups = ("plane=Fetal brain", "machine=E6", "machine=S10")
     return EvaluationRecord(
@@ -573,6 +712,8 @@ def _evaluation() -> EvaluationRecord:
             metric("kid"),
             metric("fid"),
             metric("precision", better="higher"),
+            metric("coverage", better="higher", value=0.8),
+            metric("recall", better="higher", value=0.6),
             *(metric("kid", subgroup=name, id=f"kid-{name}") for name in subgroups),
             *(
                 metric(family, subgroup=subgroups[0], value=value, better="higher")
@@ -592,7 +733,16 @@ def _evaluation() -> EvaluationRecord:
             synthetic_distances=(),
             closest=(NearestPair(synthetic="a.png", training_id="x", distance=0.5),),
         ),
-        controls=(),
+        controls=tuple(
+            Control(
+                name=name,
+                metric_id=f"kid-{INCEPTION}-d2048",
+                value=0.3,
+                ci95=(0.2, 0.4),
+                meaning="known beforehand",
+            )
+            for name in ("black", "noise", "blur", "pca", "augmentation")
+        ),
         opening=Opening(
             number=1,
             label="confirmatory",
@@ -621,7 +771,7 @@ def _evaluation() -> EvaluationRecord:
 
 def complete() -> Documents:
     """A run in which all went well."""
-    return Documents(**_run(), **_data(), **_model())
+    return Documents(**_run(), **_data(), **_model(), **_history())
 
 
 def change(part: str, **changes: Any) -> Change:

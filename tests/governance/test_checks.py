@@ -66,6 +66,7 @@ from tests.governance.data_cases import (
     pairs,
     with_marks,
 )
+from tests.governance.model_cases import MODEL_CASES
 from tests.governance.software_cases import SOFTWARE_CASES
 
 MISSING = ItemStatus.MISSING
@@ -89,6 +90,18 @@ EXPECTED_OF_A_GOOD_RUN = {
     "P3-09": RECORDED,
     "P5-04": RECORDED,
     "P8-02": RECORDED,  # measured, but no goal is configured
+    "P6-05": NOT_EVALUATED,  # no such metric in this version
+    "P6-06": RECORDED,
+    "P6-07": RECORDED,
+    "P6-08": NOT_EVALUATED,
+    "P7-02": NOT_EVALUATED,
+    "P7-03": NOT_EVALUATED,
+    "P8-04": NOT_EVALUATED,
+    "P8-05": RECORDED,
+    "P8-06": NOT_EVALUATED,
+    "P8-07": RECORDED,
+    "P10-03": RECORDED,
+    "P10-05": RECORDED,
     "P4-10": FAILED,  # machines are shared in the example
     "P4-13": NOT_EVALUATED,
 }
@@ -96,6 +109,7 @@ EXPECTED_OF_A_GOOD_RUN = {
 CASES: list[tuple[str, Change, ItemStatus, str]] = [
     *DATA_CASES,
     *SOFTWARE_CASES,
+    *MODEL_CASES,
     (
         "P1-02",
         change("declarations", declarations=(declaration(expires=date(2026, 11, 1)),)),

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from governance.evidence.documents import MetricResult
 from governance.statuses import ItemStatus
 from pipelines.cli import app
-from pipelines.compare import MetricPair, compare_runs, why_unfair
+from pipelines.compare import compare_runs
+from pipelines.differences import MetricPair, why_unfair
 from tests.pipelines.finished_runs import RUN_ID, finished
 
 runner = CliRunner()

@@ -102,12 +102,16 @@ class Opening(Document):
 
 
 class Control(Document):
-    """A negative control's value of a metric, which makes the metric believable."""
+    """A control's value of a metric, which makes the metric believable.
+
+    `ci95` is the interval by patient bootstrap, as for the generator's own value; None without one.
+    """
 
     name: str  # "black", "noise", "copycat" …
     metric_id: str
     value: float
     meaning: str
+    ci95: tuple[float, float] | None = None
 
 
 class EvaluationRecord(Document):

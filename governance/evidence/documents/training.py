@@ -105,7 +105,11 @@ class TrainingRecord(Document):
 
 
 class SampleSet(Document):
-    """The synthetic images of the run (samples/manifest.json)."""
+    """The synthetic images of the run (samples/manifest.json).
+
+    `n_asked` is how many the configuration asked for, `n_drawn` how many the generator returned;
+    None in records of earlier versions.
+    """
 
     generator: str
     checkpoint_sha256: Sha256
@@ -115,6 +119,8 @@ class SampleSet(Document):
     files: tuple[tuple[str, Sha256, Sha256], ...]  # path, file digest, pixel digest
     n_marks_read_back: int
     duration_s: float
+    n_asked: int | None = None
+    n_drawn: int | None = None
 
 
 class RepeatRecord(Document):

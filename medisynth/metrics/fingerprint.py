@@ -1,0 +1,144 @@
+"""Images and features in a few numbers, so that later ones can be held against them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medisynth.data.image_statistics import intensity_statistics
+from medisynth.data.views import Pixels
+from medisynth.errors import MetricUndefinedError
+from medisynth.metrics.features import Features
+
+N_BINS = 32
+N_LEADING = 16
+_SIGNIFICANT = 6
+# Statistic -> (name as recorded, unit, lower end of the first bin, upper end of the last).
+_RANGES = {
+    "mean_intensity": ("mean_intensity", "grey levels", 0.0, 256.0),
+    "std_intensity": ("std_intensity", "grey levels", 0.0, 128.0),
+    "black_fraction": ("black_fraction", "fraction of pixels", 0.0, 1.0),
+    "sharpness": ("log10_sharpness", "log10 of 1 + squared grey levels", 0.0, 6.0),
+}
+
+
+@dataclass(frozen=True)
+class StatisticFingerprint:
+    """One statistic over images, as a histogram of 32 equal bins.
+
+    Attributes:
+        name: Statistic; sharpness is kept as log10(1 + sharpness), "log10_sharpness".
+        unit: Its unit.
+        low: Lower end of the first bin.
+        high: Upper end of the last bin.
+        counts: Images in each bin; values beyond the ends are in the first and the last.
+        mean: Mean over images.
+        sd: Standard deviation over images, n - 1 in the denominator; 0 for one image.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class FeatureFingerprint:
+    """Features of a set of images in summary.
+
+    Attributes:
+        n_images: Images behind it.
+        mean: Mean of each feature, to six significant digits.
+        sd: Standard deviation of each feature, n - 1 in the denominator, likewise.
+        total_variance: Trace of the covariance.
+        leading_variances: The 16 largest eigenvalues of the covariance, largest first; fewer when
+            there are fewer images.
+    """
+
+    n_images: int
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    total_variance: float
+    leading_variances: tuple[float, ...]
+
+
+def image_fingerprint(pixels: Pixels) -> tuple[StatisticFingerprint, ...]:
+    """Brightness, contrast, share of background and sharpness over images.
+
+    Args:
+        pixels: Images, shape (n, height, width), uint8. The numbers depend on the size of the
+            images: compare only fingerprints of one size.
+
+    Returns:
+        One fingerprint a statistic of `intensity_statistics`, always in the same order.
+
+    Raises:
+        MetricUndefinedError: There are no images.
+    """
+    if len(pixels) == 0:
+        raise MetricUndefinedError("a fingerprint needs at least one image, got none")
+    rows = [intensity_statistics(image) for image in pixels]
+    found = []
+    for key, (name, unit, low, high) in _RANGES.items():
+        values = np.array([row[key] for row in rows])
+        if key == "sharpness":
+            values = np.log10(1 + values)
+        # What lies beyond the ends is counted in the outermost bins, never lost.
+        counts, _ = np.histogram(np.clip(values, low, high), N_BINS, (low, high))
+        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        found.append(
+            StatisticFingerprint(
+                name, unit, low, high, tuple(int(n) for n in counts), float(values.mean()), spread
+            )
+        )
+    return tuple(found)
+
+
+def feature_fingerprint(features: Features) -> FeatureFingerprint:
+    """Mean, spread and leading variances of features.
+
+    Args:
+        features: Shape (n >= 2, d), float64, finite.
+
+    Raises:
+        MetricUndefinedError: Fewer than two images, or a feature is not finite.
+    """
+    if len(features) < 2 or not np.isfinite(features).all():
+        raise MetricUndefinedError(
+            f"a fingerprint needs finite features of 2 images, got {len(features)} images"
+        )
+    centred = features - features.mean(axis=0)
+    # The covariance has the eigenvalues of the n x n inner products of the centred features.
+    variances = np.linalg.eigvalsh(centred @ centred.T / (len(features) - 1))[::-1]
+    return FeatureFingerprint(
+        n_images=len(features),
+        mean=_rounded(features.mean(axis=0)),
+        sd=_rounded(features.std(axis=0, ddof=1)),
+        total_variance=float(np.maximum(variances, 0).sum()),
+        leading_variances=_rounded(np.maximum(variances[: min(N_LEADING, len(features) - 1)], 0)),
+    )
+
+
+def _rounded(values: Features) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{_SIGNIFICANT}g}") for value in values)
+
+
+def histogram_distance(before: tuple[int, ...], after: tuple[int, ...]) -> float:
+    """Largest difference of two cumulative histograms over the same bins (Kolmogorov-Smirnov).
+
+    Args:
+        before: Counts, at least one above 0.
+        after: Counts over the same bins.
+
+    Returns:
+        0 (alike) to 1 (apart); never more than the distance of the values themselves.
+
+    Raises:
+        MetricUndefinedError: Numbers of bins differ, or a histogram is empty.
+    """
+    if len(before) != len(after) or not sum(before) or not sum(after):
+        raise MetricUndefinedError("two histograms over the same bins are needed, none empty")
+    shares = [np.cumsum(counts) / np.sum(counts) for counts in (before, after)]
+    return float(np.abs(shares[0] - shares[1]).max())

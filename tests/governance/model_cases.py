@@ -1,0 +1,243 @@
+"""One fault at a time in design, testing, information and monitoring: what the item then says."""
+
+from governance.evidence.documents import (
+    ChangedMetric,
+    Control,
+    FoundWord,
+    Hazard,
+)
+from governance.statuses import ItemStatus
+from tests.governance.complete_run import (
+    FAILED,
+    INCEPTION,
+    NOT_EVALUATED,
+    PASSED,
+    RECORDED,
+    Change,
+    change,
+    changed_metric,
+    curve,
+    metric,
+    nested,
+    seed_run,
+    without,
+)
+
+PARENT = "20261001T090000Z-abc"
+first_run = change("lineage", parent=None, delta=None, reason="first run")
+damaged = change("lineage", parent=None, delta=None, fault="plan.json: recorded as sha256:1")
+UNMEASURED = {
+    "P6-05": "AUC of a membership-inference attack",
+    "P6-08": "agreement with a plane classifier, and checks of sector and skull",
+    "P7-02": "no command turing-test",
+    "P7-03": "no command turing-test",
+    "P8-04": "a classifier on unseen real patients, trained with and without synthetic",
+    "P8-06": "gain, speckle, zoom, rotation and compression",
+}
+
+
+def _controls(**ci95: tuple[float, float] | None) -> Change:
+    return change(
+        "evaluation",
+        controls=tuple(
+            Control(name=n, metric_id=f"kid-{INCEPTION}", value=1, meaning="", ci95=c)
+            for n, c in ci95.items()
+        ),
+    )
+
+
+def _subgroups(*patients: int) -> Change:
+    values = (0.05, 0.25, 0.15)
+    return change(
+        "evaluation",
+        metrics=tuple(
+            metric("kid", subgroup=f"machine=M{k}", n_patients=n, value=values[k])
+            for k, n in enumerate(patients)
+        ),
+    )
+
+
+def _of_kid(**changes: object) -> tuple[ChangedMetric, ...]:
+    return (
+        changed_metric(),
+        changed_metric(name="KID machine=E6", subgroup="machine=E6", **changes),
+    )
+
+
+MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
+    *(
+        (item_id, lambda documents: documents, NOT_EVALUATED, words)
+        for item_id, words in UNMEASURED.items()
+    ),
+    # P6 design
+    ("P6-03", _controls(pca=(0.1, 0.2)), NOT_EVALUATED, "simple augmentation of training images"),
+    (
+        "P6-03",
+        _controls(pca=None, augmentation=(0.1, 0.2)),
+        FAILED,
+        "without interval: control pca",
+    ),
+    (
+        "P6-03",
+        change("evaluation", metrics=(metric("kid", floor_ci95=None),)),
+        FAILED,
+        "without interval: floor of kid",
+    ),
+    (
+        "P6-03",
+        change("evaluation", metrics=(metric("kid", floor=None, floor_ci95=None),)),
+        NOT_EVALUATED,
+        "lacking: floor of kid",
+    ),
+    ("P6-03", first_run, NOT_EVALUATED, "previous model: this is a first run"),
+    ("P6-03", change("change", metrics=()), NOT_EVALUATED, "no metric of it can be compared"),
+    ("P6-03", change("evaluation", metrics=()), NOT_EVALUATED, "no metric was evaluated"),
+    ("P6-06", change("training", curves=()), NOT_EVALUATED, "one loss on both training and tuning"),
+    (
+        "P6-06",
+        change("training", curves=(curve("training loss", 1.0), curve("tuning score", 1.0))),
+        NOT_EVALUATED,
+        "one loss on both",
+    ),
+    (
+        "P6-06",
+        change(
+            "training", curves=(curve("content loss (L1)", 0.5), curve("tuning content loss", 0.75))
+        ),
+        RECORDED,
+        "diffusion, content loss: training 0.5, tuning 0.75",
+    ),
+    ("P6-07", change("evaluation", metrics=(metric("kid"),)), NOT_EVALUATED, "neither coverage"),
+    (
+        "P6-07",
+        change(
+            "evaluation",
+            metrics=(metric("recall", value=None, status="not evaluated", reason="no weights"),),
+        ),
+        NOT_EVALUATED,
+        "no weights",
+    ),
+    ("P6-09", change("lineage", seeds=(seed_run(0),)), FAILED, "1 seed of this configuration (0)"),
+    (
+        "P6-09",
+        change("lineage", seeds=(seed_run(0), seed_run(0), seed_run(1))),
+        FAILED,
+        "2 seeds of this configuration (0, 1)",
+    ),
+    (
+        "P6-09",
+        change("lineage", seeds=(seed_run(0, None), seed_run(1, None), seed_run(2))),
+        NOT_EVALUATED,
+        "no spread: the primary endpoint is known of 1 seed",
+    ),
+    (
+        "P6-10",
+        change("hazards", hazards=(Hazard(id="HZ-1", hazard="x", items=("P6-04", "P6-99")),)),
+        FAILED,
+        "HZ-1 (P6-99)",
+    ),
+    (
+        "P6-10",
+        change("hazards", hazards=(Hazard(id="HZ-1", hazard="x", items=()),)),
+        FAILED,
+        "HZ-1 (no item)",
+    ),
+    ("P6-10", change("hazards", hazards=()), NOT_EVALUATED, "is empty"),
+    # P8 testing
+    ("P8-05", change("evaluation", metrics=(metric("kid"),)), NOT_EVALUATED, "fidelity by plane"),
+    ("P8-05", _subgroups(60, 29), NOT_EVALUATED, "too few patients to judge: machine=M1"),
+    ("P8-05", _subgroups(60, 30, 29), RECORDED, "largest between levels of machine"),
+    (
+        "P8-07",
+        change("lineage", seeds=(seed_run(1), seed_run(2, n=50), seed_run(0))),
+        NOT_EVALUATED,
+        "known of 2 seeds",
+    ),
+    ("P8-08", change("samples", n_asked=120), FAILED, "120 asked for, 100 drawn, 100 kept"),
+    ("P8-08", change("samples", n_drawn=104), FAILED, "100 asked for, 104 drawn, 100 kept"),
+    ("P8-08", change("samples", n_asked=None), NOT_EVALUATED, "not on record"),
+    # P9 information
+    ("P9-01", change("card_check", empty_fields=("a.b",)), FAILED, "empty: a.b"),
+    ("P9-01", change("card_check", n_filled=0, n_reasoned=0), NOT_EVALUATED, "no field"),
+    ("P9-02", change("card_check", untraced=("P8-02: observed 1",)), FAILED, "P8-02: observed 1"),
+    ("P9-02", change("card_check", parts=()), NOT_EVALUATED, "print no number"),
+    ("P9-04", change("card_check", unlisted=("P4-01 in the card",)), FAILED, "P4-01 in the card"),
+    ("P9-04", without("card_check"), NOT_EVALUATED, "were not drafted"),
+    ("P9-06", change("card_check", disagreements=("P4: status",)), FAILED, "P4: status"),
+    ("P9-06", change("card_check", n_compared=0), NOT_EVALUATED, "nothing was compared"),
+    ("P9-07", first_run, NOT_EVALUATED, "has no parent to be compared with"),
+    ("P9-07", damaged, FAILED, "cannot be read: plan.json"),
+    ("P9-07", without("change"), NOT_EVALUATED, "no change record"),
+    (
+        "P9-08",
+        change(
+            "card_check",
+            words=(FoundWord(output="card", word="certified", context="a certified b"),),
+        ),
+        FAILED,
+        "'certified' in card (a certified b)",
+    ),
+    # P10 monitoring
+    ("P10-01", change("baseline", images=()), FAILED, "no image statistic"),
+    (
+        "P10-01",
+        change("baseline", metrics=(metric("kid", ci95=None),)),
+        FAILED,
+        "metrics without interval: kid",
+    ),
+    (
+        "P10-01",
+        change("baseline", features=None, metrics=(), reason="no weights"),
+        NOT_EVALUATED,
+        "not evaluated: features, metrics (no weights)",
+    ),
+    ("P10-02", first_run, NOT_EVALUATED, "no earlier run"),
+    ("P10-02", damaged, NOT_EVALUATED, "the parent run cannot be read"),
+    (
+        "P10-02",
+        nested("lineage", "delta", n_added=0),
+        NOT_EVALUATED,
+        f"no new data: the images are those of run {PARENT}",
+    ),
+    ("P10-02", change("lineage", delta=None), NOT_EVALUATED, "images of the parent run are not"),
+    ("P10-02", change("change", drift=()), NOT_EVALUATED, "has no baseline"),
+    ("P10-03", first_run, NOT_EVALUATED, "no earlier run"),
+    (
+        "P10-03",
+        change("change", metrics=(changed_metric(),)),
+        NOT_EVALUATED,
+        "KID by subgroup in both runs; overall KID 0.06, then 0.05 (intervals overlap)",
+    ),
+    (
+        "P10-03",
+        change("change", unfair=("the data sets differ",)),
+        NOT_EVALUATED,
+        "not a fair comparison: the data sets differ",
+    ),
+    (
+        "P10-03",
+        change("change", metrics=_of_kid(unfair=("other real images",))),
+        NOT_EVALUATED,
+        "KID by subgroup",
+    ),
+    (
+        "P10-04",
+        change("lineage", reason=" "),
+        FAILED,
+        "nobody said why the model was trained again",
+    ),
+    ("P10-04", change("lineage", delta=None), FAILED, "the parent's images are not on record"),
+    ("P10-04", damaged, FAILED, "plan.json"),
+    ("P10-04", first_run, PASSED, "first run of dsr-gan on fetal-planes-db"),
+    ("P10-05", first_run, NOT_EVALUATED, "no earlier run"),
+    ("P10-05", change("change", plan=()), NOT_EVALUATED, "names no change plan"),
+    (
+        "P10-05",
+        change("change", outside_plan=("code: recipe",)),
+        RECORDED,
+        "not named by the plan: code: recipe",
+    ),
+    ("P10-06", nested("lineage", "parent", checkpoint="missing"), FAILED, "is gone"),
+    ("P10-06", nested("lineage", "parent", checkpoint="changed"), FAILED, "has another digest"),
+    ("P10-06", first_run, NOT_EVALUATED, "no earlier run"),
+]

@@ -219,9 +219,9 @@ class Bench:
         return folder
 
     def copied_run(self, run: SmallRun) -> Path:
-        """A copy of a small run's folder, to be tampered with."""
+        """A copy of a small run's folder without its working files, to be tampered with."""
         copy = self.new_folder() / run.context.store.run_id
-        shutil.copytree(run.run_dir, copy)
+        shutil.copytree(run.run_dir, copy, ignore=shutil.ignore_patterns(".scratch"))
         return copy
 
     def new_run(self, data: Path | None = None, **settings: Any) -> SmallRun:

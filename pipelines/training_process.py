@@ -155,7 +155,7 @@ def run_training(
     job.states.mkdir(parents=True, exist_ok=True)
     for old in work.glob("error-*.json"):
         old.unlink()
-    attempts = _Attempts(_named_pipe(work / ATTEMPTS), on_message)
+    attempts = _Attempts(work / ATTEMPTS, on_message)
     with (work / "training.log").open("wb") as log:
         child = (
             _start_one(job, log.fileno(), keep_open)
@@ -172,8 +172,8 @@ def run_training(
 class _Attempts:
     """What the generator tried: taken from the named pipe and handed on, each kind once."""
 
-    def __init__(self, pipe: int, on_message: Callable[[Message], None]) -> None:
-        self._pipe, self._on_message = pipe, on_message
+    def __init__(self, path: Path, on_message: Callable[[Message], None]) -> None:
+        self._path, self._pipe, self._on_message = path, _named_pipe(path), on_message
         self._found: dict[tuple[str, str], RefusedRead] = {}
         self._since: float | None = None
 
@@ -190,7 +190,9 @@ class _Attempts:
             raise IsolationError(_what_was_tried(list(self._found.values())))
 
     def close(self) -> None:
+        """Listen no more."""
         os.close(self._pipe)
+        self._path.unlink(missing_ok=True)
 
     def _take(self) -> None:
         with suppress(BlockingIOError):

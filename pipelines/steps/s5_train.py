@@ -28,6 +28,7 @@ from governance.evidence.documents import (
 )
 from governance.files import sha256_bytes
 from governance.isolation.access_log import AccessLog
+from governance.isolation.attempts import ForbiddenPaths
 from governance.isolation.confine import LIMITS, level_in_force
 from medisynth.data.images import decode_bytes
 from medisynth.data.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
@@ -162,7 +163,7 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
         weights=str(weights.resolve()) if weights is not None else None,
         committed=_committed(context),
         python_path=_import_folder(config.model.name),
-        readable=_pretrained_files(context),
+        readable=_pretrained_files(must_refuse, context),
         segment_steps=config.training.repeat_steps,
         segment_kept=is_kept(context),
     )
@@ -174,12 +175,25 @@ def _import_folder(name: str) -> str | None:
     return str(folder) if folder is not None else None
 
 
-def _pretrained_files(context: RunContext) -> tuple[str, ...]:
-    """Files of others' weights that the generator starts from, where it says that it has some."""
+def _pretrained_files(must_refuse: dict[str, str], context: RunContext) -> tuple[str, ...]:
+    """Files of others' weights that the generator starts from, where it says that it has some.
+
+    Raises:
+        IsolationError: One of them lies where training must not read.
+    """
     config = context.config
     files = getattr(load_generator(config.model.name), "pretrained_files", None)
     named: tuple[str, ...] = files(config.generator_settings()) if files is not None else ()
-    return tuple(str(Path(name).expanduser().resolve()) for name in named)
+    forbidden = ForbiddenPaths({target: Path(path) for target, path in must_refuse.items()})
+    paths = tuple(str(Path(name).expanduser().resolve()) for name in named)
+    for path in paths:
+        found = forbidden.named(path)
+        if found is not None:
+            raise IsolationError(
+                f"{path}: the generator asks for it as weights to start from, but it is in what "
+                f"training must not read ({found.target}); keep weights elsewhere"
+            )
+    return paths
 
 
 def _committed(context: RunContext) -> dict[str, tuple[str, str]]:

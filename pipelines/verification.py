@@ -90,7 +90,7 @@ def verify_all(
 
 
 def _ledger_folders(run_dir: Path) -> tuple[Path, ...]:
-    """Where the run's ledger may lie: as its configuration says, then beside its workspace.
+    """Where the run's ledger may lie: as its configuration says, else in its workspace.
 
     A relative folder in the configuration began at the folder of the command, which nobody
     recorded: only an absolute one is looked into.
@@ -106,7 +106,7 @@ def _ledger_folders(run_dir: Path) -> tuple[Path, ...]:
         return (folder,) if folder.is_absolute() else ()
     workspace = Path(str(config.get("workspace", "."))).expanduser()
     beside = run_dir.resolve().parent.parent / "ledger"
-    return (workspace / "ledger", beside) if workspace.is_absolute() else (beside,)
+    return (beside, workspace / "ledger") if workspace.is_absolute() else (beside,)
 
 
 def _compare_mirror(run_dir: Path, run: Verification) -> tuple[str, tuple[str, ...]]:

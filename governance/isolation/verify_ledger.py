@@ -41,7 +41,8 @@ def check_openings(run_dir: Path, folders: Sequence[Path]) -> LedgerCheck:
 
     Args:
         run_dir: Folder of the run.
-        folders: Where its ledger may lie, most likely first; the first that has it is taken.
+        folders: Where its ledger may lie, most likely first. Taken is the first that knows the run,
+            else the first that is there: a workspace may have been copied or a run moved.
     """
     events = read_journal(run_dir / JOURNAL).events
     sealed = [event for event in events if event.type == SEALED]
@@ -54,13 +55,21 @@ def check_openings(run_dir: Path, folders: Sequence[Path]) -> LedgerCheck:
     if Path(name).name != name or not name.endswith(".jsonl"):
         return LedgerCheck("not compared", (*faults, f"{JOURNAL}: names no ledger: {name[:80]!a}"))
     paths = [folder / name for folder in folders]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
+    there = [path for path in paths if path.is_file()]
+    if not there:
         where = " or ".join(map(str, paths)) or "any folder that the run names"
         words = f"ledger not found at {where}: not compared; --ledger DIR names its folder"
         return LedgerCheck(words, tuple(faults))
+    path = next((path for path in there if _knows(path, events[0].run)), there[0])
     words, found = _check_ledger(path, seal or {}, events)
     return LedgerCheck(words, (*faults, *found))
+
+
+def _knows(path: Path, run_id: str) -> bool:
+    try:
+        return run_id.encode() in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> _Json | None:

@@ -141,3 +141,21 @@ def test_a_run_that_sealed_nothing_has_nothing_to_compare(tmp_path):
     found = check_openings(store.run_dir, (tmp_path,))
 
     assert (found.words, found.faults) == ("the run sealed no test set: nothing to compare", ())
+
+
+def test_the_ledger_that_knows_the_run_is_taken_before_one_that_does_not(tmp_path):
+    store, ledger = sealed(tmp_path)
+    opened(store, ledger)
+    elsewhere = Ledger(tmp_path / "elsewhere", "d" * 64)
+    elsewhere.record_seal("another run", "e" * 64)
+    folders = (tmp_path / "elsewhere", tmp_path / "ledger")
+
+    found, unknown = (
+        check_openings(store.run_dir, folders),
+        check_openings(store.run_dir, folders[:1]),
+    )
+
+    assert found.faults == ()
+    assert found.words.startswith(str(ledger.path))
+    assert all("has no entry for event" in fault for fault in unknown.faults)
+    assert len(unknown.faults) == 2

@@ -76,11 +76,21 @@ def require_parent(workspace: Path, wanted: LineageConfig) -> None:
 
 
 def write_lineage(context: RunContext) -> None:
-    """Write lineage.json and, where a run came before, change.json; nothing without a model."""
+    """Write lineage.json and, where a run came before, change.json; nothing without a model.
+
+    A run whose own files are damaged is closed all the same: it then has no lineage on record.
+    """
+    try:
+        _write(context)
+    except EvidenceError as error:
+        context.console.warn(f"no lineage was written: {error}")
+
+
+def _write(context: RunContext) -> None:
     store = context.store
     run = RunFiles(store.run_dir, store.artifacts(), JOURNAL)
-    training, dataset = run.document(TrainingRecord), run.document(DatasetIdentity)
-    if training is None or dataset is None:
+    dataset = run.document(DatasetIdentity)
+    if run.document(TrainingRecord) is None or dataset is None:
         return
     lineage, parent = _lineage(run, dataset, context.config.lineage)
     if parent is not None:

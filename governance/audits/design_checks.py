@@ -38,7 +38,7 @@ def baselines(documents: Documents, criterion: Criterion) -> CheckResult:
     bare += [f"control {control.name}" for control in found if control.ci95 is None]
     gaps = [f"floor of {m.id}" for m in overall if m.floor is None]
     if AUGMENTATION not in controls:
-        gaps.append("simple augmentation of training images: this version has no such control")
+        gaps.append("simple augmentation of training images: no such control is on record")
     gaps += _previous_model(documents)
     names = ", ".join(control.name for control in found)
     method = "floors of all overall metrics, controls on KID, and the metrics of the parent run"

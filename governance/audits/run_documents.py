@@ -73,7 +73,10 @@ _PARTS: dict[type[Document], tuple[str, str]] = {
     ),
     TraceTable: ("trace", "the evidence step did not run to its end"),
     Hazards: ("hazards", "the list of hazards is not on record"),
-    Lineage: ("lineage", "no model was trained, so there is no lineage"),
+    Lineage: (
+        "lineage",
+        "no lineage is on record: no model was trained, or the run's files are damaged",
+    ),
     ChangeRecord: ("change", "no change record was written"),
     CardCheck: ("card_check", "card and report were not drafted"),
     DatasetIdentity: ("dataset", "the ingest step did not run to its end"),

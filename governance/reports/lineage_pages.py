@@ -31,6 +31,12 @@ from governance.reports.evidence import ReportEvidence
 _VALUES_SHOWN = 30
 _KINDS = (("config", "Configuration"), ("data", "Data"), ("code", "Code and criteria"))
 _DIGEST_LETTERS = 64
+_STATISTICS = {
+    "mean_intensity": "Brightness (mean)",
+    "std_intensity": "Contrast (standard deviation)",
+    "black_fraction": "Share of black background",
+    "log10_sharpness": "Sharpness",
+}
 
 
 def lineage_section(evidence: ReportEvidence) -> Section:
@@ -74,7 +80,7 @@ def _lineage_rows(record: Lineage) -> tuple[tuple[str, Cell], ...]:
         state = {"intact": "still there, digest as recorded", "changed": "digest differs"}
         words = state.get(parent.checkpoint, "no longer there")
         rows.append(("Parent's checkpoint", cell(words, mono(parent.checkpoint_sha256))))
-    seeds = joined([str(run.seed) for run in record.seeds])
+    seeds = joined([str(seed) for seed in sorted({run.seed for run in record.seeds})])
     rows.append(("Seeds of this configuration", cell(seeds)))
     rows.append(("Runs of this model on this data set", cell(formats.count(record.n_runs))))
     if record.n_unreadable:
@@ -96,6 +102,7 @@ def _changes(change: ChangeRecord | None) -> tuple[Block, ...]:
         rows = tuple((cell(v.name), _value(v.before), _value(v.after)) for v in shown)
         blocks.append(Table(head, rows, more(len(values), len(shown), "change.json")))
     blocks.extend(_plan(change))
+    blocks.extend(_drift(change))
     blocks.extend(_metrics(change))
     return tuple(blocks)
 
@@ -110,6 +117,19 @@ def _plan(change: ChangeRecord) -> tuple[Block, ...]:
         return (Text("The configuration names no change plan."),)
     where = f"outside: {joined(change.outside_plan)}" if change.outside_plan else "all inside"
     return (Text(f"Change plan {joined(change.plan)}: {where}."),)
+
+
+def _drift(change: ChangeRecord) -> tuple[Block, ...]:
+    """How far the training images moved; nothing where no baseline could be compared."""
+    if not change.drift:
+        return ()
+    rows = tuple(
+        cells(_STATISTICS.get(line.name, line.name), formats.number(line.distance), "")
+        for line in change.drift
+    )
+    head = columns(("Training images against the parent's", 0.40), ("Distance", 0.14, "right"))
+    note = "Largest difference of the cumulative histograms: 0 is alike, 1 is apart."
+    return (Table((*head, *columns(("", 0.46))), rows, note),)
 
 
 def _metrics(change: ChangeRecord) -> tuple[Block, ...]:
@@ -152,7 +172,12 @@ def _baseline(baseline: Baseline | None) -> tuple[Block, ...]:
     if baseline is None:
         return (heading, Text("No baseline was kept: the run was not evaluated."))
     rows = tuple(
-        cells(one.name, formats.number(one.mean), formats.number(one.sd), one.unit)
+        cells(
+            _STATISTICS.get(one.name, one.name),
+            formats.number(one.mean),
+            formats.number(one.sd),
+            one.unit,
+        )
         for one in baseline.images
     )
     head = columns(

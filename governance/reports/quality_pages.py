@@ -1,6 +1,11 @@
 """Content of the sections on metrics and on memorisation."""
 
-from governance.evidence.documents import EvaluationRecord, MemorisationRecord, MetricResult
+from governance.evidence.documents import (
+    Control,
+    EvaluationRecord,
+    MemorisationRecord,
+    MetricResult,
+)
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -142,13 +147,20 @@ def _controls(evaluation: EvaluationRecord) -> tuple[Block, ...]:
         (
             cell(control.name),
             cell(mono(control.metric_id)),
-            cell(formats.number(control.value)),
+            _control_value(control),
             cell(control.meaning),
         )
         for control in evaluation.controls
     )
-    head = columns(("Control", 0.16), ("Metric", 0.36), ("Value", 0.14, "right"), ("Meaning", 0.34))
+    head = columns(("Control", 0.14), ("Metric", 0.34), ("Value", 0.17, "right"), ("Meaning", 0.35))
     return (Heading("Controls"), Table(head, rows))
+
+
+def _control_value(control: Control) -> Cell:
+    if control.ci95 is None:
+        return cell(formats.number(control.value))
+    value, interval = formats.estimate(control.value, control.ci95)
+    return cell(value, small(interval))
 
 
 def memorisation_section(evidence: ReportEvidence) -> Section:

@@ -12,10 +12,13 @@ MEANINGS = {
     "blur": "training images, strongly blurred: shows that lost detail costs",
     "pca": "a Gaussian fitted to training pixels: a generator must beat it",
     "copycat": "training images themselves: win fidelity and must fail the memorisation check",
+    "augmentation": "training images mirrored, turned, enlarged, brightened: what a generator must "
+    "beat in variety",
 }
 CONTROLS = tuple(MEANINGS)
 
 _BLUR_FRACTION = 1 / 16  # standard deviation over the shorter side
+_TURN_DEGREES, _ZOOM, _GAIN = 10.0, 0.1, 0.2  # largest simple changes of one image
 _PCA_IMAGES = 400  # images the Gaussian is fitted to, at most: bounds memory
 
 
@@ -49,6 +52,8 @@ def control_images(name: str, training_pixels: Pixels, n: int, seed: int) -> Pix
     if name == "pca":
         return _gaussian_images(training_pixels, n, rng)
     drawn = training_pixels[_draw(len(training_pixels), n, rng)]
+    if name == "augmentation":
+        return np.stack([_augmented(image, rng) for image in drawn])
     return np.array(drawn) if name == "copycat" else _blurred(drawn)
 
 
@@ -64,6 +69,20 @@ def _blurred(pixels: Pixels) -> Pixels:
     sigma = min(pixels.shape[1:]) * _BLUR_FRACTION
     blurred = gaussian_filter(pixels.astype(np.float32), sigma=(0, sigma, sigma))
     return np.asarray(np.round(blurred), np.uint8)
+
+
+def _augmented(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """One image mirrored (or not), turned and enlarged about its centre, and made brighter."""
+    from scipy.ndimage import affine_transform
+
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    angle = np.deg2rad(rng.uniform(-_TURN_DEGREES, _TURN_DEGREES))
+    zoom, gain = rng.uniform(1 - _ZOOM, 1 + _ZOOM), rng.uniform(1 - _GAIN, 1 + _GAIN)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    centre = (np.array(image.shape) - 1) / 2
+    turned = affine_transform(image.astype(np.float32), turn, centre - turn @ centre, order=1)
+    return np.asarray(np.clip(np.round(turned * gain), 0, 255), np.uint8)
 
 
 def _gaussian_images(pixels: Pixels, n: int, rng: np.random.Generator) -> Pixels:

@@ -18,7 +18,12 @@ from governance.evidence.documents import (
     RollUp,
     SigningRecord,
 )
-from governance.evidence.manifest import close_evidence, evidence_root, read_manifest
+from governance.evidence.manifest import (
+    close_evidence,
+    evidence_root,
+    measure,
+    read_manifest,
+)
 from governance.evidence.record import ItemRecord
 from governance.isolation.seal import remove_vault
 from governance.reports.card_check import check_card
@@ -48,9 +53,10 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     judge = _Judge(Documents.load(store.run_dir), outcome, datetime.now(UTC), context)
     records = judge.records()
     found = _check_draft(judge, records, tool_version)
-    store.write_document("card_check.json", found)
-    judge = judge.knowing(card_check=found)
-    records = judge.again(records, _OF_THE_DRAFT)
+    if found is not None:
+        store.write_document("card_check.json", found)
+        judge = judge.knowing(card_check=found)
+        records = judge.again(records, _OF_THE_DRAFT)
     others = tuple(record for record in records if record.id != TRACED)
     store.write_records(others)
     table = trace(context.policy, others, judge.documents, store.artifacts())
@@ -110,13 +116,15 @@ class _Judge:
         return roll_up(policy, records, self.outcome, waivers=waivers)
 
 
-def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...], tool_version: str) -> CardCheck:
-    """Look at card and report as they would be if the evidence closed now."""
+def _check_draft(
+    judge: _Judge, records: tuple[ItemRecord, ...], tool_version: str
+) -> CardCheck | None:
+    """Look at card and report as they would be if the evidence closed now; None if it cannot be.
+
+    Evidence that is damaged must still be closed, so that the report can say so.
+    """
     store, policy = judge.context.store, judge.context.policy
-    files = tuple(
-        ManifestFile(path=path, n_bytes=(store.run_dir / path).stat().st_size, sha256=sha256)
-        for path, sha256 in sorted(store.artifacts().items())
-    )
+    files = _files(judge)
     manifest = Manifest(
         run_id=store.run_id,
         tool_version=tool_version,
@@ -128,9 +136,27 @@ def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...], tool_version: s
         previous_run=_previous_root(store.run_dir),
     )
     summary = judge.roll_up(records)
-    return check_card(
-        draft_evidence(store.run_dir, manifest, summary=summary, records=records, policy=policy)
-    )
+    try:
+        return check_card(
+            draft_evidence(store.run_dir, manifest, summary=summary, records=records, policy=policy)
+        )
+    except EvidenceError as error:
+        judge.context.console.warn(f"card and report were not drafted: {error}")
+        return None
+
+
+def _files(judge: _Judge) -> tuple[ManifestFile, ...]:
+    """The files on record as they are now, as the manifest will list them."""
+    store, integrity = judge.context.store, judge.documents.integrity
+    changed = set(integrity.mismatches) if integrity else set()
+    found = []
+    for path, sha256 in sorted(store.artifacts().items()):
+        file = store.run_dir / path
+        if path not in changed:
+            found.append(ManifestFile(path=path, n_bytes=file.stat().st_size, sha256=sha256))
+        elif file.is_file():
+            found.append(measure(store.run_dir, path))
+    return tuple(found)
 
 
 def _end_vault(outcome: Outcome, context: RunContext) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.documents import DOCUMENTS
+from governance.evidence.documents import DOCUMENTS, CardCheck
 from governance.isolation.confine import landlock_abi
+from governance.reports.card_check import check_card
+from governance.reports.evidence import load_evidence
 from medisynth.data.synthetic_mark import read_mark
 from pipelines.cli import app
 from pipelines.weights import find_weights
@@ -49,9 +51,10 @@ def test_the_run_folder_holds_every_document_and_output(smoke):
 
     expected = {*DOCUMENTS, "config.yaml", "journal.jsonl", "manifest.json", "data/images.parquet"}
     expected |= {"model_card.md", "model_card.json", "report.pdf", "report.html"}
-    # written only when there is a finding, a file that people give, or a result of the tests
+    # written only when there is a finding, a file that people give, a result of the tests, or a run
+    # before
     expected -= {"data/findings.json", "declarations.json", "software/vulnerabilities.json"}
-    expected -= {"software/tests.json"}
+    expected -= {"software/tests.json", "change.json"}
     assert {name for name in expected if not (run_dir / name).is_file()} == set()
     assert not (run_dir / ".scratch").exists()
 
@@ -88,6 +91,20 @@ def test_evidence_on_the_software_is_computed_by_the_run_itself(smoke):
     assert (repeat["stage"], repeat["step"]) == ("diffusion", 10)
     assert repeat["sha256"] == repeat["repeated_sha256"]
     assert read(run_dir, "trace.json")["broken"] == []
+
+
+def test_what_was_found_in_the_draft_holds_for_card_and_report_as_published(smoke):
+    _, _, run_dir = smoke
+
+    record = CardCheck.model_validate_json((run_dir / "card_check.json").read_bytes())
+    published = check_card(load_evidence(run_dir))
+    for found in (record, published):
+        assert (found.empty_fields, found.untraced, found.unlisted) == ((), (), ())
+        assert (found.disagreements, found.words) == ((), ())
+    listed = {part.part for part in record.parts}
+    assert {part.part for part in published.parts} - listed == {"trace"}
+    for item_id in ("P9-01", "P9-02", "P9-04", "P9-06", "P9-08"):
+        assert read(run_dir, f"records/{item_id}.json")["status"] == "passed"
 
 
 def test_the_plan_is_frozen_before_the_first_training_step(smoke):
@@ -239,3 +256,12 @@ def test_the_same_configuration_and_seed_give_the_same_samples_and_opening_two_i
     opening = read(second_dir, "metrics/evaluation.json")["opening"]
     assert opening["label"] == "exploratory, opening 2"
     assert read(second_dir, "manifest.json")["previous_run"] is not None
+    lineage, change = (read(second_dir, f"{name}.json") for name in ("lineage", "change"))
+    assert lineage["parent"]["run_id"] == first_dir.name
+    assert lineage["parent"]["checkpoint"] == "intact"
+    assert lineage["delta"] == {"n_same": 190, "n_changed": 0, "n_added": 0, "n_removed": 0}
+    changed = {value["name"] for value in change["config"]}
+    assert changed == {"evaluation.extractor", "tracking.enabled"}
+    assert {line["distance"] for line in change["drift"]} == {0.0}
+    statuses = {i: read(second_dir, f"records/{i}.json")["status"] for i in ("P9-07", "P10-04")}
+    assert statuses == {"P9-07": "passed", "P10-04": "failed"}  # nobody gave a reason

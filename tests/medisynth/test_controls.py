@@ -42,6 +42,19 @@ def test_copycat_begins_again_when_there_are_not_enough(training):
     assert len(control_images("copycat", training[:5], 12, 5)) == 12
 
 
+def test_augmentation_changes_every_image_a_little():
+    training = np.zeros((6, 40, 40), np.uint8)
+    training[:, 15:25, 15:25] = 100  # a square in the middle: turns and mirrors keep it there
+
+    changed = control_images("augmentation", training, 6, 4)
+
+    assert len(np.unique(changed.reshape(6, -1), axis=0)) == 6
+    assert (changed[:, 17:23, 17:23].mean(axis=(1, 2)) >= 80).all()
+    assert (changed[:, 17:23, 17:23].mean(axis=(1, 2)) <= 120).all()
+    assert changed[:, :8].max() == 0
+    assert changed[:, 32:].max() == 0
+
+
 def test_blur_keeps_brightness_and_loses_contrast(training):
     blurred = control_images("blur", training, 12, 1)
 

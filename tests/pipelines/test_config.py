@@ -66,6 +66,9 @@ def test_the_resolved_configuration_reads_back_to_itself(tmp_path):
         ("model.name=dcgan", "unknown generator 'dcgan'"),
         ("nonsense", "expected KEY=VALUE"),
         ("seed.deep=1", "seed.deep"),
+        ("hazards=[no items]", "hazards: ['no items'] cannot be used; expected 'what could go"),
+        ("lineage.change_plan=[seed]", "lineage.change_plan: ['seed'] cannot be used; expected"),
+        ("lineage.parent=", "lineage.parent: "),
     ],
 )
 def test_a_bad_override_names_key_and_value(override, said):

@@ -103,6 +103,7 @@ def ingest_images(
     size_px: int,
     fit: Fit = "pad",
     n_workers: int = 1,
+    processes: bool = False,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ingested:
@@ -116,8 +117,11 @@ def ingest_images(
             file must have that digest.
         size_px: Side of the packed images.
         fit: How an image is made square, see `to_square`.
-        n_workers: Threads, or processes from `LEAST_FOR_PROCESSES` images on that are not in the
-            cache. Fewer are used where memory does not hold as many of the largest frames allowed.
+        n_workers: Threads or processes; decoding and digesting run outside Python's lock. Fewer are
+            used where memory does not hold as many of the largest frames allowed.
+        processes: Whether `LEAST_FOR_PROCESSES` images or more that are not in the cache may be
+            read by processes. They import the caller's main module, whose work must therefore
+            stand under `if __name__ == "__main__"`.
         cache: Folder of decoded images, see `ingest_cache`; None keeps none. Every file is read
             and digested again all the same; only one of a known digest is not decoded again.
         progress: Called after each image with images done and images in all.
@@ -143,7 +147,8 @@ def ingest_images(
         kept = stack.enter_context(IngestCache(cache, size_px, fit)) if cache else None
         reader = ImageReader(root, size_px, fit, kept.digests if kept else frozenset())
         jobs = _jobs(table)
-        for place, outcome in enumerate(_in_order(reader, jobs, n_workers)):
+        n_processes = n_workers if processes and _is_worth_processes(reader, jobs) else 1
+        for place, outcome in enumerate(_in_order(reader, jobs, n_workers, n_processes)):
             image = _settled(outcome, reader, jobs[place], kept)
             if isinstance(image, Finding):
                 results.append(image)
@@ -226,23 +231,29 @@ def _settled(
     return decoded
 
 
-def _in_order(reader: ImageReader, jobs: list[Job], n_workers: int) -> Iterator[Outcome]:
-    """Outcomes in the order of the jobs, read by processes where that is worth their start.
+def _is_worth_processes(reader: ImageReader, jobs: list[Job]) -> bool:
+    is_many = len(jobs) - len(reader.known) >= LEAST_FOR_PROCESSES
+    return is_many and not multiprocessing.current_process().daemon
+
+
+def _in_order(
+    reader: ImageReader, jobs: list[Job], n_threads: int, n_processes: int
+) -> Iterator[Outcome]:
+    """Outcomes in the order of the jobs, read by processes where there are several.
 
     Where processes cannot be started or are ended from outside, threads read the rest.
     """
     n_done = 0
-    is_worth_it = len(jobs) - len(reader.known) >= LEAST_FOR_PROCESSES and n_workers > 1
-    if is_worth_it and not multiprocessing.current_process().daemon:
+    if n_processes > 1:
         with contextlib.suppress(BrokenProcessPool, OSError, ImportError):
             pool = ProcessPoolExecutor(
-                n_workers, multiprocessing.get_context("spawn"), start_process, (reader,)
+                n_processes, multiprocessing.get_context("spawn"), start_process, (reader,)
             )
-            for outcome in _outcomes(pool, read_in_process, jobs, n_workers):
+            for outcome in _outcomes(pool, read_in_process, jobs, n_processes):
                 yield outcome
                 n_done += 1
-    threads = ThreadPoolExecutor(n_workers, thread_name_prefix="ingest")
-    yield from _outcomes(threads, reader.read, jobs[n_done:], n_workers)
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="ingest")
+    yield from _outcomes(threads, reader.read, jobs[n_done:], n_threads)
 
 
 def _outcomes(

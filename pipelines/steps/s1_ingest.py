@@ -88,6 +88,7 @@ def run(listed: ListedData, context: RunContext) -> ImageSet:
         size_px=size_px,
         fit=context.config.data.fit,
         n_workers=os.cpu_count() or 1,
+        processes=True,
         cache=image_cache(context.config.data),
         progress=lambda done, total: context.console.progress("decoding images", done, total),
     )

@@ -505,6 +505,7 @@ def test_processes_read_many_images_as_threads_read_few(many):
         table,
         size_px=16,
         n_workers=2,
+        processes=True,
         progress=lambda done, total: n_children.append(len(multiprocessing.active_children())),
     )
 
@@ -521,7 +522,11 @@ def test_when_reading_processes_are_killed_threads_read_the_rest(many):
             for child in multiprocessing.active_children():
                 child.kill()
 
-    assert_all_read(ingest_images(root, table, size_px=16, n_workers=2, progress=kill), root, table)
+    assert_all_read(
+        ingest_images(root, table, size_px=16, n_workers=2, processes=True, progress=kill),
+        root,
+        table,
+    )
 
 
 def test_reading_processes_end_with_their_parent(many):
@@ -540,7 +545,9 @@ def die(done, total):
 
 if __name__ == "__main__":
     table = pd.read_parquet(Path(sys.argv[1]) / "table.parquet")
-    ingest_images(Path(sys.argv[1]), table, size_px=16, n_workers=2, progress=die)
+    ingest_images(
+        Path(sys.argv[1]), table, size_px=16, n_workers=2, processes=True, progress=die
+    )
 """
     script = root / "program.py"
     script.write_text(program)

@@ -62,7 +62,7 @@ def test_nothing_is_found_in_what_this_version_writes(
 
     assert (found.empty_fields, found.untraced, found.unlisted) == ((), (), ())
     assert (found.disagreements, found.words) == ((), ())
-    assert found.n_filled + found.n_reasoned == 55
+    assert found.n_filled + found.n_reasoned == 56
     assert found.n_limits > 90
     assert found.n_compared > 1_000
 

@@ -29,7 +29,7 @@ from pipelines.selftest.small_run import SmallRun
 PATIENTS = PhantomSettings(
     n_patients=12, seed=7, machines=("Voluson E6",), max_images_per_patient=2, image_height_px=64
 )
-MANY_PATIENTS = replace(PATIENTS, n_patients=60)
+MANY_PATIENTS = replace(PATIENTS, n_patients=30)
 _RUN_ID = "selftest"
 _SETTINGS = {
     "data.cache": "off",

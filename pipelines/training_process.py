@@ -29,7 +29,10 @@ from governance.evidence.documents import RefusedRead
 from pipelines.errors import InterruptedByUser, MachineError, ProcessError
 
 _GRACE_S = 8.0  # a child asked to stop has this long before it is ended
-_KEEP_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_KEEP_ENVIRONMENT = (
+    *("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+    "LD_LIBRARY_PATH",  # a Python or a CUDA in a place of its own does not start without
+)
 _LISTEN_S = 3.0  # attempts come in bursts: after the first one the child has this long
 _CHILD = "pipelines.training_child"
 MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"

@@ -178,6 +178,15 @@ CASES: list[tuple[str, Change, ItemStatus, str]] = [
         FAILED,
         "could read: sealed image",
     ),
+    (
+        "P4-05",
+        change(
+            "isolation",
+            noticed=(RefusedRead(target="key of the vault", refused=True, error="", way="open"),),
+        ),
+        FAILED,
+        "the generator tried to reach what it must not: key of the vault (open)",
+    ),
     ("P4-05", without("evaluation"), NOT_EVALUATED, "evaluation step did not run"),
     ("P4-06", nested("evaluation", "opening", number=2), FAILED, "confirmatory"),
     ("P4-06", change("evaluation", opening=None), NOT_EVALUATED, "was not opened"),

@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -397,3 +398,36 @@ def test_the_tests_themselves_cannot_reach_the_network():
     # The listener lives in the child process only.
     with pytest.raises(Exception, match="socket"):
         socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+
+@needs_landlock
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a plain user")
+def test_a_plain_user_is_confined_without_any_capability():
+    script = """
+import json, os, sys
+from pathlib import Path
+from governance.isolation.confine import attempt_read, confine
+
+top = Path(sys.argv[1])
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+secret, view, out = top / "data" / "patient.png", top / "view", top / "run" / "work"
+before = attempt_read(secret, "before").refused
+kept = confine(read=[view], write=[out], forbidden=[top / "data"])
+(out / "weights").write_bytes(b"w")
+fork = os.fork()
+if fork == 0:
+    os._exit(0 if attempt_read(secret, "").refused else 1)
+child = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+print(json.dumps([os.getuid(), before, attempt_read(secret, "").error, child, kept.level]))
+"""
+    with tempfile.TemporaryDirectory() as folder:  # one that everybody may enter
+        top = make_folders(Path(folder))
+        for path in (top, *top.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o777)
+        done = run_python(script, top)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [65534, False, "PermissionError 13", 0, 3]

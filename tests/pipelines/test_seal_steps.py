@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from governance.errors import SealError
+from governance.errors import IsolationError, SealError
 from governance.evidence.documents import TEST, TRAINING, TUNING
 from governance.evidence.store import EvidenceStore
 from governance.isolation.confine import attempt_read
@@ -16,7 +16,7 @@ from medisynth.data.images import decode_bytes, to_square
 from pipelines.config import load_config
 from pipelines.console import Console
 from pipelines.context import ImageSet, RunContext, SplitImages, TrainedGenerator
-from pipelines.steps import s1_ingest, s4_split, s6_evaluate
+from pipelines.steps import s1_ingest, s4_split, s5_train, s6_evaluate
 
 PLAN, MODEL = "b" * 64, "c" * 64
 
@@ -124,3 +124,34 @@ def test_a_resumed_run_without_its_key_stops_before_anything_else(tmp_path):
 
     with pytest.raises(SealError, match=r"r1\.key: the key of the vault"):
         s4_split.reload(images.root, context)
+
+
+def test_a_generator_that_asks_for_a_test_image_as_its_weights_is_refused(first, monkeypatch):
+    context, images, split = first
+    hidden = images.root / split.sealed_test.leaves[-1].path
+    link = context.workspace / "weights.safetensors"
+    link.symlink_to(hidden)
+
+    class Asking:
+        pretrained_files = staticmethod(lambda settings: (str(link),))
+
+    monkeypatch.setattr(s5_train, "load_generator", lambda name: Asking)
+
+    with pytest.raises(IsolationError, match=r"asks for it as weights .* \(data folder\)"):
+        s5_train._job(split.must_refuse, context)
+
+
+def test_a_run_cut_short_after_a_forbidden_attempt_does_not_go_on(first):
+    context, _, split = first
+    record = {"target": "sealed image", "way": "open", "refused": True}
+    context.store.journal.append(s5_train.ATTEMPT, record)
+
+    with pytest.raises(IsolationError, match="before this run was cut short"):
+        s5_train.run(split.training, split.tuning, split.must_refuse, split.access_log, context)
+
+
+def test_other_runs_vaults_and_keys_are_tried_as_well(first):
+    context, _, split = first
+
+    assert split.must_refuse["folder of vaults"] == str(context.workspace / "vault")
+    assert split.must_refuse["folder of keys"] == str(context.workspace / "keys")

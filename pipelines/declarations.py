@@ -42,6 +42,8 @@ from governance.evidence.store import EvidenceStore
 from governance.files import sha256_bytes, sha256_file
 from governance.policies.model import Policy
 from governance.reports.card import DECLARABLE_FIELDS
+from medisynth.models.registry import load_generator
+from pipelines.config import RunConfig
 from pipelines.config_text import MAX_BRACKETS, parse_yaml
 from pipelines.declaration_entries import DeclarationEntry, DeclarationsFile, WaiverEntry
 from pipelines.errors import ConfigError, DeclarationsError
@@ -101,6 +103,12 @@ class ReadDeclarations(BaseModel):
         elif scope is not None and (names := outside(scope, used)):
             words = "outside the declared intended use, so P1-01 fails"
             yield f"{self.document.file}: {words}: {', '.join(names)}"
+
+
+def known_use(config: RunConfig) -> Used:
+    """What a run is known to use before it reads an image."""
+    size = load_generator(config.model.name).image_size_px(config.generator_settings())
+    return Used(image_size_px=size, output_role=config.output_role)
 
 
 def _facts(identity: RunIdentity, applies_to: AppliesTo) -> RunFacts:

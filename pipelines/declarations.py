@@ -45,6 +45,8 @@ from governance.evidence.store import EvidenceStore
 from governance.files import sha256_bytes, sha256_file
 from governance.policies.model import Policy
 from governance.reports.card import DECLARABLE_FIELDS
+from medisynth.models.registry import load_generator
+from pipelines.config import RunConfig
 from pipelines.config_text import MAX_BRACKETS, parse_yaml
 from pipelines.declaration_entries import DeclarationEntry, DeclarationsFile, WaiverEntry
 from pipelines.errors import ConfigError, DeclarationsError
@@ -110,6 +112,12 @@ class ReadDeclarations(BaseModel):
     def _void_signature(self, entry: Declaration | Waiver, name: str) -> tuple[str, ...]:
         found = check_entry_signature(entry)
         return (f"{self.document.file}: {name}: {found.words}",) if found.state == "void" else ()
+
+
+def known_use(config: RunConfig) -> Used:
+    """What a run is known to use before it reads an image."""
+    size = load_generator(config.model.name).image_size_px(config.generator_settings())
+    return Used(image_size_px=size, output_role=config.output_role)
 
 
 def _facts(identity: RunIdentity, applies_to: AppliesTo) -> RunFacts:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from governance.audits.run_documents import Documents
 from governance.errors import GovernanceError
 from governance.evidence.documents import (
     DOCUMENTS,
@@ -18,30 +17,23 @@ from governance.evidence.documents import (
     Manifest,
     Outcome,
     RollUp,
-    RunIdentity,
     SplitRecord,
     StepTiming,
     TrainingRecord,
 )
-from governance.evidence.intended_use import Used
 from governance.evidence.store import EvidenceStore
 from governance.policies.load import load_policy, with_criteria
 from medisynth.errors import MedisynthError
-from medisynth.models.registry import load_generator
 from pipelines import outbox
-from pipelines.bill_of_materials import write_bill_of_materials
 from pipelines.config import RunConfig, flat_config
 from pipelines.console import Console
 from pipelines.context import RunContext, SplitImages, TrainedGenerator
-from pipelines.declarations import read_declarations
+from pipelines.declarations import known_use, read_declarations
 from pipelines.errors import InterruptedByUser, MachineError, PipelineError
 from pipelines.finished_run import FinishedRun
 from pipelines.identity import (
-    TEST_REPORTS,
     code_identity,
-    environment,
     hazard_list,
-    installed_packages,
     new_run_id,
     run_identity,
     test_plan,
@@ -53,6 +45,7 @@ from pipelines.out_of_reach import refuse_readable_folders
 from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
 from pipelines.run_lock import folder_lock, run_lock
 from pipelines.selftest.in_run import try_guards
+from pipelines.software_evidence import write_known, write_used
 from pipelines.steps import (
     s1_ingest,
     s2_validate,
@@ -63,8 +56,6 @@ from pipelines.steps import (
     s7_evidence,
     s8_report,
 )
-from pipelines.suite_report import DOCUMENT as SUITE_REPORT
-from pipelines.suite_report import find_suite_report
 from pipelines.time_stamps import stamp_at_end
 from pipelines.tracking import Tracker
 from pipelines.vulnerability_scan import read_scan
@@ -131,12 +122,9 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
         store.write_document("run.json", identity)
         if declared is not None:
             declared.put_on_record(store)
-            for sentence in declared.warnings(identity, used=_known_use(config)):
+            for sentence in declared.warnings(identity, used=known_use(config)):
                 console.warn(sentence)
-        if scan is not None:
-            scan.put_on_record(store)
-        if tests := find_suite_report(identity.code_commit, TEST_REPORTS, console.warn):
-            store.write_document(SUITE_REPORT, tests)
+        write_known(identity, scan, store, console.warn)
         plan = store.write_document("plan.json", test_plan(config, identity.config_sha256, policy))
         store.journal.append("plan frozen", {"plan_sha256": plan.sha256})
         store.write_document("hazards.json", hazard_list(config))
@@ -282,7 +270,7 @@ def _finish(
     can_resume: bool,
 ) -> RunResult:
     """Steps 7 and 8, with whatever the run has."""
-    _write_software(context)
+    write_used(context.store)
     outcome = steps.outcome(error)
     with tracker.step("s7_evidence"):
         rollup, manifest = s7_evidence.run(outcome, tool_version(), context)
@@ -294,16 +282,6 @@ def _finish(
     exit_code = _exit_code(error) if error is not None else rollup.exit_code
     resume_command = context.resume_command if can_resume else ""
     return RunResult(context.store.run_dir, rollup, manifest, error, exit_code, resume_command)
-
-
-def _write_software(context: RunContext) -> None:
-    """What the run ran on, and the bill of materials of it."""
-    store, installed = context.store, installed_packages()
-    store.write_document("environment.json", environment(_compute_device(context), installed))
-    documents = Documents.load(store.run_dir)
-    parts = (documents.training, documents.evaluation)
-    pretrained = [component for part in parts if part for component in part.pretrained]
-    write_bill_of_materials(_read(context, RunIdentity), installed, pretrained, store)
 
 
 def _exit_code(error: Exception) -> int:
@@ -411,12 +389,6 @@ def _make_workspace(workspace: Path) -> None:
         )
 
 
-def _known_use(config: RunConfig) -> Used:
-    """What a run is known to use before it reads an image."""
-    size = load_generator(config.model.name).image_size_px(config.generator_settings())
-    return Used(image_size_px=size, output_role=config.output_role)
-
-
 def _parameters(config: RunConfig) -> dict[str, str]:
     """The configuration as flat names for the tracking store's table of parameters."""
     return {key: str(value) for key, value in flat_config(config).items()}
@@ -426,9 +398,3 @@ def _read(context: RunContext, document: type[_D]) -> _D:
     """A document that an earlier step wrote."""
     name = next(name for name, kind in DOCUMENTS.items() if kind is document)
     return document.model_validate_json((context.store.run_dir / name).read_bytes())
-
-
-def _compute_device(context: RunContext) -> str:
-    if (context.store.run_dir / "metrics" / "training.json").exists():
-        return _read(context, TrainingRecord).compute_device
-    return "none: nothing was trained"

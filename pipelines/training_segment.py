@@ -6,6 +6,7 @@ equal training has an equal digest. Both run in the confined training process.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,23 +80,33 @@ def difference(
 ) -> dict[str, Any]:
     """How far the tensors of two states are apart; empty where they cannot be compared.
 
+    Networks and optimisers are looked at apart: in one norm over both, large weights would hide
+    that gradients had nothing to do with each other.
+
     Returns:
         `largest`, the largest absolute difference of two numbers, the name of its tensor as `at`,
-        and `relative`, the Euclidean norm of all differences divided by that of the kept tensors.
+        and `relative`: for each kind of tensor (the first part of its name) the Euclidean norm of
+        the differences divided by that of the kept tensors, counters left out; the largest of these.
     """
     import torch
 
     shapes = [{name: (t.shape, t.dtype) for name, t in part.items()} for part in (kept, again)]
     if shapes[0] != shapes[1]:
         return {}
-    largest, at, squares, total = 0.0, "", 0.0, 0.0
+    largest, at = 0.0, ""
+    apart, size = Counter[str](), Counter[str]()
     for name, tensor in kept.items():
-        apart = again[name].to(torch.float64) - tensor.to(torch.float64)
-        squares += float(apart.square().sum())
-        total += float(tensor.to(torch.float64).square().sum())
-        if apart.numel() and float(apart.abs().max()) > largest:
-            largest, at = float(apart.abs().max()), name
-    relative = math.sqrt(squares / total) if total else math.inf
-    if not all(map(math.isfinite, (largest, relative))):
+        kind, value = name.partition("/")[0], tensor.to(torch.float64)
+        differences = again[name].to(torch.float64) - value
+        apart[kind] += float(differences.square().sum())
+        if tensor.ndim and tensor.is_floating_point():
+            size[kind] += float(value.square().sum())
+        most = float(differences.abs().max()) if differences.numel() else 0.0
+        if not math.isfinite(most):
+            return {}
+        if most > largest:
+            largest, at = most, name
+    if any(apart[kind] and not size[kind] for kind in apart):
         return {}
+    relative = max((math.sqrt(apart[kind] / size[kind]) for kind in size if size[kind]), default=0)
     return {"largest": largest, "at": at, "relative": relative}

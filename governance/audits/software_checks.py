@@ -186,7 +186,8 @@ def repeated_segment(documents: Documents, criterion: Criterion) -> CheckResult:
         reason=f"{steps}: {'equal bit by bit' if repeat.is_equal else _apart(repeat)}",
         method="a second confined process trained from the start with the same seed; weights, "
         "averages and optimisers of both compared by digest, and where that differs by the norm "
-        f"of their difference relative to the state (tolerance {repeat.tolerance:g})",
+        "of their difference relative to the state, networks and optimisers each by itself "
+        f"(tolerance {repeat.tolerance:g})",
         source=RepeatRecord,
         limitations="The first steps only, on the same machine.",
     )

@@ -14,7 +14,7 @@ from tests.pipelines.test_training_process import new_job
 
 def state(weight: float = 1.0, **facts: object):
     """A stage's state of one tensor and its facts."""
-    return lambda: ({"w": torch.full((4,), weight), "n": torch.tensor(3)}, facts)
+    return lambda: ({"module/w": torch.full((4,), weight), "module/n": torch.tensor(3)}, facts)
 
 
 def kept(folder: Path, **changes: object) -> tuple[Path, str, list[dict]]:
@@ -60,9 +60,25 @@ def test_another_state_is_compared_number_by_number(tmp_path):
     found = comparison.found
     assert found is not None
     assert found["sha256"] != digest
-    assert (found["largest"], found["at"]) == (0.5, "w")
-    # four differences of 0.5 against four ones and a three: sqrt(1) / sqrt(13)
-    assert found["relative"] == pytest.approx(13**-0.5)
+    assert (found["largest"], found["at"]) == (0.5, "module/w")
+    assert found["relative"] == pytest.approx(0.5)  # four differences of 0.5 against four ones
+
+
+def test_optimisers_far_apart_are_not_hidden_by_large_weights():
+    kept = {"module/w": torch.full((4,), 1e6), "optimiser/m": torch.tensor([3.0, 4.0])}
+    again = {"module/w": torch.full((4,), 1e6), "optimiser/m": torch.tensor([0.0, 0.0])}
+
+    found = difference(kept, again)
+
+    assert found == {"largest": 4.0, "at": "optimiser/m", "relative": 1.0}
+
+
+def test_a_counter_that_differs_counts_as_a_difference_and_not_as_size():
+    kept = {"optimiser/m": torch.tensor([3.0, 4.0]), "optimiser/step": torch.tensor(10.0)}
+    again = kept | {"optimiser/step": torch.tensor(9.0)}
+
+    assert difference(kept, again)["relative"] == pytest.approx(1 / 5)
+    assert difference({"n": torch.tensor(10)}, {"n": torch.tensor(9)}) == {}
 
 
 @pytest.mark.parametrize(("stage", "step"), [("second", 4), ("first", 3)])

@@ -134,7 +134,8 @@ class RepeatRecord(Document):
         largest_difference: Largest difference of two numbers of the states; None where they are
             equal or cannot be compared.
         largest_at: Tensor in which it is.
-        relative_difference: Norm of all differences divided by that of the state.
+        relative_difference: Norm of the differences divided by that of the state, networks and
+            optimisers each by itself; the larger of the two.
         tolerance: Relative difference up to which the two count as equal.
         compute_device: Device of both.
         duration_s: What the repeat took.

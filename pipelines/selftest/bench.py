@@ -6,39 +6,31 @@ keys of a run: each small run has a workspace for itself.
 
 import io
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from governance.audits.checks import Documents, evaluate
-from governance.evidence.documents import GuardAnswer
-from governance.evidence.manifest import close_evidence
-from governance.evidence.record import ItemRecord
+from governance.evidence.documents import RunIdentity
 from governance.evidence.store import EvidenceStore
+from governance.files import sha256_bytes
 from governance.policies.load import load_policy
-from governance.statuses import ItemStatus
 from medisynth.data.contract import warm_up
 from medisynth.data.phantom import PhantomSettings, plant_in_copy, write_phantoms
-from medisynth.data.views import ImageView, Pixels
-from medisynth.metrics.controls import control_images
 from pipelines.config import changed_config, load_config
 from pipelines.console import Console
-from pipelines.context import AuditedImages, ImageSet, RunContext, SplitImages, TrainedGenerator
-from pipelines.identity import run_identity, test_plan, tool_version
+from pipelines.context import RunContext
+from pipelines.identity import test_plan, tool_version
 from pipelines.selftest.generator import NAME
 from pipelines.selftest.plants import Answers, stopped_by
-from pipelines.steps import s1_ingest, s3_audit, s4_split, s5_train, s6_evaluate
+from pipelines.selftest.small_run import SmallRun
 
 PATIENTS = PhantomSettings(
     n_patients=12, seed=7, machines=("Voluson E6",), max_images_per_patient=2, image_height_px=64
 )
-MANY_PATIENTS = replace(PATIENTS, n_patients=60)
-N_SYNTHETIC = 100  # 0 of 100 flagged has an upper bound of 3.7 %, below the policy's limit
-_RECORDED = ("P4-01", "P4-13")
-_STAND_IN = "0" * 64
+MANY_PATIENTS = replace(PATIENTS, n_patients=30)
+_RUN_ID = "selftest"
 _SETTINGS = {
     "data.cache": "off",
     "data.adapter": "phantom",
@@ -50,127 +42,6 @@ _SETTINGS = {
     "compute_device": "cpu",
     "model.name": NAME,
 }
-
-
-class SmallRun:
-    """One run on simulated patients, taken as far as a trial needs.
-
-    Attributes:
-        context: What its steps use.
-    """
-
-    def __init__(self, context: RunContext, plan_sha256: str) -> None:
-        self.context, self._plan_sha256 = context, plan_sha256
-        self._split: SplitImages | None = None
-
-    @property
-    def run_dir(self) -> Path:
-        """Its folder."""
-        return self.context.store.run_dir
-
-    @property
-    def split(self) -> SplitImages:
-        """Views and sealed test set of a run that was prepared."""
-        if self._split is None:
-            raise RuntimeError("small run: not prepared yet")
-        return self._split
-
-    def ingest(self) -> ImageSet:
-        """Step 1."""
-        return s1_ingest.run(s1_ingest.list_data(self.context), self.context)
-
-    def audit(self) -> tuple[ImageSet, AuditedImages]:
-        """Steps 1 and 3; the contract that step 2 tries in full is tried at every boundary."""
-        images = self.ingest()
-        return images, s3_audit.run(images, self.context)
-
-    def prepare(self) -> SplitImages:
-        """Steps 1, 3 and 4."""
-        self.images, audited = self.audit()
-        self._split = s4_split.run(self.images, audited, self.context)
-        return self._split
-
-    def prove_isolation(self, must_refuse: dict[str, str] | None = None) -> None:
-        """First part of step 5: the confined child tries to read what it must not."""
-        split = self.split
-        s5_train.prove_isolation(
-            split.must_refuse if must_refuse is None else must_refuse,
-            split.access_log,
-            self.context,
-        )
-
-    def train(self) -> TrainedGenerator:
-        """Step 5."""
-        split = self.split
-        return s5_train.run(
-            split.training, split.tuning, split.must_refuse, split.access_log, self.context
-        )
-
-    def evaluate(self, synthetic: Pixels, training: ImageView | None = None) -> None:
-        """Step 6 on given synthetic images, as if a generator had drawn them."""
-        names = tuple(f"samples/{number:05d}.png" for number in range(len(synthetic)))
-        trained = TrainedGenerator("checkpoints/stand-in", _STAND_IN, synthetic, names)
-        split = self.split
-        s6_evaluate.run(
-            trained,
-            training or split.training,
-            split.tuning,
-            split.sealed_test,
-            split.access_log,
-            self._plan_sha256,
-            self.context,
-        )
-
-    def close(self) -> None:
-        """Step 7, with the items of `_RECORDED` only: integrity, records, manifest."""
-        store, now = self.context.store, datetime.now(UTC)
-        store.write_document("integrity.json", store.recheck())
-        store.write_records(_records(self.run_dir, self.context, _RECORDED))
-        close_evidence(
-            store.run_dir,
-            run_id=store.run_id,
-            tool_version=tool_version(),
-            journal=store.journal,
-            previous_run=None,
-            now=now,
-        )
-
-    def honest_images(self) -> Pixels:
-        """Images that copy nothing: random pixels."""
-        return control_images("noise", self.split.training.pixels, N_SYNTHETIC, PATIENTS.seed)
-
-    def judge(self, *item_ids: str) -> Answers:
-        """What the checks of the policy say of the documents so far."""
-        return judge_folder(self.run_dir, self.context, *item_ids)
-
-
-def judge_folder(run_dir: Path, context: RunContext, *item_ids: str) -> Answers:
-    """What the checks of the policy say of the documents of a run folder, in the order asked."""
-    records = _records(run_dir, context, item_ids)
-    gate = {line.item_id: line.exit_code for line in context.policy.gate}
-    answers = {
-        record.id: GuardAnswer(
-            guard=record.id,
-            status=record.status.value,
-            is_alarm=record.status is ItemStatus.FAILED,
-            exit_code=gate.get(record.id) if record.status is ItemStatus.FAILED else None,
-            sentence=record.reason,
-        )
-        for record in records
-    }
-    return tuple(answers[item_id] for item_id in item_ids)
-
-
-def _records(run_dir: Path, context: RunContext, ids: Sequence[str]) -> tuple[ItemRecord, ...]:
-    documents = Documents.load(run_dir)
-    return evaluate(
-        context.policy,
-        documents,
-        plan_sha256=documents.plan_sha256,
-        now=datetime.now(UTC),
-        artifacts={},
-        only=ids,
-    )
 
 
 class Bench:
@@ -221,7 +92,7 @@ class Bench:
     def copied_run(self, run: SmallRun) -> Path:
         """A copy of a small run's folder, to be tampered with."""
         copy = self.new_folder() / run.context.store.run_id
-        shutil.copytree(run.run_dir, copy)
+        shutil.copytree(run.run_dir, copy, ignore=shutil.ignore_patterns(run.context.scratch.name))
         return copy
 
     def new_run(self, data: Path | None = None, **settings: Any) -> SmallRun:
@@ -237,10 +108,21 @@ class Bench:
         flags = {"workspace": str(workspace), "data.path": str(root), **given}
         config = changed_config(self._config, flags=flags)
         policy = load_policy()
-        store = EvidenceStore.create(workspace / "runs", "selftest", tool_version=tool_version())
+        store = EvidenceStore.create(workspace / "runs", _RUN_ID, tool_version=tool_version())
         config_yaml = config.to_yaml()
         store.write_bytes("config.yaml", config_yaml)
-        identity = run_identity(store.run_id, config, config_yaml, ["medisynth-gov", "selftest"])
+        identity = RunIdentity(
+            run_id=_RUN_ID,
+            started_utc=datetime.now(UTC),
+            tool_version=tool_version(),
+            code_commit=None,
+            code_clean=None,
+            command=("medisynth-gov", "selftest"),
+            preset=config.preset,
+            generator=config.model.name,
+            seed=config.seed,
+            config_sha256=sha256_bytes(config_yaml),
+        )
         store.write_document("run.json", identity)
         plan = test_plan(config, identity.config_sha256, policy)
         plan_sha256 = store.write_document("plan.json", plan).sha256
@@ -286,5 +168,4 @@ class Bench:
     def end(self) -> None:
         """Stop counting reads; the folder is the caller's to remove."""
         for run in self._runs:
-            if run._split is not None:
-                run._split.access_log.stop()
+            run.end()

@@ -95,7 +95,8 @@ class TrialGenerator:
             raise TrainingError("self-test: nothing to draw from; fit it first")
         noise = np.random.default_rng([context.seed, 0]).normal(0, 40, (n, *self._mean.shape))
         drawn = self._mean.numpy() * float(self._gain) + noise
-        return np.clip(np.round(drawn), 0, 255).astype(np.uint8)
+        images: Pixels = np.clip(np.round(drawn), 0, 255).astype(np.uint8)
+        return images
 
     def state(self) -> Tensors:
         """Mean image and number."""

@@ -7,9 +7,10 @@ import numpy as np
 from governance.evidence.documents import TEST, GuardAnswer, IsolationRecord
 from governance.isolation.confine import attempt_read
 from medisynth.data.views import ImageView, save_view
-from pipelines.selftest.bench import Bench, SmallRun
+from pipelines.selftest.bench import Bench
 from pipelines.selftest.generator import TEST_VIEW, joined
 from pipelines.selftest.plants import LEAKAGE, LONGER, TRAINS, Answers, Plant, silent, stopped_by
+from pipelines.selftest.small_run import SmallRun
 
 CONFINEMENT = "confinement"
 _BROKEN_ISOLATION = "G020"  # code of an isolation that is broken or not shown

@@ -11,8 +11,9 @@ from governance.evidence.verify import verify_run
 from governance.isolation.seal import read_seal
 from governance.policies.load import with_criteria
 from governance.policies.model import Policy
-from pipelines.selftest.bench import Bench, judge_folder
+from pipelines.selftest.bench import Bench
 from pipelines.selftest.plants import INTEGRITY, LONGER, Answers, Plant, silent, stopped_by
+from pipelines.selftest.small_run import judge_folder
 
 VERIFY = "verify"
 _SEAL, _FROZEN = "G032", "G030"  # codes of a seal, and of evidence, that contradicts itself

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from errno import EDQUOT, EIO, ENOSPC, EROFS
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,9 @@ from pipelines.selftest.plants import STOPS, Answers, Plant, alarm_of
 from pipelines.selftest.record_plants import RECORD_PLANTS
 
 PLANTS: tuple[Plant, ...] = (*DATA_PLANTS, *ISOLATION_PLANTS, *MODEL_PLANTS, *RECORD_PLANTS)
+
+_NO_ROOM = (ENOSPC, EDQUOT, EROFS, EIO)
+_MAKE_ROOM = "free some space or set TMPDIR"
 
 
 def run_selftest(scope: Literal["quick", "full"], console: Console) -> SelftestRecord:
@@ -53,8 +57,7 @@ def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
         return tempfile.TemporaryDirectory(prefix="medisynth-gov-selftest-")
     except OSError as error:
         raise MachineError(
-            f"self-test: no temporary folder can be made ({error.strerror or error}); free some "
-            "space or set TMPDIR"
+            f"self-test: no temporary folder can be made ({error.strerror or error}); {_MAKE_ROOM}"
         ) from error
 
 
@@ -84,6 +87,10 @@ def try_plant(plant: Plant, bench: Bench) -> PlantTrial:
         raise
     except STOPS as error:  # of the machine: no verdict
         fault = str(error)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        fault = f"the temporary folder cannot be written ({error.strerror}); {_MAKE_ROOM}"
     alarms = {answer.guard for answer in answers if answer.is_alarm}
     answered = {answer.guard for answer in control}
     return PlantTrial(

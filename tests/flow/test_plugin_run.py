@@ -36,6 +36,10 @@ def read(run_dir: Path, name: str):
     return json.loads((run_dir / name).read_bytes())
 
 
+def event_types(chain: Path) -> list[str]:
+    return [json.loads(line)["type"] for line in chain.read_text("utf-8").splitlines()]
+
+
 def test_it_is_trained_confined_and_evaluated(finished):
     assert read(finished, "outcome.json")["status"] == "finished"
     training = read(finished, "metrics/training.json")
@@ -45,6 +49,18 @@ def test_it_is_trained_confined_and_evaluated(finished):
     assert read(finished, "isolation.json")["n_sealed_reads"] == 0
     assert all(attempt["refused"] for attempt in read(finished, "isolation.json")["attempts"])
     assert verify_run(finished).is_intact
+
+
+def test_its_guards_were_tried_before_its_first_step_and_touched_nothing_of_it(finished):
+    assert read(finished, "records/P4-12.json")["status"] == "passed"
+    assert all(trial["is_caught"] for trial in read(finished, "selftest.json")["trials"])
+    page = (finished / "report.html").read_text("utf-8")
+    assert "Has a guard ever caught anything?" in page
+    assert "A patient with images in training and in the held-out test set" in page
+    events = event_types(finished / "journal.jsonl")
+    assert events.index("guards tried") < events.index("step started")
+    (ledger,) = (finished.parents[1] / "ledger").glob("*.jsonl")
+    assert event_types(ledger) == ["test set sealed", "test set opened"]
 
 
 def test_its_checkpoint_draws_the_runs_own_images_again(finished, tmp_path):

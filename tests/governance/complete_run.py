@@ -65,6 +65,7 @@ from governance.evidence.documents import (
 from governance.evidence.record import CheckResult
 from governance.policies.load import load_policy, with_criteria
 from governance.statuses import ItemStatus
+from tests.governance.selftest_cases import ALL, record
 
 PASSED, FAILED = ItemStatus.PASSED, ItemStatus.FAILED
 RECORDED, NOT_EVALUATED = ItemStatus.RECORDED, ItemStatus.NOT_EVALUATED
@@ -165,6 +166,7 @@ def _run() -> dict[str, Any]:
         "declarations": Declarations(
             file="declarations.yaml", sha256=B, read_utc=START, declarations=(declaration(),)
         ),
+        "selftest": record(*ALL),
         "run": RunIdentity(
             run_id="20261102T090000Z-abc",
             started_utc=START,

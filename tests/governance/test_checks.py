@@ -66,6 +66,7 @@ from tests.governance.data_cases import (
     pairs,
     with_marks,
 )
+from tests.governance.selftest_cases import ALL, SILENT, trial
 
 MISSING = ItemStatus.MISSING
 DATA_ITEMS = (
@@ -184,8 +185,20 @@ CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P4-08", nested("training", "selection", view_sha256=A), FAILED, "not the tuning view"),
     ("P4-11", change("evaluation", n_synthetic_in_test=1), FAILED, "1 synthetic image in the test"),
     ("P4-11", change("evaluation", n_test_patients_in_training=4), FAILED, "4 test patients"),
+    (
+        "P4-11",
+        change("evaluation", n_test_images_in_training=2),
+        FAILED,
+        "2 test images with equal pixels in training",
+    ),
     ("P4-11", change("evaluation", n_synthetic_in_test=None), NOT_EVALUATED, "not compared"),
     ("P4-11", change("split", unit="examination"), NOT_EVALUATED, "of one patient"),
+    (
+        "P4-12",
+        change("selftest", trials=(trial("patient", answers=(SILENT,)), *ALL[1:])),
+        FAILED,
+        "patient plant was not caught",
+    ),
     ("P5-05", change("evaluation", metrics=(metric("kid", extractor=""),)), FAILED, "kid-"),
     ("P5-05", change("evaluation", metrics=(metric("kid", partition="other"),)), FAILED, "kid-"),
     (
@@ -395,7 +408,9 @@ def test_losing_documents_never_turns_anything_better() -> None:
 def test_a_refused_split_passes_no_item_of_independence() -> None:
     gone = without("seal", "isolation", "training", "samples", "evaluation", "figures")
     refused = change("split", refused="a patient is on both sides")(gone(complete()))
-    for item_id in (name for name in CHECKS if name.startswith("P4-") and name != "P4-10"):
+    for item_id in (
+        name for name in CHECKS if name.startswith("P4-") and name not in ("P4-10", "P4-12")
+    ):
         assert result(item_id, refused).status is NOT_EVALUATED
 
 

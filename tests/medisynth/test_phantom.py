@@ -22,6 +22,7 @@ from medisynth.data.phantom import (
     PhantomReport,
     PhantomSettings,
     phantom_key,
+    plant_in_copy,
     simulate_image,
     write_phantoms,
 )
@@ -121,6 +122,18 @@ def test_same_seed_gives_same_bytes_whatever_the_number_of_workers(
     again = write_phantoms(tmp_path / "again", SMALL, n_workers=3)
 
     assert contents(again.root) == contents(small.root)
+
+
+def test_planting_in_a_copy_gives_the_bytes_of_simulating_with_the_faults(
+    leaky: PhantomReport, tmp_path: Path
+) -> None:
+    settings = replace(SMALL, n_patients=16)
+    write_phantoms(tmp_path / "clean", settings)
+
+    report = plant_in_copy(tmp_path / "clean", tmp_path / "planted", replace(settings, leaks=LEAKS))
+
+    assert report.leaks == leaky.leaks
+    assert contents(tmp_path / "planted") == contents(leaky.root)
 
 
 def test_another_seed_gives_other_images(small: PhantomReport, tmp_path: Path) -> None:

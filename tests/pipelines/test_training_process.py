@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from governance.errors import IsolationError
 from medisynth.data.views import ImageView, save_view
 from pipelines.errors import InterruptedByUser, MachineError, ProcessError
-from pipelines.training_child import _error_message
+from pipelines.training_child import _error_message, _view
 from pipelines.training_process import Message, TrainingJob, run_training, smaller_batch
 from pipelines.weights import find_weights
 
@@ -103,6 +104,24 @@ def test_the_refusals_come_before_the_first_step(finished):
     assert [attempt["target"] for attempt in attempts] == ["sealed image", "data folder"]
     if first["level"] >= 3:
         assert all(attempt["refused"] for attempt in attempts)
+
+
+def test_a_view_that_is_not_the_one_that_was_packed_is_refused(job):
+    packed = view("training", 12).digest
+    assert _view(changed(job, view_sha256={"training": packed}), "training").digest == packed
+
+    with pytest.raises(IsolationError, match="packed with sha256:000000000000"):
+        _view(changed(job, view_sha256={"training": "0" * 64}), "training")
+
+
+def test_a_proof_of_the_confinement_ends_before_anything_is_trained(job):
+    messages = []
+
+    result = run_training(changed(job, proof_only=True), messages.append, lambda: None)
+
+    assert result == {"type": "result"}
+    assert [message["type"] for message in messages] == ["isolation"]
+    assert not list(Path(job.checkpoints).glob("*.safetensors"))
 
 
 def test_an_error_of_the_generator_keeps_its_code(job):

@@ -21,9 +21,10 @@ def _disarm(guard: str) -> None:
             training_child.Path(job.views), partition
         )
     elif guard == "finite loss":
-        import medisynth.training_update
+        from medisynth import training, training_update
 
-        medisynth.training_update.require_finite = lambda *_, **__: None
+        training_update.require_finite = lambda *_, **__: None
+        training._Loop._commit = lambda _: None  # states refuse such numbers, too
 
 
 if __name__ == "__main__":

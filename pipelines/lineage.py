@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -182,7 +182,9 @@ def _parent(parent: FinishedRun) -> ParentRun:
     )
 
 
-def _state_of(parent: FinishedRun, training: TrainingRecord) -> Any:
+def _state_of(
+    parent: FinishedRun, training: TrainingRecord
+) -> Literal["intact", "changed", "missing"]:
     """Whether the released checkpoint is intact, changed or missing."""
     path = parent.folder / training.checkpoint_path
     if not is_safe_path(training.checkpoint_path) or path.is_symlink() or not path.is_file():

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipelines.errors import InterruptedByUser, MachineError, ProcessError
 
-_GRACE_S = 8.0  # a child asked to stop has this long before it is ended
+_GRACE_S = 5.0  # a child asked to stop has this long before it is ended; reports follow
 _KEEP_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _CHILD = "pipelines.training_child"
 MESSAGES, ANSWERS, JOB = "messages.fifo", "answers.fifo", "job.json"
@@ -184,11 +184,15 @@ class _Child:
             try:
                 self.process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
-                with suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
-                self.process.wait()
+                self.kill()
         with suppress(OSError):
             os.close(self._messages)
+
+    def kill(self) -> None:
+        """End it and all that it started at once; what it committed stays."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
+        self.process.wait()
 
 
 def _start_one(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
@@ -289,11 +293,13 @@ def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError
 
-    with suppress(TimeoutError):
+    try:
         for message in child.messages(look):
             if message["type"] == "committed":
                 on_message(message)
             child.answer(message)
+    except TimeoutError:
+        child.kill()  # it had its time
 
 
 def _reported(message: Message) -> ProcessError:

@@ -28,7 +28,7 @@ from governance.errors import IsolationError
 from governance.evidence.documents import RefusedRead
 from pipelines.errors import InterruptedByUser, MachineError, ProcessError
 
-_GRACE_S = 8.0  # a child asked to stop has this long before it is ended
+_GRACE_S = 5.0  # a child asked to stop has this long before it is ended; reports follow
 _KEEP_ENVIRONMENT = (
     *("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
     "LD_LIBRARY_PATH",  # a Python or a CUDA in a place of its own does not start without
@@ -270,11 +270,15 @@ class _Child:
             try:
                 self.process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
-                with suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
-                self.process.wait()
+                self.kill()
         with suppress(OSError):
             os.close(self._messages)
+
+    def kill(self) -> None:
+        """End it and all that it started at once; what it committed stays."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
+        self.process.wait()
 
 
 def _start_one(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
@@ -401,11 +405,13 @@ def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError
 
-    with suppress(TimeoutError):
+    try:
         for message in child.messages(look):
             if message["type"] in ("committed", "segment"):
                 on_message(message)
             child.answer(message)
+    except TimeoutError:
+        child.kill()  # it had its time
 
 
 def _reported(message: Message) -> ProcessError:

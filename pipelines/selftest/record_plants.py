@@ -25,7 +25,7 @@ def tampered_record(bench: Bench, is_planted: bool) -> Answers:
     folder = bench.copied_run(bench.control)
     if is_planted:
         _edit(folder / "records" / "P4-13.json", lambda record: record | {"status": "passed"})
-    found = verify_run(folder)
+    found = verify_run(folder, is_ended=False)  # it draws no card and no report
     if found.is_intact:
         return (silent(VERIFY, "intact"),)
     return (

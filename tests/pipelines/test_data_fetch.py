@@ -407,7 +407,7 @@ def test_a_name_that_no_server_has_is_told_in_the_systems_words():
     error = ConnectionError("wrapped")
     error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    assert download._reason(error) == "Name or service not known"
+    assert download.innermost_reason(error) == "Name or service not known"
 
 
 def test_other_bytes_of_the_same_length_are_not_kept(fetch, server, tmp_path):

@@ -28,6 +28,7 @@ declarations:
     applies_to: {model: dsr-gan}
     meaning: approver
     expires: 2027-10-01
+    scope: {planes: any, machines: any, image_size_px: {min: 16, max: 512}, output_roles: [research]}
 """
 WAIVER = """\
 waivers:

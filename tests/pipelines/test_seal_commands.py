@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from governance.evidence.documents import Outcome, StepTiming
 from governance.evidence.store import EvidenceStore
 from governance.files import canonical_json
+from governance.isolation.confine import KEY_TARGET, VAULT_TARGET
 from governance.isolation.ledger import Ledger
 from governance.isolation.seal import Leaf, SealedTestSet, seal_test_set
 from governance.isolation.vault import Vault
@@ -246,7 +247,9 @@ def test_the_training_process_must_fail_to_read_vault_and_key(tmp_path):
 
     assert refused["vault of the sealed images"] == str(tmp_path / "vault" / "r1.vault")
     assert refused["key of the vault"] == str(tmp_path / "keys" / "r1.key")
-    assert all(Path(refused[name]).is_file() for name in refused if "vault" in name)
+    assert all(Path(refused[name]).is_file() for name in (VAULT_TARGET, KEY_TARGET))
+    assert refused["folder of vaults"] == str(tmp_path / "vault")
+    assert refused["folder of keys"] == str(tmp_path / "keys")
 
 
 def test_the_configuration_moves_ledger_and_key(tmp_path):

@@ -33,6 +33,7 @@ declarations:
     applies_to: {model: dsr-gan}
     meaning: approver
     expires: 2999-10-01
+    scope: {planes: any, machines: any, image_size_px: {min: 16, max: 512}, output_roles: [research]}
     card:
       intended_users: Researchers.
   - {id: P1-H2, statement: Roles, owner_name: Ada, owner_role: lead, date: 2026-10-01,

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,6 +168,23 @@ def test_a_stop_request_ends_the_child_after_it_committed_where_it_stands(job):
     assert 1 <= committed["step"] < 12
     assert [path.name for path in job.states.iterdir()] == [committed["path"]]
     assert not list(Path(job.checkpoints).glob("*.safetensors"))
+
+
+def test_a_child_whose_step_outlasts_the_grace_is_ended_after_one_grace(job, monkeypatch):
+    monkeypatch.setattr("pipelines.training_process._GRACE_S", 0.5)
+    slow = changed(job, settings={**TOY, "pause_ms": 60_000}, commit_every=1)
+    asked: list[float] = []
+
+    def stop():
+        if messages:  # confined, and then in its first step
+            asked.append(time.monotonic())
+            raise InterruptedByUser(signal.SIGTERM)
+
+    messages: list[Message] = []
+    with pytest.raises(InterruptedByUser):
+        run_training(slow, messages.append, stop)
+
+    assert time.monotonic() - asked[0] < 2
 
 
 def test_an_older_state_goes_only_after_the_parent_has_the_new_one(finished):

@@ -138,7 +138,7 @@ def test_signing_again_replaces_the_own_signature_and_no_other(file, keys):
         ("minutes 12", "minutes 13"),
         ("model: dsr-gan}\n    meaning", "model: dsr-gan, version: '1'}\n    meaning"),
         ("approver", "author"),
-        ("2999-10-01\n    card", "2999-10-02\n    card"),
+        ("2999-10-01\n    scope", "2999-10-02\n    scope"),
         ("Researchers.", "Everybody."),
     ],
 )

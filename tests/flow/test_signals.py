@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipelines import outbox
 from pipelines.cli import app
+from pipelines.recovery import is_worked_on
 from tests.flow.test_resumed_runs import ROOT, arguments, start, wait_for
 
 runner = CliRunner()
@@ -77,8 +79,9 @@ def test_a_second_signal_leaves_at_once_and_the_next_start_tells_mlflow(tmp_path
     assert time.monotonic() - sent < 2
     assert process.returncode == -signal.SIGTERM  # a shell says 143
     assert statuses(tmp_path)[0] == "RUNNING"
-    from pipelines import outbox
-
+    deadline = time.monotonic() + 30  # the training process ends after its current step
+    while is_worked_on(run_dir) and time.monotonic() < deadline:
+        time.sleep(0.1)
     said: list[str] = []
     outbox.recover(tmp_path, said.append)
     assert f"run {run_dir.name} was cut short" in said[0]

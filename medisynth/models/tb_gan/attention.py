@@ -182,7 +182,8 @@ class DoubleAttention(nn.Module):
         """Map (side, side, b, width) to the same shape."""
         plain, shifted = self._bias()
         shifted = shifted + shifted_mask(self.side, self.window, x.device)
-        return self.out(_Attended.apply(self.qkv(x), plain, shifted))
+        attended = _Attended.apply(self.qkv(x), plain, shifted)  # type: ignore[no-untyped-call]
+        return self.out(attended)
 
     def _bias(self) -> torch.Tensor:
         """Position bias of both halves, shape (2, 1, heads / 2, window², window²)."""

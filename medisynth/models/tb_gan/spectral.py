@@ -1,6 +1,6 @@
 """Spectral normalisation (Miyato et al. 2018, arXiv:1802.05957), names of its state as in torch.
 
-The same numbers as `torch.nn.utils.parametrizations.spectral_norm` up to rounding. A quarter of the
+The same numbers as `torch.nn.utils.parametrizations.spectral_norm` up to rounding. It takes less
 time, because weights are read as a matrix in the order in which they lie in memory (convolutions
 here are channels-last) and the gradient is written down.
 """
@@ -54,7 +54,7 @@ class SpectralNorm(nn.Module):
                 largest = self._u.dot(_matrix(weight) @ _in_memory_order(self._v, weight))
         # Copies, since another pass may follow before the gradient of this one.
         u, v = self._u.clone(), _in_memory_order(self._v, weight).clone()
-        return _Divided.apply(weight, largest, u, v)
+        return _Divided.apply(weight, largest, u, v)  # type: ignore[no-untyped-call]
 
     def _iterate(self, weight: torch.Tensor) -> torch.Tensor:
         """One step of the power method; returns uᵀ W v, which is the norm of uᵀ W."""

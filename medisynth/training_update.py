@@ -18,6 +18,7 @@ Part = TypeVar("Part")
 
 BF16_MUST_GAIN = 1.15  # bf16 is coarser: take it only where it is clearly faster
 GRADIENT_NORM_LIMIT = 1.0
+CLIP_MARGIN = 1e-6  # torch divides by the norm and this
 
 
 def learning_rate(peak: float, step: int, n_steps: int, n_warm_up: int) -> float:
@@ -113,12 +114,14 @@ def accumulated_update(
             share = loss.detach().float() / len(parts)
             sums[name] = sums[name] + share if name in sums else share
     workers().average_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, norm_limit)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # One transfer a step serves the guard and the log.
     numbers = torch.stack([*sums.values(), norm]).tolist()
     # Averaged before the guard looks, so that all processes stop or none.
     values = workers().mean(dict(zip([*sums, "gradient norm"], numbers, strict=True)))
     require_finite(values, stage=stage, step=step)
+    if numbers[-1] + CLIP_MARGIN > norm_limit:  # otherwise every gradient would be multiplied by 1
+        nn.utils.clip_grads_with_norm_(parameters, norm_limit, norm)
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.step()

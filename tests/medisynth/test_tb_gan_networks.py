@@ -4,20 +4,23 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
 
 from medisynth.models.tb_gan.attention import (
     MASKED,
+    PLAIN,
+    SHIFTED,
     DoubleAttention,
-    joined,
+    copy_windows,
     relative_index,
     shifted_mask,
-    windows_of,
 )
 from medisynth.models.tb_gan.discriminator import WaveletDiscriminator, variety
 from medisynth.models.tb_gan.generator import AdaIn, StyleSwinGenerator, position_grid
 from medisynth.models.tb_gan.layers import EqualisedLinear
 from medisynth.models.tb_gan.resampling import blur_kernel, blurred, doubled, haar, halved
 from medisynth.models.tb_gan.settings import TbGanSettings
+from medisynth.models.tb_gan.spectral import spectrally_normalised
 
 CPU = torch.device("cpu")
 SMALL = TbGanSettings(size=32, widths=(16, 16, 16, 16), style_width=16, mapping_layers=2, depth=1)
@@ -67,12 +70,34 @@ def test_every_weight_of_both_networks_gets_a_gradient():
         assert all(bool(p.grad.abs().sum() > 0) for p in network.parameters())
 
 
+def in_places(x):
+    """From images (b, h, w, c) to places first, as the generator keeps them."""
+    return x.permute(1, 2, 0, 3).contiguous()
+
+
+def in_images(x):
+    return x.permute(2, 0, 1, 3)
+
+
+def assert_equal_with_gradients(ours, reference, inputs, parameters=(), atol=1e-5):
+    """Two functions agree in their values and in the gradients by inputs and parameters."""
+    results = []
+    for function in (ours, reference):
+        leaves = [x.clone().requires_grad_(True) for x in inputs]
+        value = function(*leaves)
+        weights = normal(*value.shape, seed=9)
+        by = [*leaves, *parameters]
+        results.append([value, *torch.autograd.grad((value * weights).sum(), by)])
+    for our, their in zip(*results, strict=True):
+        assert torch.allclose(our, their, atol=atol, rtol=1e-4)
+
+
 def test_adain_gives_every_channel_the_mean_and_scale_of_the_style():
     layer = AdaIn(8, 4)
     with torch.no_grad():
         layer.style.weight.zero_()
         layer.style.bias.copy_(torch.arange(16.0))  # scales 0 to 7, shifts 8 to 15
-    out = layer(5 + 3 * normal(2, 6, 6, 8), normal(2, 4))
+    out = in_images(layer(in_places(5 + 3 * normal(2, 6, 6, 8)), normal(2, 4)))
 
     assert torch.allclose(out.mean(dim=(1, 2)), torch.arange(8.0, 16).expand(2, 8), atol=1e-4)
     deviation = out.std(dim=(1, 2), correction=0)
@@ -80,20 +105,32 @@ def test_adain_gives_every_channel_the_mean_and_scale_of_the_style():
 
 
 def test_adain_agrees_with_instance_normalisation():
-    layer, x, style = AdaIn(8, 4), normal(2, 6, 6, 8), normal(2, 4, seed=1)
-    scale, shift = layer.style(style)[:, :, None, None].chunk(2, dim=1)
-    expected = functional.instance_norm(x.permute(0, 3, 1, 2), eps=1e-8) * scale + shift
+    layer = AdaIn(8, 4)
 
-    assert torch.allclose(layer(x, style), expected.permute(0, 2, 3, 1), atol=1e-5)
+    def reference(x, style):
+        scale, shift = layer.style(style)[:, :, None, None].chunk(2, dim=1)
+        return functional.instance_norm(x.permute(0, 3, 1, 2), eps=1e-8) * scale + shift
+
+    def ours(x, style):
+        return in_images(layer(in_places(x), style)).permute(0, 3, 1, 2)
+
+    inputs = [normal(2, 6, 6, 8), normal(2, 4, seed=1)]
+    assert_equal_with_gradients(ours, reference, inputs, list(layer.parameters()))
 
 
-def test_windows_joined_again_are_the_image():
-    x = normal(2, 12, 12, 3)
-    windows = windows_of(x, 4)
+@pytest.mark.parametrize("half", [PLAIN, SHIFTED])
+def test_windows_copied_back_are_the_map(half):
+    places = normal(12, 12, 2, 3 * 2 * 5)  # three parts of two heads with five channels
+    windows = torch.full((3, 2, 9, 2, 16, 5), math.nan)
+    copy_windows(places, windows, half, back=False)
+    shift = 0 if half == PLAIN else 2
+    seen = places.roll((-shift, -shift), dims=(0, 1))[0:4, 4:8, 1]  # the second window
+    expected = seen.unflatten(2, (3, 2, 5)).flatten(0, 1).permute(1, 2, 0, 3)
 
-    assert windows.shape == (18, 4, 4, 3)
-    assert torch.equal(windows[1], x[0, 0:4, 4:8])  # row by row
-    assert torch.equal(joined(windows, 12), x)
+    assert torch.equal(windows[:, 1, 1], expected)
+    again = torch.full_like(places, math.nan)
+    copy_windows(again, windows, half, back=True)
+    assert torch.equal(again, places)
 
 
 def test_places_with_the_same_offset_share_a_bias():
@@ -149,9 +186,13 @@ def test_double_attention_is_attention_in_plain_and_in_shifted_windows(side, win
     layer = DoubleAttention(16, 4, side, window)
     with torch.no_grad():
         layer.bias_table.normal_(generator=torch.Generator().manual_seed(2))
-    x = normal(2, side, side, 16)
 
-    assert torch.allclose(layer(x), reference_attention(layer, x), atol=1e-5)
+    assert_equal_with_gradients(
+        lambda x: in_images(layer(in_places(x))),
+        lambda x: reference_attention(layer, x),
+        [normal(2, side, side, 16)],
+        list(layer.parameters()),
+    )
 
 
 def test_positions_differ_and_are_as_long_as_each_other():
@@ -239,3 +280,48 @@ def test_spectral_normalisation_makes_every_layer_of_norm_one():
     for layer in layers:
         norm = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2)
         assert float(norm.detach()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("kind", ["convolution", "linear"])
+def test_spectral_normalisation_is_that_of_torch_in_value_gradient_and_state(kind, memory):
+    layers = []
+    for normalise in (spectrally_normalised, spectral_norm):
+        torch.manual_seed(3)
+        layer = nn.Conv2d(5, 7, 3) if kind == "convolution" else nn.Linear(5, 7)
+        layer = normalise(layer)
+        layers.append(layer.to(memory_format=memory) if kind == "convolution" else layer)
+    x = normal(2, 5, 6, 6) if kind == "convolution" else normal(2, 5)
+
+    for is_training in (True, True, False):
+        ours, reference = (layer.train(is_training) for layer in layers)
+        results = []
+        for layer in (ours, reference):
+            value = layer(x)
+            gradients = torch.autograd.grad(value.square().sum(), list(layer.parameters()))
+            results.append([value, *gradients, *layer.buffers()])
+        for our, their in zip(*results, strict=True):
+            assert torch.allclose(our, their, atol=1e-5, rtol=1e-4)
+        assert list(ours.state_dict()) == list(reference.state_dict())
+
+
+def test_the_largest_singular_value_is_estimated_in_fp32_under_autocast():
+    layer = spectrally_normalised(nn.Linear(40, 30)).eval()
+    inside = layer.weight.clone()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(layer.weight, inside)
+
+
+def test_a_penalty_on_gradients_reaches_normalised_weights():
+    torch.manual_seed(0)
+    layers = [normalise(nn.Conv2d(2, 3, 3)) for normalise in (spectrally_normalised, spectral_norm)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    found = []
+    for layer in layers:
+        x = normal(1, 2, 5, 5).requires_grad_(True)
+        score = layer(x).tanh().sum()
+        (slope,) = torch.autograd.grad(score, x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), list(layer.parameters())))
+
+    for our, their in zip(*found, strict=True):
+        assert torch.allclose(our, their, atol=1e-5, rtol=1e-4)

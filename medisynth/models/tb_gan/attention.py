@@ -1,17 +1,34 @@
 """Double window attention (Zhang et al. 2022, arXiv:2112.10762, section 3.2).
 
 Half of the heads attend within plain windows and half within windows shifted by half their side, in
-the same layer, so that one layer sees beyond its window. Both halves are one batch of matrix
-products. Plain products and softmax in place of a fused kernel: the learned position bias needs a
-gradient, for which fused attention is three to four times slower on a CPU.
+the same layer, so that one layer sees beyond its window. Plain products and softmax in place of a
+fused kernel: the learned position bias needs a gradient, for which fused attention is three to four
+times slower on a CPU. What is between the two linear layers has a gradient of its own, which spares
+the copies of shifting, scaling and stacking in both directions.
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 MASKED = -100.0  # exp(-100) is 0 in every precision
+PLAIN, SHIFTED = 0, 1
+
+# Places along one axis in half windows: (window, half of it) in windows and in the map.
+Halves = tuple[slice, slice | int]
+Pieces = tuple[tuple[Halves, Halves], ...]
+ALL = slice(None)
+WHOLE: Pieces = (((ALL, ALL), (ALL, ALL)),)
+# A shifted window begins in the middle of a plain one and ends in the middle of the next; the last
+# ends in the first.
+ACROSS: Pieces = (
+    ((ALL, 0), (ALL, 1)),
+    ((slice(None, -1), 1), (slice(1, None), 0)),
+    ((slice(-1, None), 1), (slice(None, 1), 0)),
+)
 
 
 @cache
@@ -31,81 +48,145 @@ def shifted_mask(side: int, window: int, device: torch.device) -> torch.Tensor:
     Returns:
         Shape (windows, 1, window², window²): 0, or MASKED across the wrapped edge.
     """
-    shift = window // 2
+    n, shift = side // window, window // 2
     place = torch.arange(side, device=device)
-    # Rolled by `shift`, the last `shift` rows come from the other edge.
+    # Shifted, the last `shift` rows come from the other edge.
     region = (place >= side - shift).long() + (place >= side - window).long()
-    labels = windows_of((region[:, None] * 3 + region[None])[None, :, :, None], window)
-    labels = labels.flatten(1)
-    return torch.where(labels[:, None, :, None] == labels[:, None, None, :], 0.0, MASKED)
+    labels = (region[:, None] * 3 + region[None]).view(n, window, n, window)
+    labels = labels.transpose(1, 2).reshape(n * n, 1, window**2)
+    return torch.where(labels[..., None] == labels[:, :, None], 0.0, MASKED)
 
 
-def windows_of(x: torch.Tensor, window: int) -> torch.Tensor:
-    """Cut (b, h, w, c) into (b · windows, window, window, c), row by row."""
-    b, h, w, c = x.shape
-    x = x.view(b, h // window, window, w // window, window, c).transpose(2, 3)
-    return x.reshape(-1, window, window, c)
+def copy_windows(places: torch.Tensor, windows: torch.Tensor, half: int, *, back: bool) -> None:
+    """Copy every place of a map to where it lies in windows, or back.
+
+    Args:
+        places: Queries, keys, values or any other features of a map, shape (side, side, b, f).
+        windows: Their heads in windows, shape (parts, b, windows, heads, window², channels) with
+            parts · heads · channels = f.
+        half: PLAIN windows or SHIFTED ones.
+        back: From windows to the map.
+    """
+    parts, b, n_windows, heads, area, channels = windows.shape
+    n, middle = int(n_windows**0.5), int(area**0.5) // 2
+    cut = (n, 2, middle)
+    in_map = places.view(*cut, *cut, b, parts, heads, channels)
+    in_windows = windows.view(parts, b, n, n, heads, 2, middle, 2, middle, channels)
+    in_windows = in_windows.permute(2, 5, 6, 3, 7, 8, 1, 0, 4, 9)
+    pieces = ACROSS if half == SHIFTED else WHOLE
+    for down, from_down in pieces:
+        for across, from_across in pieces:
+            there = in_windows[(*down, ALL, *across)]
+            here = in_map[(*from_down, ALL, *from_across)]
+            if back:
+                here.copy_(there)
+            else:
+                there.copy_(here)
 
 
-def joined(windows: torch.Tensor, side: int) -> torch.Tensor:
-    """Put windows back together: inverse of `windows_of` for square images of a side."""
-    window, c = windows.shape[1], windows.shape[3]
-    n = side // window
-    x = windows.view(-1, n, n, window, window, c).transpose(2, 3)
-    return x.reshape(-1, side, side, c)
+class _Attended(torch.autograd.Function):
+    """Attention within the windows of both halves.
+
+    Its gradient is that of softmax(scale · Q Kᵀ + bias) V, once differentiable.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: torch.Tensor, plain: torch.Tensor, shifted: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            ctx: Kept for the gradient.
+            qkv: Queries, keys and values of the plain half, then of the shifted one, shape
+                (side, side, b, 3 · width).
+            plain: Bias of plain windows, shape (1, heads / 2, window², window²).
+            shifted: Bias of shifted windows, shape (windows, heads / 2, window², window²).
+
+        Returns:
+            Values of both halves, shape (side, side, b, width).
+        """
+        side, _, b, width = (*qkv.shape[:3], qkv.shape[3] // 3)
+        n_windows, heads, area, _ = shifted.shape
+        channels = width // (2 * heads)
+        out = qkv.new_empty(side, side, b, width)
+        kept = []
+        for half, bias in ((PLAIN, plain), (SHIFTED, shifted)):
+            parts = qkv.new_empty(3, b, n_windows, heads, area, channels)
+            copy_windows(qkv.chunk(2, dim=-1)[half], parts, half, back=False)
+            query, key, value = parts.flatten(1, 3)
+            scores = torch.bmm(query, key.transpose(1, 2)).view(b, n_windows, heads, area, area)
+            scores = torch.add(bias.to(scores.dtype), scores, alpha=channels**-0.5, out=scores)
+            weights = scores.softmax(dim=-1)
+            values = torch.bmm(weights.flatten(0, 2), value).view_as(parts[:1])
+            copy_windows(out.chunk(2, dim=-1)[half], values, half, back=True)
+            kept += [parts, weights]
+        ctx.save_for_backward(*kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gradients of `forward`'s arguments."""
+        kept = ctx.saved_tensors
+        side, _, b, width = gradient.shape
+        of_qkv = gradient.new_empty(side, side, b, 3 * width)
+        of_biases = []
+        for half, parts, weights in ((PLAIN, *kept[:2]), (SHIFTED, *kept[2:])):
+            of_values = torch.empty_like(parts[:1])
+            copy_windows(gradient.chunk(2, dim=-1)[half], of_values, half, back=False)
+            of_parts = torch.empty_like(parts)
+            of_scores = _gradients(parts, weights, of_values, of_parts)
+            copy_windows(of_qkv.chunk(2, dim=-1)[half], of_parts, half, back=True)
+            summed = of_scores.sum(dim=(0, 1) if half == PLAIN else 0)
+            of_biases.append(summed[None] if half == PLAIN else summed)
+        return of_qkv, *of_biases
+
+
+def _gradients(
+    parts: torch.Tensor, weights: torch.Tensor, of_values: torch.Tensor, of_parts: torch.Tensor
+) -> torch.Tensor:
+    """Write gradients of queries, keys and values into `of_parts`; return those of the scores."""
+    query, key, value = parts.flatten(1, 3)
+    of_query, of_key, of_value = of_parts.flatten(1, 3)
+    gradient = of_values.flatten(0, 3)
+    torch.bmm(weights.flatten(0, 2).transpose(1, 2), gradient, out=of_value)
+    of_weights = torch.bmm(gradient, value.transpose(1, 2)).view_as(weights)
+    of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+    flat, scale = of_scores.flatten(0, 2), parts.shape[-1] ** -0.5
+    torch.bmm(flat, key, out=of_query).mul_(scale)
+    torch.bmm(flat.transpose(1, 2), query, out=of_key).mul_(scale)
+    return of_scores
 
 
 class DoubleAttention(nn.Module):
-    """Self-attention of (b, side, side, width), half in plain and half in shifted windows.
+    """Self-attention of (side, side, b, width), half in plain and half in shifted windows.
 
     Args of the constructor:
         width: Channels.
         heads: Heads, an even number that divides the width.
         side: Side of the feature map.
-        window: Side of a window; divides `side`.
+        window: Side of a window, an even number that divides `side`.
     """
 
     def __init__(self, width: int, heads: int, side: int, window: int) -> None:
         super().__init__()
         self.side, self.window = side, window
         self.half_heads = heads // 2
-        self.channels = width // heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.bias_table = nn.Parameter(torch.zeros(2, (2 * window - 1) ** 2, self.half_heads))
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (b, side, side, width) to the same shape."""
-        plain, shifted = self.qkv(x).chunk(2, dim=-1)
-        shift = self.window // 2
-        shifted = shifted.roll((-shift, -shift), dims=(1, 2))
-        bias = self._bias()
-        masked = bias[1] + shifted_mask(self.side, self.window, x.device)
-        plain = self._attended(plain, bias[0])
-        shifted = self._attended(shifted, masked).roll((shift, shift), dims=(1, 2))
-        return self.out(torch.cat([plain, shifted], dim=-1))
+        """Map (side, side, b, width) to the same shape."""
+        plain, shifted = self._bias()
+        shifted = shifted + shifted_mask(self.side, self.window, x.device)
+        attended = _Attended.apply(self.qkv(x), plain, shifted)  # type: ignore[no-untyped-call]
+        return self.out(attended)
 
     def _bias(self) -> torch.Tensor:
         """Position bias of both halves, shape (2, 1, heads / 2, window², window²)."""
         area = self.window**2
         rows = self.bias_table[:, relative_index(self.window, self.bias_table.device)]
-        return rows.view(2, area, area, self.half_heads).permute(0, 3, 1, 2)[:, None]
-
-    def _attended(self, qkv: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Attend within windows of one half; bias of shape (1 or windows, heads, area, area)."""
-        n, window, heads, channels = (
-            self.side // self.window,
-            self.window,
-            self.half_heads,
-            self.channels,
-        )
-        b, area = qkv.shape[0], window**2
-        parts = qkv.view(b, n, window, n, window, 3, heads, channels).permute(
-            5, 0, 1, 3, 6, 2, 4, 7
-        )
-        query, key, value = parts.reshape(3, b, n * n, heads, area, channels)
-        scores = (query * channels**-0.5) @ key.transpose(-2, -1)
-        weights = (scores + bias.to(scores.dtype)).softmax(dim=-1)
-        values = (weights @ value).view(b, n, n, heads, window, window, channels)
-        return values.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, self.side, self.side, -1)
+        return rows.view(2, area, area, self.half_heads).permute(0, 3, 1, 2).contiguous()[:, None]

@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from medisynth.models.tb_gan.layers import EqualisedConv, EqualisedLinear, rectified
 from medisynth.models.tb_gan.resampling import blurred, haar, halved
 from medisynth.models.tb_gan.settings import SMALLEST_SIDE, TbGanSettings
+from medisynth.models.tb_gan.spectral import spectrally_normalised
 
 N_BANDS = 4
 LARGEST_GROUP = 4
@@ -96,12 +96,14 @@ def convolution(
     """A convolution, spectrally normalised or with an equalised learning rate."""
     if not spectral:
         return EqualisedConv(n_in, n_out, side, stride=stride, padding=padding)
-    return spectral_norm(nn.Conv2d(n_in, n_out, side, stride=stride, padding=padding))
+    return spectrally_normalised(nn.Conv2d(n_in, n_out, side, stride=stride, padding=padding))
 
 
 def linear(n_in: int, n_out: int, *, spectral: bool) -> nn.Module:
     """A linear layer, spectrally normalised or with an equalised learning rate."""
-    return spectral_norm(nn.Linear(n_in, n_out)) if spectral else EqualisedLinear(n_in, n_out)
+    if not spectral:
+        return EqualisedLinear(n_in, n_out)
+    return spectrally_normalised(nn.Linear(n_in, n_out))
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:

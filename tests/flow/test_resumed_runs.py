@@ -126,7 +126,7 @@ def killed_workspace(tmp_path_factory) -> Path:
 @pytest.fixture
 def killed(killed_workspace, tmp_path) -> Path:
     """Folder of a killed run of one's own."""
-    shutil.copytree(killed_workspace, tmp_path / "ws")
+    shutil.copytree(killed_workspace, tmp_path / "ws", ignore=shutil.ignore_patterns("*.fifo"))
     return next((tmp_path / "ws" / "runs").iterdir())
 
 

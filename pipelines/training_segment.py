@@ -6,7 +6,7 @@ equal training has an equal digest. Both run in the confined training process.
 
 import json
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,8 @@ def difference(
     if shapes[0] != shapes[1]:
         return {}
     largest, at = 0.0, ""
-    apart, size = Counter[str](), Counter[str]()
+    apart: defaultdict[str, float] = defaultdict(float)
+    size: defaultdict[str, float] = defaultdict(float)
     for name, tensor in kept.items():
         kind, value = name.partition("/")[0], tensor.to(torch.float64)
         differences = again[name].to(torch.float64) - value
@@ -108,5 +109,6 @@ def difference(
             largest, at = most, name
     if any(apart[kind] and not size[kind] for kind in apart):
         return {}
-    relative = max((math.sqrt(apart[kind] / size[kind]) for kind in size if size[kind]), default=0)
+    shares = [math.sqrt(apart[kind] / size[kind]) for kind in apart if size[kind]]
+    relative = max(shares, default=0.0)
     return {"largest": largest, "at": at, "relative": relative}

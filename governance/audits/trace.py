@@ -31,7 +31,8 @@ def trace(
         artifacts: SHA-256 by path of every file of the run folder that is on record.
     """
     found = {record.id: record for record in records}
-    lines, links = [], []
+    lines: list[TraceLine] = []
+    links: list[_Link] = []
     for principle in policy.principles:
         for item in principle.items:
             record = found.get(item.id)

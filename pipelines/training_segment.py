@@ -109,5 +109,6 @@ def difference(
             largest, at = most, name
     if any(apart[kind] and not size[kind] for kind in apart):
         return {}
-    relative = max((math.sqrt(apart[kind] / size[kind]) for kind in size if size[kind]), default=0)
+    shares = [math.sqrt(apart[kind] / size[kind]) for kind in apart if size[kind]]
+    relative = max(shares, default=0.0)
     return {"largest": largest, "at": at, "relative": relative}

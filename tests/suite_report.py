@@ -14,6 +14,7 @@ from pipelines.identity import code_identity
 from pipelines.suite_report import write_suite_report
 
 MALFORMED = "malformed"
+WHOLE = ("", "not slow and not gpu")  # all tests, and those of scripts/check
 _TELLING = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)  # others: the suite did not end
 
 
@@ -108,9 +109,9 @@ def _outcome(report: pytest.TestReport) -> str:
 
 
 def is_whole(config: pytest.Config) -> bool:
-    """Whether nothing but a marker expression limits what is run."""
+    """Whether the tests are all, or those of scripts/check."""
     option = config.option
     limits = (option.keyword, option.deselect, option.ignore, option.ignore_glob)
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not any(
-        (*limits, getattr(option, "lf", False))
-    )
+    is_limited = any((*limits, getattr(option, "lf", False)))
+    all_paths = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return all_paths and not is_limited and option.markexpr in WHOLE

@@ -32,7 +32,7 @@ def trace(
     """
     found = {record.id: record for record in records}
     lines: list[TraceLine] = []
-    links: list[tuple[str, str]] = []
+    links: list[_Link] = []
     for principle in policy.principles:
         for item in principle.items:
             record = found.get(item.id)

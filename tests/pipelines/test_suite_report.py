@@ -44,15 +44,15 @@ def test_with_error(broken): pass
 @pytest.mark.xfail
 def test_known(): assert False
 """
-MARKERS = "slow: long\n  malformed(kind): input"
+MARKERS = "slow: long\n  gpu: device\n  malformed(kind): input"
 
 
-def run_tests(folder: Path, *arguments: str) -> int:
+def run_tests(folder: Path, *arguments: str, selection: str = "not slow and not gpu") -> int:
     (folder / "suite").mkdir(exist_ok=True)
     (folder / "pytest.ini").write_text(f"[pytest]\ntestpaths = suite\nmarkers =\n  {MARKERS}\n")
     (folder / "suite" / "conftest.py").write_text(CONFTEST)
     (folder / "suite" / "test_some.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "--suite-report=left"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", selection, "--suite-report=left"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(  # noqa: S603
         [*command, *arguments], cwd=folder, env=environment, capture_output=True, check=False
@@ -96,6 +96,7 @@ def test_a_whole_run_by_two_processes_leaves_its_counts_by_outcome_and_kind(tmp_
 
 def test_a_run_of_part_of_the_tests_leaves_nothing(tmp_path):
     assert run_tests(tmp_path, "-k", "refused") == 0
+    assert run_tests(tmp_path, selection="malformed and not slow") == 1
 
     assert not (tmp_path / "left").exists()
 

@@ -243,11 +243,12 @@ class _Batch:
     def _trim(self) -> None:
         left, right, value, transform = _joined(self._found)
         order = np.lexsort((-value, transform, right, left))
-        left, right, value, transform = (a[order] for a in (left, right, value, transform))
+        left, right, value, transform = left[order], right[order], value[order], transform[order]
         # one pair may be found whole and by its middle
         again = (np.diff(left, prepend=-1) == 0) & (np.diff(right, prepend=-1) == 0)
         again &= np.diff(transform, prepend=np.int8(-1)) == 0
-        left, right, value, transform = (a[~again] for a in (left, right, value, transform))
+        new = ~again
+        left, right, value, transform = left[new], right[new], value[new], transform[new]
         order = np.lexsort((transform, right, -value, left))
         ranks = np.arange(len(left)) - np.searchsorted(left, left[order])
         kept = order[ranks < MOST_CANDIDATES]

@@ -247,12 +247,8 @@ class _Batch:
         # one pair may be found whole and by its middle
         again = (np.diff(left, prepend=-1) == 0) & (np.diff(right, prepend=-1) == 0)
         again &= np.diff(transform, prepend=np.int8(-1)) == 0
-        left, right, value, transform = (
-            left[~again],
-            right[~again],
-            value[~again],
-            transform[~again],
-        )
+        new = ~again
+        left, right, value, transform = left[new], right[new], value[new], transform[new]
         order = np.lexsort((transform, right, -value, left))
         ranks = np.arange(len(left)) - np.searchsorted(left, left[order])
         kept = order[ranks < MOST_CANDIDATES]

@@ -3,13 +3,15 @@
 Imports little, because a process of its own imports it before it can begin.
 """
 
+import contextlib
 import hashlib
-import os
+import multiprocessing
+import queue
 import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -133,33 +135,59 @@ def keep_freed_memory() -> None:
     np.empty(_KEPT_BYTES, dtype=np.uint8)
 
 
-class _Process:
-    """What a process that only reads has: its reader, set when it starts."""
+class ReaderProcesses:
+    """Processes that read for this one, each over a pipe of its own; use as a context manager.
 
-    reader: ImageReader
+    A process that dies closes its pipe, even in the middle of an answer, so that nobody waits for
+    the rest; one whose parent dies meets the end of its pipe in the same way, and ends.
 
-
-def start_process(reader: ImageReader) -> None:
-    """Make this a process that reads for its parent, and ends with it.
-
-    On Ctrl-C the parent decides when to stop; when the parent is gone, nobody wants the answers.
+    Args:
+        reader: What each process reads with.
+        n: Processes.
     """
-    for name in ("SIGINT", "SIGHUP"):
+
+    def __init__(self, reader: ImageReader, n: int) -> None:
+        self._reader, self._n = reader, n
+        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._started: list[tuple[SpawnProcess, Connection]] = []
+
+    def __enter__(self) -> "ReaderProcesses":
+        """Start the processes; as few as can be started."""
+        context = multiprocessing.get_context("spawn")
+        with contextlib.suppress(OSError):
+            for _ in range(self._n):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(self._reader, theirs), daemon=True)
+                process.start()
+                theirs.close()  # now the process alone holds this end
+                self._started.append((process, ours))
+                self._free.put(ours)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End them; they hold nothing that could be lost."""
+        for process, connection in self._started:
+            process.kill()
+            process.join()
+            connection.close()
+
+    def read(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Like `ImageReader.read`; read by this thread where there is no process left for it."""
+        with contextlib.suppress(queue.Empty, OSError, EOFError):
+            connection = self._free.get_nowait()
+            connection.send(jobs)
+            outcomes: list[Outcome] = connection.recv()
+            self._free.put(connection)
+            return outcomes
+        return self._reader.read(jobs)
+
+
+def _serve(reader: ImageReader, connection: Connection) -> None:
+    """Read whatever is asked for until the other end is closed."""
+    for name in ("SIGINT", "SIGHUP"):  # the parent decides when to stop
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, name="follow parent", daemon=True).start()
-    threadpool_limits(limits=1)
     keep_freed_memory()
-    _Process.reader = reader
-
-
-def read_in_process(jobs: Sequence[Job]) -> list[Outcome]:
-    """Like `ImageReader.read`, with the reader of this process."""
-    return _Process.reader.read(jobs)
-
-
-def _follow_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    with contextlib.suppress(EOFError, OSError), threadpool_limits(limits=1):
+        while True:
+            connection.send(reader.read(connection.recv()))

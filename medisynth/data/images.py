@@ -5,9 +5,8 @@ import hashlib
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +21,9 @@ from medisynth.data.image_reader import (
     Job,
     KnownImage,
     Outcome,
+    ReaderProcesses,
     ReadImage,
     keep_freed_memory,
-    read_in_process,
-    start_process,
 )
 from medisynth.data.ingest_cache import CachedImage, IngestCache
 from medisynth.data.resize import THUMBNAIL_PX, Fit, to_square
@@ -47,6 +45,7 @@ __all__ = [
 ]
 
 _BATCH = 16  # images of one task
+_BATCH_OF_PROCESS = 64  # more, as a process waits for its next task while others hold Python's lock
 _TASKS_AHEAD = 4  # waiting for each worker, so that as little waits in memory as keeps them busy
 # Threads wait for one another at Python's lock, a third of the time; processes do not, but take a
 # second to start. From so many images on they are worth it.
@@ -147,8 +146,11 @@ def ingest_images(
         kept = stack.enter_context(IngestCache(cache, size_px, fit)) if cache else None
         reader = ImageReader(root, size_px, fit, kept.digests if kept else frozenset())
         jobs = _jobs(table)
-        n_processes = n_workers if processes and _is_worth_processes(reader, jobs) else 1
-        for place, outcome in enumerate(_in_order(reader, jobs, n_workers, n_processes)):
+        by_processes = processes and n_workers > 1 and _is_worth_processes(reader, jobs)
+        outcomes = stack.enter_context(
+            contextlib.closing(_in_order(reader, jobs, n_workers, by_processes=by_processes))
+        )
+        for place, outcome in enumerate(outcomes):
             image = _settled(outcome, reader, jobs[place], kept)
             if isinstance(image, Finding):
                 results.append(image)
@@ -237,41 +239,30 @@ def _is_worth_processes(reader: ImageReader, jobs: list[Job]) -> bool:
 
 
 def _in_order(
-    reader: ImageReader, jobs: list[Job], n_threads: int, n_processes: int
-) -> Iterator[Outcome]:
-    """Outcomes in the order of the jobs, read by processes where there are several.
-
-    Where processes cannot be started or are ended from outside, threads read the rest.
-    """
-    n_done = 0
-    if n_processes > 1:
-        with contextlib.suppress(BrokenProcessPool, OSError, ImportError):
-            pool = ProcessPoolExecutor(
-                n_processes, multiprocessing.get_context("spawn"), start_process, (reader,)
-            )
-            for outcome in _outcomes(pool, read_in_process, jobs, n_processes):
-                yield outcome
-                n_done += 1
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="ingest")
-    yield from _outcomes(threads, reader.read, jobs[n_done:], n_threads)
+    reader: ImageReader, jobs: list[Job], n_workers: int, *, by_processes: bool
+) -> Generator[Outcome, None, None]:
+    """Outcomes in the order of the jobs; with processes each thread only waits for its own."""
+    if not by_processes:
+        yield from _outcomes(reader.read, jobs, n_workers, _BATCH)
+        return
+    with ReaderProcesses(reader, n_workers) as processes:
+        yield from _outcomes(processes.read, jobs, n_workers, _BATCH_OF_PROCESS)
 
 
 def _outcomes(
-    pool: Executor,
-    read: Callable[[list[Job]], list[Outcome]],
-    jobs: list[Job],
-    n_workers: int,
-) -> Iterator[Outcome]:
+    read: Callable[[list[Job]], list[Outcome]], jobs: list[Job], n_threads: int, n_batch: int
+) -> Generator[Outcome, None, None]:
     """Outcomes in the order of the jobs; only a few tasks are under way at any time."""
-    starts = iter(range(0, len(jobs), _BATCH))
+    starts = iter(range(0, len(jobs), n_batch))
+    pool = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="ingest")
     waiting: deque[Future[list[Outcome]]] = deque()
     try:
         while True:
-            while len(waiting) < n_workers * _TASKS_AHEAD:
+            while len(waiting) < n_threads * _TASKS_AHEAD:
                 start = next(starts, None)
                 if start is None:
                     break
-                waiting.append(pool.submit(read, jobs[start : start + _BATCH]))
+                waiting.append(pool.submit(read, jobs[start : start + n_batch]))
             if not waiting:
                 return
             yield from waiting.popleft().result()

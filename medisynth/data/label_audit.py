@@ -5,8 +5,10 @@ whose recorded label it speaks against. A suspicion is a question to whoever lab
 an error: most suspicions of a middling model are wrong (docs/labels.md gives measured shares).
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +27,8 @@ MAX_SUSPECTS = 200  # listed; all are counted
 _LABELS = ("brain_plane", "plane")  # in order of preference
 _N_COMPONENTS = 400
 _CELL_PX, _N_DIRECTIONS = 8, 8
-_CHUNK = 512  # images whose gradients are held at once
+_CHUNK = 128  # images whose gradients one thread holds at once
+_MOST_THREADS = 8
 _N_RESAMPLES = 500
 _QUESTION = "A suspicion is a question to whoever labelled the image, not an error."
 
@@ -321,7 +324,8 @@ def _gradient_histograms(thumbnails: Pixels) -> Features:
     Returns:
         Shape (n, 8 * (size / 8) ** 2), float32.
     """
-    return np.concatenate([_histograms_of(part) for part in _chunks(thumbnails)])
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        return np.concatenate(list(pool.map(_histograms_of, _chunks(thumbnails))))
 
 
 def _chunks(thumbnails: Pixels) -> Iterator[Pixels]:

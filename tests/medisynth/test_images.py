@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from medisynth.data.adapters import detect_adapter
+from medisynth.data.image_reader import ImageReader, Job, ReaderProcesses
 from medisynth.data.image_statistics import sector_fractions
 from medisynth.data.images import (
     IMAGE_COLUMNS,
@@ -518,7 +519,7 @@ def test_when_reading_processes_are_killed_threads_read_the_rest(many):
     root, table = many
 
     def kill(done: int, total: int) -> None:
-        if done == 20:
+        if done == 70:
             for child in multiprocessing.active_children():
                 child.kill()
 
@@ -527,6 +528,26 @@ def test_when_reading_processes_are_killed_threads_read_the_rest(many):
         root,
         table,
     )
+
+
+def test_a_process_killed_in_the_middle_of_its_answer_is_not_waited_for(many):
+    root, table = many
+    jobs: list[Job] = [(path, None) for path in table["path"][10:30]]
+    reader = ImageReader(root, 300, "pad")  # an answer many times as long as a pipe holds
+    with ReaderProcesses(reader, 1) as processes:
+        [(process, connection)] = processes._started
+        connection.send(jobs)
+        assert connection.poll(60)  # its answer has begun, and nobody takes it
+        process.kill()
+        process.join()
+        with pytest.raises((EOFError, OSError)):
+            connection.recv()
+
+        outcomes = processes.read(jobs)
+
+    assert [outcome.facts["file_sha256"] for outcome in outcomes] == [
+        outcome.facts["file_sha256"] for outcome in reader.read(jobs)
+    ]
 
 
 def test_reading_processes_end_with_their_parent(many):
@@ -539,7 +560,7 @@ import pandas as pd
 from medisynth.data.images import ingest_images
 
 def die(done, total):
-    if done == 20:
+    if done == 70:
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 

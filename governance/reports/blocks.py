@@ -246,7 +246,8 @@ def block_texts(block: Block) -> Iterator[str]:
     elif isinstance(block, Table):
         yield from _table_texts(block)
     elif isinstance(block, Gallery):
-        yield from chain.from_iterable(map(_tile_texts, block.tiles))
+        # A tile prints its lines; title and caption of its picture are for those who cannot see it.
+        yield from chain.from_iterable(cell_texts(tile.lines) for tile in block.tiles)
     elif isinstance(block, Picture):
         yield from (block.title, block.caption, block.path)
     else:
@@ -258,11 +259,6 @@ def _table_texts(table: Table) -> Iterator[str]:
         yield from (column.title for column in table.columns)
     yield from chain.from_iterable(cell_texts(text) for row in table.rows for text in row)
     yield table.note
-
-
-def _tile_texts(tile: Tile) -> Iterator[str]:
-    yield from (tile.picture.title, tile.picture.caption)
-    yield from cell_texts(tile.lines)
 
 
 def cell_texts(content: Cell) -> Iterator[str]:

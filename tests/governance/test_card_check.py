@@ -54,6 +54,21 @@ def checked(
     return check_outputs(evidence, report, markdown=markdown(text), card=parsed, page=drawn)
 
 
+def test_pictures_of_pairs_of_images_stand_in_report_and_page_alike(
+    complete: ReportEvidence,
+) -> None:
+    assert complete.duplicates is not None
+    pair = complete.duplicates.pairs[0].model_copy(update={"figure": "figures/pair.png"})
+    with_pair = complete.duplicates.model_copy(update={"pairs": (pair,)})
+    picture = next(iter(complete.pictures.values()))
+    shown = replace(
+        complete, duplicates=with_pair, pictures={**complete.pictures, "figures/pair.png": picture}
+    )
+
+    assert "figures/pair.png" in html_page(build_report(shown)).decode()
+    assert checked(shown).disagreements == ()
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_nothing_is_found_in_what_this_version_writes(
     runs: dict[str, ReportEvidence], name: str

@@ -254,7 +254,8 @@ class Workspace:
         status, steps = self.statuses()[run]
         assert status == "FINISHED", status
         assert set(steps) <= {"FINISHED", "KILLED"}, steps
-        assert steps.count("FINISHED") == 8, steps
+        # Evidence that was closed before a kill is closed again by the run that goes on.
+        assert 8 <= steps.count("FINISHED") <= 8 + steps.count("KILLED"), steps
         assert run not in outbox.waiting(self.folder)
         training = json.loads((folder / "metrics" / "training.json").read_bytes())
         if self.checkpoint:

@@ -94,9 +94,7 @@ def identifier_scan(documents: Documents, criterion: Criterion) -> CheckResult:
     )
     doubt = _scan_doubt(scan)
     if doubt and not n:
-        return not_evaluated(
-            doubt, observed=observed, method=method, source=ContentScan, limitations=limits
-        )
+        return not_evaluated(doubt, method=method, source=ContentScan, limitations=limits)
     words = [f"columns {listed(columns)}"] if columns else []
     words += [f"burned in, images {listed(images)}"] if images else []
     words += [f"{counted(n_unlisted, 'further image')} not named in the record"] * bool(n_unlisted)

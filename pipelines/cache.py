@@ -5,7 +5,7 @@ from pathlib import Path
 
 import platformdirs
 
-from pipelines.config import DataConfig
+from pipelines.config_sections import DataConfig
 
 CACHE_VARIABLE = "MEDISYNTH_GOV_CACHE"
 

@@ -6,17 +6,14 @@ Order of precedence, last wins: the preset, the configuration file, the command 
 
 import difflib
 import io
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -28,6 +25,20 @@ from governance.evidence.documents import OutputRole
 from governance.policies.hazards import split_hazard
 from medisynth.errors import SettingsError
 from medisynth.models.registry import load_generator
+from pipelines.config_sections import (
+    AuditConfig,
+    DataConfig,
+    EvaluationConfig,
+    EvidenceConfig,
+    LineageConfig,
+    ModelConfig,
+    SealConfig,
+    Section,
+    SigningConfig,
+    SplitConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
 from pipelines.config_text import (
     describe,
     flatten,
@@ -38,291 +49,6 @@ from pipelines.config_text import (
     set_value,
 )
 from pipelines.errors import ConfigError
-from pipelines.lineage_config import LineageConfig
-
-_DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
-_REVIEWED = re.compile(r"\s*([^:]+?)\s*:\s*(\S.*)")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class PhantomConfig(_Section):
-    """Simulated images, used when no data folder is given.
-
-    Attributes:
-        n_patients: Simulated patients, 8 to 20,000.
-        seed: Seed of the simulator; the same seed gives the same bytes.
-        image_height_px: Height of the simulated frames, 64 to 1,024.
-    """
-
-    n_patients: int = Field(default=64, ge=8, le=20_000)
-    seed: int = Field(default=0, ge=0)
-    image_height_px: int = Field(default=300, ge=64, le=1024)
-
-
-class DataConfig(_Section):
-    """Which images.
-
-    Attributes:
-        path: Data folder; None simulates phantoms in the workspace.
-        adapter: Adapter name; None detects it from the folder.
-        planes: "default" (the fetal brain planes), "all", or plane names.
-        missing_images: What to do with listed images that have no file.
-        digest: Expected digest of the selected images; None leaves the data set unpinned.
-        fit: How a frame becomes square: "pad" keeps its shape on black, "stretch" distorts it.
-        contract: The user's own data contract (YAML), tried besides the built-in one; None takes
-            `data_contract.yaml` beside the data where there is one.
-        cache: Folder that keeps decoded images by file digest, so that an unchanged file is
-            decoded once only; "auto" is the user's cache folder, "off" keeps nothing.
-        phantom: Simulated images, used when path is None.
-    """
-
-    path: str | None = None
-    adapter: str | None = None
-    planes: Literal["default", "all"] | tuple[str, ...] = "default"
-    missing_images: Literal["error", "drop"] = "error"
-    digest: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    fit: Literal["pad", "stretch"] = "pad"
-    contract: str | None = None
-    cache: str = Field(default="auto", min_length=1)
-    phantom: PhantomConfig = PhantomConfig()
-
-    @field_validator("planes", mode="before")
-    @classmethod
-    def _one_plane_is_a_list_of_one(cls, value: Any) -> Any:
-        if isinstance(value, str) and value not in ("default", "all"):
-            return (value,)
-        return tuple(value) if isinstance(value, list) else value
-
-
-class AuditConfig(_Section):
-    """How the data set is audited.
-
-    Attributes:
-        target_population: File that declares the target population (YAML); None leaves the
-            distance to it not evaluated.
-        smallest_cell: Demographic cells with fewer patients are suppressed in what is written.
-        n_resamples: Permutations and bootstrap samples of patients behind each interval.
-        n_text_images: Images in which burned-in text is read, drawn evenly over machines; 0 reads
-            none. "all" may take a second an image.
-        distinct_pairs: Pairs of images that a person looked at and found to be different patients'
-            pictures, as "left = right: reason"; they are not taken for duplicates.
-        reviewed: Columns and images with identifying text that a person reviewed, as
-            "name: reason"; "labels: reason" for the list of suspected labels.
-    """
-
-    target_population: str | None = None
-    smallest_cell: int = Field(default=5, ge=1, le=1_000)
-    n_resamples: int = Field(default=500, ge=100, le=100_000)
-    n_text_images: int | Literal["all"] = 60
-    distinct_pairs: tuple[str, ...] = ()
-    reviewed: tuple[str, ...] = ()
-
-    @field_validator("distinct_pairs", "reviewed", mode="before")
-    @classmethod
-    def _a_list_is_a_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("distinct_pairs")
-    @classmethod
-    def _pairs_have_reasons(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not _DISTINCT.fullmatch(text):
-                raise ValueError(f"expected 'left = right: reason', found {text[:80]!a}")
-        return value
-
-    @field_validator("reviewed")
-    @classmethod
-    def _reviews_have_reasons(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not _REVIEWED.fullmatch(text):
-                raise ValueError(f"expected 'name: reason', found {text[:80]!a}")
-        return value
-
-    def distinct(self) -> frozenset[tuple[str, str]]:
-        """Pairs of ids that a person found to be different images."""
-        found = [_DISTINCT.fullmatch(text) for text in self.distinct_pairs]
-        return frozenset((match[1], match[2]) for match in found if match)
-
-    def reviews(self) -> dict[str, str]:
-        """Reviewed column or image id -> reason."""
-        found = [_REVIEWED.fullmatch(text) for text in self.reviewed]
-        return {match[1]: match[2] for match in found if match}
-
-
-class SplitConfig(_Section):
-    """How images are divided, always by patient (or the data set's nearest unit).
-
-    Attributes:
-        source: "official" uses the split that the data set brings, "computed" draws one, "auto"
-            is official where there is one.
-        test_fraction: Share of patients in a computed held-out test set.
-        tuning_fraction: Share of the remaining patients set aside for tuning.
-        seed: Seed of the drawing.
-        on_duplicate: A group that crosses the official split stops the run, or its training
-            copies are dropped, on record.
-    """
-
-    source: Literal["auto", "official", "computed"] = "auto"
-    test_fraction: float = Field(default=0.3, gt=0, lt=0.9)
-    tuning_fraction: float = Field(default=0.2, gt=0, lt=0.9)
-    seed: int = Field(default=0, ge=0)
-    on_duplicate: Literal["stop", "drop_training"] = "stop"
-
-
-class ModelConfig(_Section):
-    """Which generator, and its settings (checked by the generator's own model)."""
-
-    name: str = "dsr-gan"
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-
-class TrainingConfig(_Section):
-    """How training is carried out; nothing here changes what is learnt, but `selection`.
-
-    Attributes:
-        commit_every: Steps between two states that a killed run can go on from.
-        preview_every: Steps between two sheets of sample images; 0 draws none.
-        processes: Training processes on this machine; several share every batch.
-        selection: What chooses the checkpoint: "auto" is KID to the tuning images where the FID
-            weights are on this machine, otherwise the generator's own objective; "objective" is
-            always its own.
-        repeat_steps: First steps of training that a second process repeats and is compared in; 0
-            repeats none.
-        repeat_tolerance: Relative difference of the two states up to which they count as equal;
-            0 asks for equal bits.
-    """
-
-    commit_every: int = Field(default=200, ge=1, le=1_000_000)
-    preview_every: int = Field(default=500, ge=0, le=1_000_000)
-    processes: int = Field(default=1, ge=1, le=64)
-    selection: Literal["auto", "objective"] = "auto"
-    repeat_steps: int = Field(default=10, ge=0, le=1_000_000)
-    repeat_tolerance: float = Field(default=1e-3, ge=0, le=1)
-
-
-class EvaluationConfig(_Section):
-    """How synthetic images are judged.
-
-    Attributes:
-        n_synthetic: Synthetic images drawn and kept.
-        max_real: Real images used for fidelity, drawn by patient when there are more.
-        n_bootstrap: Resamples behind every interval.
-        extractor: "inception" needs the FID weights; "none" leaves fidelity not evaluated.
-    """
-
-    n_synthetic: int = Field(default=200, ge=16, le=100_000)
-    max_real: int = Field(default=200, ge=16, le=100_000)
-    n_bootstrap: int = Field(default=200, ge=50, le=10_000)
-    extractor: Literal["inception", "none"] = "inception"
-
-
-class TrackingConfig(_Section):
-    """Mirror of the run in MLflow.
-
-    Attributes:
-        enabled: Mirror at all.
-        uri: Tracking server; None is an sqlite store in the workspace.
-        experiment: Experiment name.
-    """
-
-    enabled: bool = True
-    uri: str | None = None
-    experiment: str = "medisynth-gov"
-
-
-def authority_address(value: str) -> str:
-    """A time-stamp authority's address; ValueError when it is none, or holds a password."""
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not value.isprintable() or " " in value:
-        raise ValueError("expected the http or https address of a time-stamp authority")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("no user name or password in the address: every run records it")
-    return value
-
-
-class SigningConfig(_Section):
-    """Who signs the run; without a key it is unsigned, and says so.
-
-    Attributes:
-        key: File of an Ed25519 private key, as `keygen` makes it, or a securesystemslib URI
-            ("hsm:…", "gcpkms:…").
-        public_key: File of the public key; needed for a URI.
-        certificate: X.509 certificate of the key, for a signed copy of the PDF; None takes the
-            .crt beside a key file, where there is one.
-        identity: Who signs, in free words; reported as not vouched for.
-        timestamp_url: Time-stamp authority (RFC 3161, http or https) that is asked for a
-            time-stamp of the manifest when the run ends, signed or not; None asks none.
-        timestamp_certificate: Certificate of that authority (PEM); its answer is then checked with
-            it before it is kept.
-    """
-
-    key: str | None = Field(default=None, min_length=1)
-    public_key: str | None = None
-    certificate: str | None = None
-    identity: str | None = Field(default=None, max_length=200)
-    timestamp_url: str | None = None
-    timestamp_certificate: str | None = Field(default=None, min_length=1)
-
-    @field_validator("timestamp_url")
-    @classmethod
-    def _an_address_without_secrets(cls, value: str | None) -> str | None:
-        return None if value is None else authority_address(value)
-
-
-class SealConfig(_Section):
-    """Where the record and the key of the sealed test set are kept.
-
-    Attributes:
-        ledger_dir: Folder of the ledgers, on storage that several workspaces share if their
-            openings are to add up; None is ledger/ in the workspace.
-        key_dir: Folder of the keys of encrypted test images; None is keys/ in the workspace.
-    """
-
-    ledger_dir: str | None = Field(default=None, min_length=1)
-    key_dir: str | None = Field(default=None, min_length=1)
-
-    def folder(self, name: Literal["ledger_dir", "key_dir"]) -> Path | None:
-        """One of the folders as an absolute path; None where the workspace's is meant."""
-        given: str | None = getattr(self, name)
-        return Path(given).expanduser().resolve() if given is not None else None
-
-
-class EvidenceConfig(_Section):
-    """Evidence that comes from outside the run.
-
-    Attributes:
-        vulnerability_scan: Result of a scan for known vulnerabilities (pip-audit, JSON); None
-            leaves P2-04 not evaluated.
-        accepted_vulnerabilities: Vulnerabilities that a person accepts, as "ID: reason".
-    """
-
-    vulnerability_scan: str | None = Field(default=None, min_length=1)
-    accepted_vulnerabilities: tuple[str, ...] = ()
-
-    @field_validator("accepted_vulnerabilities", mode="before")
-    @classmethod
-    def _a_list_is_a_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("accepted_vulnerabilities")
-    @classmethod
-    def _each_has_a_reason(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not _REVIEWED.fullmatch(text):
-                raise ValueError(f"expected 'ID: reason', found {text[:80]!a}")
-        return value
-
-    def accepted(self) -> dict[str, str]:
-        """Accepted vulnerability -> reason."""
-        found = [_REVIEWED.fullmatch(text) for text in self.accepted_vulnerabilities]
-        return {match[1]: match[2] for match in found if match}
 
 
 def _a_number_alone(value: Any) -> Any:
@@ -336,7 +62,7 @@ def _a_number_alone(value: Any) -> Any:
 _Limit = Annotated[float | int | bool, BeforeValidator(_a_number_alone)]
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything a run depends on.
 
     Attributes:

@@ -6,7 +6,7 @@ import platformdirs
 
 from governance.evidence.signing import KeyPair, RunSigner, load_signer, make_key_pair
 from governance.evidence.time_stamp import Authority, read_authority
-from pipelines.config import SigningConfig
+from pipelines.config_sections import SigningConfig
 
 
 def open_signer(config: SigningConfig) -> RunSigner | None:

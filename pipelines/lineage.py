@@ -26,6 +26,7 @@ from governance.evidence.documents import (
 from governance.evidence.manifest import JOURNAL, is_safe_path
 from governance.files import sha256_file
 from pipelines.baseline import drift_between
+from pipelines.config_sections import LineageConfig
 from pipelines.context import RunContext
 from pipelines.differences import (
     CHECKPOINT,
@@ -40,7 +41,6 @@ from pipelines.differences import (
 )
 from pipelines.errors import ConfigError
 from pipelines.finished_run import FinishedRun, RunFiles, is_ended
-from pipelines.lineage_config import LineageConfig
 
 FIRST = "first run"
 _IMAGES = "data/images.parquet"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from governance.errors import GovernanceError, RecordWriteError
 from governance.evidence.chain import utc_text
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.config_text import read_yaml_file
 from pipelines.errors import ConfigError, PipelineError
 from pipelines.finished_run import FinishedRun, is_ended

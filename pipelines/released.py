@@ -30,7 +30,7 @@ from governance.evidence.manifest import (
 from governance.files import sha256_bytes
 from medisynth.generator import Generator
 from medisynth.models.registry import GeneratorOrigin, generator_origin, load_generator
-from pipelines.config import ModelConfig
+from pipelines.config_sections import ModelConfig
 from pipelines.config_text import parse_yaml
 from pipelines.errors import ConfigError
 from pipelines.identity import tool_version

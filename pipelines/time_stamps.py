@@ -19,7 +19,7 @@ from governance.evidence.time_stamp import (
     read_authority,
     write_token,
 )
-from pipelines.config import SigningConfig, authority_address
+from pipelines.config_sections import SigningConfig, authority_address
 from pipelines.download import innermost_reason
 from pipelines.errors import ConfigError
 from pipelines.finished_run import FinishedRun

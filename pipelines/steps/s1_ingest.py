@@ -25,7 +25,7 @@ from medisynth.data.selection import missing_images, missing_images_error, selec
 from medisynth.errors import DataError, Finding
 from medisynth.models.registry import load_generator
 from pipelines.cache import image_cache
-from pipelines.config import DataConfig
+from pipelines.config_sections import DataConfig
 from pipelines.context import ImageSet, ListedData, RunContext
 from pipelines.run_lock import folder_lock
 

@@ -16,7 +16,7 @@ from governance.evidence.documents import (
     TrainingRecord,
 )
 from governance.files import sha256_file
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.errors import TrackingError
 from pipelines.finished_run import FinishedRun
 from pipelines.tracking.mirror import (

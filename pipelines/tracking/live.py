@@ -13,7 +13,7 @@ from governance.evidence.documents import (
     RunIdentity,
     TrainingRecord,
 )
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.errors import InterruptedByUser, TrackingError
 from pipelines.finished_run import FinishedRun
 from pipelines.tracking.mirror import (

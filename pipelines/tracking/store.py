@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.errors import TrackingError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from governance.evidence.manifest import read_manifest
 from governance.evidence.verify import verify_run
 from governance.isolation.verify_ledger import check_openings
 from pipelines.cli import app
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.finished_run import FinishedRun
 from pipelines.keys import make_keys
 from pipelines.tracking.store import open_known_store

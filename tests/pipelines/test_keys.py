@@ -11,7 +11,8 @@ from governance.errors import SigningKeyError
 from governance.evidence.store import EvidenceStore
 from governance.policies.load import load_policy
 from pipelines.cli import app
-from pipelines.config import SigningConfig, load_config
+from pipelines.config import load_config
+from pipelines.config_sections import SigningConfig
 from pipelines.console import Console
 from pipelines.context import RunContext
 from pipelines.keys import make_keys, open_signer

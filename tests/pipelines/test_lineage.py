@@ -23,9 +23,9 @@ from governance.evidence.outputs import write_outputs
 from governance.evidence.store import EvidenceStore
 from governance.files import sha256_bytes
 from pipelines.baseline import baseline_of, drift_between
+from pipelines.config_sections import LineageConfig
 from pipelines.errors import ConfigError
 from pipelines.lineage import require_parent, write_lineage
-from pipelines.lineage_config import LineageConfig
 from tests.governance.example_run import START, VERSION
 from tests.pipelines.finished_runs import finished
 from tests.plugins.small_run import view

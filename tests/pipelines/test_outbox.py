@@ -11,7 +11,7 @@ from governance.evidence.documents import EvaluationRecord, TrainingRecord
 from governance.evidence.store import EvidenceStore
 from pipelines import outbox
 from pipelines.cli import app
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.finished_run import FinishedRun
 from pipelines.run_lock import run_lock
 from pipelines.tracking import Tracker, store_uri

@@ -14,7 +14,8 @@ from governance.evidence.time_stamp import check_time_stamp, digest_line
 from governance.evidence.verify import verify_run
 from governance.evidence.verify_signature import read_anchors
 from pipelines.cli import app
-from pipelines.config import SigningConfig, load_config
+from pipelines.config import load_config
+from pipelines.config_sections import SigningConfig
 from pipelines.errors import ConfigError
 from pipelines.keys import open_signer
 from pipelines.time_stamps import stamp_at_end

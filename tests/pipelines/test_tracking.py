@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from governance.evidence.documents import RunIdentity
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.errors import InterruptedByUser, TrackingError
 from pipelines.tracking import Tracker, metric_name, store_uri
 

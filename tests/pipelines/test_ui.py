@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from pipelines import ui
-from pipelines.config import TrackingConfig
+from pipelines.config_sections import TrackingConfig
 from pipelines.errors import TrackingError
 from pipelines.tracking import open_store
 

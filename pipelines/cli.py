@@ -1,5 +1,6 @@
 """The command line: parse, call, print, exit code. Heavy imports happen inside the commands."""
 
+import gc
 import json
 import os
 import sys
@@ -46,6 +47,10 @@ def main() -> None:
             f"error[B000] a fault of medisynth-gov itself; please report {_write_crash()}", err=True
         )
         sys.exit(1)
+    finally:
+        # The interpreter would look for cycles among a million objects that all go in a moment; a
+        # second of every `data check`.
+        gc.freeze()
 
 
 def _write_crash() -> Path:

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import re
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -49,7 +50,12 @@ def metric_name(text: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, short enough for one line."""
+    """What an error says, short enough for one line; of a lost connection its reason alone."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror):
+            return f"the tracking server cannot be reached: {cause.strerror or cause}"
+        cause = cause.__cause__ or cause.__context__
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 

@@ -7,6 +7,7 @@ from governance.evidence.documents import RunIdentity
 from pipelines.config_sections import TrackingConfig
 from pipelines.errors import InterruptedByUser, TrackingError
 from pipelines.tracking import Tracker, metric_name, store_uri
+from pipelines.tracking.store import first_line
 
 IDENTITY = RunIdentity(
     run_id="20260101T000000Z-00000000",
@@ -188,3 +189,12 @@ def test_a_run_that_vanished_is_closed_as_killed_and_its_steps_too(tmp_path):
 
     status = {run.info.run_name: run.info.status for run in runs_of(gone)}
     assert status == {IDENTITY.run_id: "KILLED", "s1_ingest": "FINISHED", "s5_train": "KILLED"}
+
+
+def test_of_a_lost_connection_the_reason_alone_is_said():
+    error = ValueError("API request to http://127.0.0.1:9/api failed with exception HTTPConnection")
+    error.__cause__ = RuntimeError("Max retries exceeded")
+    error.__cause__.__context__ = ConnectionRefusedError(111, "Connection refused")
+
+    assert first_line(error) == "the tracking server cannot be reached: Connection refused"
+    assert first_line(ValueError("no such run\nand more")) == "no such run"

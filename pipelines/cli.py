@@ -13,6 +13,7 @@ import typer
 from pipelines import cli_data, cli_selftest, cli_verify
 from pipelines.cli_errors import errors as _errors
 from pipelines.cli_errors import print_error as _print_error
+from pipelines.cli_options import Json
 from pipelines.cli_runs import add_commands
 
 app = typer.Typer(
@@ -30,7 +31,6 @@ app.add_typer(weights_app, name="weights")
 seal_app = typer.Typer(help="The sealed test sets and their ledger.", no_args_is_help=True)
 app.add_typer(seal_app, name="seal")
 
-Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
 Workspace = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder that holds runs/, mlflow/ and ledger/.")
 ]

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli_errors import errors, print_failure
-
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
+from pipelines.cli_options import Json
 
 app = typer.Typer(help="Fetch, simulate or check a data set.", no_args_is_help=True)
 
@@ -60,7 +59,7 @@ def check(
         Path | None,
         typer.Option(help="Folder for data_check.html, data_check.json and data_check.junit.xml."),
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Ingest, validate and audit a data set without training; exit 0, 3 or 4."""
     from pipelines.config import load_config

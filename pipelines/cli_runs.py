@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli_errors import errors
+from pipelines.cli_options import Json
 
 if TYPE_CHECKING:
     from pipelines.outbox import Synced
     from pipelines.promote import Promoted
 
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
 _Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")]
 _Workspace = Annotated[
     Path | None, typer.Option("--workspace", "-w", help="Folder that holds runs/.")
@@ -39,7 +39,7 @@ def promote(
         bool, typer.Option("--accept-waivers", help="Let waived gate items stand; needs --reason.")
     ] = False,
     workspace: _Workspace = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Verify a run anew and promote its model; exit 5 or 9 names what stands in the way."""
     with errors(as_json):
@@ -85,7 +85,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="Run folder, or id of a run.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Run folder, or id of a run.")],
     workspace: _Workspace = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show what differs between two runs, and whether their results can be compared at all."""
     with errors(as_json):
@@ -102,7 +102,7 @@ def sync(
         str | None, typer.Argument(metavar="RUN", help="Run folder or id; none is all that wait.")
     ] = None,
     workspace: _Workspace = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Mirror to MLflow what could not be mirrored earlier; nothing is doubled. Exit 0 or 6."""
     with errors(as_json):

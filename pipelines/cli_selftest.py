@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli_errors import errors
-
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
+from pipelines.cli_options import Json
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -33,7 +32,7 @@ def selftest(
         typer.Option(help="With --non-interference: generator; none is dsr-gan and tb-gan."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the record (JSON).")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Plant faults on purpose and see that the guards catch each; exit 4 or 5 when one does not."""
     with errors(as_json):

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pipelines.cli_errors import errors
+from pipelines.cli_options import Json
 
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
 _MISMATCH = 5
 
 
@@ -44,7 +44,7 @@ def verify(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Compare with MLflow, too; exit 6 when it is away.")
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Recompute digests, chain and roots, check signatures; exit 5 names what does not fit."""
     with errors(as_json):

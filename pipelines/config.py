@@ -36,6 +36,7 @@ from pipelines.config_sections import (
     Section,
     SigningConfig,
     SplitConfig,
+    Texts,
     TrackingConfig,
     TrainingConfig,
 )
@@ -95,12 +96,7 @@ class RunConfig(Section):
     declarations: str | None = Field(default=None, min_length=1)
     output_role: OutputRole = "research"
     lineage: LineageConfig = LineageConfig()
-    hazards: tuple[str, ...] = ()
-
-    @field_validator("hazards", mode="before")
-    @classmethod
-    def _a_list_is_a_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    hazards: Texts = ()
 
     @field_validator("hazards")
     @classmethod

@@ -2,14 +2,46 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 
 _DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
 _CHANGE = re.compile(r"(config|data|code): \S.*")
 _REVIEWED = re.compile(r"\s*([^:]+?)\s*:\s*(\S.*)")
+_CHANGE_FORM = "'config: NAME', 'data: NAME' or 'code: NAME', where * stands for anything"
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _each(pattern: re.Pattern[str], form: str) -> AfterValidator:
+    """Every text must be of a form, which the message names."""
+
+    def check(value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not pattern.fullmatch(text):
+                raise ValueError(f"expected {form}, found {text[:80]!a}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _reasons(texts: tuple[str, ...]) -> dict[str, str]:
+    found = [_REVIEWED.fullmatch(text) for text in texts]
+    return {match[1]: match[2] for match in found if match}
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]  # YAML gives a list
 
 
 class Section(BaseModel):
@@ -64,7 +96,7 @@ class DataConfig(Section):
     def _one_plane_is_a_list_of_one(cls, value: Any) -> Any:
         if isinstance(value, str) and value not in ("default", "all"):
             return (value,)
-        return tuple(value) if isinstance(value, list) else value
+        return _as_tuple(value)
 
 
 class AuditConfig(Section):
@@ -87,29 +119,8 @@ class AuditConfig(Section):
     smallest_cell: int = Field(default=5, ge=1, le=1_000)
     n_resamples: int = Field(default=500, ge=100, le=100_000)
     n_text_images: int | Literal["all"] = 60
-    distinct_pairs: tuple[str, ...] = ()
-    reviewed: tuple[str, ...] = ()
-
-    @field_validator("distinct_pairs", "reviewed", mode="before")
-    @classmethod
-    def _a_list_is_a_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("distinct_pairs")
-    @classmethod
-    def _pairs_have_reasons(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not _DISTINCT.fullmatch(text):
-                raise ValueError(f"expected 'left = right: reason', found {text[:80]!a}")
-        return value
-
-    @field_validator("reviewed")
-    @classmethod
-    def _reviews_have_reasons(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not _REVIEWED.fullmatch(text):
-                raise ValueError(f"expected 'name: reason', found {text[:80]!a}")
-        return value
+    distinct_pairs: Annotated[Texts, _each(_DISTINCT, "'left = right: reason'")] = ()
+    reviewed: Annotated[Texts, _each(_REVIEWED, "'name: reason'")] = ()
 
     def distinct(self) -> frozenset[tuple[str, str]]:
         """Pairs of ids that a person found to be different images."""
@@ -118,8 +129,7 @@ class AuditConfig(Section):
 
     def reviews(self) -> dict[str, str]:
         """Reviewed column or image id -> reason."""
-        found = [_REVIEWED.fullmatch(text) for text in self.reviewed]
-        return {match[1]: match[2] for match in found if match}
+        return _reasons(self.reviewed)
 
 
 class SplitConfig(Section):
@@ -274,25 +284,11 @@ class EvidenceConfig(Section):
     """
 
     vulnerability_scan: str | None = Field(default=None, min_length=1)
-    accepted_vulnerabilities: tuple[str, ...] = ()
-
-    @field_validator("accepted_vulnerabilities", mode="before")
-    @classmethod
-    def _a_list_is_a_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("accepted_vulnerabilities")
-    @classmethod
-    def _each_has_a_reason(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not _REVIEWED.fullmatch(text):
-                raise ValueError(f"expected 'ID: reason', found {text[:80]!a}")
-        return value
+    accepted_vulnerabilities: Annotated[Texts, _each(_REVIEWED, "'ID: reason'")] = ()
 
     def accepted(self) -> dict[str, str]:
         """Accepted vulnerability -> reason."""
-        found = [_REVIEWED.fullmatch(text) for text in self.accepted_vulnerabilities]
-        return {match[1]: match[2] for match in found if match}
+        return _reasons(self.accepted_vulnerabilities)
 
 
 class LineageConfig(Section):
@@ -308,20 +304,4 @@ class LineageConfig(Section):
 
     parent: str = Field(default="auto", min_length=1)
     reason: str = Field(default="", max_length=1_000)
-    change_plan: tuple[str, ...] = ()
-
-    @field_validator("change_plan", mode="before")
-    @classmethod
-    def _a_list_is_a_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("change_plan")
-    @classmethod
-    def _patterns_name_a_kind(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not _CHANGE.fullmatch(text):
-                raise ValueError(
-                    f"expected 'config: NAME', 'data: NAME' or 'code: NAME', where * stands for "
-                    f"anything, found {text[:80]!a}"
-                )
-        return value
+    change_plan: Annotated[Texts, _each(_CHANGE, _CHANGE_FORM)] = ()

@@ -29,7 +29,7 @@ from pipelines.tracking.mirror import (
     mlflow_status,
     verdict_tags,
 )
-from pipelines.tracking.store import Store, first_line, metric_name, open_known_store
+from pipelines.tracking.store import Store, metric_name, open_known_store, reason_of
 
 _ABSENT = "nothing"
 
@@ -57,7 +57,7 @@ def compare_mirror(run: FinishedRun, config: TrackingConfig) -> tuple[str, tuple
         faults = _compare(store, mlflow_id, run)
     except store.errors as error:
         raise TrackingError(
-            f"the MLflow store cannot be read ({first_line(error)}); try again when it is back"
+            f"the MLflow store cannot be read ({reason_of(error)}); try again when it is back"
         ) from error
     return f"run {mlflow_id}: tags, data sets, parameters, metrics and model compared", faults
 

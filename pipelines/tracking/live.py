@@ -24,7 +24,7 @@ from pipelines.tracking.mirror import (
     write_finished,
 )
 from pipelines.tracking.registry import Release, set_alias
-from pipelines.tracking.store import Store, first_line, open_store, patiently
+from pipelines.tracking.store import Store, open_store, patiently, reason_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ def _mirrored(
         try:
             method(self, *args, **kwargs)
         except self._store.errors as error:
-            self.problem = first_line(error)
+            self.problem = reason_of(error)
             self._warn(f"MLflow mirror stopped ({self.problem}); the run folder stays complete")
 
     return call
@@ -231,7 +231,7 @@ class Tracker:
                 if self._store is not None:
                     self._attempt(self._store, work)
             except TrackingError as error:
-                self.problem = first_line(error)
+                self.problem = reason_of(error)
             else:
                 self.problem = ""
                 return True
@@ -245,7 +245,7 @@ class Tracker:
         try:
             work(store)
         except store.errors as error:
-            raise TrackingError(first_line(error)) from error
+            raise TrackingError(reason_of(error)) from error
 
 
 def _parameters(run: FinishedRun) -> dict[str, str]:

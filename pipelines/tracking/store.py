@@ -49,7 +49,7 @@ def metric_name(text: str) -> str:
     return _FORBIDDEN.sub(lambda match: f"_u{ord(match.group()):04x}", text)[:250]
 
 
-def first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What an error says, short enough for one line; of a lost connection its reason alone."""
     cause: BaseException | None = error
     while cause is not None:
@@ -79,7 +79,7 @@ def open_store(workspace: Path, config: TrackingConfig) -> Store:
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment_id = _experiment(client, folder, config)
     except errors as error:
-        raise _unopenable(uri, first_line(error)) from error
+        raise _unopenable(uri, reason_of(error)) from error
     return Store(client, experiment_id, errors)
 
 
@@ -101,7 +101,7 @@ def open_known_store(workspace: Path, config: TrackingConfig) -> Store:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         found = client.get_experiment_by_name(config.experiment)
     except errors as error:
-        raise _unopenable(uri, first_line(error)) from error
+        raise _unopenable(uri, reason_of(error)) from error
     if found is None:
         raise TrackingError(
             f"tracking.experiment: {uri} has no experiment {config.experiment!r}; nothing was "
@@ -163,7 +163,7 @@ def _check_sqlite(uri: str) -> None:
         with closing(sqlite3.connect(path, timeout=5.0)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.Error as error:
-        raise _unopenable(uri, first_line(error)) from error
+        raise _unopenable(uri, reason_of(error)) from error
 
 
 @contextmanager

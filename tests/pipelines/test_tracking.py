@@ -7,7 +7,7 @@ from governance.evidence.documents import RunIdentity
 from pipelines.config_sections import TrackingConfig
 from pipelines.errors import InterruptedByUser, TrackingError
 from pipelines.tracking import Tracker, metric_name, store_uri
-from pipelines.tracking.store import first_line
+from pipelines.tracking.store import reason_of
 
 IDENTITY = RunIdentity(
     run_id="20260101T000000Z-00000000",
@@ -196,5 +196,5 @@ def test_of_a_lost_connection_the_reason_alone_is_said():
     error.__cause__ = RuntimeError("Max retries exceeded")
     error.__cause__.__context__ = ConnectionRefusedError(111, "Connection refused")
 
-    assert first_line(error) == "the tracking server cannot be reached: Connection refused"
-    assert first_line(ValueError("no such run\nand more")) == "no such run"
+    assert reason_of(error) == "the tracking server cannot be reached: Connection refused"
+    assert reason_of(ValueError("no such run\nand more")) == "no such run"

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import cli_data, cli_selftest, cli_verify
+from pipelines import cli_data, cli_seal, cli_selftest, cli_verify
 from pipelines.cli_errors import errors as _errors
 from pipelines.cli_errors import print_error as _print_error
-from pipelines.cli_options import Json
+from pipelines.cli_options import Json, Workspace
 from pipelines.cli_runs import add_commands
 
 app = typer.Typer(
@@ -28,12 +28,7 @@ app = typer.Typer(
 weights_app = typer.Typer(help="Weights of the FID feature extractor.", no_args_is_help=True)
 app.add_typer(cli_data.app, name="data")
 app.add_typer(weights_app, name="weights")
-seal_app = typer.Typer(help="The sealed test sets and their ledger.", no_args_is_help=True)
-app.add_typer(seal_app, name="seal")
-
-Workspace = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder that holds runs/, mlflow/ and ledger/.")
-]
+app.add_typer(cli_seal.app, name="seal")
 
 
 def main() -> None:
@@ -169,39 +164,6 @@ def weights_fetch(
 
         path = fetch_weights(lambda text: typer.echo(text, err=True), from_file=source)
         typer.echo(f"FID weights: {path}")
-
-
-@seal_app.command("status")
-def seal_status(
-    workspace: Workspace = Path(),
-    ledger: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of ledgers, as in seal.ledger_dir.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Print every sealing and opening of each data set's held-out test set."""
-    with _errors(as_json):
-        from pipelines import seal_commands
-
-        status = seal_commands.seal_status(workspace, ledger)
-        facts = json.dumps(status.facts, indent=1, ensure_ascii=False)
-        typer.echo(facts if as_json else status.text)
-
-
-@seal_app.command("show")
-def seal_show(
-    run_name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")],
-    image_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a test image.")],
-    workspace: Workspace = Path(),
-    as_json: Json = False,
-) -> None:
-    """Prove that one image is among the sealed ones: leaf, audit path, root."""
-    with _errors(as_json):
-        from pipelines.seal_commands import prove_inclusion
-
-        proof = prove_inclusion(run_name, image_id, workspace)
-        facts = json.dumps(proof.facts, indent=1, ensure_ascii=False)
-        typer.echo(facts if as_json else proof.text)
 
 
 @app.command()

@@ -6,10 +6,10 @@ import torch
 
 from medisynth import checkpoint
 from medisynth.data.views import ImageView
-from medisynth.errors import SettingsError, WeightsError
+from medisynth.errors import DataError, SettingsError, WeightsError
 from medisynth.generator import Condition, TrainingContext
+from medisynth.models.conditioning import vocabulary_from, vocabulary_of
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
-from medisynth.models.dsr_gan.conditioning import vocabulary_from, vocabulary_of
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.fitted import fit_before_training
 from medisynth.models.dsr_gan.objectives import Guided, guided
@@ -68,6 +68,14 @@ def fitted(training, **diffusion):
     generator = DsrGan(settings(**diffusion))
     report = generator.fit(training, view(BOTH, partition="tuning"), context())
     return generator, report
+
+
+def test_a_label_for_every_image_is_refused_and_not_counted_where_the_network_is_told_none():
+    training = view(["a"] * 70, [f"machine {i}" for i in range(70)])
+
+    with pytest.raises(DataError, match="at most 64 machine labels .*, found 70 on 70 images"):
+        vocabulary_of(training, "auto")
+    assert vocabulary_of(training, "none").sizes == (0, 0)
 
 
 def test_vocabulary_counts_pairs_and_survives_the_way_through_a_tensor():

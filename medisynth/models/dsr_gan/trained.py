@@ -10,8 +10,8 @@ from torch import nn
 from medisynth.data.views import Pixels
 from medisynth.errors import TrainingError, WeightsError
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
+from medisynth.models.conditioning import Vocabulary, vocabulary_from
 from medisynth.models.dsr_gan.batches import to_pixels, to_unit
-from medisynth.models.dsr_gan.conditioning import Vocabulary, vocabulary_from
 from medisynth.models.dsr_gan.diffusion import NETWORK_PREFIX as DIFFUSION
 from medisynth.models.dsr_gan.diffusion import n_channels, new_network, objective_of
 from medisynth.models.dsr_gan.histograms import (

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from medisynth.data.views import ImageView
-from medisynth.errors import SettingsError, WeightsError
+from medisynth.errors import DataError, SettingsError, WeightsError
 from medisynth.generator import Condition
 
 AXES = ("plane", "machine")
 NOTHING = 0  # the number of a label that is hidden, not recorded or not known
+MOST_LABELS = 64  # of an axis: more are names of single images rather than of planes or machines
 
 Pair = tuple[str, str]
 
@@ -105,10 +106,23 @@ class Vocabulary:
 
 
 def vocabulary_of(training: ImageView, conditioning: Literal["auto", "none"]) -> Vocabulary:
-    """Count the pairs of labels of the training view."""
+    """Count the pairs of labels of the training view.
+
+    Raises:
+        DataError: The network would be told more than `MOST_LABELS` planes or machines.
+    """
     counted = sorted(Counter(zip(training.planes, training.machines, strict=True)).items())
     pairs, counts = zip(*counted, strict=True)
-    return Vocabulary(pairs, counts, is_used=conditioning == "auto")
+    vocabulary = Vocabulary(pairs, counts, is_used=conditioning == "auto")
+    for axis, n_labels in zip(AXES, vocabulary.sizes, strict=True):
+        if n_labels > MOST_LABELS:
+            raise DataError(
+                f"{training.partition} view: expected at most {MOST_LABELS} {axis} labels to tell "
+                f"the network, found {n_labels} on {len(training)} images; merge labels, or set "
+                'conditioning to "none"',
+                code="D084",
+            )
+    return vocabulary
 
 
 def vocabulary_from(tensor: torch.Tensor) -> Vocabulary:
@@ -128,7 +142,7 @@ def vocabulary_from(tensor: torch.Tensor) -> Vocabulary:
         return Vocabulary(pairs, counts, is_used=bool(facts["is_used"]))
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            "weights of dsr-gan: tensor 'vocabulary': expected the labels of the training images "
+            "weights: tensor 'vocabulary': expected the labels of the training images "
             f"as UTF-8 JSON, found something else ({error}); use an undamaged copy"
         ) from error
 

@@ -1,0 +1,175 @@
+"""Networks of the enlarging stage: a generator that draws texture from noise, and a patch critic.
+
+A small image does not say where the speckle of the large one lies; a network that maps it to one
+large image can only smear speckle or turn it into threads. This generator is given noise of its own
+at every layer and learns how much of it each channel takes (Karras et al. 2019, arXiv:1812.04948).
+It has no batch normalisation (Lim et al. 2017, arXiv:1707.02921), enlarges by pixel shuffle (Shi et
+al. 2016, arXiv:1609.05158), and the bilinear enlargement is added, so that it learns detail only.
+The critic is shown the enlargement beside each image and scores patches (Isola et al. 2017,
+arXiv:1611.07004), so that it judges detail for that very place.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from medisynth.models.enlarging.images import bilinear
+
+SLOPE = 0.2
+FOLD = 2  # side of the pixel blocks that the critic folds into channels
+N_SHOWN = 2  # an image and the enlargement beside it
+
+
+class Noise(nn.Module):
+    """Adds one map of noise, weighted by a gain of each channel that is learned from 0.
+
+    Args of the constructor:
+        channels: Channels of the layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Map (b, c, h, w) and noise (b, 1, h, w) to (b, c, h, w)."""
+        # In the layer's own precision: otherwise every later layer would be widened by it.
+        return torch.addcmul(x, noise.to(x.dtype), self.gain.to(x.dtype))
+
+
+class NoisyBlock(nn.Module):
+    """Two convolutions with noise between them, added to their input.
+
+    Args of the constructor:
+        channels: Channels of every layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.noise = Noise(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Map (b, c, h, w) and noise (b, 1, h, w) to (b, c, h, w)."""
+        return x + self.second(_leaky(self.noise(self.first(x), noise)))
+
+
+class Doubling(nn.Module):
+    """Convolution and pixel shuffle to twice the side, then noise.
+
+    Args of the constructor:
+        channels: Channels of every layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+        self.noise = Noise(channels)
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Map (b, c, h, w) and noise (b, 1, 2h, 2w) to (b, c, 2h, 2w)."""
+        return _leaky(self.noise(functional.pixel_shuffle(self.spread(x), 2), noise))
+
+
+class Enlarger(nn.Module):
+    """The generator: small images (b, 1, h, w), 0 to 1, to (b, 1, factor x h, factor x w).
+
+    Args of the constructor:
+        channels: Channels of every layer.
+        blocks: Residual blocks.
+        factor: 2, 4 or 8.
+
+    Attributes:
+        factor: How many times larger its images are, per side.
+    """
+
+    def __init__(self, channels: int, blocks: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.stem = nn.Conv2d(1, channels, 3, padding=1)
+        self.blocks = nn.ModuleList(NoisyBlock(channels) for _ in range(blocks))
+        self.after = nn.Conv2d(channels, channels, 3, padding=1)
+        self.doublings = nn.ModuleList(Doubling(channels) for _ in range(round(math.log2(factor))))
+        self.out = nn.Conv2d(channels, 1, 3, padding=1)
+        # Untrained it is the bilinear enlargement.
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def n_noise(self, height: int, width: int) -> int:
+        """Noise values that one small image of that height and width needs."""
+        return sum(h * w for h, w in self._noise_sides(height, width))
+
+    def forward(self, small: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Enlarge; values may leave 0 to 1 a little.
+
+        Args:
+            small: Shape (b, 1, h, w), 0 to 1.
+            noise: Standard normal, shape (b, n_noise(h, w)).
+        """
+        maps = self._noise_maps(noise, *small.shape[2:])
+        stem = _leaky(self.stem((small - 0.5).contiguous(memory_format=torch.channels_last)))
+        x = stem
+        for block, own in zip(self.blocks, maps[: len(self.blocks)], strict=True):
+            x = block(x, own)
+        x = stem + self.after(x)
+        for doubling, own in zip(self.doublings, maps[len(self.blocks) :], strict=True):
+            x = doubling(x, own)
+        return bilinear(small, self.factor) + self.out(x).float()
+
+    def _noise_sides(self, height: int, width: int) -> Sequence[tuple[int, int]]:
+        at_blocks = [(height, width)] * len(self.blocks)
+        return at_blocks + [
+            (height * 2**k, width * 2**k) for k in range(1, len(self.doublings) + 1)
+        ]
+
+    def _noise_maps(self, noise: torch.Tensor, height: int, width: int) -> list[torch.Tensor]:
+        sides = self._noise_sides(height, width)
+        flat = torch.split(noise, [h * w for h, w in sides], dim=1)
+        return [part.reshape(-1, 1, h, w) for part, (h, w) in zip(flat, sides, strict=True)]
+
+
+class PatchCritic(nn.Module):
+    """Scores patches of two sizes, about 14 and 36 pixels, of images beside their enlargements.
+
+    Pixels are folded 2 x 2 into channels, which costs a quarter and loses nothing.
+
+    Args of the constructor:
+        channels: Channels of the first layers; the later ones have twice as many.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        n_in = N_SHOWN * FOLD**2
+        self.near = nn.Sequential(
+            nn.Conv2d(n_in, channels, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+        )
+        self.far = nn.Sequential(
+            nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(2 * channels, 2 * channels, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+        )
+        self.score_near = nn.Conv2d(channels, 1, 3, padding=1)
+        self.score_far = nn.Conv2d(2 * channels, 1, 3, padding=1)
+
+    def forward(
+        self, images: torch.Tensor, enlargement: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map two (b, 1, h, w) to scores (b, 1, h / 2, w / 2) and (b, 1, h / 4, w / 4).
+
+        Higher is more real. Height and width are multiples of 4.
+        """
+        shown = functional.pixel_unshuffle(torch.cat([images, enlargement], dim=1) - 0.5, FOLD)
+        near = self.near(shown.contiguous(memory_format=torch.channels_last))
+        return self.score_near(near).float(), self.score_far(self.far(near)).float()
+
+
+def _leaky(x: torch.Tensor) -> torch.Tensor:
+    return functional.leaky_relu(x, SLOPE)

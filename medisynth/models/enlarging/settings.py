@@ -1,0 +1,67 @@
+"""Settings of the enlarging stage. Imports no torch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FACTORS = (2, 4, 8)
+
+Channels = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Batch = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=10)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class EnlargingSettings(BaseModel):
+    """The enlarging networks and their training.
+
+    Attributes:
+        to: Side of the images it makes, in pixels; 2, 4 or 8 times that of the small ones.
+        channels: Channels of the generator.
+        blocks: Residual blocks of the generator.
+        discriminator_channels: Channels of the discriminator's first layer.
+        crop: Side of the training crops, in pixels of the large image; a multiple of 8.
+        steps: Updates of each of the two networks.
+        batch_size: Crops an update, over all micro-batches and processes together.
+        accumulate: Micro-batches an update, to save memory; divides `batch_size`.
+        learning_rate: Largest learning rate of the generator.
+        discriminator_learning_rate: Largest learning rate of the discriminator.
+        content_weight: Weight of the L1 distance to the crop.
+        reduced_weight: Weight of the L1 distance between the reduced result and the small crop.
+        adversarial_weight: Weight of the adversarial loss.
+        logit_penalty: Weight of the discriminator's mean squared score in its own loss.
+        ema: Decay of the moving average of the generator's weights.
+        precision: Precision of this stage's training; None is that of the generator's settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: int = Field(default=128, ge=16, le=4096)
+    channels: Channels = 32
+    blocks: int = Field(default=4, ge=1, le=64)
+    discriminator_channels: Channels = 32
+    crop: int = Field(default=64, ge=16, le=4096, multiple_of=8)
+    steps: Steps = 720
+    batch_size: Batch = 16
+    accumulate: Batch = 1
+    learning_rate: Rate = 1e-3
+    discriminator_learning_rate: Rate = 1e-3
+    content_weight: Weight = 1.0
+    reduced_weight: Weight = 2.0
+    adversarial_weight: Weight = 0.015
+    logit_penalty: Weight = 1e-3
+    ema: Decay = 0.995
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.crop > self.to:
+            raise ValueError(f"crop is {self.crop}; allowed are 16 to {self.to} (at most to)")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate is {self.accumulate}; allowed are divisors of batch_size "
+                f"({self.batch_size})"
+            )
+        return self

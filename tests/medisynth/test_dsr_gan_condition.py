@@ -73,7 +73,7 @@ def fitted(training, **diffusion):
 def test_a_label_for_every_image_is_refused_and_not_counted_where_the_network_is_told_none():
     training = view(["a"] * 70, [f"machine {i}" for i in range(70)])
 
-    with pytest.raises(DataError, match="at most 64 machine labels .*, found 70 on 70 images"):
+    with pytest.raises(DataError, match=r"at most 64 machine labels .*, found 70 on 70 images"):
         vocabulary_of(training, "auto")
     assert vocabulary_of(training, "none").sizes == (0, 0)
 

@@ -63,7 +63,6 @@ _SHORT: dict[str, dict[str, Any]] = {  # fewer steps than the preset's; every pa
     "dsr-gan": {
         "model.settings.diffusion.steps": 20,
         "model.settings.super_resolution.steps": 12,
-        "model.settings.super_resolution.content_only_steps": 4,
     },
     "tb-gan": {
         "model.settings.schedule": [{"name": "adversarial", "plane": "all", "steps": 20}],

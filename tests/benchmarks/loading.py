@@ -16,9 +16,8 @@ from medisynth.models.dsr_gan.batches import (
     Augmentation,
     augmentation_of,
     augmented,
-    reduced,
-    to_unit,
 )
+from medisynth.models.enlarging.images import reduced, to_unit
 from tests.benchmarks.interleaved import interleaved, print_table
 from tests.benchmarks.published_sizes import write_image
 

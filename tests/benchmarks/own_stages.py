@@ -9,7 +9,8 @@ from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.edm import sample_residuals
 from medisynth.models.dsr_gan.fitted import fit_before_training
 from medisynth.models.dsr_gan.settings import DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage
+from medisynth.models.dsr_gan.super_resolution import super_resolution_stage as new_stage
+from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.models.tb_gan.networks import new_networks
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.models.tb_gan.training_stage import AdversarialStage
@@ -52,11 +53,11 @@ def diffusion_stage(settings: DsrGanSettings, precision: Precision) -> Diffusion
     return DiffusionStage(settings, training, tuning, context, precision, fitted)
 
 
-def super_resolution_stage(settings: DsrGanSettings, precision: Precision) -> SuperResolutionStage:
+def super_resolution_stage(settings: DsrGanSettings, precision: Precision) -> CropTraining:
     """The last stage of DSR-GAN, ready to train."""
     size = settings.super_resolution.to
     training, tuning = view(N_TRAINING, "training", size), view(N_TUNING, "tuning", size)
-    return SuperResolutionStage(settings, training, tuning, quiet_context(), precision)
+    return new_stage(settings, training, tuning, quiet_context(), precision)
 
 
 def adversarial_stage(settings: TbGanSettings, precision: Precision) -> AdversarialStage:

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
+from medisynth.models.enlarging.stage import new_enlarger
 from medisynth.training import Precision
 from tests.benchmarks.interleaved import flop_of, interleaved, n_weights, print_table
 from tests.benchmarks.own_stages import (
@@ -109,9 +110,10 @@ def _super_resolution(networks: Networks) -> Work:
     stages = {precision: super_resolution_stage(settings, precision) for precision in PRECISIONS}
     stage, side = stages["fp32"], own.crop
     small, large = (torch.rand(1, 1, n, n) for n in (side // settings.factor, side))
+    noise = torch.randn(1, new_enlarger(own, settings.factor, 0).n_noise(*small.shape[2:]))
     flop = [
-        flop_of(partial(stage.enlarger, small)),
-        flop_of(partial(stage.discriminator, large)),
+        flop_of(partial(stage.enlarger, small, noise)),
+        flop_of(partial(stage.discriminator, large, large)),
     ]
     for name, network, each in (
         (f"super-resolution generator, crop of {side} px", stage.enlarger, flop[0]),

@@ -108,7 +108,6 @@ def dsr_gan(n_steps):
             "discriminator_channels": 8,
             "crop": 16,
             "steps": n_steps,
-            "content_only_steps": 5,
             "batch_size": 4,
         },
     }

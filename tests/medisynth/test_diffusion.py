@@ -12,12 +12,8 @@ from medisynth.models.dsr_gan.batches import (
     Augmentation,
     augmentation_of,
     augmented,
-    crop_of,
     nothing_told,
-    reduced,
     reduced_pixels,
-    to_pixels,
-    to_unit,
 )
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.diffusion import new_network as network_of
@@ -33,6 +29,7 @@ from medisynth.models.dsr_gan.histograms import drawn_reference, histograms_of, 
 from medisynth.models.dsr_gan.network import UNet
 from medisynth.models.dsr_gan.scaling import fit_mean_image, fit_scaling
 from medisynth.models.dsr_gan.settings import DiffusionSettings, DsrGanSettings
+from medisynth.models.enlarging.images import crop_of, reduced, to_pixels, to_unit
 
 SETTINGS = DiffusionSettings(
     size=8,

@@ -35,7 +35,6 @@ TINY = {
         "discriminator_channels": 8,
         "crop": 16,
         "steps": 1,
-        "content_only_steps": 1,
         "batch_size": 4,
     },
 }

@@ -12,7 +12,7 @@ from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
 from medisynth.models.dsr_gan.candidates import Candidates
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.fitted import fit_before_training
-from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage
+from medisynth.models.dsr_gan.super_resolution import super_resolution_stage
 
 TINY = {
     "precision": "fp32",
@@ -33,7 +33,6 @@ TINY = {
         "discriminator_channels": 8,
         "crop": 16,
         "steps": 4,
-        "content_only_steps": 1,
         "batch_size": 4,
     },
     "score_images": 4,
@@ -101,7 +100,7 @@ def stages(settings):
     fitted = fit_before_training(training, settings, 0, "cpu")
     return {
         "diffusion": DiffusionStage(settings, training, tuning, context, "fp32", fitted),
-        "super-resolution": SuperResolutionStage(settings, training, tuning, context, "fp32"),
+        "super-resolution": super_resolution_stage(settings, training, tuning, context, "fp32"),
     }
 
 
@@ -250,7 +249,10 @@ def test_a_super_resolution_that_makes_one_image_of_all_is_stopped():
     stage = stages(TINY)["super-resolution"]
 
     class Same(torch.nn.Module):
-        def forward(self, small):
+        def n_noise(self, height, width):
+            return 1
+
+        def forward(self, small, noise):
             return torch.full((len(small), 1, 16, 16), 0.5)
 
     stage.preview()

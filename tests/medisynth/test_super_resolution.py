@@ -1,39 +1,42 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional
 
+from medisynth import checkpoint
 from medisynth.data.views import ImageView
+from medisynth.errors import TrainingError
 from medisynth.generator import TrainingContext
-from medisynth.models.dsr_gan.batches import reduced, to_unit
-from medisynth.models.dsr_gan.enlarging_networks import Discriminator, Enlarger, ResidualBlock
-from medisynth.models.dsr_gan.settings import DsrGanSettings, SuperResolutionSettings
-from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage, new_networks, speckled
+from medisynth.models.enlarging.description import describe
+from medisynth.models.enlarging.images import bilinear, reduced, to_pixels, to_unit
+from medisynth.models.enlarging.networks import Enlarger, Noise, PatchCritic
+from medisynth.models.enlarging.settings import EnlargingSettings
+from medisynth.models.enlarging.stage import EnlargingStage, enlarged, new_enlarger
+from medisynth.training import torch_generator
 
-SETTINGS = SuperResolutionSettings(
+SETTINGS = EnlargingSettings(
     to=32,
     channels=8,
     blocks=2,
     discriminator_channels=8,
     crop=24,
-    steps=110,
-    content_only_steps=100,
+    steps=80,
     batch_size=8,
     learning_rate=5e-3,
-    speckle=0.0,
     ema=0.8,
 )
 
-DIFFUSION = {"size": 16, "unshuffle": 1, "channels": (8,)}
-
 
 def edges(n, size, seed=0):
-    """Sharp bright rings on grey: what bilinear enlargement smears."""
+    """Sharp bright rings on grey with speckle: what bilinear enlargement smears."""
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
     radius = generator.uniform(0.2, 0.45, (n, 1, 1)) * size
     ring = np.abs(np.hypot(rows, columns) - radius) < 1.0
-    return np.where(ring, 250, 40).astype(np.uint8)
+    return (np.where(ring, 210, 40) + generator.integers(0, 40, ring.shape)).astype(np.uint8)
 
 
 def view(pixels, partition):
@@ -42,26 +45,34 @@ def view(pixels, partition):
     return ImageView(partition, pixels, ids, ids, blank, blank)
 
 
-def whole(settings, **other):
-    return DsrGanSettings(diffusion=DIFFUSION, super_resolution=settings, **other)
-
-
-def small_stage(settings=SETTINGS, seed=0, **other):
+def small_stage(settings=SETTINGS, seed=0, factor=2):
     context = TrainingContext(seed, "cpu", lambda *_: None, lambda *_: None, lambda: False)
-    return SuperResolutionStage(
-        whole(settings, **other),
-        view(edges(24, 32), "training"),
-        view(edges(10, 32, seed=1), "tuning"),
-        context,
-        "fp32",
-    )
+    training, tuning = view(edges(24, 32), "training"), view(edges(10, 32, seed=1), "tuning")
+    return EnlargingStage(settings, factor, training, tuning, context, "fp32")
+
+
+def noise_of(seed):
+    return lambda row: torch_generator("cpu", seed, "test", row)
+
+
+def other(**fields):
+    return SETTINGS.model_copy(update=fields)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    stage = small_stage()
+    for step in range(SETTINGS.steps):
+        stage.step(step)
+    return stage
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_an_untrained_enlarger_is_bilinear_enlargement(factor):
-    small = torch.rand(2, 1, 8, 8)
+    small = torch.rand(2, 1, 8, 12)
+    network = Enlarger(8, 1, factor)
 
-    large = Enlarger(8, 1, factor)(small)
+    large = network(small, torch.randn(2, network.n_noise(8, 12)))
 
     expected = functional.interpolate(
         small, scale_factor=factor, mode="bilinear", align_corners=False
@@ -69,121 +80,251 @@ def test_an_untrained_enlarger_is_bilinear_enlargement(factor):
     assert torch.equal(large, expected)
 
 
-def test_every_layer_of_a_residual_block_reads_the_layer_before_it():
-    # The published block gave its input to every layer, so that only the last one mattered.
-    block = ResidualBlock(4)
-    x = torch.randn(1, 4, 6, 6)
+@pytest.mark.parametrize(("factor", "expected"), [(2, 2 * 64 + 256), (8, 2 * 64 + 256 * 21)])
+def test_noise_is_one_value_a_pixel_of_every_block_and_every_doubling(factor, expected):
+    assert Enlarger(8, 2, factor).n_noise(8, 8) == expected
 
-    block(x).square().sum().backward()
 
-    assert all(bool((p.grad != 0).any()) for p in block.parameters())
+def test_noise_is_weighted_by_a_gain_of_each_channel_that_starts_at_0():
+    layer, x, noise = Noise(2), torch.randn(3, 2, 4, 4), torch.randn(3, 1, 4, 4)
+    untouched = layer(x, noise)
+    with torch.no_grad():
+        layer.gain[1] = 0.5
+
+    assert torch.equal(untouched, x)
+    assert torch.equal(layer(x, noise)[:, 0], x[:, 0])
+    assert torch.allclose(layer(x, noise)[:, 1], x[:, 1] + 0.5 * noise[:, 0])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_every_factor_trains_and_makes_whole_images_between_0_and_1(factor):
+    stage = small_stage(other(steps=2), factor=factor)
+    for step in range(2):
+        stage.step(step)
+    small = torch.rand(3, 1, 32 // factor, 32 // factor)
+
+    large = enlarged(stage.final, small, noise_of(0))
+
+    assert large.shape == (3, 1, 32, 32)
+    assert 0 <= large.min() <= large.max() <= 1
+    assert stage.preview().shape == (8, 32, 32)
 
 
 def test_all_weights_of_both_networks_are_trained():
-    stage = small_stage(SETTINGS.model_copy(update={"content_only_steps": 0, "steps": 3}))
+    stage = small_stage(other(steps=4))
     networks = (stage.enlarger, stage.discriminator)
     before = [[p.detach().clone() for p in network.parameters()] for network in networks]
 
-    for step in range(3):
+    for step in range(4):
         stage.step(step)
 
     for network, old in zip(networks, before, strict=True):
-        names = [name for name, _ in network.named_parameters()]
-        pairs = zip(names, network.parameters(), old, strict=True)
-        still = [name for name, p, q in pairs if torch.equal(p, q)]
-        # The relativistic loss compares scores with the mean score of the other side: what is
-        # added to every score cancels, so the last bias moves by rounding only, or not at all.
-        last_bias = {names[-1]} if network is stage.discriminator else set()
-        assert set(still) <= last_bias
+        pairs = zip(network.named_parameters(), old, strict=True)
+        still = {name for (name, p), q in pairs if torch.equal(p, q)}
+        # What is added to every score cancels between a crop and its enlargement; the penalty on
+        # scores alone moves it.
+        assert still == set()
 
 
-def test_the_discriminator_scores_patches():
-    assert Discriminator(8)(torch.rand(3, 1, 32, 48)).shape == (3, 1, 4, 6)
+def test_the_critic_scores_patches_of_two_sizes_and_sees_the_enlargement():
+    critic, images = PatchCritic(8), torch.rand(3, 1, 32, 48)
+
+    near, far = critic(images, images)
+    other_near, _ = critic(images, torch.rand(3, 1, 32, 48))
+
+    assert (near.shape, far.shape) == ((3, 1, 16, 24), (3, 1, 8, 12))
+    assert not torch.equal(near, other_near)
 
 
-def test_the_discriminator_rests_while_the_generator_learns_content_alone():
+@pytest.mark.parametrize(("which", "n_pixels"), [(0, 14), (1, 32)])
+def test_a_score_sees_a_patch_of_the_size_that_is_said(which, n_pixels):
+    critic, images = PatchCritic(8), torch.rand(1, 1, 96, 96, requires_grad=True)
+    scores = critic(images, images.detach())[which]
+    middle = scores.shape[-1] // 2
+
+    (gradient,) = torch.autograd.grad(scores[0, 0, middle, middle], images)
+
+    rows = gradient[0, 0].abs().sum(1).nonzero().flatten()
+    assert int(rows[-1] - rows[0]) + 1 == n_pixels
+
+
+def test_the_discriminator_loss_pairs_each_crop_with_its_own_enlargement():
     stage = small_stage()
-    before = [p.detach().clone() for p in stage.discriminator.parameters()]
-
-    first, late = stage.step(0), None
-    unchanged = all(
-        torch.equal(p, q) for p, q in zip(stage.discriminator.parameters(), before, strict=True)
+    (part,) = stage._parts(0)
+    with torch.no_grad():
+        on_real = stage.discriminator(part.real, part.smooth)
+        on_made = stage.discriminator(part.smooth, part.smooth)  # untrained: bilinear
+    expected = np.mean(
+        [functional.softplus(m - r).mean().item() for r, m in zip(on_real, on_made, strict=True)]
     )
-    late = stage.step(SETTINGS.content_only_steps)
 
-    assert unchanged
-    assert set(first) == {"generator loss", "content loss (L1)", "gradient norm", "learning rate"}
-    assert first["generator loss"] == first["content loss (L1)"]
-    assert set(late) - set(first) == {
-        "discriminator loss",
-        "discriminator on real",
-        "discriminator on synthetic",
-        "discriminator gradient norm",
-    }
+    numbers = stage.step(0)
+
+    assert numbers["discriminator loss"] == pytest.approx(expected, rel=1e-5)
+    assert numbers["content loss of the reduced image (L1)"] == pytest.approx(
+        (reduced(part.smooth, 12) - part.small).abs().mean().item(), rel=1e-5
+    )
 
 
-def test_the_hinge_loss_is_that_of_its_definition():
-    stage = small_stage()
+def test_a_few_dozen_updates_fit_four_crops_better_than_bilinear_enlargement():
+    pixels = edges(4, 32)
+    settings = other(crop=32, batch_size=4, adversarial_weight=0.0, reduced_weight=0.0, ema=0.0)
+    context = TrainingContext(0, "cpu", lambda *_: None, lambda *_: None, lambda: False)
+    both = view(pixels, "training"), view(pixels, "tuning")
+    stage = EnlargingStage(settings, 2, *both, context, "fp32")
 
-    numbers = stage.step(SETTINGS.content_only_steps)
-
-    # An untrained discriminator scores within -1 and 1, where the hinge is linear.
-    assert abs(numbers["discriminator on real"]) < 0.9
-    expected = 2 - numbers["discriminator on real"] + numbers["discriminator on synthetic"]
-    assert numbers["discriminator loss"] == pytest.approx(expected, abs=1e-4)
-
-
-def test_training_beats_bilinear_enlargement_on_images_it_has_not_seen():
-    stage = small_stage()
-
-    for step in range(SETTINGS.steps):
+    for step in range(60):
         stage.step(step)
-    numbers = stage.evaluate(SETTINGS.steps)
+    numbers = stage.evaluate(60)
 
     plain = numbers["tuning content loss of bilinear enlargement"]
-    assert numbers["tuning content loss"] < 0.8 * plain
+    assert numbers["tuning content loss"] < 0.75 * plain
+
+
+def test_reduced_again_the_result_is_near_the_small_image(trained):
+    small = reduced(to_unit(edges(10, 32, seed=2), "cpu"), 16)
+    large = enlarged(trained.final, small, noise_of(0))
+
+    distance = (reduced(large, 16) - small).abs().mean()
+
+    assert distance < (reduced(bilinear(small, 2), 16) - small).abs().mean()
+    assert distance < 0.02
+
+
+def test_two_draws_differ_and_the_same_seed_repeats_however_images_are_batched(trained):
+    small = reduced(to_unit(edges(20, 32, seed=2), "cpu"), 16)
+
+    one, again, third = (
+        to_pixels(enlarged(trained.final, small, noise_of(seed))) for seed in (0, 0, 1)
+    )
+    alone = [
+        to_pixels(enlarged(trained.final, small[i : i + 1], lambda row, i=i: noise_of(0)(i)))
+        for i in range(20)
+    ]
+
+    assert np.array_equal(one, again)
+    assert np.array_equal(one, np.concatenate(alone))
+    assert (one != third).mean() > 0.01
 
 
 def test_the_bilinear_yardstick_is_its_own_error():
     stage = small_stage()
     real = to_unit(edges(10, 32, seed=1), "cpu")
-    smooth = functional.interpolate(
-        reduced(real, 16), scale_factor=2, mode="bilinear", align_corners=False
-    )
+    expected = (bilinear(reduced(real, 16), 2) - real).abs().mean().item()
 
     numbers = stage.evaluate(1)
 
-    expected = (smooth - real).abs().mean().item()
     assert numbers["tuning content loss of bilinear enlargement"] == pytest.approx(expected)
     assert numbers["tuning content loss"] == pytest.approx(expected)  # untrained
 
 
 def test_a_step_depends_on_its_number_and_not_on_what_was_drawn_before():
-    one, other = small_stage(), small_stage()
+    one, second = small_stage(), small_stage()
     torch.rand(1000)
-    other._order.batch(7)
+    second._order.batch(7)
 
-    assert one.step(105) == other.step(105)
+    assert one.step(70) == second.step(70)
+
+
+def test_four_steps_are_two_steps_saved_and_loaded_and_two_steps_bit_by_bit():
+    whole, first, second = (small_stage() for _ in range(3))
+    numbers = [whole.step(step) for step in range(4)]
+    for step in range(2):
+        first.step(step)
+
+    tensors, facts = first.state()
+    second.load_state(checkpoint.decode(checkpoint.encode(tensors, {}))[0], facts)
+    later = [second.step(step) for step in range(2, 4)]
+
+    assert later == numbers[2:]
+    states = [checkpoint.encode(stage.state()[0], {}) for stage in (whole, second)]
+    assert states[0] == states[1]
+    assert np.array_equal(whole.preview(), second.preview())
+
+
+def test_micro_batches_make_the_update_of_the_whole_batch():
+    one, parts = small_stage(), small_stage(other(accumulate=2))
+
+    for step in range(3):
+        assert parts.step(step) == pytest.approx(one.step(step), rel=2e-3, abs=2e-4)
+
+
+def test_bf16_trains_to_finite_numbers_and_repeats():
+    context = TrainingContext(0, "cpu", lambda *_: None, lambda *_: None, lambda: False)
+    both = view(edges(24, 32), "training"), view(edges(10, 32, seed=1), "tuning")
+    stages = [EnlargingStage(SETTINGS, 2, *both, context, "bf16") for _ in range(2)]
+
+    numbers = [[stage.step(step) for step in range(3)] for stage in stages]
+
+    assert numbers[0] == numbers[1]
+    assert np.isfinite(list(numbers[0][2].values())).all()
 
 
 def test_initial_weights_come_from_the_seed():
     def flat(seed):
-        networks = new_networks(whole(SETTINGS), seed)
-        return torch.cat([p.detach().flatten() for n in networks for p in n.parameters()])
+        network = new_enlarger(SETTINGS, 2, seed)
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
 
     assert torch.equal(flat(1), flat(1))
     assert not torch.equal(flat(1), flat(2))
 
 
-def test_speckle_grows_with_the_square_root_of_brightness_and_leaves_black_black():
-    small = torch.tensor([0.0, 0.04, 0.25]).reshape(1, 1, 1, 3)
-    ones = torch.ones_like(small)
+def test_the_learning_rate_is_half_a_cosine_unless_constant():
+    rates = [
+        [small_stage(other(schedule=name)).step(step)["learning rate"] for step in (0, 40)]
+        for name in ("half cosine", "constant")
+    ]
 
-    assert speckled(small, ones, 0.1).flatten().tolist() == pytest.approx([0, 0.06, 0.30])
-    assert speckled(small, -9 * ones, 0.1).min().item() == 0
-    assert torch.equal(speckled(small, ones, 0.0), small)
+    assert rates == [[5e-3, pytest.approx(2.5e-3)], [5e-3, 5e-3]]
 
 
-def test_speckle_in_sampling_is_that_of_training_unless_set():
-    assert SuperResolutionSettings(speckle=0.2).speckle_in_sampling == 0.2
-    assert SuperResolutionSettings(speckle=0.2, sampling_speckle=0.0).speckle_in_sampling == 0.0
+def test_a_saturated_discriminator_stops_the_training():
+    stage = small_stage()
+    for _ in range(199):
+        stage._guard.observe(0, on_real=9.0, on_synthetic=-9.0, loss=1e-6)
+    stage._guard._seen.append((9.0, -9.0, 1e-6))
+
+    with pytest.raises(TrainingError, match="super-resolution, step 5: the discriminator is sat"):
+        stage._guard.observe(4, on_real=9.0, on_synthetic=-9.0, loss=1e-6)
+
+
+def test_values_that_are_not_finite_are_noticed_in_enlarging():
+    network = copy.deepcopy(small_stage().final)
+    with torch.no_grad():
+        network.out.bias.fill_(float("inf"))
+
+    with pytest.raises(TrainingError, match="super-resolution network gave values that are not"):
+        enlarged(network, torch.rand(1, 1, 4, 4), noise_of(0))
+
+
+def test_a_view_of_one_image_is_enough():
+    context = TrainingContext(0, "cpu", lambda *_: None, lambda *_: None, lambda: False)
+    stage = EnlargingStage(
+        SETTINGS, 2, view(edges(1, 32), "training"), view(edges(1, 32), "tuning"), context, "fp32"
+    )
+
+    assert np.isfinite(list(stage.step(0).values())).all()
+    assert stage.preview().shape == (1, 32, 32)
+
+
+def test_the_description_says_what_was_trained_in_words_with_numbers():
+    fields = describe(SETTINGS, 2, small_stage())
+
+    assert set(fields) == {"architecture", "losses", "optimiser", "schedule", "augmentation"}
+    assert "2-fold pixel shuffle and noise of learned strength" in fields["architecture"]
+    assert "0.015 x relativistic softplus" in fields["losses"]
+    assert "80 steps of 8 crops of 24 x 24" in fields["schedule"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"to": 64, "crop": 72}, "crop is 72; allowed are 16 to 64"),
+        ({"crop": 36}, "multiple of 8"),
+        ({"batch_size": 6, "accumulate": 4}, r"accumulate is 4; allowed are divisors of .* \(6\)"),
+        ({"speckle": 0.1}, "Extra inputs"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        EnlargingSettings(**fields)

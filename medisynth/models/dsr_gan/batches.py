@@ -1,4 +1,4 @@
-"""From a packed view to training batches: augmentation, crops, area reduction."""
+"""From a packed view to training batches of the diffusion stage: reduction, augmentation."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from medisynth.data.views import Pixels
 from medisynth.models.dsr_gan.network import N_AUGMENTATION_NUMBERS
+from medisynth.models.enlarging.images import reduced, to_pixels, to_unit
 from medisynth.training import numpy_generator
 
-FULL_SCALE = 255.0
 ROWS_AT_ONCE = 256
 
 
@@ -27,24 +27,6 @@ class Augmentation:
     flip: bool
     max_zoom: float
     max_rotation_rad: float
-
-
-def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Reduce (b, 1, h, h) to (b, 1, size, size) by area means; h is a multiple of size."""
-    return functional.avg_pool2d(images, images.shape[-1] // size)
-
-
-def to_unit(pixels: Pixels, device: str) -> torch.Tensor:
-    """Turn uint8 (b, h, w) into float32 (b, 1, h, w), 0 to 1."""
-    # A copy, because a view is a read-only memory map and torch wants memory that may be written.
-    return torch.from_numpy(np.array(pixels)).to(device).float().unsqueeze(1) / FULL_SCALE
-
-
-def to_pixels(images: torch.Tensor) -> Pixels:
-    """Turn float (b, 1, h, w), 0 to 1, into uint8 (b, h, w); values outside are clipped."""
-    scaled = (images.squeeze(1) * FULL_SCALE).round().clamp(0, FULL_SCALE)
-    pixels: Pixels = scaled.to(torch.uint8).cpu().numpy()
-    return pixels
 
 
 def reduced_pixels(pixels: Pixels, size: int) -> Pixels:
@@ -103,24 +85,3 @@ def augmented(
 def nothing_told(n: int, device: str) -> torch.Tensor:
     """Augmentation numbers of n unchanged images."""
     return torch.zeros(n, N_AUGMENTATION_NUMBERS, device=device)
-
-
-def crop_of(
-    pixels: Pixels, side: int, multiple: int, seed: int, stage: str, epoch: int, index: int
-) -> Pixels:
-    """Draw one square crop, mirrored or not, of one image in one epoch.
-
-    Args:
-        pixels: One image, shape (h, h).
-        side: Side of the crop.
-        multiple: The corner lies on multiples of this, so that reducing crop and image agree.
-        seed: Seed of the training.
-        stage: Stage of the training.
-        epoch: Epoch.
-        index: Image index in the view.
-    """
-    generator = numpy_generator(seed, stage, "crop", epoch, index)
-    n_corners = (pixels.shape[-1] - side) // multiple + 1
-    top, left = (multiple * int(corner) for corner in generator.integers(0, n_corners, size=2))
-    crop = pixels[top : top + side, left : left + side]
-    return crop[:, ::-1] if generator.random() < 0.5 else crop

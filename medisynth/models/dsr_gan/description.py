@@ -6,7 +6,9 @@ from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.histograms import N_DRAWN
 from medisynth.models.dsr_gan.noise_prediction import FIRST_BETA, LAST_BETA
 from medisynth.models.dsr_gan.settings import T_STEPS, DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage
+from medisynth.models.dsr_gan.super_resolution import enlarging_settings
+from medisynth.models.enlarging import description as shared
+from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.training import GRADIENT_NORM_LIMIT, n_parameters
 
 
@@ -14,21 +16,21 @@ def describe(
     settings: DsrGanSettings,
     fitted: Fitted,
     diffusion: DiffusionStage,
-    enlarging: SuperResolutionStage,
+    enlarging: CropTraining,
 ) -> dict[str, str]:
     """Every field of the description, filled."""
     d, s = settings.diffusion, settings.super_resolution
+    large = _super_resolution(settings, enlarging)
     return {
         "recipe": _recipe(settings),
         "deviations from the corrected recipe": _deviations(settings),
-        "architecture": f"{_diffusion_network(settings, diffusion)}; "
-        f"{_enlarging_networks(settings, enlarging)}",
+        "architecture": f"{_diffusion_network(settings, diffusion)}; {large['architecture']}",
         "sizes": f"grey images, {d.size} x {d.size} pixels from the diffusion model, "
         f"{s.to} x {s.to} pixels after super-resolution",
-        "losses": _losses(settings),
-        "optimiser": _optimiser(settings),
-        "schedule": _schedule(settings),
-        "augmentation": _augmentation(settings),
+        "losses": f"diffusion: {_losses(settings)}; super-resolution: {large['losses']}",
+        "optimiser": f"diffusion: {_optimiser(settings)}; super-resolution: {large['optimiser']}",
+        "schedule": f"diffusion: {_schedule(settings)}; super-resolution: {large['schedule']}",
+        "augmentation": f"diffusion: {_augmentation(settings)}; super-resolution: {large['augmentation']}",
         "pre-training": _pretraining(settings),
         "conditioning": _conditioning(settings, fitted),
         "normalisation": _normalisation(settings, fitted),
@@ -46,7 +48,7 @@ def _recipe(settings: DsrGanSettings) -> str:
         )
     return (
         "corrected: EDM diffusion (Karras et al. 2022), histogram matching, "
-        "super-resolution GAN (after Ledig et al. 2017)"
+        "super-resolution GAN that draws texture from noise"
     )
 
 
@@ -75,78 +77,70 @@ def _diffusion_network(settings: DsrGanSettings, diffusion: DiffusionStage) -> s
     )
 
 
-def _enlarging_networks(settings: DsrGanSettings, enlarging: SuperResolutionStage) -> str:
-    s, deviations = settings.super_resolution, settings.deviations
-    kind = "patch"
-    blocks = f"{s.blocks} residual blocks of {s.channels} channels"
-    if deviations.classic_srgan:
-        kind, blocks = "whole-image", f"{blocks} with batch normalisation"
-    if deviations.broken_residual_blocks:
+def _super_resolution(settings: DsrGanSettings, stage: CropTraining) -> dict[str, str]:
+    """Fields as those of the shared stage, for the networks of the recipe."""
+    own = enlarging_settings(settings)
+    fields = shared.describe(own, settings.factor, stage)
+    if not settings.deviations.classic_srgan:
+        return fields
+    blocks = f"{own.blocks} residual blocks of {own.channels} channels with batch normalisation"
+    if settings.deviations.broken_residual_blocks:
         blocks += " (each layer given the block's input)"
-    return (
-        f"super-resolution generator with {blocks} "
-        f"and {settings.factor}-fold pixel shuffle, {n_parameters(enlarging.enlarger):,} "
-        f"parameters; {kind} discriminator from {s.discriminator_channels} channels, "
-        f"{n_parameters(enlarging.discriminator):,} parameters"
-    )
+    adversarial = "saturating" if settings.deviations.saturating_discriminator_loss else "hinge"
+    return fields | {
+        "architecture": (
+            f"super-resolution generator with {blocks} and {settings.factor}-fold pixel shuffle, "
+            f"{n_parameters(stage.enlarger):,} parameters; whole-image discriminator from "
+            f"{own.discriminator_channels} channels, {n_parameters(stage.discriminator):,} "
+            "parameters"
+        ),
+        "losses": (
+            f"mean squared error content plus {own.adversarial_weight} x {adversarial} "
+            "adversarial loss"
+        ),
+    }
 
 
 def _losses(settings: DsrGanSettings) -> str:
-    d, s, deviations = settings.diffusion, settings.super_resolution, settings.deviations
-    denoising = (
-        f"weighted denoising error, ln(sigma) normal with mean {d.p_mean} and standard deviation "
-        f"{d.p_std}"
-    )
-    if deviations.noise_prediction:
-        denoising = (
+    d = settings.diffusion
+    if settings.deviations.noise_prediction:
+        return (
             f"squared error of the predicted noise, linear betas {FIRST_BETA} to {LAST_BETA}, "
             f"T = {T_STEPS}"
         )
-    content = "mean squared error" if deviations.classic_srgan else "L1"
-    adversarial = "saturating" if deviations.saturating_discriminator_loss else "hinge"
     return (
-        f"diffusion: {denoising}; super-resolution: {content} content plus "
-        f"{s.adversarial_weight} x {adversarial} adversarial loss after {s.content_only_steps} "
-        f"steps of {content} alone"
+        f"weighted denoising error, ln(sigma) normal with mean {d.p_mean} and standard deviation "
+        f"{d.p_std}"
     )
 
 
 def _optimiser(settings: DsrGanSettings) -> str:
-    d, s = settings.diffusion, settings.super_resolution
     second = 0.999 if settings.deviations.constant_learning_rate else 0.99
     return (
-        f"fused AdamW without weight decay; diffusion: betas 0.9 and {second}, EMA {d.ema}; "
-        f"super-resolution: betas 0.5 and 0.99 for both networks, EMA {s.ema}; "
+        f"fused AdamW without weight decay, betas 0.9 and {second}, EMA {settings.diffusion.ema}, "
         f"gradient norm clipped to {GRADIENT_NORM_LIMIT}"
     )
 
 
 def _schedule(settings: DsrGanSettings) -> str:
-    d, s = settings.diffusion, settings.super_resolution
+    d = settings.diffusion
     course = f"after {d.warm_up_steps} steps of warm-up, then a half cosine to 0"
-    end = "half cosine to 0"
     if settings.deviations.constant_learning_rate:
-        course = end = "constant"
+        course = "constant"
     return (
-        f"diffusion: {d.steps} steps of {d.batch_size} images ({d.accumulate} micro-batch(es)), "
-        f"learning rate {d.learning_rate} {course}; "
-        f"super-resolution: {s.steps} steps of {s.batch_size} crops of {s.crop} x {s.crop} "
-        f"pixels ({s.accumulate} micro-batch(es)), learning rate {s.learning_rate}, "
-        f"discriminator {s.discriminator_learning_rate}, {end}"
+        f"{d.steps} steps of {d.batch_size} images ({d.accumulate} micro-batch(es)), "
+        f"learning rate {d.learning_rate} {course}"
     )
 
 
 def _augmentation(settings: DsrGanSettings) -> str:
-    d, s = settings.diffusion, settings.super_resolution
+    d = settings.diffusion
     told = "told to the network so that samples are drawn without"
     if settings.deviations.classic_unet:
         told = "not told to the network"
     return (
-        f"diffusion: mirrored {'at random' if d.flip else 'never'}, zoom 1 to {d.max_zoom}, "
-        f"rotation ± {d.max_rotation_rad} rad, {told}; "
-        "super-resolution: random crops, mirrored at random, noise of standard "
-        f"deviation {s.speckle} x the square root of brightness on the small image (in sampling "
-        f"{s.speckle_in_sampling})"
+        f"mirrored {'at random' if d.flip else 'never'}, zoom 1 to {d.max_zoom}, "
+        f"rotation ± {d.max_rotation_rad} rad, {told}"
     )
 
 

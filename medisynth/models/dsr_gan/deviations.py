@@ -3,15 +3,15 @@
 From the paper (arXiv:2304.03941), its public logs and the sizes it reports. Written anew.
 """
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from medisynth.models.deviations import Deviations
 
 
 class PublishedDeviations(Deviations):
-    """Deviations of the published DSR-GAN."""
+    """Deviations of the published DSR-GAN; the last two are faults of `classic_srgan` alone."""
 
     noise_prediction: bool = Field(
         default=False,
@@ -51,6 +51,18 @@ class PublishedDeviations(Deviations):
         "both are equal it is exactly 1.0, as logged for 189 of 201 epochs, and teaches nothing",
     )
 
+    @model_validator(mode="after")
+    def _faults_have_their_network(self) -> Self:
+        for name in FAULTS_OF_CLASSIC_SRGAN:
+            if getattr(self, name) and not self.classic_srgan:
+                raise ValueError(
+                    f"deviations.{name} is on; allowed with deviations.classic_srgan alone (it is a "
+                    "fault of those networks); turn that on as well, or this off"
+                )
+        return self
+
+
+FAULTS_OF_CLASSIC_SRGAN = ("broken_residual_blocks", "saturating_discriminator_loss")
 
 NOT_REPRODUCED = {
     "checkpoint chosen on the images it is reported on": "here the tuning view chooses and the "
@@ -81,12 +93,10 @@ PUBLISHED_SUPER_RESOLUTION: dict[str, Any] = {
     "discriminator_channels": 64,
     "crop": 256,  # the whole image
     "steps": 47_200,  # 200 epochs of the 236 images that were logged; no batch size is stated
-    "content_only_steps": 0,
     "batch_size": 1,
     "learning_rate": 2e-4,
     "discriminator_learning_rate": 2e-4,
     "adversarial_weight": 1e-3,
-    "speckle": 0.0,
 }
 
 
@@ -100,6 +110,8 @@ def with_recipe(values: Any) -> Any:
         return values
     given = dict(values)
     switches = dict.fromkeys(PublishedDeviations.model_fields, True)
+    if _is_off(given.get("deviations"), "classic_srgan"):
+        switches |= dict.fromkeys(FAULTS_OF_CLASSIC_SRGAN, False)
     for key, defaults in (
         ("deviations", switches),
         ("diffusion", PUBLISHED_DIFFUSION),
@@ -110,3 +122,10 @@ def with_recipe(values: Any) -> Any:
             own = own.model_dump(exclude_unset=True)
         given[key] = defaults | own if isinstance(own, dict) else own
     return given
+
+
+def _is_off(deviations: Any, name: str) -> bool:
+    """Whether a configuration turns a switch off by name; anything malformed is left to pydantic."""
+    if isinstance(deviations, BaseModel):
+        deviations = deviations.model_dump(exclude_unset=True)
+    return isinstance(deviations, dict) and deviations.get(name) is False

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -13,9 +14,10 @@ from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
 from medisynth.models.dsr_gan.settings import DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import STAGE as ENLARGING_STAGE
-from medisynth.models.dsr_gan.super_resolution import SuperResolutionStage
+from medisynth.models.dsr_gan.super_resolution import super_resolution_stage
 from medisynth.models.dsr_gan.trained import Trained
+from medisynth.models.enlarging.crop_training import STAGE as ENLARGING_STAGE
+from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.training import (
     Precision,
     choose_precision,
@@ -92,25 +94,26 @@ def _train_diffusion(
     def stage_in(precision: Precision) -> DiffusionStage:
         return DiffusionStage(settings, training, tuning, context, precision, fitted)
 
-    precision = _precision(settings, DIFFUSION_STAGE, stage_in, context)
+    precision = _precision(settings.precision, DIFFUSION_STAGE, stage_in, context)
     stage = stage_in(precision)
     return stage, _trained(stage, settings, context, precision, (stage.network,))
 
 
 def _train_super_resolution(
     settings: DsrGanSettings, training: ImageView, tuning: ImageView, context: TrainingContext
-) -> tuple[SuperResolutionStage, StageReport]:
-    def stage_in(precision: Precision) -> SuperResolutionStage:
-        return SuperResolutionStage(settings, training, tuning, context, precision)
+) -> tuple[CropTraining, StageReport]:
+    def stage_in(precision: Precision) -> CropTraining:
+        return super_resolution_stage(settings, training, tuning, context, precision)
 
-    precision = _precision(settings, ENLARGING_STAGE, stage_in, context)
+    setting = settings.super_resolution.precision or settings.precision
+    precision = _precision(setting, ENLARGING_STAGE, stage_in, context)
     stage = stage_in(precision)
     networks = (stage.enlarger, stage.discriminator)
     return stage, _trained(stage, settings, context, precision, networks)
 
 
 def _trained(
-    stage: DiffusionStage | SuperResolutionStage,
+    stage: DiffusionStage | CropTraining,
     settings: DsrGanSettings,
     context: TrainingContext,
     precision: Precision,
@@ -130,13 +133,13 @@ def _trained(
 
 
 def _precision(
-    settings: DsrGanSettings,
+    setting: Literal["auto", "fp32", "bf16"],
     name: str,
-    stage_in: Callable[[Precision], DiffusionStage | SuperResolutionStage],
+    stage_in: Callable[[Precision], DiffusionStage | CropTraining],
     context: TrainingContext,
 ) -> Precision:
-    if settings.precision != "auto":
-        return settings.precision
+    if setting != "auto":
+        return setting
     # A stage that was begun goes on as it was: timing again could say something else.
     begun = context.states.latest(name) if context.states else None
     used = begun.facts["stage"]["precision"] if begun else None
@@ -155,7 +158,7 @@ def _assembled(
     settings: DsrGanSettings,
     fitted: Fitted,
     diffusion: DiffusionStage,
-    enlarging: SuperResolutionStage,
+    enlarging: CropTraining,
 ) -> Trained:
     network = new_network(settings, 0, fitted.vocabulary.sizes)
     network.load_state_dict(diffusion.candidates.best)

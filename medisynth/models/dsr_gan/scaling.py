@@ -7,8 +7,8 @@ import torch
 
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError
-from medisynth.models.dsr_gan.batches import reduced, to_unit
 from medisynth.models.dsr_gan.settings import DiffusionSettings
+from medisynth.models.enlarging.images import reduced, to_unit
 
 ROWS_AT_ONCE = 64
 NO_SPREAD = 1e-4  # of full scale 1

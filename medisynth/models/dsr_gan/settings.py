@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medisynth.models.dsr_gan.deviations import PublishedDeviations, with_recipe
+from medisynth.models.enlarging.settings import EnlargingSettings
 
 Channels = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -13,6 +14,23 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 T_STEPS = 1000  # noise levels of noise prediction
+FORMER_VERSION = "medisynth-gov 0.1.0 up to commit e9ee4d5"  # last to read weights without noise
+
+
+# Settings of the enlarging stage before it drew noise; runs of that time have them on record.
+FORMER_FIELDS = ("speckle", "sampling_speckle", "content_only_steps")
+
+
+def _refuse_former_fields(values: Any) -> None:
+    given = values.get("super_resolution") if isinstance(values, dict) else None
+    if not isinstance(given, dict):
+        return
+    for name in FORMER_FIELDS:
+        if name in given:
+            raise ValueError(
+                f"super_resolution.{name} belongs to the enlarging stage before it drew noise; "
+                f"leave it out, or use {FORMER_VERSION} for weights of that stage"
+            )
 
 
 def _require_divisor(stage: str, accumulate: int, batch_size: int) -> None:
@@ -100,67 +118,6 @@ class DiffusionSettings(BaseModel):
         return self
 
 
-class SuperResolutionSettings(BaseModel):
-    """The super-resolution GAN and its training.
-
-    Attributes:
-        to: Side of the images it makes, in pixels; 2, 4 or 8 times diffusion.size.
-        channels: Channels of the generator.
-        blocks: Residual blocks of the generator.
-        discriminator_channels: Channels of the discriminator's first layer.
-        crop: Side of the training crops, in pixels of the large image.
-        steps: Updates of each of the two networks.
-        content_only_steps: First steps, in which the generator learns from L1 alone.
-        batch_size: Crops an update, over all micro-batches and processes together.
-        accumulate: Micro-batches an update, to save memory; divides `batch_size`.
-        learning_rate: Largest learning rate of the generator.
-        discriminator_learning_rate: Largest learning rate of the discriminator.
-        adversarial_weight: Weight of the adversarial loss beside L1.
-        speckle: Standard deviation of noise on the small images where they are white, of full
-            scale 1; it grows with the square root of brightness.
-        sampling_speckle: The same in sampling; None is as in training.
-        ema: Decay of the moving average of the generator's weights.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    to: int = Field(default=128, ge=16, le=4096)
-    channels: Channels = 24
-    blocks: int = Field(default=4, ge=1, le=64)
-    discriminator_channels: Channels = 24
-    crop: int = Field(default=96, ge=16, le=4096)
-    steps: Steps = 400
-    content_only_steps: int = Field(default=100, ge=0)
-    batch_size: Batch = 8
-    accumulate: Batch = 1
-    learning_rate: Rate = 1e-3
-    discriminator_learning_rate: Rate = 5e-4
-    adversarial_weight: float = Field(default=0.01, ge=0, le=10)
-    speckle: float = Field(default=0.1, ge=0, le=1)
-    sampling_speckle: float | None = Field(default=None, ge=0, le=1)
-    ema: Decay = 0.98
-
-    @property
-    def speckle_in_sampling(self) -> float:
-        """Noise on the small images that are enlarged after training."""
-        return self.speckle if self.sampling_speckle is None else self.sampling_speckle
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
-        if self.crop > self.to:
-            raise ValueError(
-                f"super_resolution.crop is {self.crop}; "
-                f"allowed are 16 to {self.to} (at most super_resolution.to)"
-            )
-        if self.content_only_steps > self.steps:
-            raise ValueError(
-                f"super_resolution.content_only_steps is {self.content_only_steps}; "
-                f"allowed are 0 to {self.steps} (at most super_resolution.steps)"
-            )
-        _require_divisor("super_resolution", self.accumulate, self.batch_size)
-        return self
-
-
 class PretrainedSettings(BaseModel):
     """A diffusion network trained by somebody else, to start from.
 
@@ -192,12 +149,14 @@ class DsrGanSettings(BaseModel):
             faults of the paper, for the audit; what is given by name keeps its value.
         deviations: Differences of the published recipe from the corrected one, each on or off.
         precision: Precision of training; "auto" times two steps of each and takes bf16 only where
-            it is clearly faster. Sampling is always in fp32.
+            it is clearly faster. super_resolution.precision is for that stage alone. Sampling is
+            always in fp32.
         conditioning: "auto" tells the diffusion network plane and machine where the training view
             records more than one; "none" never does.
         pretrained: Weights that the diffusion network starts from; None starts at random.
         diffusion: First stage.
-        super_resolution: Last stage.
+        super_resolution: Last stage. Under deviations.classic_srgan its content_weight,
+            reduced_weight and logit_penalty have no effect: the published losses have none.
         selection_every: Steps between two candidates.
         kept_candidates: Candidates of the lowest tuning loss that are kept beside the last, to be
             scored on whole images where there is a score.
@@ -212,7 +171,7 @@ class DsrGanSettings(BaseModel):
     conditioning: Literal["auto", "none"] = "auto"
     pretrained: PretrainedSettings | None = None
     diffusion: DiffusionSettings = DiffusionSettings()
-    super_resolution: SuperResolutionSettings = SuperResolutionSettings()
+    super_resolution: EnlargingSettings = EnlargingSettings()
     selection_every: int = Field(default=250, ge=1)
     kept_candidates: int = Field(default=3, ge=1, le=20)
     score_images: int = Field(default=96, ge=2, le=10_000)
@@ -225,20 +184,16 @@ class DsrGanSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _recipe_is_followed(cls, values: Any) -> Any:
+        _refuse_former_fields(values)
         return with_recipe(values)
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
-        size, to, crop = self.diffusion.size, self.super_resolution.to, self.super_resolution.crop
+        size, to = self.diffusion.size, self.super_resolution.to
         if to not in (2 * size, 4 * size, 8 * size):
             raise ValueError(
                 f"super_resolution.to is {to}; allowed are {2 * size}, {4 * size} and {8 * size} "
                 f"(2, 4 or 8 times diffusion.size {size})"
-            )
-        if crop % self.factor:
-            raise ValueError(
-                f"super_resolution.crop is {crop}; allowed are multiples of {self.factor} "
-                "(super_resolution.to divided by diffusion.size)"
             )
         return self
 

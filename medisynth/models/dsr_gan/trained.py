@@ -11,7 +11,6 @@ from medisynth.data.views import Pixels
 from medisynth.errors import TrainingError, WeightsError
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
 from medisynth.models.conditioning import Vocabulary, vocabulary_from
-from medisynth.models.dsr_gan.batches import to_pixels, to_unit
 from medisynth.models.dsr_gan.diffusion import NETWORK_PREFIX as DIFFUSION
 from medisynth.models.dsr_gan.diffusion import n_channels, new_network, objective_of
 from medisynth.models.dsr_gan.histograms import (
@@ -22,11 +21,12 @@ from medisynth.models.dsr_gan.histograms import (
     matched_whole,
 )
 from medisynth.models.dsr_gan.scaling import Scaling
-from medisynth.models.dsr_gan.settings import DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import new_networks, speckled
+from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings
+from medisynth.models.dsr_gan.super_resolution import large_images, new_networks
+from medisynth.models.enlarging.images import to_pixels, to_unit
 from medisynth.training import numpy_generator, snapshot, torch_generator
 
-STAGE = "sampling"
+STAGE, ENLARGING_NOISE = "sampling", "enlarging noise"
 IMAGES_AT_ONCE = 32
 
 ENLARGER = "super_resolution.network."
@@ -34,6 +34,9 @@ MEAN_IMAGE = "diffusion.mean_image"
 GAIN = "diffusion.gain"
 HISTOGRAMS = "histograms"
 VOCABULARY = "vocabulary"
+
+# Found together in the enlarging network without noise alone.
+FORMER_LAYERS = ("stem.0.weight", "after.weight")
 
 
 @dataclass(frozen=True)
@@ -94,21 +97,24 @@ class Trained:
         self.diffusion.to(device).eval()
         self.enlarger.to(device).eval()
         size = self.settings.diffusion.size
-        level = self.settings.super_resolution.speckle_in_sampling
         for first in range(0, n, IMAGES_AT_ONCE):
             indices = range(first, min(first + IMAGES_AT_ONCE, n))
-            start, speckle = (
-                torch.stack(
-                    [_normal(channels, size, device, context.seed, what, i) for i in indices]
-                )
-                for what, channels in (("noise", n_channels(self.settings)), ("speckle", 1))
-            )
+            start = torch.stack([self._noise(size, context, i) for i in indices])
             small = to_unit(self._small(start, indices, context, condition), device)
-            with torch.no_grad():
-                images = self.enlarger(speckled(small, speckle, level))
-            _require_finite(images, "super-resolution")
+
+            def noise_of(row: int, indices: range = indices) -> torch.Generator:
+                return torch_generator(device, context.seed, STAGE, ENLARGING_NOISE, indices[row])
+
+            images = large_images(self.enlarger, small, noise_of)
             yield to_pixels(images)
             context.progress(STAGE, indices[-1] + 1, n)
+
+    def _noise(self, size: int, context: TrainingContext, index: int) -> torch.Tensor:
+        """What diffusion starts from for one image, shape (channels, size, size)."""
+        device = context.compute_device
+        generator = torch_generator(device, context.seed, STAGE, "noise", index)
+        shape = (n_channels(self.settings), size, size)
+        return torch.randn(shape, device=device, generator=generator)
 
     def _small(
         self, noise: torch.Tensor, indices: range, context: TrainingContext, condition: Condition
@@ -120,7 +126,7 @@ class Trained:
             if context.should_stop():
                 raise StoppedError(f"{STAGE}: stopped after {indices[0]} images")
             residuals = state
-        _require_finite(residuals, "diffusion")
+        _require_finite(residuals)
         scaling = Scaling(
             self.scaling.mean_image.to(noise.device), self.scaling.gain.to(noise.device)
         )
@@ -157,6 +163,7 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     """
     if VOCABULARY not in tensors:
         raise WeightsError(_misfit(VOCABULARY, "a tensor", "no such tensor"))
+    _refuse_former_enlarger(settings, tensors)
     vocabulary = vocabulary_from(tensors[VOCABULARY])
     diffusion = new_network(settings, 0, vocabulary.sizes)
     enlarger, _ = new_networks(settings, seed=0)
@@ -168,6 +175,16 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     scaling = Scaling(tensors[MEAN_IMAGE], tensors[GAIN])
     histograms = tensors[HISTOGRAMS].numpy()
     return Trained(settings, diffusion, scaling, histograms, enlarger, vocabulary)
+
+
+def _refuse_former_enlarger(settings: DsrGanSettings, tensors: Tensors) -> None:
+    """Say which version reads weights of the corrected recipe from before noise was drawn."""
+    is_former = all(ENLARGER + layer in tensors for layer in FORMER_LAYERS)
+    if is_former and not settings.deviations.classic_srgan:
+        raise WeightsError(
+            "weights of dsr-gan: expected an enlarging network that draws noise, found one written "
+            f"before the enlarging stage drew noise; sample it with {FORMER_VERSION}, or train again"
+        )
 
 
 def _require_shapes(
@@ -202,16 +219,9 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "no such tensor" if shape is None else f"shape {shape}"
 
 
-def _normal(
-    channels: int, size: int, device: str, seed: int, what: str, index: int
-) -> torch.Tensor:
-    generator = torch_generator(device, seed, STAGE, what, index)
-    return torch.randn((channels, size, size), device=device, generator=generator)
-
-
-def _require_finite(images: torch.Tensor, stage: str) -> None:
-    if not bool(torch.isfinite(images).all()):
+def _require_finite(residuals: torch.Tensor) -> None:
+    if not bool(torch.isfinite(residuals).all()):
         raise TrainingError(
-            f"{STAGE}: the {stage} network gave values that are not finite, expected finite ones; "
-            f"train again with a lower learning_rate of the {stage} stage"
+            f"{STAGE}: the diffusion network gave values that are not finite, expected finite "
+            "ones; train again with a lower learning_rate of the diffusion stage"
         )

@@ -1,11 +1,11 @@
 """What the enlarging stage is and how it was trained, in words, for the model card."""
 
+from medisynth.models.enlarging.crop_training import BETAS, CropTraining
 from medisynth.models.enlarging.settings import EnlargingSettings
-from medisynth.models.enlarging.stage import BETAS, EnlargingStage
 from medisynth.training import GRADIENT_NORM_LIMIT, n_parameters
 
 
-def describe(settings: EnlargingSettings, factor: int, stage: EnlargingStage) -> dict[str, str]:
+def describe(settings: EnlargingSettings, factor: int, stage: CropTraining) -> dict[str, str]:
     """Fields of the description: architecture, losses, optimiser, schedule, augmentation."""
     s = settings
     return {
@@ -30,7 +30,8 @@ def describe(settings: EnlargingSettings, factor: int, stage: EnlargingStage) ->
         "schedule": (
             f"{s.steps} steps of {s.batch_size} crops of {s.crop} x {s.crop} pixels "
             f"({s.accumulate} micro-batch(es)), learning rate {s.learning_rate}, discriminator "
-            f"{s.discriminator_learning_rate}, half cosine to 0"
+            f"{s.discriminator_learning_rate}, "
+            f"{'constant' if s.schedule == 'constant' else 'half cosine to 0'}"
         ),
         "augmentation": "random crops, mirrored at random; nothing is added to the small image",
     }

@@ -133,7 +133,7 @@ class Enlarger(nn.Module):
 
 
 class PatchCritic(nn.Module):
-    """Scores patches of two sizes, about 14 and 36 pixels, of images beside their enlargements.
+    """Scores patches of two sizes, 14 and 32 pixels wide, of images beside their enlargements.
 
     Pixels are folded 2 x 2 into channels, which costs a quarter and loses nothing.
 

@@ -28,6 +28,7 @@ class EnlargingSettings(BaseModel):
         accumulate: Micro-batches an update, to save memory; divides `batch_size`.
         learning_rate: Largest learning rate of the generator.
         discriminator_learning_rate: Largest learning rate of the discriminator.
+        schedule: Course of both learning rates: half a cosine to 0, or constant.
         content_weight: Weight of the L1 distance to the crop.
         reduced_weight: Weight of the L1 distance between the reduced result and the small crop.
         adversarial_weight: Weight of the adversarial loss.
@@ -48,6 +49,7 @@ class EnlargingSettings(BaseModel):
     accumulate: Batch = 1
     learning_rate: Rate = 1e-3
     discriminator_learning_rate: Rate = 1e-3
+    schedule: Literal["half cosine", "constant"] = "half cosine"
     content_weight: Weight = 1.0
     reduced_weight: Weight = 2.0
     adversarial_weight: Weight = 0.015

@@ -5,45 +5,25 @@ Huang et al. 2024, arXiv:2501.05441): each crop is paired with its own enlargeme
 so the critic learns which of the two is real and not how real crops look on average.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
-import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
-from medisynth.data.views import ImageView, Pixels
-from medisynth.generator import Tensors, TrainingContext
-from medisynth.models.enlarging.images import bilinear, crop_of, reduced, to_pixels, to_unit
+from medisynth.data.views import ImageView
+from medisynth.errors import TrainingError
+from medisynth.generator import TrainingContext
+from medisynth.models.enlarging.crop_training import ROWS_AT_ONCE, STAGE, CropTraining, Part
 from medisynth.models.enlarging.networks import Enlarger, PatchCritic
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.training import (
-    DiscriminatorGuard,
-    Order,
     Precision,
     accumulated_update,
     autocast,
-    averaged,
-    gather_state,
-    in_parts,
-    learning_rate,
-    mean_of,
-    pairwise_distance,
-    require_diverse,
-    require_finite,
-    restore_state,
     seeded_weights,
     torch_generator,
-    workers,
 )
-
-STAGE = "super-resolution"
-BETAS = (0.5, 0.99)
-N_TUNING_IMAGES = 64
-N_PREVIEWED = 8
-ROWS_AT_ONCE = 16
 
 Losses = tuple[dict[str, torch.Tensor], torch.Tensor]
 Scores = tuple[torch.Tensor, ...]  # of each patch size
@@ -80,6 +60,9 @@ def enlarged(
 
     Returns:
         Shape (b, 1, factor x h, factor x w), 0 to 1.
+
+    Raises:
+        TrainingError: A value is not finite.
     """
     n_noise = network.n_noise(*small.shape[2:])
     parts = []
@@ -92,38 +75,35 @@ def enlarged(
             ]
         )
         parts.append(network(part, noise))
-    return torch.cat(parts).clamp(0, 1)
+    images = torch.cat(parts)
+    require_finite_images(images)
+    return images.clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some crops of a batch.
+def require_finite_images(images: torch.Tensor) -> None:
+    """Refuse what an enlarging network gave when it is not finite.
 
-    Attributes:
-        real: Crops of training images, shape (b, 1, crop, crop), 0 to 1.
-        small: Their reductions, shape (b, 1, crop / factor, crop / factor).
-        smooth: The bilinear enlargements of those, as large as the crops.
-        noise: Noise for the generator, shape (b, values of one crop).
+    Raises:
+        TrainingError: A value is not finite.
     """
+    if not bool(torch.isfinite(images).all()):
+        raise TrainingError(
+            f"the {STAGE} network gave values that are not finite, expected finite ones; train "
+            f"again with a lower learning_rate of the {STAGE} stage"
+        )
 
-    real: torch.Tensor
-    small: torch.Tensor
-    smooth: torch.Tensor
-    noise: torch.Tensor
 
+class EnlargingStage(CropTraining):
+    """Training of enlarger and patch critic; fulfils `medisynth.training.Stage`.
 
-class EnlargingStage:
-    """Training of generator and discriminator; fulfils `medisynth.training.Stage`.
-
-    Attributes:
-        name: "super-resolution".
-        n_steps: Updates of each network.
-        batch_size: Crops an update, over all processes together.
-        enlarger: The generator in training.
-        discriminator: The discriminator.
+    Args of the constructor:
+        settings: Settings of the stage.
+        factor: How many times larger the images become, per side: 2, 4 or 8.
+        training: Images of side `settings.to`.
+        tuning: Images of the same side.
+        context: Seed and device.
+        precision: Precision of training.
     """
-
-    name = STAGE
 
     def __init__(
         self,
@@ -134,97 +114,18 @@ class EnlargingStage:
         context: TrainingContext,
         precision: Precision,
     ) -> None:
-        self.n_steps, self.batch_size = settings.steps, settings.batch_size
-        self._settings, self._factor = settings, factor
-        self._seed, self._device = context.seed, context.compute_device
-        self._precision: Precision = precision
-        self._pixels = training.pixels
-        self._order = Order(len(training), settings.batch_size, context.seed, STAGE)
-        enlarger = new_enlarger(settings, factor, context.seed).to(self._device)
-        critic = new_critic(settings, context.seed).to(self._device)
+        enlarger = new_enlarger(settings, factor, context.seed)
+        critic = new_critic(settings, context.seed)
         side = settings.crop // factor
-        self._n_noise = enlarger.n_noise(side, side)
-        self.enlarger, self.discriminator = workers().wrap(enlarger), workers().wrap(critic)
-        self._averaged = averaged(self.enlarger, settings.ema)
-        self._guard = DiscriminatorGuard(STAGE)
-        self._optimisers = {
-            name: torch.optim.Adam(network.parameters(), betas=BETAS, fused=True)
-            for name, network in (("enlarger", self.enlarger), ("critic", self.discriminator))
-        }
-        n = min(len(tuning), N_TUNING_IMAGES)
-        rows = np.linspace(0, len(tuning) - 1, n).round().astype(int)
-        self._tuning = tuning.pixels[rows]
+        n_noise = enlarger.n_noise(side, side)
+        super().__init__(
+            settings, factor, (enlarger, critic), n_noise, training, tuning, context, precision
+        )
 
     @property
     def final(self) -> Enlarger:
         """The averaged generator."""
-        return cast(Enlarger, self._averaged.module).eval()
-
-    def step(self, step: int) -> Mapping[str, float]:
-        """Update the discriminator, then the generator, then its average."""
-        share = learning_rate(1.0, step, self.n_steps, 0)
-        parts = self._parts(step)
-        # Kept with their gradients, they serve both updates. Parts of a batch are cut to save
-        # memory, so there they are made again.
-        made = [self._made(part) for part in parts] if len(parts) == 1 else None
-        values, on_real = self._update_discriminator(parts, made, step, share)
-        values |= self._update_generator(parts, made, on_real, step, share)
-        self._averaged.update_parameters(self.enlarger)
-        return {**values, "learning rate": self._settings.learning_rate * share}
-
-    def evaluate(self, step: int) -> Mapping[str, float]:
-        """Measure on whole tuning images what the averaged generator changes and what it keeps."""
-        distances: dict[str, list[tuple[float, int]]] = {}
-        for first in range(0, len(self._tuning), ROWS_AT_ONCE):
-            real = to_unit(self._tuning[first : first + ROWS_AT_ONCE], self._device)
-            small = reduced(real, real.shape[-1] // self._factor)
-            large = self._drawn(small, "evaluation", first)
-            for name, one, other in (
-                ("tuning content loss", large, real),
-                ("tuning content loss of bilinear enlargement", self._bilinear(small), real),
-                ("tuning content loss of the reduced image", self._reduced(large), small),
-            ):
-                found = float(functional.l1_loss(one, other))
-                distances.setdefault(name, []).append((found, len(real)))
-        values = {name: mean_of(parts) for name, parts in distances.items()}
-        require_finite(values, stage=STAGE, step=step - 1)
-        return values
-
-    def preview(self) -> Pixels:
-        """A few tuning images, reduced and enlarged again, shape (n, size, size), uint8.
-
-        Raises:
-            TrainingError: After half of the steps or later, the images are all but one image.
-        """
-        real = to_unit(self._tuning[:N_PREVIEWED], self._device)
-        small = reduced(real, real.shape[-1] // self._factor)
-        images = to_pixels(self._drawn(small, "preview", 0))
-        n_updates = int(self._averaged.n_averaged)
-        if len(images) > 1 and 2 * n_updates >= self.n_steps:
-            distance = pairwise_distance(self._tuning[:N_PREVIEWED])
-            require_diverse(images, STAGE, n_updates, real_distance=distance)
-        return images
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """All that training changes."""
-        tensors = gather_state(self._modules(), self._optimisers)
-        return tensors, {"precision": self._precision, "discriminator": self._guard.facts()}
-
-    def load_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
-
-        Raises:
-            WeightsError: Names or shapes do not fit.
-        """
-        restore_state(self._modules(), self._optimisers, tensors)
-        self._guard.restore(facts["discriminator"])
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {
-            "enlarger": self.enlarger,
-            "discriminator": self.discriminator,
-            "average": self._averaged,
-        }
+        return cast(Enlarger, super().final)
 
     def _drawn(self, small: torch.Tensor, purpose: str, first: int) -> torch.Tensor:
         def noise_of(row: int) -> torch.Generator:
@@ -232,31 +133,11 @@ class EnlargingStage:
 
         return enlarged(self.final, small, noise_of)
 
-    def _bilinear(self, small: torch.Tensor) -> torch.Tensor:
-        return bilinear(small, self._factor)
-
-    def _reduced(self, large: torch.Tensor) -> torch.Tensor:
-        return reduced(large, large.shape[-1] // self._factor)
-
-    def _parts(self, step: int) -> list[Part]:
-        """This process's crops, their reductions and noise, cut into micro-batches."""
-        share, n_parts = workers().share, self._settings.accumulate
-        real = self._crops(share(self._order.batch(step)))
-        small = self._reduced(real)
-        generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
-        shape = (self.batch_size, self._n_noise)
-        noise = share(torch.randn(shape, device=self._device, generator=generator))
-        whole = (real, small, self._bilinear(small), noise)
-        cut = zip(*(in_parts(tensor, n_parts) for tensor in whole), strict=True)
-        return [Part(*tensors) for tensors in cut]
-
-    def _crops(self, places: list[tuple[int, int]]) -> torch.Tensor:
-        side, multiple = self._settings.crop, self._factor
-        crops = [
-            crop_of(self._pixels[index], side, multiple, self._seed, STAGE, epoch, index)
-            for epoch, index in places
-        ]
-        return to_unit(np.stack(crops), self._device)
+    def _updates(
+        self, parts: list[Part], made: list[torch.Tensor] | None, step: int, share: float
+    ) -> dict[str, float]:
+        values, on_real = self._update_discriminator(parts, made, step, share)
+        return values | self._update_generator(parts, made, on_real, step, share)
 
     def _made(self, part: Part) -> torch.Tensor:
         with autocast(self._device, self._precision):

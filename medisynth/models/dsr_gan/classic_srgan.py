@@ -1,99 +1,14 @@
-"""Networks of the super-resolution GAN, after Ledig et al. 2017 (arXiv:1609.04802).
+"""Networks of the published super-resolution GAN, after Ledig et al. 2017 (arXiv:1609.04802).
 
-`Enlarger` and `Discriminator` differ from that paper, each for a reason: no batch normalisation in
-the generator (Lim et al. 2017, arXiv:1707.02921: it costs range and speed), the enlarged input is
-added to the output so that the network learns detail only, and scores of patches in place of one a
-whole image. No spectral normalisation: over a few hundred steps it left the discriminator unable to
-tell real from synthetic. `ClassicEnlarger` and `ClassicDiscriminator` are as published.
+Only `deviations.classic_srgan` uses them; the corrected recipe has `medisynth.models.enlarging`.
 """
 
 import math
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 SLOPE = 0.2
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions added to their input; each layer reads the layer before it.
-
-    Args of the constructor:
-        channels: Channels of every layer.
-        broken: Whether every layer is given the block's input instead, as published.
-    """
-
-    def __init__(self, channels: int, *, broken: bool = False) -> None:
-        super().__init__()
-        self.broken = broken
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.PReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (b, c, h, w) to the same shape."""
-        return x + (self.body[-1](x) if self.broken else self.body(x))
-
-
-class Enlarger(nn.Module):
-    """The generator: (b, 1, h, w), 0 to 1, to (b, 1, factor x h, factor x w).
-
-    Args of the constructor:
-        channels: Channels of every layer.
-        blocks: Residual blocks.
-        factor: 2, 4 or 8.
-        broken: Whether every layer of a block is given the block's input, as published.
-    """
-
-    def __init__(self, channels: int, blocks: int, factor: int, *, broken: bool = False) -> None:
-        super().__init__()
-        self.factor = factor
-        self.stem = nn.Sequential(nn.Conv2d(1, channels, 9, padding=4), nn.PReLU())
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(channels, broken=broken) for _ in range(blocks))
-        )
-        self.after = nn.Conv2d(channels, channels, 3, padding=1)
-        self.enlarge = nn.Sequential(*upsampling(channels, factor))
-        self.out = nn.Conv2d(channels, 1, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def forward(self, small: torch.Tensor) -> torch.Tensor:
-        """Enlarge; values may leave 0 to 1 a little."""
-        smooth = functional.interpolate(
-            small, scale_factor=float(self.factor), mode="bilinear", align_corners=False
-        )
-        stem = self.stem((small - 0.5).contiguous(memory_format=torch.channels_last))
-        detail = self.out(self.enlarge(stem + self.after(self.blocks(stem))))
-        return smooth + detail.float()
-
-
-class Discriminator(nn.Module):
-    """Scores patches: strided convolutions, each doubling the channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        n_in = 1
-        for n_out in (channels, 2 * channels, 4 * channels):
-            layers += [
-                nn.Conv2d(n_in, n_out, 4, stride=2, padding=1),
-                nn.LeakyReLU(SLOPE),
-            ]
-            n_in = n_out
-        layers += [
-            nn.Conv2d(n_in, n_in, 3, padding=1),
-            nn.LeakyReLU(SLOPE),
-            nn.Conv2d(n_in, 1, 3, padding=1),
-        ]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map (b, 1, h, w) to patch scores (b, 1, h / 8, w / 8); higher is more real."""
-        return self.layers((images - 0.5).contiguous(memory_format=torch.channels_last))
 
 
 def upsampling(channels: int, factor: int) -> list[nn.Module]:

@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     from governance.isolation.attempts import AttemptWatch
     from medisynth.data.views import ImageView, Pixels
     from medisynth.generator import TrainingContext
+    from medisynth.metrics.tuning_distance import TuningDistance
 
 _PR_SET_PDEATHSIG = 1
-_MAX_SCORED = 128  # tuning images that candidates are compared with
+_NOTHING_TO_COMPARE_BY = (
+    "training had no feature extractor (no FID weights on this machine, or turned off in the "
+    "configuration) or fewer than 2 tuning images"
+)
 _PREVIEW_COLUMNS = 8
 
 
@@ -195,7 +199,10 @@ def _work(job: TrainingJob, parent: Parent, rank: int) -> int:
 
 
 def _context(
-    job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], score: "Score | None"
+    job: TrainingJob,
+    parent: Parent,
+    should_stop: Callable[[], bool],
+    score: "TuningDistance | None",
 ) -> "TrainingContext":
     from medisynth.generator import TrainingContext
     from medisynth.training_states import StateFolder
@@ -291,6 +298,7 @@ def _train_and_draw(
     synthetic = released.sample(job.n_synthetic, context)
     sampling_s = time.monotonic() - started
     np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
+    comparison = _compare(score, synthetic, training, context)
     return {
         "report": asdict(report),
         "training_view_sha256": training.digest,
@@ -299,6 +307,7 @@ def _train_and_draw(
         "duration_s": duration_s,
         "sampling_s": sampling_s,
         "checkpoint": {"path": path.name, "sha256": digest},
+        "comparison": comparison,
         "extractor_sha256": score.weights_sha256 if score is not None else None,
     }
 
@@ -318,49 +327,33 @@ def _view(job: TrainingJob, partition: str) -> "ImageView":
     return view
 
 
-class Score:
-    """Distance of synthetic images to the tuning view: KID on Inception features.
-
-    Attributes:
-        name: What it computes, for the record.
-        weights_sha256: Digest of the extractor's weights once it was used; None before.
-    """
-
-    def __init__(self, weights: Path, tuning: "ImageView", compute_device: str) -> None:
-        import numpy as np
-
-        n = min(_MAX_SCORED, len(tuning))
-        # Evenly over the view, the same at each call: a difference between candidates is theirs.
-        self._rows = np.linspace(0, len(tuning) - 1, n).round().astype(int)
-        self._weights, self._tuning, self._device = weights, tuning, compute_device
-        self._extractor: Any = None
-        self._real: Any = None
-        self.name = f"KID on Inception pool3 features to {n} tuning images"
-        self.weights_sha256: str | None = None
-
-    def __call__(self, images: "Pixels") -> float:
-        """KID of images, shape (n, size, size), uint8; lower is closer."""
-        from medisynth.metrics.kernel import kernel_distance
-
-        if self._extractor is None:
-            self._load()
-        return kernel_distance(self._real, self._extractor.extract(images))
-
-    def _load(self) -> None:
-        import numpy as np
-
-        from medisynth.metrics.features import InceptionPool3
-
-        self._extractor = InceptionPool3.load(self._weights, compute_device=self._device)
-        self._real = self._extractor.extract(np.asarray(self._tuning.pixels[self._rows]))
-        self.weights_sha256 = self._extractor.weights_sha256
-
-
-def _score(job: TrainingJob, tuning: "ImageView") -> Score | None:
+def _score(job: TrainingJob, tuning: "ImageView") -> "TuningDistance | None":
     """How candidates are scored; None without weights, or with too few images to compare with."""
+    from medisynth.metrics.tuning_distance import TuningDistance
+
     if job.weights is None or len(tuning) < 2:
         return None
-    return Score(Path(job.weights), tuning, _compute_device(job.compute_device))
+    return TuningDistance(Path(job.weights), tuning, _compute_device(job.compute_device))
+
+
+def _compare(
+    score: "TuningDistance | None",
+    synthetic: "Pixels",
+    training: "ImageView",
+    context: "TrainingContext",
+) -> dict[str, Any]:
+    """The images that were drawn beside simple controls, or why they are not."""
+    from medisynth.generator import StoppedError
+
+    if score is None:
+        return {"reason": _NOTHING_TO_COMPARE_BY}
+
+    def progress(done: int, total: int) -> None:
+        if context.should_stop():
+            raise StoppedError("asked to stop while comparing with controls")
+        context.progress("comparing with simple controls", done, total)
+
+    return asdict(score.compare(synthetic, training.pixels, context.seed, progress))
 
 
 def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], None]":

@@ -105,6 +105,12 @@ def _test_conditions(evidence: ReportEvidence) -> list[str]:
 
 
 def _metric_conditions(evidence: ReportEvidence) -> list[str]:
+    training = evidence.training
+    compared = training.comparison.sentence if training and training.comparison else ""
+    return [*([compared] if compared else []), *_unmeasured(evidence)]
+
+
+def _unmeasured(evidence: ReportEvidence) -> list[str]:
     if evidence.evaluation is None:
         return ["No image quality was measured: FID and every other metric are not evaluated."]
     overall = [m for m in evidence.evaluation.metrics if not m.subgroup]

@@ -45,7 +45,7 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     overall = tuple(metric for metric in evaluation.metrics if not metric.subgroup)
     parts = tuple(metric for metric in evaluation.metrics if metric.subgroup)
     unit = evidence.unit
-    blocks: list[Block] = [Text(_FLOOR_NOTE.format(unit=unit))]
+    blocks: list[Block] = [Text(comparison_sentence(evidence)), Text(_FLOOR_NOTE.format(unit=unit))]
     if evidence.plan:
         endpoint = formats.sentence(evidence.plan.primary_endpoint)
         blocks.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
@@ -60,6 +60,15 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     if evaluation.notes:
         blocks.append(Bullets(evaluation.notes))
     return Section("metrics", "7", "Metrics", blocks=tuple(blocks))
+
+
+def comparison_sentence(evidence: ReportEvidence) -> str:
+    """Whether the images are worth more than simple controls, on tuning images."""
+    comparison = evidence.training.comparison if evidence.training else None
+    if comparison is not None and comparison.sentence:
+        return comparison.sentence
+    why = comparison.reason if comparison else "an older version left no such record"
+    return formats.sentence(f"Not compared with simple controls on the tuning images: {why}")
 
 
 def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str, Cell], ...]:

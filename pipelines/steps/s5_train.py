@@ -25,6 +25,7 @@ from governance.evidence.documents import (
     Selection,
     TrainingRecord,
     TrainingStage,
+    TuningComparison,
 )
 from governance.files import sha256_bytes
 from governance.isolation.access_log import AccessLog
@@ -90,6 +91,7 @@ def run(
     record = _record(result, messages.curves(), context)
     store.register(record.checkpoint_path)
     store.write_document(_TRAINING, record)
+    _tell_comparison(record.comparison, context)
     repeat_segment(job, result, context)
     add_figures(_previews(context), store)
     synthetic = np.load(context.scratch / "work" / "synthetic.npy", allow_pickle=False)
@@ -373,13 +375,33 @@ def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> 
         compute_device=result["compute_device"],
         duration_s=result["duration_s"],
         pretrained=_pretrained(result),
+        comparison=TuningComparison.model_validate(result["comparison"]),
     )
+
+
+def _tell_comparison(comparison: TuningComparison | None, context: RunContext) -> None:
+    """Say at once whether the images are worth more than simple controls; the journal keeps it."""
+    if comparison is None:
+        return
+    context.store.journal.append(
+        "compared with controls",
+        {
+            "kid": comparison.value,
+            "controls": {control.name: control.value for control in comparison.controls},
+            "not_beaten": list(comparison.not_beaten),
+            "reason": comparison.reason,
+        },
+    )
+    if comparison.not_beaten:
+        context.console.warn(comparison.sentence)
+    elif comparison.sentence:
+        context.console.say(comparison.sentence)
 
 
 def _pretrained(result: Message) -> tuple[PretrainedComponent, ...]:
     parts = [PretrainedComponent(**part) for part in result["report"]["pretrained"]]
     if result["extractor_sha256"] is not None:
-        used_for = "features of the distance by which the checkpoint was chosen"
+        used_for = "features of distances to tuning images: candidates, simple controls"
         parts.append(inception_component(result["extractor_sha256"], used_for))
     return tuple(parts)
 

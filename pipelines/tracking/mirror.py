@@ -148,11 +148,12 @@ class RunMirror:
             self._client.log_inputs(self.mlflow_id, datasets=inputs)
 
     def write_training(self, record: TrainingRecord, checkpoint: Path) -> None:
-        """Curves, and the released checkpoint as a LoggedModel."""
+        """Curves, KID beside simple controls, and the released checkpoint as a LoggedModel."""
         from mlflow.entities import LoggedModelOutput, Metric
 
         points = [
-            Metric(key, value, self._begun_ms, step) for key, value, step in curve_points(record)
+            Metric(key, value, self._begun_ms, step)
+            for key, value, step in (*curve_points(record), *comparison_points(record))
         ]
         self._write_points(points)
         model_id, is_ready = self._model(record)
@@ -306,6 +307,18 @@ def curve_points(record: TrainingRecord) -> list[tuple[str, float, int]]:
         (metric_name(f"{curve.stage}/{curve.name}"), value, step)
         for curve in record.curves
         for step, value in zip(curve.steps, curve.values, strict=True)
+    ]
+
+
+def comparison_points(record: TrainingRecord) -> list[tuple[str, float, int]]:
+    """Name, value and step of the chosen checkpoint's KID and of the controls' beside it."""
+    comparison, step = record.comparison, record.selection.chosen_step
+    if comparison is None or comparison.value is None:
+        return []
+    values = {"": comparison.value} | {f" {c.name}": c.value for c in comparison.controls}
+    return [
+        (metric_name(f"tuning/{comparison.metric_id}{name}"), value, step)
+        for name, value in values.items()
     ]
 
 

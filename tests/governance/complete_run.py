@@ -84,6 +84,7 @@ from governance.evidence.documents import (
     TraceLine,
     TraceTable,
     TrainingRecord,
+    TuningComparison,
     ValidationRecord,
     VulnerabilityScan,
 )
@@ -554,6 +555,7 @@ def _model() -> dict[str, Any]:
             checkpoint_sha256=C,
             compute_device="cpu",
             duration_s=5,
+            comparison=comparison(0.05, pca=0.2, blur=0.3),
         ),
         "repeat": RepeatRecord(
             stage="diffusion",
@@ -595,6 +597,27 @@ def _model() -> dict[str, Any]:
 def curve(name: str, *values: float) -> Curve:
     """A curve of the stage "diffusion"."""
     return Curve(stage="diffusion", name=name, steps=tuple(range(len(values))), values=values)
+
+
+def comparison(value: float, half_width: float = 0.02, **controls: float) -> TuningComparison:
+    """KID of the generator and of controls on tuning images, with intervals of equal width."""
+
+    def interval(middle: float) -> tuple[float, float]:
+        return middle - half_width, middle + half_width
+
+    metric_id = f"kid-{INCEPTION}-d2048-n96"
+    return TuningComparison(
+        metric_id=metric_id,
+        value=value,
+        ci95=interval(value),
+        controls=tuple(
+            Control(name=name, metric_id=metric_id, value=v, meaning="", ci95=interval(v))
+            for name, v in controls.items()
+        ),
+        n_real=96,
+        n_patients=40,
+        n_images=96,
+    )
 
 
 def changed_metric(**changes: Any) -> ChangedMetric:

@@ -5,6 +5,7 @@ from governance.evidence.documents import (
     Control,
     FoundWord,
     Hazard,
+    TuningComparison,
 )
 from governance.statuses import ItemStatus
 from tests.governance.complete_run import (
@@ -16,6 +17,7 @@ from tests.governance.complete_run import (
     Change,
     change,
     changed_metric,
+    comparison,
     curve,
     metric,
     nested,
@@ -36,14 +38,22 @@ UNMEASURED = {
 }
 
 
-def _controls(**ci95: tuple[float, float] | None) -> Change:
+def _controls(value: float = 1, **ci95: tuple[float, float] | None) -> Change:
     return change(
         "evaluation",
         controls=tuple(
-            Control(name=n, metric_id=f"kid-{INCEPTION}", value=1, meaning="", ci95=c)
+            Control(name=n, metric_id=f"kid-{INCEPTION}", value=value, meaning="", ci95=c)
             for n, c in ci95.items()
         ),
     )
+
+
+def _both(one: Change, other: Change) -> Change:
+    return lambda documents: other(one(documents))
+
+
+def _on_tuning(value: float, **controls: float) -> Change:
+    return change("training", comparison=comparison(value, **controls))
 
 
 def _subgroups(*patients: int) -> Change:
@@ -70,10 +80,65 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         for item_id, words in UNMEASURED.items()
     ),
     # P6 design
-    ("P6-03", _controls(pca=(0.1, 0.2)), NOT_EVALUATED, "simple augmentation of training images"),
     (
         "P6-03",
-        _controls(pca=None, augmentation=(0.1, 0.2)),
+        _controls(pca=(0.9, 1.1), blur=(0.9, 1.1)),
+        NOT_EVALUATED,
+        "simple augmentation of training images",
+    ),
+    (
+        "P6-03",
+        _on_tuning(0.364, pca=0.229, blur=0.352),
+        FAILED,
+        "no better than pca, blur on tuning images (KID 0.364 [0.344 to 0.384]; pca 0.229 "
+        "[0.209 to 0.249]; blur 0.352 [0.332 to 0.372], intervals overlap)",
+    ),
+    (
+        "P6-03",
+        _on_tuning(0.229, pca=0.229, blur=0.352),
+        FAILED,
+        "no better than pca on tuning images",
+    ),
+    (
+        "P6-03",
+        _both(first_run, _on_tuning(0.364, pca=0.229, blur=0.352)),
+        FAILED,
+        "no better than pca, blur on tuning images",
+    ),
+    (
+        "P6-03",
+        _both(without("evaluation"), _on_tuning(0.364, pca=0.229, blur=0.352)),
+        FAILED,
+        "no better than pca, blur on tuning images",
+    ),
+    (
+        "P6-03",
+        _controls(0.04, pca=(0.03, 0.06), augmentation=(0.0, 0.1)),
+        FAILED,
+        "no better than pca on held-out test images (KID 0.050 [0.040 to 0.070]; pca 0.040 "
+        "[0.030 to 0.060], intervals overlap)",
+    ),
+    (
+        "P6-03",
+        change("training", comparison=TuningComparison(reason="no FID weights")),
+        NOT_EVALUATED,
+        "comparison with pca and blur on tuning images: no FID weights",
+    ),
+    (
+        "P6-03",
+        change("training", comparison=None),
+        NOT_EVALUATED,
+        "comparison with pca and blur on tuning images: not on record",
+    ),
+    (
+        "P6-03",
+        _controls(pca=(0.9, 1.1), augmentation=(0.0, 0.1)),
+        NOT_EVALUATED,
+        "lacking: control blur",
+    ),
+    (
+        "P6-03",
+        _controls(pca=None, blur=(0.9, 1.1), augmentation=(0.9, 1.1)),
         FAILED,
         "without interval: control pca",
     ),

@@ -98,6 +98,7 @@ def test_page_one_says_verdict_bad_news_conditions_and_identity(complete, comple
     assert page.count("Deviation from the official split:") == 1
     assert "12,280 of 12,400 listed images have no file and were dropped, as the" in page
     assert "First opening of this test set (confirmatory)." in page
+    assert "The images are no better than simple controls on the tuning images: KID 0.364" in page
     assert "Isolation level in force: 4 of 5" in page
     assert evidence.manifest.evidence_root in page
     assert evidence.manifest.journal_head in page

@@ -62,8 +62,10 @@ def model_id(workspace: Path) -> str:
 
 def points_on_record(run_dir: Path) -> int:
     run = FinishedRun(run_dir)
-    curves = sum(len(curve.steps) for curve in run.required(TrainingRecord).curves)
-    values = 0
+    training = run.required(TrainingRecord)
+    curves = sum(len(curve.steps) for curve in training.curves)
+    compared = training.comparison
+    values = 1 + len(compared.controls) if compared and compared.value is not None else 0
     for metric in run.required(EvaluationRecord).metrics:
         if metric.value is not None:
             values += 1 + 2 * (metric.ci95 is not None) + (metric.floor is not None)

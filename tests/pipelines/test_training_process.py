@@ -246,6 +246,8 @@ def test_candidates_are_scored_by_kid_where_the_weights_are(job):
     assert [step for step, _ in report["candidates"]] == [10, 12]
     assert all(score > 0 for _, score in report["candidates"])  # noise is far from a flat grey
     assert result["extractor_sha256"] is not None
+    reason = "needs 10 images a set, got 6 tuning images and 3 synthetic ones"
+    assert result["comparison"]["reason"] == reason
 
 
 @pytest.mark.slow

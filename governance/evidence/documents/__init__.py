@@ -43,6 +43,13 @@ from governance.evidence.documents.card_check import (
     FoundWord,
     TracedPart,
 )
+from governance.evidence.documents.comparison import (
+    MUST_BEAT,
+    Control,
+    TuningComparison,
+    not_beaten,
+    overlap,
+)
 from governance.evidence.documents.data import (
     AbsentAttribute,
     BoundaryCheck,
@@ -65,7 +72,6 @@ from governance.evidence.documents.declarations import (
     WaiverLine,
 )
 from governance.evidence.documents.evaluation import (
-    Control,
     EvaluationRecord,
     MemorisationRecord,
     MetricResult,
@@ -184,6 +190,7 @@ DOCUMENTS: dict[str, type[Document]] = {
 
 __all__ = [
     "DOCUMENTS",
+    "MUST_BEAT",
     "PARTITIONS",
     "TEST",
     "TRAINING",
@@ -283,9 +290,12 @@ __all__ = [
     "TracedPart",
     "TrainingRecord",
     "TrainingStage",
+    "TuningComparison",
     "ValidationRecord",
     "Vulnerability",
     "VulnerabilityScan",
     "Waiver",
     "WaiverLine",
+    "not_beaten",
+    "overlap",
 ]

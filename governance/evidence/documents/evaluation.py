@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from governance.evidence.documents.base import TEST, Document, Sha256
+from governance.evidence.documents.comparison import Control
 from governance.evidence.documents.training import PretrainedComponent
 from governance.statuses import ItemStatus
 
@@ -99,19 +100,6 @@ class Opening(Document):
     model_sha256: Sha256
     opened_utc: AwareDatetime
     n_images: int
-
-
-class Control(Document):
-    """A control's value of a metric, which makes the metric believable.
-
-    `ci95` is the interval by patient bootstrap, as for the generator's own value; None without one.
-    """
-
-    name: str  # "black", "noise", "copycat" …
-    metric_id: str
-    value: float
-    meaning: str
-    ci95: tuple[float, float] | None = None
 
 
 class EvaluationRecord(Document):

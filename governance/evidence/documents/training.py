@@ -3,6 +3,7 @@
 from typing import Literal
 
 from governance.evidence.documents.base import Document, Sha256
+from governance.evidence.documents.comparison import TuningComparison
 
 
 class Curve(Document):
@@ -84,7 +85,11 @@ class PretrainedComponent(Document):
 
 
 class TrainingRecord(Document):
-    """What was trained and how (metrics/training.json)."""
+    """What was trained and how (metrics/training.json).
+
+    `comparison` sets the released checkpoint beside simple controls on tuning images; None in
+    records of earlier versions.
+    """
 
     generator: str
     title: str
@@ -102,6 +107,7 @@ class TrainingRecord(Document):
     compute_device: str
     duration_s: float
     pretrained: tuple[PretrainedComponent, ...] = ()
+    comparison: TuningComparison | None = None
 
 
 class SampleSet(Document):

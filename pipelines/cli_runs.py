@@ -1,4 +1,4 @@
-"""Commands about runs that are finished: promote, compare, sync."""
+"""Commands about runs that are finished: promote, card, compare, sync."""
 
 import json
 from dataclasses import asdict
@@ -24,6 +24,7 @@ _NOT_MIRRORED = 6
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command()(promote)
+    app.command()(card)
     app.command()(compare)
     app.command()(sync)
 
@@ -79,6 +80,28 @@ def _print_promoted(done: "Promoted") -> None:
     }
     later = f"not moved yet ({done.mirror.words}); later: medisynth-gov sync {line.run_id}"
     typer.echo(f"MLflow alias   {words.get(done.mirror.state, later)}")
+
+
+def card(
+    run_name: _Run,
+    to: Annotated[Path, typer.Option("--to", help="Folder of published cards.")] = Path(
+        "model_cards"
+    ),
+    workspace: _Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a run anew and publish its card as that of a reference run; it is not promoted."""
+    with errors(as_json):
+        from pipelines.published_cards import publish_reference_card
+        from pipelines.run_folder import find_run
+
+        done = publish_reference_card(find_run(run_name, workspace), to)
+    if as_json:
+        typer.echo(json.dumps({**asdict(done), "path": str(done.path)}, indent=1))
+        return
+    typer.echo(f"model card     {done.path}{'' if done.is_new else ' (was there already)'}")
+    typer.echo(f"evidence root  {done.evidence_root}")
+    typer.echo(f"journal head   {done.journal_head}")
 
 
 def compare(

@@ -6,7 +6,6 @@ MLflow follows it, now or with the next `sync`.
 
 import getpass
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -15,10 +14,9 @@ from pathlib import Path
 from governance.audits.rollup import short_title
 from governance.errors import EvidenceError
 from governance.evidence.declaration import is_placeholder
-from governance.evidence.documents import GateLine, Outcome, RollUp, TrainingRecord
-from governance.files import write_atomic
+from governance.evidence.documents import GateLine, Outcome, RollUp
 from pipelines.errors import ConfigError, PromotionError
-from pipelines.finished_run import FinishedRun, model_name
+from pipelines.finished_run import FinishedRun
 from pipelines.outbox import Synced, mark, sync_run
 from pipelines.promotions import (
     Promotion,
@@ -27,13 +25,12 @@ from pipelines.promotions import (
     read_promotions,
     version_of,
 )
+from pipelines.published_cards import CARD, card_folder, publish_card, refuse_other_card
 from pipelines.verification import verify_all
 
 STAGES = ("candidate", "released")
-CARD = "model_card.md"
 CARDS = "model_cards"
 _UNVERIFIED = 5
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MAX_TEXT = 2_000
 
 
@@ -97,12 +94,13 @@ def promote(run_dir: Path, request: Request, say: Callable[[str], None]) -> Prom
     earlier = read_promotions(run.workspace)
     _refuse_other_evidence(run, earlier)
     waived = _accepted_waivers(run, request, datetime.now(UTC).date())
-    model = _model(run)
+    model = card_folder(run)
     held = holder(earlier, model, request.to)
     promotion, is_new = held, False
     if promotion is None or promotion.run_id != run.identity.run_id:
         if request.to == "released":
-            _refuse_other_card(run, model, version_of(earlier, run.identity.run_id, model))
+            version = version_of(earlier, run.identity.run_id, model)
+            refuse_other_card(_card_path(run, model, version), run.read(CARD) or b"", run)
         promotion, is_new = _append(run, model, request, waived), True
     card = _publish(run, promotion) if request.to == "released" else None
     mark(run.workspace, run_dir.name, f"promoted to {request.to}")
@@ -165,19 +163,6 @@ def _words(line: GateLine, why: str) -> str:
     return f"{line.item_id} {short_title(line.title)}: {line.status.value}; {why}"
 
 
-def _model(run: FinishedRun) -> str:
-    record = run.document(TrainingRecord)
-    if record is None:
-        raise PromotionError(f"{run.folder.name}: has no trained model; promote a run that has one")
-    name = model_name(record)
-    if not _NAME.fullmatch(name):  # it becomes a folder of model_cards/
-        raise PromotionError(
-            f"{run.folder.name}: {name[:80]!a} cannot name a model; "
-            "expected letters, digits, '.', '_' and '-'"
-        )
-    return name
-
-
 def _append(run: FinishedRun, model: str, request: Request, waived: tuple[str, ...]) -> Promotion:
     return append_promotion(
         run.workspace,
@@ -208,19 +193,10 @@ def _card_path(run: FinishedRun, model: str, version: int) -> Path:
     return run.workspace / CARDS / model / f"{version}.md"
 
 
-def _refuse_other_card(run: FinishedRun, model: str, version: int) -> None:
-    path = _card_path(run, model, version)
-    if path.exists() and path.read_bytes() != run.read(CARD):
-        raise EvidenceError(
-            f"{path}: is not the card of run {run.folder.name}; move it away and promote again"
-        )
-
-
 def _publish(run: FinishedRun, promotion: Promotion) -> Path:
     """The run's own card, byte for byte, where released cards lie."""
-    _refuse_other_card(run, promotion.model, promotion.version)
     path = _card_path(run, promotion.model, promotion.version)
-    write_atomic(path, run.read(CARD) or b"")
+    publish_card(path, run.read(CARD) or b"", run)
     return path
 
 

@@ -185,6 +185,50 @@ def test_residuals_of_the_training_view_have_mean_zero_and_standard_deviation_si
     assert torch.allclose(scaling.to_images(residuals), images, atol=1e-6)
 
 
+def test_residuals_cover_the_rows_and_columns_that_hold_picture_alike_on_both_sides():
+    pixels = np.zeros((4, 32, 32), np.uint8)
+    pixels[:, 6:15, 4:20] = np.arange(1, 5, dtype=np.uint8)[:, None, None] * 50  # at 16: 3 to 7, 2 to 9
+    training = view(pixels)
+    settings = SETTINGS.model_copy(update={"size": 16, "unshuffle": 2, "channels": (8,)})
+
+    scaling = fit_scaling(training, fit_mean_image(training, "cpu"), settings)
+
+    assert scaling.window == (3, 9, 2, 14)
+    assert scaling.shape == (6, 12)
+    images = reduced(to_unit(training.pixels, "cpu"), 16)
+    residuals = scaling.to_residuals(images)
+    assert residuals.shape == (4, 1, 6, 12)
+    assert torch.allclose(scaling.to_images(residuals), images, atol=1e-6)
+
+
+def test_a_window_is_never_larger_than_the_image():
+    training = view(discs(8, 16))
+
+    scaling = fit_scaling(training, fit_mean_image(training, "cpu"), SETTINGS)
+
+    top, bottom, left, right = scaling.window
+    assert 0 <= top < bottom <= SETTINGS.size
+    assert 0 <= left < right <= SETTINGS.size
+
+
+def test_churn_draws_other_images_from_the_same_start_and_none_without_noise():
+    settings = SETTINGS.model_copy(update={"churn": 8.0})
+    network = new_network(SETTINGS, 0)
+    torch.nn.init.normal_(network.out.weight, std=0.1)
+    start = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def drawn(fresh):
+        *_, last = sample_residuals(network, start, settings, fresh=fresh)
+        return last
+
+    plain = drawn(None)
+    noisy = drawn(lambda step: torch.full_like(start, float(step % 2)))
+    *_, without = sample_residuals(network, start, SETTINGS, fresh=torch.ones_like)
+
+    assert not torch.allclose(noisy, plain, atol=1e-3)
+    assert torch.equal(without, plain)
+
+
 def test_equal_training_images_are_refused():
     training = view(np.full((5, 16, 16), 77, np.uint8))
 

@@ -1,4 +1,4 @@
-"""Candidates of a stage: every score is kept, the weights of the best few and of the newest."""
+"""Candidates of a stage: every loss is kept, the weights of the newest few."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,23 +16,27 @@ PREFIX = "candidate/"
 class Candidates:
     """Weights to choose from.
 
+    The newest are kept and not those of the lowest loss: how well noise is removed from a real
+    image says little about how well images are drawn.
+
     Args of the constructor:
-        n_best: How many of the lowest scores are kept.
+        n_kept: How many of the newest are kept.
 
     Attributes:
         scores: (step, score) of every candidate so far, lower is better.
-        weights: Step to tensors of those that are kept: the best and the newest.
+        weights: Step to tensors of those that are kept.
     """
 
-    def __init__(self, n_best: int) -> None:
-        self._n_best = n_best
+    def __init__(self, n_kept: int) -> None:
+        self._n_kept = n_kept
         self.scores: list[tuple[int, float]] = []
         self.weights: dict[int, dict[str, torch.Tensor]] = {}
 
     @property
     def best_step(self) -> int:
-        """Step of the lowest score, the first of equals."""
-        return min(self.scores, key=lambda pair: pair[1])[0]
+        """Step of the lowest score among those that are kept, the first of equals."""
+        kept = [pair for pair in self.scores if pair[0] in self.weights]
+        return min(kept, key=lambda pair: pair[1])[0]
 
     @property
     def best(self) -> dict[str, torch.Tensor]:
@@ -40,12 +44,11 @@ class Candidates:
         return self.weights[self.best_step]
 
     def add(self, step: int, score: float, network: nn.Module) -> None:
-        """Take a candidate and drop those that are neither among the best nor the newest."""
+        """Take a candidate and drop the oldest of those that were kept."""
         self.scores.append((step, score))
         self.weights[step] = snapshot(network)
-        ranked = sorted(self.scores, key=lambda pair: pair[1])
-        keep = {step, *(step for step, _ in ranked[: self._n_best])}
-        self.weights = {step: self.weights[step] for step in sorted(keep)}
+        newest = sorted(self.weights)[-self._n_kept :]
+        self.weights = {step: self.weights[step] for step in newest}
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors under "candidate/STEP/NAME", and all scores."""

@@ -170,8 +170,10 @@ def _conditioning(settings: DsrGanSettings, fitted: Fitted) -> str:
 def _normalisation(settings: DsrGanSettings, fitted: Fitted) -> str:
     if fitted.mean_image is None:
         return "grey values scaled to -1 to 1"
+    top, bottom, left, right = fitted.scaling.window
     return (
-        "training mean image subtracted; scaled by "
+        f"rows {top} to {bottom - 1} and columns {left} to {right - 1} of {settings.diffusion.size}, "
+        "outside which no training image holds picture; training mean image subtracted; scaled by "
         f"{float(fitted.scaling.gain):.4f} to a standard deviation of "
         f"{settings.diffusion.sigma_data}"
     )
@@ -180,10 +182,13 @@ def _normalisation(settings: DsrGanSettings, fitted: Fitted) -> str:
 def _sampler(settings: DsrGanSettings) -> str:
     d = settings.diffusion
     if settings.deviations.noise_prediction:
-        return f"DDIM, {d.sampler_steps} steps (one network evaluation each), fp32"
+        return (
+            f"DDIM, {d.sampler_steps} steps (one network evaluation each), {d.sampling_precision}"
+        )
     return (
         f"Heun's method, {d.sampler_steps} steps ({2 * d.sampler_steps - 1} network "
-        f"evaluations an image), sigma {d.sigma_max} to {d.sigma_min}, rho {d.rho}, fp32"
+        f"evaluations an image), sigma {d.sigma_max} to {d.sigma_min}, rho {d.rho}, "
+        f"churn {d.churn:g}, {d.sampling_precision}"
     )
 
 

@@ -218,7 +218,7 @@ class DiffusionStage:
         few = min(PREVIEW_STEPS, settings.sampler_steps)
         quick = settings.model_copy(update={"sampler_steps": few, "guidance": 1.0})
         objective = objective_of(self._all_settings.model_copy(update={"diffusion": quick}))
-        shape = (N_PREVIEWED, self._n_channels, settings.size, settings.size)
+        shape = (N_PREVIEWED, self._n_channels, *self._fitted.scaling.shape)
         generator = torch_generator(self._device, self._seed, STAGE, "preview")
         start = torch.randn(shape, device=self._device, generator=generator)
         vocabulary = self._fitted.vocabulary
@@ -267,10 +267,10 @@ class DiffusionStage:
 
     def _drawn(self, step: int) -> _Drawn:
         """Everything random of one update, for the whole batch of all processes together."""
-        n, size = self.batch_size, self._settings.size
+        n = self.batch_size
         generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
         levels = self._objective.training_levels(n, self._device, generator)
-        shape = (n, self._n_channels, size, size)
+        shape = (n, self._n_channels, *self._fitted.scaling.shape)
         noise = torch.randn(shape, device=self._device, generator=generator)
         places = self._order.batch(step)
         return _Drawn(places, levels, noise, self._shown_labels(places, step))
@@ -293,7 +293,7 @@ class DiffusionStage:
             clean = scaling.to_residuals(reduced(moved, self._settings.size))
         else:
             moved, told = augmented(images - mean_image, draws)
-            clean = reduced(moved, self._settings.size) * scaling.gain
+            clean = scaling.of_differences(reduced(moved, self._settings.size))
         return clean.expand(-1, self._n_channels, -1, -1), told
 
     def _shown_labels(self, places: list[tuple[int, int]], step: int) -> Labels:

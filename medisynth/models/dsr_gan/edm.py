@@ -3,6 +3,7 @@
 Equation numbers are those of arXiv:2206.00364.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -10,8 +11,11 @@ import torch
 from torch import nn
 
 from medisynth.models.dsr_gan.batches import nothing_told
-from medisynth.models.dsr_gan.objectives import Labels, guided
+from medisynth.models.dsr_gan.objectives import FreshNoise, Labels, guided
 from medisynth.models.dsr_gan.settings import DiffusionSettings
+
+# Section 4 of the paper: S_tmin, S_tmax, S_noise, and the most that a step may take back.
+CHURN_FROM, CHURN_TO, CHURN_GAIN, MOST_CHURN = 0.05, 10.0, 1.003, math.sqrt(2) - 1
 
 
 class Edm:
@@ -44,11 +48,15 @@ class Edm:
         return denoising_loss(network, clean, noise, levels, told, data, labels)
 
     def states(
-        self, network: nn.Module, start: torch.Tensor, labels: Labels = None
+        self,
+        network: nn.Module,
+        start: torch.Tensor,
+        labels: Labels = None,
+        fresh: FreshNoise | None = None,
     ) -> Iterator[torch.Tensor]:
         """Draw by Heun's method."""
         network = guided(network, self._settings.guidance, labels)
-        return sample_residuals(network, start, self._settings, labels)
+        return sample_residuals(network, start, self._settings, labels, fresh)
 
     def _sigma(self, normal: torch.Tensor) -> torch.Tensor:
         return (normal * self._settings.p_std + self._settings.p_mean).exp()
@@ -129,15 +137,23 @@ def noise_levels(settings: DiffusionSettings) -> list[float]:
 
 @torch.no_grad()
 def sample_residuals(
-    network: nn.Module, start: torch.Tensor, settings: DiffusionSettings, labels: Labels = None
+    network: nn.Module,
+    start: torch.Tensor,
+    settings: DiffusionSettings,
+    labels: Labels = None,
+    fresh: FreshNoise | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Draw residuals by Heun's second-order method, algorithm 1, without churn.
+    """Draw residuals by Heun's second-order method: algorithm 2, without fresh noise algorithm 1.
+
+    Each step first takes a little of the way back, with noise of its own (churn), so that what the
+    network got wrong in earlier steps is drawn anew.
 
     Args:
         network: The raw network F.
-        start: Standard normal noise, shape (b, 1, size, size).
-        settings: Noise levels.
+        start: Standard normal noise, shape (b, 1, rows, columns).
+        settings: Noise levels and churn.
         labels: Label numbers, shape (b, 2); None where none are told.
+        fresh: Standard normal noise of that shape for each step; None for no churn.
 
     Yields:
         The state after each step; the last one is the sample.
@@ -150,7 +166,11 @@ def sample_residuals(
         sigma = torch.full((len(at),), level, device=at.device)
         return (at - denoised(network, at, sigma, told, settings.sigma_data, labels)) / level
 
-    for now, following in pairwise(levels):
+    for step, (now, following) in enumerate(pairwise(levels)):
+        if fresh is not None and settings.churn > 0 and CHURN_FROM <= now <= CHURN_TO:
+            raised = now * (1 + min(settings.churn / settings.sampler_steps, MOST_CHURN))
+            x = x + math.sqrt(raised**2 - now**2) * CHURN_GAIN * fresh(step)
+            now = raised
         first = slope(x, now)
         euler = x + (following - now) * first
         if following > 0:

@@ -175,10 +175,10 @@ def _choose(
 
     Whole images tell more than the loss of one stage, but cost more: only what was kept is drawn.
     """
-    all_scores = tuple(diffusion.candidates.scores)
-    if context.score is None:
-        return trained, diffusion.candidates.best_step, all_scores, DENOISING_LOSS
     kept, n_images = diffusion.candidates.weights, trained.settings.score_images
+    if context.score is None:
+        losses = tuple(pair for pair in diffusion.candidates.scores if pair[0] in kept)
+        return trained, diffusion.candidates.best_step, losses, DENOISING_LOSS
     quiet = replace(
         context,
         # Of its own, so that no image it was chosen by is drawn again and judged.
@@ -199,12 +199,10 @@ def _choose(
 def _chosen(
     diffusion: DiffusionStage, candidates: tuple[tuple[int, float], ...], criterion: str
 ) -> str:
-    n_all = len(diffusion.candidates.scores)
-    if criterion == DENOISING_LOSS:
-        return f"lowest {criterion} on the tuning view, {n_all} of {n_all} candidates scored"
+    of_what = "" if criterion == DENOISING_LOSS else " of whole images"
     return (
-        f"lowest {criterion} of whole images on the tuning view, {len(candidates)} of {n_all} "
-        f"candidates scored: those of the lowest {DENOISING_LOSS} and the last"
+        f"lowest {criterion}{of_what} on the tuning view among the newest {len(candidates)} of "
+        f"{len(diffusion.candidates.scores)} candidates"
     )
 
 

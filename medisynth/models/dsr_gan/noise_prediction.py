@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medisynth.models.dsr_gan.batches import nothing_told
-from medisynth.models.dsr_gan.objectives import Labels, guided
+from medisynth.models.dsr_gan.objectives import FreshNoise, Labels, guided
 from medisynth.models.dsr_gan.settings import T_STEPS, DiffusionSettings
 
 FIRST_BETA, LAST_BETA = 1e-4, 0.02
@@ -60,7 +60,11 @@ class NoisePrediction:
 
     @torch.no_grad()
     def states(
-        self, network: nn.Module, start: torch.Tensor, labels: Labels = None
+        self,
+        network: nn.Module,
+        start: torch.Tensor,
+        labels: Labels = None,
+        fresh: FreshNoise | None = None,
     ) -> Iterator[torch.Tensor]:
         """Draw by DDIM, equation 12 with sigma 0; clean estimates are kept within -1 to 1."""
         network = guided(network, self._settings.guidance, labels)

@@ -1,12 +1,13 @@
 """What a diffusion network learns and how images are drawn with it, as one interface."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
 from torch import nn
 
 Labels = torch.Tensor | None  # label numbers, shape (b, 2), 0 for none; None: none are told
+FreshNoise = Callable[[int], torch.Tensor]  # step of the sampler to standard normal noise
 
 
 class Objective(Protocol):
@@ -33,9 +34,21 @@ class Objective(Protocol):
         ...
 
     def states(
-        self, network: nn.Module, start: torch.Tensor, labels: Labels = None
+        self,
+        network: nn.Module,
+        start: torch.Tensor,
+        labels: Labels = None,
+        fresh: FreshNoise | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Draw from standard normal noise; yields the state after each step, the last is clean."""
+        """Draw from standard normal noise; yields the state after each step, the last is clean.
+
+        Args:
+            network: The network.
+            start: Standard normal noise, shape (b, channels, rows, columns).
+            labels: Label numbers, shape (b, 2); None where none are told.
+            fresh: Standard normal noise of that shape for each step, for a sampler that adds some;
+                None adds none.
+        """
         ...
 
 

@@ -4,35 +4,62 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError
 from medisynth.models.dsr_gan.settings import DiffusionSettings
 from medisynth.models.enlarging.images import reduced, to_unit
 
+Window = tuple[int, int, int, int]
+
 ROWS_AT_ONCE = 64
 NO_SPREAD = 1e-4  # of full scale 1
+DARKEST_PICTURE = 4 / 255  # of full scale 1; rows and columns that never exceed it hold no picture
 
 
 @dataclass(frozen=True)
 class Scaling:
     """Between images (0 to 1) and residuals (mean 0, standard deviation sigma_data).
 
+    Residuals cover the window of rows and columns that hold picture. Work on the black around it
+    would be wasted; when images are drawn it is put back.
+
     Attributes:
         mean_image: Training mean, shape (1, 1, size, size).
         gain: Residual units per image unit.
+        window: First row, row after the last, first column, column after the last.
     """
 
     mean_image: torch.Tensor
     gain: torch.Tensor
+    window: Window
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a residual."""
+        top, bottom, left, right = self.window
+        return bottom - top, right - left
+
+    def to(self, device: str) -> "Scaling":
+        """The same on another device."""
+        return Scaling(self.mean_image.to(device), self.gain.to(device), self.window)
 
     def to_residuals(self, images: torch.Tensor) -> torch.Tensor:
-        """Turn images into residuals."""
-        return (images - self.mean_image) * self.gain
+        """Turn images (b, 1, size, size) into residuals of the window."""
+        return self.of_differences(images - self.mean_image)
+
+    def of_differences(self, differences: torch.Tensor) -> torch.Tensor:
+        """Turn differences from the mean image (b, c, size, size) into residuals of the window."""
+        top, bottom, left, right = self.window
+        return differences[:, :, top:bottom, left:right] * self.gain
 
     def to_images(self, residuals: torch.Tensor) -> torch.Tensor:
-        """Turn residuals into images; values may leave 0 to 1."""
-        return residuals / self.gain + self.mean_image
+        """Turn residuals into whole images, the mean outside; values may leave 0 to 1."""
+        top, bottom, left, right = self.window
+        height, width = self.mean_image.shape[2:]
+        around = (left, width - right, top, height - bottom)
+        return functional.pad(residuals / self.gain, around) + self.mean_image
 
 
 def fit_mean_image(training: ImageView, device: str) -> torch.Tensor:
@@ -52,10 +79,12 @@ def fit_scaling(
         DataError: All training images are equal.
     """
     device = str(mean_image.device)
+    window = fit_window(training, settings, device)
+    whole = Scaling(reduced(mean_image, settings.size), torch.ones((), device=device), window)
     squares = 0.0
     for start in range(0, len(training), ROWS_AT_ONCE):
         images = to_unit(training.pixels[start : start + ROWS_AT_ONCE], device)
-        rest = reduced(images - mean_image, settings.size)
+        rest = whole.to_residuals(reduced(images, settings.size))
         squares += float(rest.double().square().mean((1, 2, 3)).sum())
     spread = math.sqrt(squares / len(training))
     if spread < NO_SPREAD:
@@ -65,15 +94,41 @@ def fit_scaling(
             code="D080",
         )
     gain = torch.tensor(settings.sigma_data / spread, device=device)
-    return Scaling(reduced(mean_image, settings.size), gain)
+    return Scaling(whole.mean_image, gain, window)
+
+
+def fit_window(training: ImageView, settings: DiffusionSettings, device: str) -> Window:
+    """Rows and columns in which some training image holds picture, at the diffusion size.
+
+    Columns are the same on both sides, since mirrored images are trained on as well. Both are
+    widened to what the network can halve.
+    """
+    brightest = torch.zeros(settings.size, settings.size, device=device)
+    for start in range(0, len(training), ROWS_AT_ONCE):
+        images = to_unit(training.pixels[start : start + ROWS_AT_ONCE], device)
+        brightest = brightest.maximum(reduced(images, settings.size).amax((0, 1)))
+    holds = brightest > DARKEST_PICTURE
+    rows, columns = holds.any(dim=1), holds.any(dim=0)
+    multiple = settings.unshuffle * 2 ** (len(settings.channels) - 1)
+    return (*_widened(rows, multiple), *_widened(columns | columns.flip(0), multiple))
+
+
+def _widened(holds: torch.Tensor, multiple: int) -> tuple[int, int]:
+    """First and past-the-last index that hold, widened to a multiple about their middle."""
+    places = holds.nonzero().flatten().tolist() or [0, len(holds) - 1]
+    first, end = places[0], places[-1] + 1
+    length = -(-(end - first) // multiple) * multiple
+    first = min(max(0, first - (length - (end - first)) // 2), len(holds) - length)
+    return first, first + length
 
 
 def plain_scaling(training: ImageView, settings: DiffusionSettings, device: str) -> Scaling:
-    """Images to -1 to 1, as published: no mean image is taken away.
+    """Whole images to -1 to 1, as published: no mean image is taken away, nothing left out.
 
     Raises:
         DataError: All training images are equal.
     """
     fit_scaling(training, fit_mean_image(training, device), settings)  # refuses equal images
     shape = (1, 1, settings.size, settings.size)
-    return Scaling(torch.full(shape, 0.5, device=device), torch.tensor(2.0, device=device))
+    window = (0, settings.size, 0, settings.size)
+    return Scaling(torch.full(shape, 0.5, device=device), torch.tensor(2.0, device=device), window)

@@ -67,6 +67,8 @@ class DiffusionSettings(BaseModel):
         rho: Exponent of the noise levels in sampling.
         sampler_steps: Steps of Heun's method; 2 x steps - 1 network evaluations an image. Under
             noise prediction steps of DDIM, at most 1000, one evaluation each.
+        churn: Noise that sampling adds on its way, S_churn of the paper; 0 is none.
+        sampling_precision: Precision of the network in sampling.
         condition_dropout: Share of training images whose labels are hidden from the network, so
             that it learns to draw without them as well.
         guidance: Weight of classifier-free guidance in sampling; 1 is none and costs nothing, more
@@ -97,6 +99,8 @@ class DiffusionSettings(BaseModel):
     sigma_max: float = Field(default=80.0, gt=1, le=1000)
     rho: float = Field(default=7.0, ge=1, le=100)
     sampler_steps: int = Field(default=18, ge=2, le=1000)
+    churn: float = Field(default=0.0, ge=0, le=1000)
+    sampling_precision: Literal["fp32", "bf16"] = "fp32"
     condition_dropout: float = Field(default=0.1, ge=0, lt=1)
     guidance: float = Field(default=1.0, ge=0, le=20)
     selection_images: int = Field(default=256, ge=1)
@@ -149,8 +153,7 @@ class DsrGanSettings(BaseModel):
             faults of the paper, for the audit; what is given by name keeps its value.
         deviations: Differences of the published recipe from the corrected one, each on or off.
         precision: Precision of training; "auto" times two steps of each and takes bf16 only where
-            it is clearly faster. super_resolution.precision is for that stage alone. Sampling is
-            always in fp32.
+            it is clearly faster. super_resolution.precision is for that stage alone.
         conditioning: "auto" tells the diffusion network plane and machine where the training view
             records more than one; "none" never does.
         pretrained: Weights that the diffusion network starts from; None starts at random.
@@ -158,8 +161,8 @@ class DsrGanSettings(BaseModel):
         super_resolution: Last stage. Under deviations.classic_srgan its content_weight,
             reduced_weight and logit_penalty have no effect: the published losses have none.
         selection_every: Steps between two candidates.
-        kept_candidates: Candidates of the lowest tuning loss that are kept beside the last, to be
-            scored on whole images where there is a score.
+        kept_candidates: Newest candidates that are kept, to be scored on whole images where there
+            is a score; without one the lowest tuning loss among them is taken.
         score_images: Images drawn for each kept candidate to score it.
     """
 

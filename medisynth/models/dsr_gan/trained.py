@@ -20,11 +20,12 @@ from medisynth.models.dsr_gan.histograms import (
     matched,
     matched_whole,
 )
-from medisynth.models.dsr_gan.scaling import Scaling
+from medisynth.models.dsr_gan.objectives import FreshNoise
+from medisynth.models.dsr_gan.scaling import Scaling, Window
 from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import large_images, new_networks
 from medisynth.models.enlarging.images import to_pixels, to_unit
-from medisynth.training import numpy_generator, snapshot, torch_generator
+from medisynth.training import autocast, numpy_generator, snapshot, torch_generator
 
 STAGE, ENLARGING_NOISE = "sampling", "enlarging noise"
 IMAGES_AT_ONCE = 32
@@ -32,6 +33,7 @@ IMAGES_AT_ONCE = 32
 ENLARGER = "super_resolution.network."
 MEAN_IMAGE = "diffusion.mean_image"
 GAIN = "diffusion.gain"
+WINDOW = "diffusion.window"
 HISTOGRAMS = "histograms"
 VOCABULARY = "vocabulary"
 
@@ -66,6 +68,7 @@ class Trained:
             **{ENLARGER + name: value for name, value in snapshot(self.enlarger).items()},
             MEAN_IMAGE: self.scaling.mean_image.cpu(),
             GAIN: self.scaling.gain.cpu(),
+            WINDOW: torch.tensor(self.scaling.window),
             HISTOGRAMS: torch.from_numpy(self.histograms),
             VOCABULARY: self.vocabulary.to_tensor(),
         }
@@ -96,10 +99,9 @@ class Trained:
         device = context.compute_device
         self.diffusion.to(device).eval()
         self.enlarger.to(device).eval()
-        size = self.settings.diffusion.size
         for first in range(0, n, IMAGES_AT_ONCE):
             indices = range(first, min(first + IMAGES_AT_ONCE, n))
-            start = torch.stack([self._noise(size, context, i) for i in indices])
+            start = torch.stack([self._noise(context, i) for i in indices])
             small = to_unit(self._small(start, indices, context, condition), device)
 
             def noise_of(row: int, indices: range = indices) -> torch.Generator:
@@ -109,12 +111,24 @@ class Trained:
             yield to_pixels(images)
             context.progress(STAGE, indices[-1] + 1, n)
 
-    def _noise(self, size: int, context: TrainingContext, index: int) -> torch.Tensor:
-        """What diffusion starts from for one image, shape (channels, size, size)."""
+    def _noise(self, context: TrainingContext, index: int) -> torch.Tensor:
+        """What diffusion starts from for one image, shape (channels, rows, columns)."""
         device = context.compute_device
         generator = torch_generator(device, context.seed, STAGE, "noise", index)
-        shape = (n_channels(self.settings), size, size)
+        shape = (n_channels(self.settings), *self.scaling.shape)
         return torch.randn(shape, device=device, generator=generator)
+
+    def _fresh(self, indices: range, context: TrainingContext) -> FreshNoise:
+        """Noise for each step of the sampler; that of an image depends on (seed, i, step) alone."""
+        device, shape = context.compute_device, (n_channels(self.settings), *self.scaling.shape)
+
+        def of_step(step: int) -> torch.Tensor:
+            generators = (
+                torch_generator(device, context.seed, STAGE, "churn", i, step) for i in indices
+            )
+            return torch.stack([torch.randn(shape, device=device, generator=g) for g in generators])
+
+        return of_step
 
     def _small(
         self, noise: torch.Tensor, indices: range, context: TrainingContext, condition: Condition
@@ -122,14 +136,14 @@ class Trained:
         """Draw diffusion images from noise and match each to one training histogram."""
         labels = self._labels(indices, context, condition)
         residuals = noise
-        for state in objective_of(self.settings).states(self.diffusion, noise, labels):
-            if context.should_stop():
-                raise StoppedError(f"{STAGE}: stopped after {indices[0]} images")
-            residuals = state
+        with autocast(context.compute_device, self.settings.diffusion.sampling_precision):
+            draw = objective_of(self.settings).states
+            for state in draw(self.diffusion, noise, labels, self._fresh(indices, context)):
+                if context.should_stop():
+                    raise StoppedError(f"{STAGE}: stopped after {indices[0]} images")
+                residuals = state
         _require_finite(residuals)
-        scaling = Scaling(
-            self.scaling.mean_image.to(noise.device), self.scaling.gain.to(noise.device)
-        )
+        scaling = self.scaling.to(context.compute_device)
         small = to_pixels(scaling.to_images(residuals).mean(1, keepdim=True))
         return np.stack(
             [
@@ -172,7 +186,7 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         network.load_state_dict(own)
         network.eval().requires_grad_(False)
-    scaling = Scaling(tensors[MEAN_IMAGE], tensors[GAIN])
+    scaling = Scaling(tensors[MEAN_IMAGE], tensors[GAIN], _window(settings, tensors[WINDOW]))
     histograms = tensors[HISTOGRAMS].numpy()
     return Trained(settings, diffusion, scaling, histograms, enlarger, vocabulary)
 
@@ -196,6 +210,7 @@ def _require_shapes(
         **{ENLARGER + k: tuple(v.shape) for k, v in enlarger.state_dict().items()},
         MEAN_IMAGE: (1, 1, size, size),
         GAIN: (),
+        WINDOW: (4,),
         VOCABULARY: tuple(tensors[VOCABULARY].shape),
     }
     if HISTOGRAMS in tensors:  # any number of them
@@ -206,6 +221,19 @@ def _require_shapes(
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise WeightsError(_misfit(name, _shape(expected.get(name)), _shape(found.get(name))))
+
+
+def _window(settings: DsrGanSettings, found: torch.Tensor) -> Window:
+    """The window of a checkpoint, checked."""
+    size, d = settings.diffusion.size, settings.diffusion
+    multiple = d.unshuffle * 2 ** (len(d.channels) - 1)
+    top, bottom, left, right = (int(edge) for edge in found)
+    for first, end in ((top, bottom), (left, right)):
+        if not 0 <= first < end <= size or (end - first) % multiple:
+            raise WeightsError(
+                _misfit(WINDOW, f"edges within {size}, {multiple} apart", f"{found.tolist()}")
+            )
+    return top, bottom, left, right
 
 
 def _misfit(name: str, expected: str, found: str) -> str:

@@ -67,16 +67,15 @@ class CropTraining(ABC):
         tuning: Images of the same side.
         context: Seed and device.
         precision: Precision of training.
+        name: Name of the stage; a generator with several gives each its own.
 
     Attributes:
-        name: "super-resolution".
+        name: Name of the stage.
         n_steps: Updates of each network.
         batch_size: Crops an update, over all processes together.
         enlarger: The generator in training.
         discriminator: The discriminator.
     """
-
-    name = STAGE
 
     def __init__(
         self,
@@ -88,18 +87,20 @@ class CropTraining(ABC):
         tuning: ImageView,
         context: TrainingContext,
         precision: Precision,
+        name: str = STAGE,
     ) -> None:
+        self.name = name
         self.n_steps, self.batch_size = settings.steps, settings.batch_size
         self._settings, self._factor, self._n_noise = settings, factor, n_noise
         self._seed, self._device = context.seed, context.compute_device
         self._precision: Precision = precision
         self._pixels = training.pixels
-        self._order = Order(len(training), settings.batch_size, context.seed, STAGE)
+        self._order = Order(len(training), settings.batch_size, context.seed, self.name)
         self.enlarger, self.discriminator = (
             workers().wrap(network.to(self._device)) for network in networks
         )
         self._averaged = averaged(self.enlarger, settings.ema)
-        self._guard = DiscriminatorGuard(STAGE)
+        self._guard = DiscriminatorGuard(self.name)
         self._optimisers = {
             name: torch.optim.Adam(network.parameters(), betas=BETAS, fused=True)
             for name, network in (("enlarger", self.enlarger), ("critic", self.discriminator))
@@ -169,7 +170,7 @@ class CropTraining(ABC):
                 found = float(functional.l1_loss(one, other))
                 distances.setdefault(name, []).append((found, len(real)))
         values = {name: mean_of(parts) for name, parts in distances.items()}
-        require_finite(values, stage=STAGE, step=step - 1)
+        require_finite(values, stage=self.name, step=step - 1)
         return values
 
     @torch.no_grad()
@@ -184,7 +185,7 @@ class CropTraining(ABC):
         n_updates = int(self._averaged.n_averaged)
         if len(images) > 1 and 2 * n_updates >= self.n_steps:
             distance = pairwise_distance(self._tuning[:N_PREVIEWED])
-            require_diverse(images, STAGE, n_updates, real_distance=distance)
+            require_diverse(images, self.name, n_updates, real_distance=distance)
         return images
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -216,7 +217,7 @@ class CropTraining(ABC):
         share, n_parts = workers().share, self._settings.accumulate
         real = self._crops(share(self._order.batch(step)))
         small = self._reduced(real)
-        generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
+        generator = torch_generator(self._device, self._seed, self.name, "noise", step)
         shape = (self.batch_size, self._n_noise)
         noise = share(torch.randn(shape, device=self._device, generator=generator))
         whole = (real, small, bilinear(small, self._factor), noise)
@@ -226,7 +227,7 @@ class CropTraining(ABC):
     def _crops(self, places: list[tuple[int, int]]) -> torch.Tensor:
         side, multiple = self._settings.crop, self._factor
         crops = [
-            crop_of(self._pixels[index], side, multiple, self._seed, STAGE, epoch, index)
+            crop_of(self._pixels[index], side, multiple, self._seed, self.name, epoch, index)
             for epoch, index in places
         ]
         return to_unit(np.stack(crops), self._device)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -27,12 +28,22 @@ def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         elif fault["type"] == "missing":
             sentences.append(f"{key}: a value is required")
         else:
-            value = repr(fault["input"])
-            shown = value if len(value) <= _SCALAR_LIMIT else value[:_SCALAR_LIMIT] + "…"
             message = fault["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-            sentences.append(f"{key}: {shown} cannot be used; {message}")
+            sentences.append(f"{key}: {_refused_value(fault)}{message}")
     return "; ".join(dict.fromkeys(sentences))
+
+
+def _refused_value(fault: ErrorDetails) -> str:
+    """The value that cannot be used, in words; "" for a section whose values do not fit together.
+
+    Its message names the values concerned, which a whole section printed before it would hide.
+    """
+    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):
+        return ""
+    value = repr(fault["input"])
+    shown = value if len(value) <= _SCALAR_LIMIT else value[:_SCALAR_LIMIT] + "…"
+    return f"{shown} cannot be used; "
 
 
 def _is_union_branch(part: int | str) -> bool:

@@ -109,9 +109,10 @@ def _paragraph(run: FinishedRun) -> str:
     title = markdown_text(data.title if data else "unknown data")
     kind = "simulated" if data and data.is_simulated else "real"
     return (
-        f"**Reference run**, shown for what its preset reaches; this is no promotion: preset {identity.preset}, "
-        f"generator {markdown_text(identity.generator)}, trained on {title} ({kind} images). The images "
-        "it draws are synthetic and not for diagnosis. Evidence root "
+        "**Reference run**, shown for what its preset reaches; this is no promotion: preset "
+        f"{markdown_text(identity.preset)}, generator {markdown_text(identity.generator)}, "
+        f"trained on {title} ({kind} images). The images it draws are synthetic and not for "
+        "diagnosis. Evidence root "
         f"`{run.manifest.evidence_root}`.\n\n"
     )
 

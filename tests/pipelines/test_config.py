@@ -86,6 +86,30 @@ def test_an_unknown_generator_setting_names_its_full_key():
 
 
 @pytest.mark.malformed("config")
+@pytest.mark.parametrize(
+    ("model", "override", "said"),
+    [
+        ("dsr-gan", "diffusion.size=50", "super_resolution.to is 32; allowed are 100, 200 and 400"),
+        ("dsr-gan", "super_resolution.to=50", "super_resolution.to is 50; allowed are 32, 64"),
+        ("tb-gan", "size=50", "size"),
+    ],
+)
+def test_a_size_that_the_network_cannot_take_is_named_without_the_other_settings(
+    model, override, said
+):
+    overrides = [f"model.name={model}", f"model.settings.{override}"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(preset="smoke", overrides=overrides)
+
+    text = str(caught.value)
+    assert text.startswith("model.settings")
+    assert said in text
+    assert "50" in text
+    assert "{" not in text
+    assert len(text) < 300
+
+
+@pytest.mark.malformed("config")
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'smoke'"):
         load_config(preset="smok")

@@ -40,6 +40,7 @@ from tests.benchmarks.own_stages import (
     diffusion_stage,
     heun_samples,
     laptop,
+    tb_gan,
 )
 from tests.benchmarks.styleswin_peer import R1_EVERY, STYLE_WIDTH, StyleSwinPeer
 from tests.benchmarks.work import work
@@ -212,18 +213,15 @@ def _sampling_rows(
 
 
 def styleswin_settings(batch_size: int) -> TbGanSettings:
-    """Widths, heads and style of the official code at 64 pixels; the rest as by default."""
-    return TbGanSettings(
-        size=SIZE,
-        widths=(512, 512, 512, 512, 256),
-        heads=(16, 16, 16, 16, 8),
-        discriminator_widths=(512, 512, 512, 512),
-        style_width=512,
-        mapping_layers=8,
-        depth=2,
-        window=8,
-        batch_size=batch_size,
-    )
+    """The paper preset with widths and heads of the official code at 64 pixels; all augmentations."""
+    changes = {
+        "size": SIZE,
+        "widths": (512, 512, 512, 512, 256),
+        "heads": (16, 16, 16, 16, 8),
+        "discriminator_widths": (512, 512, 512, 512),
+        "batch_size": batch_size,
+    }
+    return TbGanSettings.model_validate(tb_gan("paper").model_dump() | changes)
 
 
 def styleswin(options: argparse.Namespace) -> None:
@@ -255,11 +253,12 @@ def styleswin(options: argparse.Namespace) -> None:
 
 
 def _print_styleswin_networks(networks: Networks, peer: StyleSwinPeer) -> None:
-    latent, style = torch.randn(1, STYLE_WIDTH), torch.randn(1, STYLE_WIDTH)
+    latent = torch.randn(1, STYLE_WIDTH)
+    numbers = torch.randn(1, networks.generator.n_numbers)
     own_image, image = torch.randn(1, 1, SIZE, SIZE), torch.randn(1, 3, SIZE, SIZE)
     rows = []
     for name, theirs, ours, given, taken in (
-        ("generator", peer.generator, networks.generator, latent, style),
+        ("generator", peer.generator, networks.generator, latent, numbers),
         ("discriminator", peer.discriminator, networks.discriminator, image, own_image),
     ):
         counts = (f"{n_weights(network):,}" for network in (theirs, ours))

@@ -5,6 +5,7 @@ import torch
 
 from medisynth.data.views import ImageView
 from medisynth.generator import TrainingContext
+from medisynth.models.conditioning import vocabulary_of
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.edm import sample_residuals
 from medisynth.models.dsr_gan.fitted import fit_before_training
@@ -25,15 +26,15 @@ def laptop() -> DsrGanSettings:
     return DsrGanSettings.model_validate(load_config(preset="laptop").model.settings)
 
 
-def laptop_tb_gan() -> TbGanSettings:
-    """Settings of TB-GAN in the laptop preset."""
-    config = load_config(preset="laptop", overrides=["model.name=tb-gan"])
+def tb_gan(preset: str) -> TbGanSettings:
+    """Settings of TB-GAN in a preset."""
+    config = load_config(preset=preset, overrides=["model.name=tb-gan"])
     return TbGanSettings.model_validate(config.model.settings)
 
 
-def quiet_context() -> TrainingContext:
+def quiet_context(seed: int = 0) -> TrainingContext:
     """A training that tells nobody, keeps nothing and is never stopped."""
-    return TrainingContext(0, "cpu", lambda *_: None, lambda *_: None, lambda: False)
+    return TrainingContext(seed, "cpu", lambda *_: None, lambda *_: None, lambda: False)
 
 
 def view(n: int, partition: str, size: int) -> ImageView:
@@ -57,16 +58,32 @@ def super_resolution_stage(settings: DsrGanSettings, precision: Precision) -> Cr
     """The last stage of DSR-GAN, ready to train."""
     size = settings.super_resolution.to
     training, tuning = view(N_TRAINING, "training", size), view(N_TUNING, "tuning", size)
-    return new_stage(settings, training, tuning, quiet_context(), precision)
+    return new_stage(settings, size, training, tuning, quiet_context(), precision)
 
 
-def adversarial_stage(settings: TbGanSettings, precision: Precision) -> AdversarialStage:
-    """The only stage of TB-GAN, ready to train."""
-    training = view(N_TRAINING, "training", settings.size)
-    tuning = view(N_TUNING, "tuning", settings.size)
-    networks = new_networks(settings, 0, "cpu")
-    part = settings.schedule[0]
-    return AdversarialStage(settings, part, training, tuning, quiet_context(), precision, networks)
+def adversarial_stage(
+    settings: TbGanSettings,
+    precision: Precision,
+    views: tuple[ImageView, ImageView] | None = None,
+    seed: int = 0,
+) -> AdversarialStage:
+    """The first stage of TB-GAN, ready to train, on simulated views unless others are given."""
+    training, tuning = views or (
+        view(N_TRAINING, "training", settings.size),
+        view(N_TUNING, "tuning", settings.size),
+    )
+    vocabulary = vocabulary_of(training, settings.conditioning)
+    networks = new_networks(settings, seed, "cpu", vocabulary.sizes)
+    return AdversarialStage(
+        settings,
+        settings.schedule[0],
+        training,
+        tuning,
+        quiet_context(seed),
+        precision,
+        networks,
+        vocabulary,
+    )
 
 
 def heun_samples(stage: DiffusionStage, settings: DsrGanSettings, n_images: int) -> torch.Tensor:

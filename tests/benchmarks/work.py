@@ -22,8 +22,8 @@ from tests.benchmarks.own_stages import (
     adversarial_stage,
     diffusion_stage,
     laptop,
-    laptop_tb_gan,
     super_resolution_stage,
+    tb_gan,
 )
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -109,8 +109,8 @@ def _super_resolution(networks: Networks) -> Work:
     own = settings.super_resolution
     stages = {precision: super_resolution_stage(settings, precision) for precision in PRECISIONS}
     stage, side = stages["fp32"], own.crop
-    small, large = (torch.rand(1, 1, n, n) for n in (side // settings.factor, side))
-    noise = torch.randn(1, new_enlarger(own, settings.factor, 0).n_noise(*small.shape[2:]))
+    small, large = (torch.rand(1, 1, n, n) for n in (side // 2, side))
+    noise = torch.randn(1, new_enlarger(own, 2, 0).n_noise(*small.shape[2:]))
     flop = [
         flop_of(partial(stage.enlarger, small, noise)),
         flop_of(partial(stage.discriminator, large, large)),
@@ -130,23 +130,23 @@ def _super_resolution(networks: Networks) -> Work:
 
 
 def _adversarial(networks: Networks) -> Work:
-    settings = laptop_tb_gan()
+    settings = tb_gan("laptop")
     stages = {precision: adversarial_stage(settings, precision) for precision in PRECISIONS}
     made, size = stages["fp32"].networks, settings.size
     flop = [
-        flop_of(partial(made.generator, torch.randn(1, settings.style_width))),
+        flop_of(partial(made.generator, torch.randn(1, made.generator.n_numbers))),
         flop_of(partial(made.discriminator, torch.randn(1, 1, size, size))),
     ]
     for name, network, each in (
-        (f"StyleSwin generator, {size} px", made.generator, flop[0]),
-        (f"wavelet discriminator, {size} px", made.discriminator, flop[1]),
+        (f"TB-GAN generator, {size} px", made.generator, flop[0]),
+        (f"TB-GAN discriminator, {size} px", made.discriminator, flop[1]),
     ):
         networks.append((name, n_weights(network), each))
     steps: dict[str, Callable[[], object]] = {
         precision: partial(stage.step, 1) for precision, stage in stages.items()
     }
     estimated = LEARNING * flop[0] + TEACHING * flop[1]
-    return _work("StyleSwin without R1", steps, settings.batch_size, estimated)
+    return _work("TB-GAN without penalty", steps, settings.batch_size, estimated)
 
 
 def _work(

@@ -12,26 +12,49 @@ from medisynth import checkpoint
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
 from medisynth.generator import Condition, StageState, StoppedError, TrainingContext
+from medisynth.models.conditioning import vocabulary_of
 from medisynth.models.tb_gan import TbGan, TbGanSettings
 from medisynth.models.tb_gan.deviations import PublishedDeviations
-from medisynth.models.tb_gan.networks import new_networks, r1_penalty
+from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
+from medisynth.models.tb_gan.networks import new_networks
 from medisynth.models.tb_gan.training_stage import AdversarialStage
 from medisynth.training import train
 
 TINY = {
     "size": 32,
-    "widths": (16, 16, 16, 16),
+    "start": 4,
+    "widths": (16, 16),
+    "tail_width": 16,
     "style_width": 16,
-    "mapping_layers": 2,
     "depth": 1,
-    "window": 4,
+    "discriminator_widths": (16, 16, 16),
     "batch_size": 4,
     "precision": "fp32",
     "r1": {"gamma": 1.0, "every": 2},
-    "apa": {"target": -1.0, "speed_images": 10},  # rises at once, so that resuming needs it
+    "warm_up_steps": 0,
     "selection_every": 2,
     "selection_images": 4,
     "schedule": ({"steps": 4},),
+}
+# StyleSwin's own kinds of layers, with APA that rises at once, so that resuming needs it.
+STYLESWIN = {
+    "widths": (16, 16, 16, 16),
+    "whole_map_up_to": 0,
+    "window": 4,
+    "mlp_factor": 4,
+    "activation": "gelu",
+    "depthwise": False,
+    "noise": False,
+    "positions": "sinusoidal",
+    "equalised": False,
+    "modulated_images": False,
+    "tail_width": 0,
+    "discriminator": "wavelet",
+    "loss": "logistic",
+    "r1": {"gamma": 1.0, "every": 2, "r2": False},
+    "apa": {"target": -1.0, "speed_images": 10},
+    "gradient_clip": 5,
+    "final_rate_share": 1,
 }
 
 
@@ -74,17 +97,18 @@ def settings(**changes):
     return TbGanSettings.model_validate({**TINY, **changes})
 
 
-def view(n, partition="training", size=32, planes=("a", "b")):
+def view(n, partition="training", size=32, planes=("",), machines=("",)):
     pixels = np.random.default_rng(n).integers(0, 256, (n, size, size), dtype=np.uint8)
     ids = tuple(str(i) for i in range(n))
-    labels = tuple(planes[i % len(planes)] for i in range(n))
-    return ImageView(partition, pixels, ids, ids, labels, ("",) * n)
+    labels = (tuple(names[i % len(names)] for i in range(n)) for names in (planes, machines))
+    return ImageView(partition, pixels, ids, ids, *labels)
 
 
-def fitted(seed=0, states=None, **changes):
+def fitted(seed=0, states=None, planes=("",), **changes):
     recorder = Recorder(seed, states=states)
     generator = TbGan(settings(**changes))
-    report = generator.fit(view(16), view(6, "tuning"), recorder.context())
+    views = view(16, planes=planes), view(6, "tuning", planes=planes)
+    report = generator.fit(*views, recorder.context())
     return generator, report, recorder
 
 
@@ -93,16 +117,13 @@ def once():
     return fitted()
 
 
-def stage_of(context, **changes):
-    chosen = settings(**changes)
+def stage_of(context, training=None, **changes):
+    chosen, training = settings(**changes), training or view(16)
+    vocabulary = vocabulary_of(training, chosen.conditioning)
+    networks = new_networks(chosen, context.seed, "cpu", vocabulary.sizes)
+    tuning = view(6, "tuning")
     return AdversarialStage(
-        chosen,
-        chosen.schedule[0],
-        view(16),
-        view(6, "tuning"),
-        context,
-        "fp32",
-        new_networks(chosen, context.seed, "cpu"),
+        chosen, chosen.schedule[0], training, tuning, context, "fp32", networks, vocabulary
     )
 
 
@@ -174,9 +195,11 @@ def test_the_average_is_the_moving_average_of_the_weights():
     assert torch.allclose(stage.networks.averaged.module.start, expected, atol=1e-6)
 
 
-def test_four_steps_are_two_steps_then_a_state_and_two_more_bit_by_bit():
-    context = Recorder().context()
-    whole, first, second = (stage_of(context) for _ in range(3))
+@pytest.mark.parametrize("kinds", [{}, STYLESWIN], ids=["recipe", "styleswin"])
+@pytest.mark.parametrize("planes", [("",), ("a", "b")], ids=["unconditional", "conditional"])
+def test_four_steps_are_two_steps_then_a_state_and_two_more_bit_by_bit(kinds, planes):
+    context, training = Recorder().context(), view(16, planes=planes)
+    whole, first, second = (stage_of(context, training, **kinds) for _ in range(3))
     for step in range(4):
         whole.step(step)
     whole.evaluate(4)
@@ -188,19 +211,22 @@ def test_four_steps_are_two_steps_then_a_state_and_two_more_bit_by_bit():
         second.step(step)
     second.evaluate(4)
 
-    assert facts["pseudo_real_probability"] > 0
+    assert (facts["pseudo_real_probability"] > 0) == ("apa" in kinds)
     assert equal(whole.state()[0], second.state()[0])
     assert whole.state()[1] == second.state()[1]
 
 
 def test_a_training_stopped_in_the_second_part_ends_as_if_it_had_not_been(once):
     schedule = ({"name": "first", "plane": "a", "steps": 3}, {"name": "then", "steps": 3})
-    whole, report, recorder = fitted(schedule=schedule)
+    planes = ("a", "b")
+    whole, report, recorder = fitted(schedule=schedule, planes=planes)
     states = States()
     stopped = Recorder(stop_after=4, states=states)
     with pytest.raises(StoppedError, match="then: stopped after 1 of 3 steps"):
-        TbGan(settings(schedule=schedule)).fit(view(16), view(6, "tuning"), stopped.context())
-    again, report_again, resumed = fitted(schedule=schedule, states=states)
+        TbGan(settings(schedule=schedule)).fit(
+            view(16, planes=planes), view(6, "tuning", planes=planes), stopped.context()
+        )
+    again, report_again, resumed = fitted(schedule=schedule, planes=planes, states=states)
 
     assert equal(whole.state(), again.state())
     assert report_again.candidates == report.candidates
@@ -223,7 +249,7 @@ def test_a_state_of_other_settings_is_refused():
 def test_accumulation_makes_the_same_update_up_to_rounding():
     # Groups of the minibatch standard deviation have 4 images, in a batch of 8 as in parts of 4.
     context = Recorder().context()
-    changes = {"batch_size": 8, "spectral_norm": False}
+    changes = {"batch_size": 8}
     one, two = stage_of(context, **changes), stage_of(context, **changes, accumulate=2)
     first, second = one.step(0), two.step(0)
 
@@ -240,7 +266,8 @@ def test_accumulation_makes_the_same_update_up_to_rounding():
 
 
 def test_it_trains_without_augmentation_and_on_pseudo_real_images_alone():
-    stage = stage_of(Recorder().context(), diffaug=(), apa={"target": -1.0, "speed_images": 1})
+    apa = {"target": -1.0, "speed_images": 1}
+    stage = stage_of(Recorder().context(), **STYLESWIN | {"diffaug": (), "apa": apa})
     values = [stage.step(step) for step in range(3)]
 
     assert [v["pseudo-real probability"] for v in values[1:]] == [1.0, 1.0]
@@ -254,7 +281,7 @@ def test_bf16_makes_finite_updates():
     assert all(math.isfinite(value) for value in stage.step(0).values())
 
 
-def test_r1_is_the_squared_gradient_of_the_score():
+def test_the_penalty_is_the_squared_gradient_of_the_score():
     class Quadratic(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -264,25 +291,66 @@ def test_r1_is_the_squared_gradient_of_the_score():
             return self.weight * images.square().sum(dim=(1, 2, 3))
 
     network, images = Quadratic(), torch.tensor([1.0, 2.0, 0.0, 1.0]).view(2, 1, 1, 2)
-    penalty = r1_penalty(network, images)  # mean of |2 w x|²: 36 (5 + 1) / 2
+    scores, penalty = penalised(network, images)  # mean of |2 w x|²: 36 (5 + 1) / 2
     penalty.backward()
 
+    assert scores.tolist() == [15, 3]
     assert float(penalty.detach()) == pytest.approx(108)
     assert float(network.weight.grad) == pytest.approx(2 * 108 / 3)
 
 
-def test_r1_is_made_every_so_many_updates_and_never_without_gamma():
+def test_losses_by_hand():
+    real, synthetic = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0])
+
+    def softplus(x):
+        return math.log1p(math.exp(x))
+
+    relativistic = (softplus(-1) + softplus(0)) / 2  # real less synthetic: 1 and 0
+    against = (softplus(1) + softplus(0)) / 2
+    logistic = (softplus(-2) + softplus(0) + softplus(1) + softplus(0)) / 2
+    assert float(discriminator_loss("relativistic", real, synthetic)) == pytest.approx(relativistic)
+    assert float(generator_loss("relativistic", synthetic, real)) == pytest.approx(against)
+    assert float(discriminator_loss("logistic", real, synthetic)) == pytest.approx(logistic)
+    alone = (softplus(-1) + softplus(0)) / 2
+    assert float(generator_loss("logistic", synthetic, real)) == pytest.approx(alone)
+
+
+def test_r2_penalises_synthetic_images_beside_real_ones():
+    both, alone = (
+        stage_of(Recorder().context(), r1={"gamma": 1.0, "every": 2, "r2": r2})
+        for r2 in (True, False)
+    )
+
+    assert both.step(0)["gradient penalty"] > 1.1 * alone.step(0)["gradient penalty"]
+
+
+def test_the_penalty_is_made_every_so_many_updates_and_never_without_gamma():
     stage = stage_of(Recorder().context())
-    assert ["R1 penalty" in stage.step(step) for step in range(4)] == [True, False, True, False]
+    made = ["gradient penalty" in stage.step(step) for step in range(4)]
+    assert made == [True, False, True, False]
 
     never = stage_of(Recorder().context(), deviations={"without_r1": True})
-    assert "R1 penalty" not in never.step(0)
+    assert "gradient penalty" not in never.step(0)
+
+
+def test_learning_rates_rise_then_fall_along_half_a_cosine_to_a_share_of_the_largest():
+    stage = stage_of(
+        Recorder().context(),
+        schedule=({"steps": 6},),
+        warm_up_steps=2,
+        final_rate_share=0.1,
+        learning_rate=1e-3,
+    )
+    rates = [stage.step(step)["learning rate"] for step in range(6)]
+    falling = [0.1 + 0.9 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
+
+    assert rates == pytest.approx([1e-3 * share for share in (0.55, 1.0, *falling)])
 
 
 def test_each_part_takes_the_networks_of_the_one_before():
     schedule = ({"name": "first", "plane": "a", "steps": 2}, {"name": "then", "steps": 1})
     states = States()
-    _, report, _ = fitted(schedule=schedule, states=states)
+    _, report, _ = fitted(schedule=schedule, states=states, planes=("a", "b"))
     first, then = states.latest("first"), states.latest("then")
     key = "module/averaged/n_averaged"
 
@@ -298,7 +366,7 @@ def test_a_plane_that_no_image_shows_is_refused_before_training():
     generator = TbGan(settings(schedule=({"plane": "c", "steps": 1},)))
 
     with pytest.raises(DataError, match=r"plane 'c' in the training view, found 0; .* a, b"):
-        generator.fit(view(16), view(6, "tuning"), recorder.context())
+        generator.fit(view(16, planes=("a", "b")), view(6, "tuning"), recorder.context())
     assert recorder.progressed == []
 
 
@@ -311,19 +379,15 @@ def test_views_that_cannot_be_trained_on_are_refused(training, message):
         TbGan(settings()).fit(training, view(6, "tuning"), Recorder().context())
 
 
-def test_it_draws_the_plane_it_was_fine_tuned_on_and_refuses_others(once):
-    tensors = once[0].state()
-    generator = TbGan(settings(schedule=({"plane": "a", "steps": 4},)))
-    generator.load_state(tensors)
+def test_it_draws_the_plane_it_was_fine_tuned_on_and_refuses_others():
+    schedule = ({"name": "first", "steps": 1}, {"name": "then", "plane": "a", "steps": 1})
+    generator, report, _ = fitted(schedule=schedule, planes=("a", "b"))
     context = Recorder().context()
 
+    assert report.description["conditioning"].startswith("unconditional")
     assert len(generator.sample(1, context, Condition(plane="a"))) == 1
-    with pytest.raises(SettingsError, match="expected no plane or 'a' as condition, found 'b'"):
+    with pytest.raises(SettingsError, match="plane: expected one of 'a', found 'b'"):
         generator.sample(1, context, Condition(plane="b"))
-    with pytest.raises(SettingsError, match="expected no machine"):
-        generator.sample(1, context, Condition(machine="x"))
-    with pytest.raises(SettingsError, match="expected no plane as condition"):
-        once[0].sample(1, context, Condition(plane="a"))
 
 
 def test_state_through_a_file_gives_the_same_samples(once):
@@ -380,8 +444,9 @@ def test_samples_that_are_all_alike_stop_the_training(monkeypatch):
     stage = stage_of(Recorder().context())
     average = stage.networks.averaged.module
     with torch.no_grad():
-        for level in average.levels:
-            level.to_image.weight.zero_()
+        average.levels[0].position.zero_()
+        for network in (*(level.skip.to_image for level in average.levels), average.tail.to_bands):
+            network.linear.weight.zero_()
 
     with pytest.raises(TrainingError, match="the samples have collapsed"):
         stage.evaluate(1)
@@ -396,12 +461,11 @@ def test_every_curve_is_logged_with_finite_numbers_and_previews_are_drawn(once):
         "discriminator loss",
         "discriminator on real",
         "discriminator on synthetic",
-        "R1 penalty",
+        "gradient penalty",
         "generator gradient norm",
         "discriminator gradient norm",
         "learning rate",
         "discriminator learning rate",
-        "pseudo-real probability",
     }
     assert all(math.isfinite(v) for _, _, values in recorder.logged for v in values.values())
     assert [(s, k, images.shape) for s, k, images in recorder.previews] == [
@@ -432,6 +496,7 @@ def test_published_turns_every_deviation_on_and_a_named_one_keeps_its_value():
     assert set(published.switched_on) - set(but_one.switched_on) == {"without_ema"}
     assert settings().switched_on == {}
     assert (published.r1_gamma, published.ema_decay, published.is_spectral) == (0, 0, False)
+    assert (published.loss, published.discriminator) == ("logistic", "wavelet")
     assert (published.apa_target, published.clip_norm) == (0.95, math.inf)
     assert published.rates_of(published.schedule[0]) == (5e-5, 2e-4)
     assert TbGanSettings.model_validate(published.model_dump()) == published
@@ -448,10 +513,14 @@ def test_the_published_recipe_trains_and_lists_its_deviations():
     ("changes", "message"),
     [
         ({"size": 48}, "32, 64, 128 or 256"),
-        ({"size": 64}, "widths has 4 numbers; size 64 needs 5"),
+        ({"size": 64}, "widths has 2 numbers; size 64 needs 3, one for each level of 4 to 16"),
+        ({"tail_width": 0}, "widths has 2 numbers; size 32 needs 4"),
         ({"heads": (4, 4, 4)}, "heads has 3 numbers"),
-        ({"heads": (8, 8, 8, 8)}, "do not divide a width of 16"),
+        ({"heads": (8, 8)}, "do not divide a width of 16"),
+        ({"heads": (1, 1), "whole_map_up_to": 4}, "1 heads at 8 pixels; in windows"),
         ({"discriminator_widths": (16,)}, "needs 3, one for each level of 4 to 16 pixels"),
+        ({"apa": {}}, "apa: expected none with the relativistic loss"),
+        ({"warm_up_steps": 5}, "allowed are 0 to 4, the steps of schedule part 'adversarial'"),
         ({"accumulate": 3}, "divisors of batch_size"),
         ({"schedule": ({"name": "a"}, {"name": "a"})}, "names must differ"),
         ({"schedule": ({"name": "sampling"},)}, "is taken"),

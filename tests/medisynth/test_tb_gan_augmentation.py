@@ -7,8 +7,8 @@ from medisynth.models.tb_gan.augment import BLACK, Draws, augmented, draws_for
 from medisynth.models.tb_gan.images import (
     coarse,
     energy_distance,
-    latents_of,
     mirrored,
+    numbers_of,
     to_pixels,
     to_signed,
 )
@@ -44,6 +44,8 @@ def test_brightness_is_added_and_contrast_stretches_about_the_mean():
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
 
     assert torch.allclose(augmented(x, draws(brightness=0.9), ("brightness",)), x + 0.4, atol=1e-6)
+    narrow = augmented(x, draws(brightness=0.9), ("brightness",), brightness_span=0.3)
+    assert torch.allclose(narrow, x + 0.12, atol=1e-6)
     stretched = augmented(x, draws(contrast=1.0), ("contrast",))
     assert torch.allclose(stretched - mean, 1.5 * (x - mean), atol=1e-6)
 
@@ -150,8 +152,8 @@ def test_mirroring_depends_on_epoch_and_image_alone():
 
 def test_the_latent_vector_of_an_image_does_not_depend_on_its_batch():
     assert torch.equal(
-        latents_of([3, 4, 5], 8, "cpu", 0, "sampling")[1:],
-        latents_of([4, 5], 8, "cpu", 0, "sampling"),
+        numbers_of([3, 4, 5], 8, "cpu", 0, "sampling")[1:],
+        numbers_of([4, 5], 8, "cpu", 0, "sampling"),
     )
 
 

@@ -10,27 +10,57 @@ from medisynth.models.tb_gan.attention import (
     MASKED,
     PLAIN,
     SHIFTED,
-    DoubleAttention,
+    Attention,
     copy_windows,
     relative_index,
     shifted_mask,
 )
-from medisynth.models.tb_gan.discriminator import WaveletDiscriminator, variety
-from medisynth.models.tb_gan.generator import AdaIn, StyleSwinGenerator, position_grid
-from medisynth.models.tb_gan.layers import EqualisedLinear
-from medisynth.models.tb_gan.resampling import blur_kernel, blurred, doubled, haar, halved
+from medisynth.models.tb_gan.discriminator import WaveletDiscriminator
+from medisynth.models.tb_gan.generator import StyleSwinGenerator, position_grid
+from medisynth.models.tb_gan.judgement import variety
+from medisynth.models.tb_gan.layers import EqualisedLinear, linear
+from medisynth.models.tb_gan.networks import new_discriminator
+from medisynth.models.tb_gan.resampling import (
+    blur_kernel,
+    blurred,
+    doubled,
+    from_haar,
+    haar,
+    halved,
+)
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.models.tb_gan.spectral import spectrally_normalised
+from medisynth.models.tb_gan.style_block import AdaIn, DepthwiseResidual
+from medisynth.models.tb_gan.tail import HaarTail, ModulatedConv
+from pipelines.config import load_config
 
 CPU = torch.device("cpu")
-SMALL = TbGanSettings(size=32, widths=(16, 16, 16, 16), style_width=16, mapping_layers=2, depth=1)
-PUBLISHED = TbGanSettings(
-    size=256,
-    widths=(512, 512, 512, 256, 128, 64, 32),
-    discriminator_widths=(512, 512, 512, 512, 512, 256),
-    style_width=512,
-    mapping_layers=8,
+SMALL = TbGanSettings(
+    size=32, start=4, widths=(16, 16), tail_width=16, style_width=16, mapping_layers=2, depth=1
 )
+STYLESWIN = TbGanSettings(
+    size=32,
+    start=4,
+    widths=(16, 16, 16, 16),
+    whole_map_up_to=0,
+    mlp_factor=4,
+    activation="gelu",
+    depthwise=False,
+    noise=False,
+    positions="sinusoidal",
+    equalised=False,
+    modulated_images=False,
+    tail_width=0,
+    style_width=16,
+    depth=1,
+    discriminator="wavelet",
+    discriminator_widths=(16, 16, 16),
+)
+
+
+def preset(name):
+    config = load_config(preset=name, overrides=["model.name=tb-gan"])
+    return TbGanSettings.model_validate(config.model.settings)
 
 
 def normal(*shape, seed=0):
@@ -42,32 +72,105 @@ def count(network):
 
 
 def test_the_published_widths_give_the_published_numbers_of_parameters():
+    published = preset("paper")
     with torch.device("meta"):  # sizes without memory
-        generator, discriminator = StyleSwinGenerator(PUBLISHED), WaveletDiscriminator(PUBLISHED)
+        generator, discriminator = StyleSwinGenerator(published), new_discriminator(published)
 
     assert count(generator) == pytest.approx(32.1e6, rel=0.01)
     assert count(discriminator) == pytest.approx(27.2e6, rel=0.01)
+    gains = [p for name, p in generator.named_parameters() if "position" in name]
+    assert [gain.numel() for gain in gains] == [1] * 6  # one a level, none at 4 pixels
 
 
 def test_the_published_heads_are_those_of_the_paper():
-    assert PUBLISHED.heads_of_levels == (16, 16, 16, 8, 4, 4, 4)
+    heads = (16, 16, 16, 8, 4, 4, 4)
+
+    assert preset("paper").heads_of_levels == heads
+    assert preset("paper").model_copy(update={"heads": None}).heads_of_levels == heads
 
 
-def test_an_image_is_as_large_as_the_settings_say_and_a_score_is_one_number_an_image():
-    images = StyleSwinGenerator(SMALL)(normal(3, 16))
+def test_the_laptop_preset_is_small_and_draws_64_pixels_from_two_levels():
+    laptop = preset("laptop")
+    generator = StyleSwinGenerator(laptop)
+
+    assert count(generator) == pytest.approx(0.66e6, rel=0.01)
+    assert count(new_discriminator(laptop)) == pytest.approx(0.87e6, rel=0.01)
+    assert [level.side for level in generator.levels] == [8, 16]
+    assert generator(normal(2, generator.n_numbers)).shape == (2, 1, 64, 64)
+
+
+@pytest.mark.parametrize("settings", [SMALL, STYLESWIN], ids=["recipe", "styleswin"])
+def test_an_image_is_as_large_as_the_settings_say_and_a_score_is_one_number_an_image(settings):
+    generator = StyleSwinGenerator(settings)
+    images = generator(normal(3, generator.n_numbers))
 
     assert images.shape == (3, 1, 32, 32)
-    assert WaveletDiscriminator(SMALL)(images).shape == (3,)
+    assert new_discriminator(settings)(images).shape == (3,)
 
 
-def test_every_weight_of_both_networks_gets_a_gradient():
-    generator, discriminator = StyleSwinGenerator(SMALL), WaveletDiscriminator(SMALL)
-    discriminator(generator(normal(4, 16))).square().sum().backward()
+@pytest.mark.parametrize("settings", [SMALL, STYLESWIN], ids=["recipe", "styleswin"])
+def test_every_weight_of_both_networks_gets_a_gradient(settings):
+    generator, discriminator = (
+        StyleSwinGenerator(settings, (2, 3)),
+        new_discriminator(settings, (2, 3)),
+    )
+    labels = torch.tensor([[0, 3], [1, 2], [2, 1], [1, 0]])
+    images = generator(normal(4, generator.n_numbers), labels)
+    discriminator(images, labels=labels).square().sum().backward()
 
     for network in (generator, discriminator):
         silent = [name for name, p in network.named_parameters() if p.grad is None]
         assert silent == []
         assert all(bool(p.grad.abs().sum() > 0) for p in network.parameters())
+
+
+def test_noise_and_positions_start_without_effect():
+    generator = StyleSwinGenerator(SMALL).eval()
+    numbers = normal(2, generator.n_numbers)
+    other = torch.cat([numbers[:, :16], normal(2, generator.n_numbers - 16, seed=1)], dim=1)
+
+    assert torch.equal(generator(numbers), generator(other))
+    assert all(not level.position.any() for level in generator.levels)
+
+
+def test_a_learned_gain_of_noise_changes_the_image_where_the_noise_does():
+    generator = StyleSwinGenerator(SMALL).eval()
+    numbers = normal(1, generator.n_numbers)
+    with torch.no_grad():
+        generator.tail.second.noise_gain.fill_(1.0)
+    other = numbers.clone()
+    other[0, -1] += 1  # the lower right pixel of the last map
+    difference = (generator(other) - generator(numbers))[0, 0]
+
+    assert difference[-2:, -2:].abs().min() > 0
+    assert not difference[:-2].any()
+    assert not difference[:, :-2].any()
+
+
+def test_a_saturating_output_is_the_hyperbolic_tangent_of_the_linear_one():
+    outputs = []
+    for is_saturating in (False, True):
+        torch.manual_seed(0)
+        settings = SMALL.model_copy(update={"saturating_output": is_saturating})
+        generator = StyleSwinGenerator(settings)
+        outputs.append(generator(normal(2, generator.n_numbers)))
+
+    assert torch.allclose(outputs[1], outputs[0].tanh())
+
+
+def test_labels_change_image_and_score_and_hidden_ones_have_their_own():
+    generator, discriminator = (
+        network(SMALL, (2, 0)) for network in (StyleSwinGenerator, new_discriminator)
+    )
+    numbers = normal(1, generator.n_numbers)
+    images = [generator(numbers, torch.tensor([[k, 0]])) for k in range(3)]
+    scores = [
+        float(discriminator(images[0], labels=torch.tensor([[k, 0]])).detach()) for k in range(3)
+    ]
+
+    assert not torch.allclose(images[0], images[1])
+    assert not torch.allclose(images[1], images[2])
+    assert len(set(scores)) == 3
 
 
 def in_places(x):
@@ -152,13 +255,17 @@ def test_a_shifted_window_does_not_attend_over_the_wrapped_edge():
     assert torch.equal(mask[1] == MASKED, left[:, None] != left[None])
 
 
+def weights_of(layer):
+    return layer.weight * getattr(layer, "scale", 1.0)
+
+
 def reference_attention(layer, x):
     """Both halves by torch's own attention, a window at a time, places found by brute force."""
     width, side, window = x.shape[-1], layer.side, layer.window
     out = []
     for half, shift in ((0, 0), (1, window // 2)):
         part = slice(half * 3 * width // 2, (half + 1) * 3 * width // 2)
-        qkv = functional.linear(x, layer.qkv.weight[part], layer.qkv.bias[part])
+        qkv = functional.linear(x, weights_of(layer.qkv)[part], layer.qkv.bias[part])
         qkv = qkv.roll((-shift, -shift), dims=(1, 2))
         result = torch.empty(*x.shape[:3], width // 2)
         table = layer.bias_table[half][relative_index(window, CPU)]
@@ -170,7 +277,7 @@ def reference_attention(layer, x):
                 crossed = torch.tensor([rows, columns]).T  # which edges each place came over
                 near = (crossed[:, None] == crossed[None]).all(dim=2)
                 part = qkv[:, top : top + window, left : left + window].flatten(1, 2)
-                heads = part.unflatten(2, (3, layer.half_heads, -1)).permute(2, 0, 3, 1, 4)
+                heads = part.unflatten(2, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
                 attended = functional.scaled_dot_product_attention(
                     *heads, attn_mask=bias.masked_fill(~near, -math.inf)
                 )
@@ -181,9 +288,10 @@ def reference_attention(layer, x):
     return layer.out(torch.cat(out, dim=-1))
 
 
+@pytest.mark.parametrize("is_equalised", [False, True])
 @pytest.mark.parametrize(("side", "window"), [(12, 4), (8, 8), (4, 4)])
-def test_double_attention_is_attention_in_plain_and_in_shifted_windows(side, window):
-    layer = DoubleAttention(16, 4, side, window)
+def test_double_attention_is_attention_in_plain_and_in_shifted_windows(side, window, is_equalised):
+    layer = Attention(16, 4, side, window, is_whole=False, equalised=is_equalised)
     with torch.no_grad():
         layer.bias_table.normal_(generator=torch.Generator().manual_seed(2))
 
@@ -193,6 +301,77 @@ def test_double_attention_is_attention_in_plain_and_in_shifted_windows(side, win
         [normal(2, side, side, 16)],
         list(layer.parameters()),
     )
+
+
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_attention_over_the_whole_map_is_that_of_all_heads_in_one_window(heads):
+    layer = Attention(24, heads, 6, 4, is_whole=True, equalised=True)
+    with torch.no_grad():
+        layer.bias_table.normal_(generator=torch.Generator().manual_seed(2))
+
+    def reference(x):
+        qkv = functional.linear(x.flatten(1, 2), weights_of(layer.qkv), layer.qkv.bias)
+        parts = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        bias = layer.bias_table[0][relative_index(6, CPU)].view(36, 36, heads).permute(2, 0, 1)
+        out = functional.scaled_dot_product_attention(*parts, attn_mask=bias[None])
+        return layer.out(out.transpose(1, 2).reshape(x.shape))
+
+    assert_equal_with_gradients(
+        lambda x: in_images(layer(in_places(x))),
+        reference,
+        [normal(2, 6, 6, 24)],
+        list(layer.parameters()),
+    )
+
+
+def test_the_depthwise_residual_is_a_convolution_of_each_channel_added_to_its_input():
+    layer = DepthwiseResidual(8)
+
+    def reference(x):
+        images = x.permute(0, 3, 1, 2)
+        met = functional.conv2d(images, layer.weight * 0.3, layer.bias, padding=1, groups=8)
+        return (images + met).permute(0, 2, 3, 1)
+
+    assert_equal_with_gradients(
+        lambda x: in_images(layer(in_places(x))),
+        reference,
+        [normal(2, 6, 6, 8)],
+        list(layer.parameters()),
+    )
+
+
+def test_a_modulated_convolution_scales_its_weights_by_the_style_and_keeps_the_variance():
+    layer = ModulatedConv(6, 4, 5, noise=False)
+
+    def reference(x, style):
+        scale = layer.style(style)
+        weight = (layer.conv.weight * layer.conv.scale)[None] * scale[:, None, :, None, None]
+        weight = weight * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+        rows = x.reshape(1, -1, *x.shape[2:])
+        out = functional.conv2d(rows, weight.flatten(0, 1), padding=1, groups=len(x))
+        return out.view(len(x), 4, *x.shape[2:]) + layer.conv.bias[:, None, None]
+
+    assert_equal_with_gradients(
+        lambda x, style: layer(x, style, None),
+        reference,
+        [normal(3, 6, 8, 8), normal(3, 5, seed=1)],
+        list(layer.parameters()),
+        atol=1e-4,
+    )
+
+
+def test_the_tail_draws_four_times_the_side_of_the_last_level():
+    tail = HaarTail(8, 16, 5, noise=True)
+    noise = (normal(12, 12, 2, 1), normal(12, 12, 2, 1))
+
+    assert tail(normal(6, 6, 2, 8), normal(2, 5), noise).shape == (2, 1, 24, 24)
+
+
+def test_the_inverse_haar_transform_undoes_the_haar_transform():
+    images = normal(2, 3, 8, 8)
+
+    assert torch.allclose(from_haar(haar(images[:, :1])), images[:, :1], atol=1e-6)
+    assert torch.allclose(from_haar(haar(images)), images, atol=1e-6)
 
 
 def test_positions_differ_and_are_as_long_as_each_other():
@@ -208,6 +387,14 @@ def test_an_equalised_layer_starts_with_unit_variance_whatever_its_rate():
     out = EqualisedLinear(400, 300, rate_factor=0.01)(normal(64, 400, seed=1))
 
     assert float(out.detach().std()) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("is_equalised", [False, True])
+def test_raw_and_equalised_layers_start_at_the_same_variance(is_equalised):
+    torch.manual_seed(0)
+    out = linear(400, 300, equalised=is_equalised, gain=0.5)(normal(64, 400, seed=1))
+
+    assert float(out.detach().std()) == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_haar_transform_keeps_the_sum_of_squares_and_can_be_undone():
@@ -259,9 +446,10 @@ def test_variety_of_equal_images_is_nothing_and_of_two_groups_their_own():
     assert variety(x, 8).flatten().tolist() == pytest.approx([1e-4] * 4 + [1.0] * 4, rel=1e-3)
 
 
-def test_the_variety_of_real_images_does_not_count_for_synthetic_ones():
+@pytest.mark.parametrize("settings", [SMALL, STYLESWIN], ids=["residual", "wavelet"])
+def test_the_variety_of_real_images_does_not_count_for_synthetic_ones(settings):
     torch.manual_seed(0)
-    discriminator = WaveletDiscriminator(SMALL).eval()
+    discriminator = new_discriminator(settings).eval()
     real, synthetic = normal(6, 1, 32, 32), normal(6, 1, 32, 32, seed=1)
     together = discriminator(torch.cat([real, synthetic]), n_sets=2)
 
@@ -271,7 +459,7 @@ def test_the_variety_of_real_images_does_not_count_for_synthetic_ones():
 
 def test_spectral_normalisation_makes_every_layer_of_norm_one():
     torch.manual_seed(0)
-    discriminator = WaveletDiscriminator(SMALL)
+    discriminator = WaveletDiscriminator(STYLESWIN)
     for _ in range(30):
         discriminator(normal(2, 1, 32, 32))
     layers = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

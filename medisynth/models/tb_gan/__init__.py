@@ -1,8 +1,8 @@
 """TB-GAN: a GAN whose generator is made of Swin transformer blocks (StyleSwin).
 
 After Iskandar et al. 2023 (arXiv:2304.03941) and Zhang et al. 2022 (arXiv:2112.10762), with
-differentiable and adaptive pseudo augmentation; unconditional. Importing this module costs no
-torch; fitting, sampling and loading do.
+differentiable and adaptive pseudo augmentation; told plane and machine where the training view
+records them. Importing this module costs no torch; fitting, sampling and loading do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from medisynth.data.views import ImageView, Pixels
 from medisynth.errors import SettingsError, TrainingError
 from medisynth.generator import Condition, FitReport, Tensors, TrainingContext
-from medisynth.models.tb_gan.settings import ALL_PLANES, TbGanSettings
+from medisynth.models.tb_gan.settings import TbGanSettings
 
 if TYPE_CHECKING:
     from medisynth.models.tb_gan.trained import Trained
@@ -26,7 +26,7 @@ class TbGan:
     """Draws synthetic ultrasound images; fulfils `medisynth.generator.Generator`."""
 
     name = "tb-gan"
-    title = "TB-GAN (StyleSwin with differentiable and adaptive pseudo augmentation)"
+    title = "TB-GAN (StyleSwin with differentiable augmentation)"
     Settings: type[BaseModel] = TbGanSettings
 
     def __init__(self, settings: BaseModel) -> None:
@@ -47,8 +47,8 @@ class TbGan:
             context: Seed, device, states, log, progress and stop flag.
 
         Raises:
-            DataError: A view is empty, has images of another size, or no image of a plane that the
-                schedule names.
+            DataError: A view is empty, has images of another size, no image of a plane that the
+                schedule names, or more labels than a network can be told.
             StoppedError: A stop was asked for.
             TrainingError: A loss or gradient was not finite, the discriminator is dead, or the
                 samples have collapsed.
@@ -66,17 +66,18 @@ class TbGan:
         Args:
             n: Number of images.
             context: Seed, device, progress and stop flag.
-            condition: None, or the plane that the last part of the schedule was trained on.
+            condition: Plane and machine; None, or what it leaves open, is drawn as often as in
+                training.
 
         Raises:
-            SettingsError: n is less than 1, or the condition is another.
+            SettingsError: n is less than 1, no training image has the label, or the networks were
+                not told labels.
             StoppedError: A stop was asked for.
             TrainingError: Nothing has been fitted or loaded, or a value is not finite.
         """
         if n < 1:
             raise SettingsError(f"number of images to sample: expected at least 1, found {n}")
-        self._require_possible(condition or Condition())
-        return self._fitted().sample(n, context)
+        return self._fitted().sample(n, context, condition or Condition())
 
     def state(self) -> Tensors:
         """All tensors needed to sample again.
@@ -95,21 +96,6 @@ class TbGan:
         from medisynth.models.tb_gan.trained import trained_from
 
         self._trained = trained_from(self._settings, tensors)
-
-    def _require_possible(self, condition: Condition) -> None:
-        plane = self._settings.schedule[-1].plane
-        if condition.machine is not None:
-            raise SettingsError(
-                f"tb-gan: expected no machine as condition, found {condition.machine!r}; it cannot "
-                "be told what to draw: leave the machine out"
-            )
-        if condition.plane is not None and (plane == ALL_PLANES or condition.plane != plane):
-            able = "no plane" if plane == ALL_PLANES else f"no plane or {plane!r}"
-            raise SettingsError(
-                f"tb-gan: expected {able} as condition, found {condition.plane!r}; it draws only "
-                f"what the last part of its schedule was trained on (plane: {plane}): leave the "
-                "plane out or train a schedule that ends on that plane"
-            )
 
     def _fitted(self) -> Trained:
         if self._trained is None:

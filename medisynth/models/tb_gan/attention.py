@@ -1,10 +1,11 @@
-"""Double window attention (Zhang et al. 2022, arXiv:2112.10762, section 3.2).
+"""Attention over a whole map, or double window attention (Zhang et al. 2022, arXiv:2112.10762).
 
-Half of the heads attend within plain windows and half within windows shifted by half their side, in
-the same layer, so that one layer sees beyond its window. Plain products and softmax in place of a
-fused kernel: the learned position bias needs a gradient, for which fused attention is three to four
-times slower on a CPU. What is between the two linear layers has a gradient of its own, which spares
-the copies of shifting, scaling and stacking in both directions.
+In windows half of the heads attend within plain windows and half within windows shifted by half
+their side, in the same layer, so that one layer sees beyond its window (section 3.2 of the paper).
+Plain products and softmax in place of a fused kernel: the learned position bias needs a gradient,
+for which fused attention is three to four times slower on a CPU. What is between the two linear
+layers has a gradient of its own, which spares the copies of shifting, scaling and stacking in both
+directions.
 """
 
 from functools import cache
@@ -14,6 +15,9 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from medisynth.models.tb_gan.layers import linear
+
+BRANCH_GAIN = 0.5**0.5  # of the last layer of a branch that is added to its input
 MASKED = -100.0  # exp(-100) is 0 in every precision
 PLAIN, SHIFTED = 0, 1
 
@@ -85,41 +89,39 @@ def copy_windows(places: torch.Tensor, windows: torch.Tensor, half: int, *, back
 
 
 class _Attended(torch.autograd.Function):
-    """Attention within the windows of both halves.
+    """Attention within windows, of all heads or in two halves.
 
     Its gradient is that of softmax(scale · Q Kᵀ + bias) V, once differentiable.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, qkv: torch.Tensor, plain: torch.Tensor, shifted: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, qkv: torch.Tensor, *biases: torch.Tensor) -> torch.Tensor:
         """Attend.
 
         Args:
             ctx: Kept for the gradient.
-            qkv: Queries, keys and values of the plain half, then of the shifted one, shape
-                (side, side, b, 3 · width).
-            plain: Bias of plain windows, shape (1, heads / 2, window², window²).
-            shifted: Bias of shifted windows, shape (windows, heads / 2, window², window²).
+            qkv: Queries, keys and values of the plain windows, then of the shifted ones where there
+                are any, shape (side, side, b, 3 · width).
+            biases: That of plain windows, shape (1, heads, window², window²); where half of the
+                heads attend within shifted ones, theirs, shape (windows, heads, window², window²).
 
         Returns:
-            Values of both halves, shape (side, side, b, width).
+            Values, in the same order, shape (side, side, b, width).
         """
         side, _, b, width = (*qkv.shape[:3], qkv.shape[3] // 3)
-        n_windows, heads, area, _ = shifted.shape
-        channels = width // (2 * heads)
+        n_halves, heads, area = len(biases), *biases[0].shape[1:3]
+        n_windows, channels = side**2 // area, width // (n_halves * heads)
         out = qkv.new_empty(side, side, b, width)
         kept = []
-        for half, bias in ((PLAIN, plain), (SHIFTED, shifted)):
+        for half, bias in enumerate(biases):
             parts = qkv.new_empty(3, b, n_windows, heads, area, channels)
-            copy_windows(qkv.chunk(2, dim=-1)[half], parts, half, back=False)
+            copy_windows(qkv.chunk(n_halves, dim=-1)[half], parts, half, back=False)
             query, key, value = parts.flatten(1, 3)
             scores = torch.bmm(query, key.transpose(1, 2)).view(b, n_windows, heads, area, area)
             scores = torch.add(bias.to(scores.dtype), scores, alpha=channels**-0.5, out=scores)
             weights = scores.softmax(dim=-1)
             values = torch.bmm(weights.flatten(0, 2), value).view_as(parts[:1])
-            copy_windows(out.chunk(2, dim=-1)[half], values, half, back=True)
+            copy_windows(out.chunk(n_halves, dim=-1)[half], values, half, back=True)
             kept += [parts, weights]
         ctx.save_for_backward(*kept)
         return out
@@ -129,15 +131,16 @@ class _Attended(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Gradients of `forward`'s arguments."""
         kept = ctx.saved_tensors
+        n_halves = len(kept) // 2
         side, _, b, width = gradient.shape
         of_qkv = gradient.new_empty(side, side, b, 3 * width)
         of_biases = []
-        for half, parts, weights in ((PLAIN, *kept[:2]), (SHIFTED, *kept[2:])):
+        for half, (parts, weights) in enumerate(zip(kept[::2], kept[1::2], strict=True)):
             of_values = torch.empty_like(parts[:1])
-            copy_windows(gradient.chunk(2, dim=-1)[half], of_values, half, back=False)
+            copy_windows(gradient.chunk(n_halves, dim=-1)[half], of_values, half, back=False)
             of_parts = torch.empty_like(parts)
             of_scores = _gradients(parts, weights, of_values, of_parts)
-            copy_windows(of_qkv.chunk(2, dim=-1)[half], of_parts, half, back=True)
+            copy_windows(of_qkv.chunk(n_halves, dim=-1)[half], of_parts, half, back=True)
             summed = of_scores.sum(dim=(0, 1) if half == PLAIN else 0)
             of_biases.append(summed[None] if half == PLAIN else summed)
         return of_qkv, *of_biases
@@ -159,34 +162,43 @@ def _gradients(
     return of_scores
 
 
-class DoubleAttention(nn.Module):
-    """Self-attention of (side, side, b, width), half in plain and half in shifted windows.
+class Attention(nn.Module):
+    """Self-attention of (side, side, b, width): over the whole map, or in two halves of windows.
 
     Args of the constructor:
         width: Channels.
-        heads: Heads, an even number that divides the width.
+        heads: Heads; they divide the width. In windows their number is even.
         side: Side of the feature map.
-        window: Side of a window, an even number that divides `side`.
+        window: Side of a window, an even number that divides `side`; with `side` itself and
+            `is_whole` every head sees the whole map, otherwise half of the windows are shifted.
+        is_whole: Whether all heads attend over the whole map.
+        equalised: Whether the learning rates of its linear layers are equalised.
     """
 
-    def __init__(self, width: int, heads: int, side: int, window: int) -> None:
+    def __init__(
+        self, width: int, heads: int, side: int, window: int, *, is_whole: bool, equalised: bool
+    ) -> None:
         super().__init__()
-        self.side, self.window = side, window
-        self.half_heads = heads // 2
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.bias_table = nn.Parameter(torch.zeros(2, (2 * window - 1) ** 2, self.half_heads))
+        self.side, self.window = side, side if is_whole else window
+        self.n_halves = 1 if is_whole else 2
+        self.heads = heads // self.n_halves
+        self.qkv = linear(width, 3 * width, equalised=equalised)
+        self.out = linear(width, width, equalised=equalised, gain=BRANCH_GAIN)
+        n_offsets = (2 * self.window - 1) ** 2
+        self.bias_table = nn.Parameter(torch.zeros(self.n_halves, n_offsets, self.heads))
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (side, side, b, width) to the same shape."""
-        plain, shifted = self._bias()
-        shifted = shifted + shifted_mask(self.side, self.window, x.device)
-        attended = _Attended.apply(self.qkv(x), plain, shifted)  # type: ignore[no-untyped-call]
+        biases = list(self._bias())
+        if self.n_halves == 2:
+            biases[SHIFTED] = biases[SHIFTED] + shifted_mask(self.side, self.window, x.device)
+        attended = _Attended.apply(self.qkv(x), *biases)  # type: ignore[no-untyped-call]
         return self.out(attended)
 
     def _bias(self) -> torch.Tensor:
-        """Position bias of both halves, shape (2, 1, heads / 2, window², window²)."""
+        """Position bias, shape (halves, 1, heads, window², window²)."""
         area = self.window**2
         rows = self.bias_table[:, relative_index(self.window, self.bias_table.device)]
-        return rows.view(2, area, area, self.half_heads).permute(0, 3, 1, 2).contiguous()[:, None]
+        rows = rows.view(self.n_halves, area, area, self.heads)
+        return rows.permute(0, 3, 1, 2).contiguous()[:, None]

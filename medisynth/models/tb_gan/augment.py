@@ -59,7 +59,9 @@ def draws_for(
     return Draws(*workers.share(numbers)[rows].to(device).unbind(1))
 
 
-def augmented(images: torch.Tensor, draws: Draws, policy: Collection[str]) -> torch.Tensor:
+def augmented(
+    images: torch.Tensor, draws: Draws, policy: Collection[str], brightness_span: float = 1.0
+) -> torch.Tensor:
     """Augment a batch; gradients pass through.
 
     Args:
@@ -67,9 +69,10 @@ def augmented(images: torch.Tensor, draws: Draws, policy: Collection[str]) -> to
         draws: Random numbers for b images.
         policy: Any of "brightness", "contrast", "translation", "cutout"; none leaves the images
             as they are.
+        brightness_span: Range of the brightness that is added, about 0; 1 in the paper.
     """
     if "brightness" in policy:
-        images = images + _each(draws.brightness - 0.5)
+        images = images + _each((draws.brightness - 0.5) * brightness_span)
     if "contrast" in policy:
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = (images - mean) * _each(draws.contrast + 0.5) + mean

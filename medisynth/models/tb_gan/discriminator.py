@@ -9,14 +9,12 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from medisynth.models.tb_gan.layers import EqualisedConv, EqualisedLinear, rectified
+from medisynth.models.tb_gan.judgement import Judgement, channels_last, convolution
+from medisynth.models.tb_gan.layers import rectified
 from medisynth.models.tb_gan.resampling import blurred, haar, halved
-from medisynth.models.tb_gan.settings import SMALLEST_SIDE, TbGanSettings
-from medisynth.models.tb_gan.spectral import spectrally_normalised
+from medisynth.models.tb_gan.settings import TbGanSettings
 
 N_BANDS = 4
-LARGEST_GROUP = 4
-SMALL = 1e-8
 
 
 class Down(nn.Module):
@@ -38,73 +36,33 @@ class WaveletDiscriminator(nn.Module):
 
     Args of the constructor:
         settings: Sizes.
+        n_labels: Labels of plane and of machine that it is told; 0 where it is told none.
     """
 
-    def __init__(self, settings: TbGanSettings) -> None:
+    def __init__(self, settings: TbGanSettings, n_labels: tuple[int, int] = (0, 0)) -> None:
         super().__init__()
         spectral = settings.is_spectral
         widths = settings.widths_of_discriminator[::-1]  # from the finest level down
-        last = widths[-1]
         self.read = nn.ModuleList(convolution(N_BANDS, w, 1, spectral=spectral) for w in widths)
         self.down = nn.ModuleList(
             Down(width, following, spectral=spectral) for width, following in pairwise(widths)
         )
-        self.mix = convolution(last + 1, last, 3, padding=1, spectral=spectral)
-        self.dense = linear(last * SMALLEST_SIDE**2, last, spectral=spectral)
-        self.score = linear(last, 1, spectral=spectral)
+        self.judgement = Judgement(widths[-1], n_labels, spectral=spectral)
 
-    def forward(self, images: torch.Tensor, n_sets: int = 1) -> torch.Tensor:
+    def forward(
+        self, images: torch.Tensor, n_sets: int = 1, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Score images.
 
         Args:
             images: Shape (b, 1, size, size).
             n_sets: Sets of equal size in the batch, one after the other (e.g. real, synthetic);
                 the variety of one set does not count for another.
+            labels: Numbers of plane and machine, shape (b, 2); None where it is told none.
         """
         n = len(images)
-        x = rectified(self.read[0](_channels_last(haar(images))))
+        x = rectified(self.read[0](channels_last(haar(images))))
         for read, down in zip(self.read[1:], self.down, strict=True):
             images = halved(images)
-            x = down(x) + rectified(read(_channels_last(haar(images))))
-        x = torch.cat([x, variety(x, n // n_sets)], dim=1)
-        x = rectified(self.mix(x)).flatten(1)
-        return self.score(rectified(self.dense(x))).squeeze(1)
-
-
-def variety(x: torch.Tensor, set_size: int) -> torch.Tensor:
-    """Minibatch standard deviation (Karras et al. 2018, arXiv:1710.10196), one channel.
-
-    Args:
-        x: Features, shape (b, c, h, w).
-        set_size: Images that may be grouped; groups have 4 images, or the next smaller divisor.
-
-    Returns:
-        Shape (b, 1, h, w): the standard deviation of each feature within a group, averaged over
-        features and places; equal for all images of a group.
-    """
-    group = max(n for n in range(1, LARGEST_GROUP + 1) if set_size % n == 0)
-    b, _, h, w = x.shape
-    grouped = x.float().reshape(b // group, group, -1)
-    deviation = (grouped.var(dim=1, correction=0) + SMALL).sqrt().mean(dim=1)
-    spread = deviation.repeat_interleave(group).view(b, 1, 1, 1).expand(b, 1, h, w)
-    return spread.to(x.dtype)
-
-
-def convolution(
-    n_in: int, n_out: int, side: int, *, stride: int = 1, padding: int = 0, spectral: bool
-) -> nn.Module:
-    """A convolution, spectrally normalised or with an equalised learning rate."""
-    if not spectral:
-        return EqualisedConv(n_in, n_out, side, stride=stride, padding=padding)
-    return spectrally_normalised(nn.Conv2d(n_in, n_out, side, stride=stride, padding=padding))
-
-
-def linear(n_in: int, n_out: int, *, spectral: bool) -> nn.Module:
-    """A linear layer, spectrally normalised or with an equalised learning rate."""
-    if not spectral:
-        return EqualisedLinear(n_in, n_out)
-    return spectrally_normalised(nn.Linear(n_in, n_out))
-
-
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+            x = down(x) + rectified(read(channels_last(haar(images))))
+        return self.judgement(x, n // n_sets, labels)

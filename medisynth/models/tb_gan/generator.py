@@ -1,10 +1,9 @@
-"""Generator of StyleSwin (Zhang et al. 2022, arXiv:2112.10762), written from the paper.
+"""Generator of the StyleSwin family (Zhang et al. 2022, arXiv:2112.10762), written from the paper.
 
 Feature maps are kept as (h, w, b, c): linear layers and attention read them without a copy, and what
 is done to each channel of each image by itself is done to (h, w, b · c), images counted as channels.
 """
 
-import math
 from functools import cache
 from itertools import pairwise
 
@@ -12,17 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.models.tb_gan.attention import DoubleAttention
-from medisynth.models.tb_gan.layers import EqualisedLinear, rectified
+from medisynth.models.tb_gan.layers import EqualisedLinear, linear, normalised, rectified
 from medisynth.models.tb_gan.resampling import doubled
-from medisynth.models.tb_gan.settings import SMALLEST_SIDE, TbGanSettings
+from medisynth.models.tb_gan.settings import TbGanSettings
+from medisynth.models.tb_gan.style_block import N_NOISE_MAPS, StyleBlock
+from medisynth.models.tb_gan.tail import N_NOISE_MAPS as N_NOISE_MAPS_OF_TAIL
+from medisynth.models.tb_gan.tail import HaarTail, ModulatedBands
 
-MAPPING_RATE_FACTOR = 0.01
-MLP_FACTOR = 4
 LONGEST_PERIOD = 10_000.0
-LAYER_GAIN = math.sqrt(0.5)
-IMAGE_GAIN = 0.1
-SMALL = 1e-8
+IMAGE_GAIN = 0.3  # of a modulated image skip
+RAW_IMAGE_GAIN = 0.1  # of a plain one: many levels add up, and it should start near mid-grey
 
 
 @cache
@@ -43,57 +41,6 @@ def position_grid(side: int, width: int, device: torch.device) -> torch.Tensor:
     return torch.cat([rows, columns], dim=2).float().to(device)
 
 
-class AdaIn(nn.Module):
-    """Adaptive instance normalisation: each channel takes mean and scale from the style.
-
-    Args of the constructor:
-        width: Channels.
-        style_width: Length of the style vector.
-    """
-
-    def __init__(self, width: int, style_width: int) -> None:
-        super().__init__()
-        self.style = EqualisedLinear(style_width, 2 * width)
-        with torch.no_grad():
-            self.style.bias[:width].fill_(1.0)
-
-    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        """Normalise (h, w, b, c) over places and restyle it by (b, style_width)."""
-        scale, shift = self.style(style).float().chunk(2, dim=-1)
-        # Batch normalisation of one row a place: statistics, style and all gradients in fp32 in
-        # three kernels, five times faster in training on a CPU than from means.
-        rows = x.reshape(x.shape[0] * x.shape[1], -1)
-        restyled = functional.batch_norm(
-            rows, None, None, scale.flatten(), shift.flatten(), training=True, eps=SMALL
-        )
-        return restyled.view(x.shape)
-
-
-class StyleBlock(nn.Module):
-    """Restyled double attention, then a restyled two-layer perceptron, each added to its input.
-
-    Args of the constructor:
-        width: Channels.
-        heads: Attention heads.
-        side: Side of the feature map.
-        window: Largest side of a window.
-        style_width: Length of the style vector.
-    """
-
-    def __init__(self, width: int, heads: int, side: int, window: int, style_width: int) -> None:
-        super().__init__()
-        self.before_attention = AdaIn(width, style_width)
-        self.attention = DoubleAttention(width, heads, side, min(window, side))
-        self.before_mlp = AdaIn(width, style_width)
-        self.widen = nn.Linear(width, MLP_FACTOR * width)
-        self.narrow = nn.Linear(MLP_FACTOR * width, width)
-
-    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        """Map (side, side, b, width) to the same shape; style is (b, style_width)."""
-        x = x + self.attention(self.before_attention(x, style))
-        return x + self.narrow(functional.gelu(self.widen(self.before_mlp(x, style))))
-
-
 class Enlarge(nn.Module):
     """From one level to the next: normalise, change the width, double the side.
 
@@ -101,10 +48,10 @@ class Enlarge(nn.Module):
     with the same weights.
     """
 
-    def __init__(self, width: int, next_width: int) -> None:
+    def __init__(self, width: int, next_width: int, *, equalised: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.narrow = nn.Linear(width, next_width, bias=False)
+        self.narrow = linear(width, next_width, equalised=equalised, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (h, w, b, width) to (2 h, 2 w, b, next_width)."""
@@ -114,73 +61,143 @@ class Enlarge(nn.Module):
         return as_one.permute(0, 2, 3, 1).view(2 * h, 2 * w, b, width)
 
 
+class ImageSkip(nn.Module):
+    """The image that one level adds: a linear layer to one channel, modulated by the style or not."""
+
+    def __init__(self, settings: TbGanSettings, width: int) -> None:
+        super().__init__()
+        if settings.modulated_images:
+            self.to_image: nn.Module = ModulatedBands(width, 1, settings.style_width)
+        else:
+            self.to_image = linear(width, 1, equalised=settings.equalised, gain=RAW_IMAGE_GAIN)
+        self._is_modulated = settings.modulated_images
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """Map (h, w, b, width) to (b, 1, h, w)."""
+        h, w, b, width = x.shape
+        if not self._is_modulated:
+            return self.to_image(x).float().permute(2, 3, 0, 1)
+        x = functional.layer_norm(x, (width,)).view(h * w, b, width).transpose(0, 1)
+        return self.to_image(x, style).float().view(b, 1, h, w) * IMAGE_GAIN
+
+
 class Level(nn.Module):
-    """Blocks at one resolution, with positions before them and an image after them."""
+    """Blocks at one resolution, with positions before them and an image after them.
+
+    Args of the constructor:
+        settings: Sizes and kinds of layers.
+        index: 0 is the level of the learned constant.
+    """
 
     def __init__(self, settings: TbGanSettings, index: int) -> None:
         super().__init__()
-        width, heads = settings.widths[index], settings.heads_of_levels[index]
-        self.side = SMALLEST_SIDE * 2**index
-        self.width = width
-        self.blocks = nn.ModuleList(
-            StyleBlock(width, heads, self.side, settings.window, settings.style_width)
-            for _ in range(settings.depth)
-        )
-        self.to_image = nn.Linear(width, 1)
-        self.position_gain = settings.position_gain
+        width, side = settings.widths[index], settings.side_of(index)
+        self.width, self.side = width, side
+        self.position = self.position_gain = None
+        if settings.positions == "learned":
+            self.position = nn.Parameter(torch.zeros(side, side, width))
+        elif index > 0:  # the learned constant knows its places
+            self.position_gain = nn.Parameter(torch.zeros(()))
+        self.blocks = nn.ModuleList(StyleBlock(settings, index) for _ in range(settings.depth))
+        self.skip = ImageSkip(settings, width)
 
-    def forward(self, x: torch.Tensor, style: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, noise: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (side, side, b, width) to the same shape and to an image (b, 1, side, side)."""
-        places = position_grid(self.side, self.width, x.device)[:, :, None]
-        x = x + self.position_gain * places.to(x.dtype)
-        for block in self.blocks:
-            x = block(x, style)
-        return x, self.to_image(x).float().permute(2, 3, 0, 1)
+        if self.position is not None:
+            x = x + self.position[:, :, None]
+        elif self.position_gain is not None:
+            places = position_grid(self.side, self.width, x.device)[:, :, None]
+            x = x + (self.position_gain * places).to(x.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, style, tuple(noise[i * N_NOISE_MAPS : (i + 1) * N_NOISE_MAPS]))
+        return x, self.skip(x, style)
 
 
 class StyleSwinGenerator(nn.Module):
-    """From latent vectors (b, style_width) to grey images (b, 1, size, size), about -1 to 1.
+    """From normal numbers to grey images (b, 1, size, size), about -1 to 1.
 
     Args of the constructor:
-        settings: Sizes.
+        settings: Sizes and kinds of layers.
+        n_labels: Labels of plane and of machine that it is told; 0 where it is told none.
+
+    Attributes:
+        n_numbers: Normal numbers that one image is made from: its latent vector, then the noise of
+            every layer.
     """
 
-    def __init__(self, settings: TbGanSettings) -> None:
+    def __init__(self, settings: TbGanSettings, n_labels: tuple[int, int] = (0, 0)) -> None:
         super().__init__()
+        style_width = settings.style_width
+        self._told = [axis for axis, n in enumerate(n_labels) if n]
+        # Number 0 is that of a label that is not recorded.
+        self.labels = nn.ModuleList(nn.Embedding(n + 1, style_width) for n in n_labels if n)
+        n_in = [style_width * (1 + len(self._told))] + [style_width] * settings.mapping_layers
         self.mapping = nn.ModuleList(
-            EqualisedLinear(
-                settings.style_width, settings.style_width, rate_factor=MAPPING_RATE_FACTOR
-            )
-            for _ in range(settings.mapping_layers)
+            EqualisedLinear(n_in[i], style_width, rate_factor=settings.mapping_rate_factor)
+            for i in range(settings.mapping_layers)
         )
-        self.start = nn.Parameter(torch.randn(SMALLEST_SIDE, SMALLEST_SIDE, settings.widths[0]))
+        self.start = nn.Parameter(torch.randn(settings.start, settings.start, settings.widths[0]))
         self.levels = nn.ModuleList(Level(settings, i) for i in range(settings.n_levels))
         self.enlarge = nn.ModuleList(
-            Enlarge(width, following) for width, following in pairwise(settings.widths)
+            Enlarge(width, following, equalised=settings.equalised)
+            for width, following in pairwise(settings.widths)
         )
-        self._start_weights()
+        self.tail = None
+        if settings.tail_width:
+            width = settings.tail_width
+            self.tail = HaarTail(settings.widths[-1], width, style_width, noise=settings.noise)
+        self._is_saturating = settings.saturating_output
+        self._n_maps = N_NOISE_MAPS * settings.depth if settings.noise else 0  # of a level
+        self._noise_sides = _noise_sides(settings)
+        self._split = [style_width, *(side**2 for side in self._noise_sides)]
+        self.n_numbers = sum(self._split)
 
-    def _start_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                # One output is an image: many levels add up, and it should start near mid-grey.
-                gain = IMAGE_GAIN if module.out_features == 1 else LAYER_GAIN
-                nn.init.trunc_normal_(module.weight, std=gain / math.sqrt(module.in_features))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def styles(self, latent: torch.Tensor) -> torch.Tensor:
-        """Map normal latent vectors to style vectors of the same shape."""
-        style = latent * (latent.square().mean(dim=1, keepdim=True) + SMALL).rsqrt()
+    def styles(self, latent: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Map normal latent vectors (b, style_width) and labels to style vectors of that shape."""
+        told = [
+            normalised(table(labels[:, axis]))
+            for table, axis in zip(self.labels, self._told, strict=True)
+            if labels is not None
+        ]
+        style = torch.cat([normalised(latent), *told], dim=1)
         for layer in self.mapping:
             style = rectified(layer(style))
         return style
 
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """Draw the image of each latent vector; every level adds its own detail."""
-        style = self.styles(latent)
-        x, image = self.levels[0](self.start[:, :, None].expand(-1, -1, len(latent), -1), style)
-        for enlarge, level in zip(self.enlarge, self.levels[1:], strict=True):
-            x, detail = level(enlarge(x), style)
-            image = doubled(image) + detail
-        return image
+    def forward(self, numbers: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Draw images; every level adds its own detail.
+
+        Args:
+            numbers: Normal numbers, shape (b, n_numbers).
+            labels: Numbers of plane and machine as `Vocabulary.numbers` gives them, shape (b, 2);
+                None where the generator is told none.
+        """
+        latent, *noise = torch.split(numbers, self._split, dim=1)
+        maps = [
+            part.T.reshape(side, side, len(numbers), 1)
+            for part, side in zip(noise, self._noise_sides, strict=True)
+        ]
+        style = self.styles(latent, labels)
+        x = self.start[:, :, None].expand(-1, -1, len(numbers), -1)
+        image: torch.Tensor | None = None
+        for i, level in enumerate(self.levels):
+            x = x if i == 0 else self.enlarge[i - 1](x)
+            x, detail = level(x, style, maps[i * self._n_maps : (i + 1) * self._n_maps])
+            image = detail if image is None else doubled(image) + detail
+        assert image is not None  # noqa: S101 - there is a level
+        if self.tail is not None:
+            image = doubled(doubled(image)) + self.tail(
+                x, style, tuple(maps[-N_NOISE_MAPS_OF_TAIL:])
+            )
+        return image.tanh() if self._is_saturating else image
+
+
+def _noise_sides(settings: TbGanSettings) -> list[int]:
+    """Sides of all noise maps, in the order in which they are used."""
+    if not settings.noise:
+        return []
+    sides = [settings.side_of(level) for level in range(settings.n_levels)]
+    in_blocks = [side for side in sides for _ in range(N_NOISE_MAPS * settings.depth)]
+    return in_blocks + [2 * sides[-1]] * (N_NOISE_MAPS_OF_TAIL if settings.tail_width else 0)

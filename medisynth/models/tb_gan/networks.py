@@ -1,15 +1,17 @@
-"""Both networks of a TB-GAN and the generator's moving average, and the penalty that ties them."""
+"""Both networks of a TB-GAN and the generator's moving average."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from medisynth.models.tb_gan.discriminator import WaveletDiscriminator
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
+from medisynth.models.tb_gan.residual_discriminator import ResidualDiscriminator
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.training import averaged, seeded_weights, workers
+
+Discriminator = WaveletDiscriminator | ResidualDiscriminator
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,24 @@ class Networks:
     """
 
     generator: StyleSwinGenerator
-    discriminator: WaveletDiscriminator
+    discriminator: Discriminator
     averaged: AveragedModel
 
 
-def new_networks(settings: TbGanSettings, seed: int, device: str) -> Networks:
-    """Build all networks with weights drawn from the seed, the same on every device."""
+def new_networks(
+    settings: TbGanSettings, seed: int, device: str, n_labels: tuple[int, int] = (0, 0)
+) -> Networks:
+    """Build all networks with weights drawn from the seed, the same on every device.
+
+    Args:
+        settings: Sizes and kinds of layers.
+        seed: Seed of the training.
+        device: torch device name.
+        n_labels: Labels of plane and of machine that both are told; 0 where they are told none.
+    """
     with seeded_weights(seed, "tb-gan"):
-        generator = StyleSwinGenerator(settings)
-        discriminator = WaveletDiscriminator(settings)
+        generator = StyleSwinGenerator(settings, n_labels)
+        discriminator = new_discriminator(settings, n_labels)
     discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator.to(device)
     discriminator.to(device)
@@ -42,17 +53,8 @@ def new_networks(settings: TbGanSettings, seed: int, device: str) -> Networks:
     return Networks(generator, discriminator, average)
 
 
-def r1_penalty(discriminator: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Mean squared norm of the score's gradient at images, in fp32 (arXiv:1801.04406).
-
-    Args:
-        discriminator: From images to one score each.
-        images: Shape (b, 1, h, w).
-
-    Returns:
-        Scalar that can be differentiated by the discriminator's weights.
-    """
-    images = images.detach().requires_grad_(True)
-    with torch.autocast(images.device.type, enabled=False):
-        (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
+def new_discriminator(settings: TbGanSettings, n_labels: tuple[int, int] = (0, 0)) -> Discriminator:
+    """The discriminator that the settings name, with weights as they are drawn."""
+    if settings.discriminator == "residual":
+        return ResidualDiscriminator(settings, n_labels)
+    return WaveletDiscriminator(settings, n_labels)

@@ -64,3 +64,13 @@ def haar(images: torch.Tensor) -> torch.Tensor:
     across, across_low = top_left - top_right, low_left - low_right
     bands = (top + low, across + across_low, top - low, across - across_low)
     return torch.cat(bands, dim=1) * 0.5
+
+
+def from_haar(bands: torch.Tensor) -> torch.Tensor:
+    """Inverse Haar wavelet transform: (b, 4 c, h, w) to (b, c, 2 h, 2 w); undoes `haar`."""
+    mean, across, down, diagonal = bands.chunk(4, dim=1)
+    left, right = mean + across, mean - across
+    left_down, right_down = down + diagonal, down - diagonal
+    corners = (left + left_down, right + right_down, left - left_down, right - right_down)
+    # Pixel shuffle reads the four corners of a channel one after the other.
+    return functional.pixel_shuffle(torch.stack(corners, dim=2).flatten(1, 2) * 0.5, 2)

@@ -1,46 +1,44 @@
 """One part of the schedule: adversarial training of generator and discriminator on some planes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from medisynth.data.views import ImageView, Pixels
 from medisynth.errors import WeightsError
-from medisynth.generator import TrainingContext
-from medisynth.models.tb_gan.augment import Draws, augmented, draws_for
+from medisynth.generator import Condition, TrainingContext
+from medisynth.models.conditioning import Vocabulary
+from medisynth.models.tb_gan.augment import augmented
+from medisynth.models.tb_gan.batches import Batches, Part
+from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.images import (
     IMAGES_AT_ONCE,
     coarse,
     drawn,
     energy_distance,
-    latents_of,
-    mirrored,
-    to_signed,
+    labels_of,
+    numbers_of,
+    to_pixels,
 )
-from medisynth.models.tb_gan.networks import Networks, r1_penalty
-from medisynth.models.tb_gan.pseudo_augmentation import moved_probability, pseudo_rows
+from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
+from medisynth.models.tb_gan.networks import Networks
+from medisynth.models.tb_gan.pseudo_augmentation import moved_probability
 from medisynth.models.tb_gan.settings import SchedulePart, TbGanSettings
 from medisynth.training import (
     DiscriminatorGuard,
-    Order,
     Precision,
     accumulated_update,
     autocast,
     gather_state,
-    in_parts,
+    learning_rate,
     pairwise_distance,
     require_diverse,
     require_finite,
     restore_state,
     snapshot,
-    torch_generator,
-    workers,
 )
 
 BETAS = (0.0, 0.99)
@@ -50,27 +48,6 @@ N_DIVERSITY = 32
 DIVERSITY_FROM_STEP = 1000  # before, a generator may well draw little more than a mean image
 ENERGY = "tuning energy distance of 16 x 16 images"
 N_SIGNS, SIGNS = "training images scored", "sum of their signs"
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some images of a batch, and all that is drawn for them.
-
-    Attributes:
-        real: Training images, shape (b, 1, size, size), -1 to 1.
-        pseudo: Rows that a pseudo-real image takes the place of.
-        latents: Latent vectors of the synthetic images, shape (b, style_width).
-        pseudo_latents: Latent vectors of the pseudo-real images, shape (pseudo rows, style_width).
-        draws: Augmentation of real, of synthetic images, and of those in the generator's update.
-        made: Synthetic images, where they are kept for both updates.
-    """
-
-    real: torch.Tensor
-    pseudo: torch.Tensor
-    latents: torch.Tensor
-    pseudo_latents: torch.Tensor
-    draws: tuple[Draws, Draws, Draws]
-    made: torch.Tensor | None
 
 
 class AdversarialStage:
@@ -96,6 +73,7 @@ class AdversarialStage:
         context: TrainingContext,
         precision: Precision,
         networks: Networks,
+        vocabulary: Vocabulary,
     ) -> None:
         self.name, self.n_steps, self.batch_size = part.name, part.steps, settings.batch_size
         self.networks = networks
@@ -103,11 +81,18 @@ class AdversarialStage:
         self.candidates: list[tuple[int, float]] = []
         self.chosen: dict[str, torch.Tensor] = {}
         self.chosen_step = 0
-        self._settings, self._context = settings, context
+        self._settings, self._context, self._vocabulary = settings, context, vocabulary
         self._seed, self._device = context.seed, context.compute_device
         self._rates = settings.rates_of(part)
-        self._pixels = training.pixels
-        self._order = Order(len(training), settings.batch_size, context.seed, part.name)
+        self._batches = Batches(
+            settings,
+            part.name,
+            training,
+            vocabulary,
+            networks.generator.n_numbers,
+            context.seed,
+            context.compute_device,
+        )
         self._optimisers = {
             name: torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
             for name, network, rate in (
@@ -124,9 +109,10 @@ class AdversarialStage:
 
     def step(self, step: int) -> Mapping[str, float]:
         """Update the discriminator, then the generator, then its average."""
-        parts = self._parts(step)
-        on_discriminator = self._update_discriminator(parts, step)
-        on_generator = self._update_generator(parts, step)
+        rates = tuple(self._rate_at(step, peak) for peak in self._rates)
+        parts = [(part, self._kept(part)) for part in self._batches.parts(step, self._probability)]
+        on_discriminator, on_real = self._update_discriminator(parts, step, rates[1])
+        on_generator = self._update_generator(parts, on_real, step, rates[0])
         self.networks.averaged.update_parameters(self.networks.generator)
         self._guard.observe(
             step,
@@ -135,20 +121,22 @@ class AdversarialStage:
             loss=on_discriminator["discriminator loss"],
         )
         n_signs, signs = on_discriminator.pop(N_SIGNS), on_discriminator.pop(SIGNS)
-        self._probability = moved_probability(
-            self._probability,
-            signs / n_signs if n_signs else None,
-            target=self._settings.apa_target,
-            batch_size=self.batch_size,
-            speed_images=self._settings.apa.speed_images,
-        )
-        return {
+        values = {
             **on_discriminator,
             **on_generator,
-            "pseudo-real probability": self._probability,
-            "learning rate": self._rates[0],
-            "discriminator learning rate": self._rates[1],
+            "learning rate": rates[0],
+            "discriminator learning rate": rates[1],
         }
+        if self._settings.apa is not None:
+            self._probability = moved_probability(
+                self._probability,
+                signs / n_signs if n_signs else None,
+                target=self._settings.apa_target,
+                batch_size=self.batch_size,
+                speed_images=self._settings.apa.speed_images,
+            )
+            values["pseudo-real probability"] = self._probability
+        return values
 
     def evaluate(self, step: int) -> Mapping[str, float]:
         """Score samples of the averaged generator; the best are kept."""
@@ -189,6 +177,7 @@ class AdversarialStage:
         Raises:
             WeightsError: Names or shapes do not fit.
         """
+        require_present(tensors, "module/generator/", f"{self.name}: training state")
         chosen = {k.removeprefix(CHOSEN): v for k, v in tensors.items() if k.startswith(CHOSEN)}
         own = {k: tuple(v.shape) for k, v in self.networks.averaged.module.state_dict().items()}
         if chosen and {k: tuple(v.shape) for k, v in chosen.items()} != own:
@@ -211,91 +200,50 @@ class AdversarialStage:
             "averaged": self.networks.averaged,
         }
 
+    def _rate_at(self, step: int, peak: float) -> float:
+        """Learning rate: a warm-up, then half a cosine to a share of the largest."""
+        end = peak * self._settings.final_rate_share
+        return end + learning_rate(peak - end, step, self.n_steps, self._settings.warm_up_steps)
+
     def _samples(self, n: int, purpose: str) -> Pixels:
-        network = self.networks.averaged.module
-        width = self._settings.style_width
-        batches = [
-            latents_of(
-                range(first, min(first + IMAGES_AT_ONCE, n)),
-                width,
-                self._device,
-                self._seed,
-                self.name,
-                purpose,
-            )
-            for first in range(0, n, IMAGES_AT_ONCE)
-        ]
-        return np.concatenate([drawn(network, latents) for latents in batches])
+        network, place = self.networks.averaged.module, (self._seed, self.name, purpose)
+        n_numbers = self.networks.generator.n_numbers
+        images = []
+        for first in range(0, n, IMAGES_AT_ONCE):
+            indices = range(first, min(first + IMAGES_AT_ONCE, n))
+            numbers = numbers_of(indices, n_numbers, self._device, *place)
+            labels = labels_of(indices, self._vocabulary, Condition(), self._device, *place)
+            images.append(to_pixels(drawn(network, numbers, labels)))
+        return np.concatenate(images)
 
-    def _parts(self, step: int) -> list[Part]:
-        """This process's share of a batch, cut for gradient accumulation."""
-        n, group = self.batch_size, workers()
-        pairs = group.share(self._order.batch(step))
-        pixels = self._pixels[[index for _, index in pairs]]
-        if self._settings.flip:
-            pixels = mirrored(pixels, pairs, self._seed, self.name)
-        drawn_rows = pseudo_rows(self._probability, n, self._seed, self.name, step)
-        pseudo = np.asarray(group.share(drawn_rows), dtype=np.bool_)
-        latents, others = (
-            group.share(self._normal(what, step)).to(self._device)
-            for what in ("latent", "pseudo-real latent")
-        )
-        cut = in_parts(list(range(len(pairs))), self._settings.accumulate)
-        return [
-            self._part(slice(rows[0], rows[-1] + 1), pixels, pseudo, latents, others, step)
-            for rows in cut
-        ]
+    def _kept(self, part: Part) -> torch.Tensor | None:
+        """Synthetic images with their gradients, to serve both updates.
 
-    def _part(
-        self,
-        rows: slice,
-        pixels: Pixels,
-        pseudo: NDArray[np.bool_],
-        latents: torch.Tensor,
-        others: torch.Tensor,
-        step: int,
-    ) -> Part:
-        chosen = torch.from_numpy(np.flatnonzero(pseudo[rows])).to(self._device)
-        draws = tuple(
-            draws_for(
-                self.batch_size,
-                self._device,
-                workers(),
-                self._seed,
-                self.name,
-                "augmentation",
-                step,
-                what,
-                rows=rows,
-            )
-            for what in ("real", "synthetic", "generator")
-        )
-        # Kept with their gradients, they serve both updates. Parts of a batch are cut to save
-        # memory, so there they are drawn again from the same latent vectors.
-        made = self._made(latents[rows]) if self._settings.accumulate == 1 else None
-        real = to_signed(pixels[rows], self._device)
-        return Part(
-            real, chosen, latents[rows], others[rows][chosen], (draws[0], draws[1], draws[2]), made
-        )
+        Parts of a batch are cut to save memory, so there they are drawn again each time.
+        """
+        return self._made(part) if self._settings.accumulate == 1 else None
 
-    def _normal(self, what: str, step: int) -> torch.Tensor:
-        generator = torch_generator("cpu", self._seed, self.name, what, step)
-        return torch.randn((self.batch_size, self._settings.style_width), generator=generator)
-
-    def _made(self, latents: torch.Tensor) -> torch.Tensor:
+    def _made(self, part: Part) -> torch.Tensor:
         with autocast(self._device, self.precision):
-            return self.networks.generator(latents).float()
+            return self.networks.generator(part.numbers, part.labels).float()
 
-    def _update_discriminator(self, parts: Sequence[Part], step: int) -> dict[str, float]:
-        r1 = self._settings.r1
-        is_penalised = self._settings.r1_gamma > 0 and step % r1.every == 0
+    def _update_discriminator(
+        self, parts: Sequence[tuple[Part, torch.Tensor | None]], step: int, rate: float
+    ) -> tuple[dict[str, float], list[torch.Tensor]]:
+        """One update; returns its numbers and the scores of the real images of every part."""
+        settings = self._settings
+        is_penalised = settings.r1_gamma > 0 and step % settings.r1.every == 0
+        scores_of_real = []
 
-        def losses_of(part: Part) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-            real, synthetic = self._shown(part)
-            with autocast(self._device, self.precision):
-                scores = self.networks.discriminator(torch.cat([real, synthetic]), n_sets=2)
-            on_real, on_synthetic = scores.float().chunk(2)
-            loss = functional.softplus(-on_real).mean() + functional.softplus(on_synthetic).mean()
+        def losses_of(
+            part_and_made: tuple[Part, torch.Tensor | None],
+        ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+            part, made = part_and_made
+            on_real, on_synthetic, penalty = self._scores(
+                part, *self._shown(part, made), is_penalised=is_penalised
+            )
+            scores_of_real.append(on_real.detach())
+            loss = discriminator_loss(settings.loss, on_real, on_synthetic)
             is_training = torch.ones_like(on_real).index_fill(0, part.pseudo, 0.0)
             losses = {
                 "discriminator loss": loss,
@@ -304,12 +252,10 @@ class AdversarialStage:
                 N_SIGNS: is_training.sum(),
                 SIGNS: (on_real.sign() * is_training).sum(),
             }
-            total = loss
-            if is_penalised:
-                penalty = r1_penalty(self.networks.discriminator, real)
-                losses["R1 penalty"] = penalty
-                total = loss + penalty * (self._settings.r1_gamma / 2 * r1.every)
-            return losses, total
+            if penalty is None:
+                return losses, loss
+            losses["gradient penalty"] = penalty
+            return losses, loss + penalty * (settings.r1_gamma / 2 * settings.r1.every)
 
         values = accumulated_update(
             self._optimisers["discriminator"],
@@ -317,44 +263,80 @@ class AdversarialStage:
             losses_of,
             stage=self.name,
             step=step,
-            rate=self._rates[1],
-            norm_limit=self._settings.clip_norm,
+            rate=rate,
+            norm_limit=settings.clip_norm,
         )
         values["discriminator gradient norm"] = values.pop("gradient norm")
-        return values
+        return values, scores_of_real
+
+    def _scores(
+        self, part: Part, real: torch.Tensor, synthetic: torch.Tensor, *, is_penalised: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Scores of real and of synthetic images, and the penalty where it is due."""
+        discriminator, labels = self.networks.discriminator, part.labels
+
+        def score(images: torch.Tensor) -> torch.Tensor:
+            return discriminator(images, labels=labels)
+
+        if not is_penalised:
+            twice = None if labels is None else torch.cat([labels, labels])
+            with autocast(self._device, self.precision):
+                scores = discriminator(torch.cat([real, synthetic]), n_sets=2, labels=twice)
+            return *scores.float().chunk(2), None
+        on_real, penalty = penalised(score, real)
+        if self._settings.r1.r2:
+            on_synthetic, more = penalised(score, synthetic)
+            return on_real, on_synthetic, penalty + more
+        with autocast(self._device, self.precision):
+            on_synthetic = score(synthetic).float()
+        return on_real, on_synthetic, penalty
 
     @torch.no_grad()
-    def _shown(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    def _shown(self, part: Part, made: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Real (some pseudo-real) and synthetic images as the discriminator is shown them."""
-        policy = self._settings.diffaug
         real = part.real
         if len(part.pseudo):
-            real = real.index_copy(0, part.pseudo, self._made(part.pseudo_latents))
-        made = self._made(part.latents) if part.made is None else part.made
+            with autocast(self._device, self.precision):
+                pseudo = self.networks.generator(part.pseudo_numbers, part.pseudo_labels).float()
+            real = real.index_copy(0, part.pseudo, pseudo)
+        made = self._made(part) if made is None else made
         # Detached, since without a policy it is the very tensor that the generator's update needs.
-        made = made.detach()
-        return augmented(real, part.draws[0], policy), augmented(made, part.draws[1], policy)
+        return self._augmented(real, part, 0), self._augmented(made.detach(), part, 1)
 
-    def _update_generator(self, parts: Sequence[Part], step: int) -> dict[str, float]:
+    def _augmented(self, images: torch.Tensor, part: Part, which: int) -> torch.Tensor:
+        settings = self._settings
+        return augmented(images, part.draws[which], settings.diffaug, settings.brightness_span)
+
+    def _update_generator(
+        self,
+        parts: Sequence[tuple[Part, torch.Tensor | None]],
+        scores_of_real: Sequence[torch.Tensor],
+        step: int,
+        rate: float,
+    ) -> dict[str, float]:
         discriminator = self.networks.discriminator
         # Frozen, so that no gradient of the discriminator's weights is computed in vain.
         discriminator.requires_grad_(False).eval()
 
-        def losses_of(part: Part) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-            made = self._made(part.latents) if part.made is None else part.made
-            shown = augmented(made, part.draws[2], self._settings.diffaug)
+        def losses_of(
+            everything: tuple[tuple[Part, torch.Tensor | None], torch.Tensor],
+        ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+            (part, made), on_real = everything
+            made = self._made(part) if made is None else made
+            shown = self._augmented(made, part, 2)
             with autocast(self._device, self.precision):
-                scores = discriminator(shown)
-            loss = functional.softplus(-scores.float()).mean()
+                scores = discriminator(shown, labels=part.labels)
+            # Real images were scored a moment ago, before the discriminator's update.
+            loss = generator_loss(self._settings.loss, scores.float(), on_real)
             return {"generator loss": loss}, loss
 
         values = accumulated_update(
             self._optimisers["generator"],
-            parts,
+            list(zip(parts, scores_of_real, strict=True)),
             losses_of,
             stage=self.name,
             step=step,
-            rate=self._rates[0],
+            rate=rate,
             norm_limit=self._settings.clip_norm,
         )
         discriminator.requires_grad_(True).train()

@@ -1,0 +1,26 @@
+"""Tells weights of the former architecture from damaged or foreign ones."""
+
+from collections.abc import Collection
+
+from medisynth.errors import WeightsError
+
+_OF_FORMER = "levels.0.to_image.weight"  # image skips have had a layer of their own since
+
+
+def require_present(names: Collection[str], prefix: str, what: str) -> None:
+    """Refuse tensors of a generator whose positions were a fixed grid at a fixed gain.
+
+    Args:
+        names: Names of all tensors.
+        prefix: What stands before the generator's own names.
+        what: What the tensors are, for the message.
+
+    Raises:
+        WeightsError: They are of the former architecture.
+    """
+    if prefix + _OF_FORMER in names:
+        raise WeightsError(
+            f"{what}: expected a generator with learned positions, found one of the architecture "
+            "before them, in which positions had a fixed position_gain; read it with a version of "
+            "medisynth-gov whose settings of tb-gan still have position_gain, or train again"
+        )

@@ -1,0 +1,113 @@
+"""Convolutions with modulated weights (Karras et al. 2020, arXiv:1912.04958) and the Haar tail.
+
+The tail ends the generator below full resolution: it makes the four Haar bands of the image's
+detail (Gal et al. 2021, arXiv:2102.06108), where the side need be half that of the image.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from medisynth.models.tb_gan.layers import EqualisedConv, EqualisedLinear, rectified
+from medisynth.models.tb_gan.resampling import doubled, from_haar
+
+SMALL = 1e-8
+MEAN_GAIN, DETAIL_GAIN = 0.3, 0.08  # of the bands; details of images are faint
+N_NOISE_MAPS = 2
+
+
+class ModulatedConv(nn.Module):
+    """3 x 3 convolution whose inputs are scaled by the style and whose outputs keep their variance.
+
+    Args of the constructor:
+        n_in: Channels in.
+        n_out: Channels out.
+        style_width: Length of the style vector.
+        noise: Whether noise of a learned gain, from 0, is added.
+    """
+
+    def __init__(self, n_in: int, n_out: int, style_width: int, *, noise: bool) -> None:
+        super().__init__()
+        self.style = EqualisedLinear(style_width, n_in, bias=1.0)
+        self.conv = EqualisedConv(n_in, n_out, 3, padding=1)
+        self.noise_gain = nn.Parameter(torch.zeros(n_out)) if noise else None
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, noise: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Map (b, n_in, h, w) to (b, n_out, h, w).
+
+        Args:
+            x: Features.
+            style: Shape (b, style_width).
+            noise: Normal numbers, shape (b, 1, h, w); None without noise.
+        """
+        scale = self.style(style).float()
+        weight = self.conv.weight * self.conv.scale
+        power = weight.square().sum(dim=(2, 3))
+        demodulation = (scale.square() @ power.T + SMALL).rsqrt()
+        y = functional.conv2d(x * scale.to(x.dtype)[:, :, None, None], weight, padding=1)
+        offset = self.conv.bias[:, None, None]
+        if noise is not None and self.noise_gain is not None:
+            offset = offset + noise * self.noise_gain[:, None, None]
+        return y * demodulation[:, :, None, None].to(y.dtype) + offset.to(y.dtype)
+
+
+class ModulatedBands(nn.Module):
+    """1 x 1 convolution to a few channels, scaled by the style, variance left as it comes.
+
+    Args of the constructor:
+        n_in: Channels in.
+        n_out: Channels out.
+        style_width: Length of the style vector.
+    """
+
+    def __init__(self, n_in: int, n_out: int, style_width: int) -> None:
+        super().__init__()
+        self.style = EqualisedLinear(style_width, n_in, bias=1.0)
+        self.linear = EqualisedLinear(n_in, n_out, bias=None)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """Map (b, places, n_in) to (b, n_out, places)."""
+        scale = self.style(style)[:, None]
+        weight = self.linear.weight * self.linear.scale
+        return (scale * weight) @ x.transpose(1, 2) + self.bias[:, None]
+
+
+class HaarTail(nn.Module):
+    """From the last level's features to the image's finest detail, at four times their side.
+
+    Args of the constructor:
+        n_in: Channels of the last level.
+        width: Channels of the convolutions.
+        style_width: Length of the style vector.
+        noise: Whether noise of learned gains is added.
+    """
+
+    def __init__(self, n_in: int, width: int, style_width: int, *, noise: bool) -> None:
+        super().__init__()
+        self.first = ModulatedConv(n_in, width, style_width, noise=noise)
+        self.second = ModulatedConv(width, width, style_width, noise=noise)
+        self.to_bands = ModulatedBands(width, 4, style_width)
+        gains = torch.tensor([MEAN_GAIN, DETAIL_GAIN, DETAIL_GAIN, DETAIL_GAIN])
+        self.register_buffer("gains", gains[:, None, None], persistent=False)
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, noise: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """Map (h, w, b, n_in) to detail (b, 1, 4 h, 4 w).
+
+        Args:
+            x: Features of the last level.
+            style: Shape (b, style_width).
+            noise: Two maps of normal numbers, shape (2 h, 2 w, b, 1) each; empty without noise.
+        """
+        x = functional.layer_norm(x, x.shape[-1:])
+        x = doubled(x.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last))
+        first, second = (m.permute(2, 3, 0, 1) for m in noise) if noise else (None, None)
+        x = rectified(self.first(x, style, first))
+        x = rectified(self.second(x, style, second))
+        b, width, h, w = x.shape
+        bands = self.to_bands(x.permute(0, 2, 3, 1).reshape(b, h * w, width), style)
+        return from_haar(bands.float().view(b, 4, h, w) * self.gains)

@@ -247,7 +247,7 @@ def test_weights_of_other_settings_are_refused(once):
 @pytest.mark.malformed("checkpoint")
 def test_weights_from_before_noise_was_drawn_are_refused_with_the_version_that_reads_them(once):
     own = "super_resolution.network."
-    tensors = {k: v for k, v in once[0].state().items() if not k.startswith(own)}
+    tensors = {k: v for k, v in once[0].state().items() if not k.startswith("super_resolution.")}
     for name in ("stem.0.weight", "stem.1.weight", "after.weight", "out.weight"):
         tensors[own + name] = torch.zeros(1)
 
@@ -257,6 +257,24 @@ def test_weights_from_before_noise_was_drawn_are_refused_with_the_version_that_r
     assert "written before the enlarging stage drew noise" in str(refused.value)
     assert "medisynth-gov 0.1.0 up to commit" in str(refused.value)
     assert str(refused.value).count(". ") == 0
+
+
+def test_an_image_four_times_larger_is_doubled_by_two_networks_in_turn():
+    larger = {**TINY, "super_resolution": {**TINY["super_resolution"], "to": 32, "crop": 32}}
+    generator = DsrGan(DsrGanSettings.model_validate(larger))
+
+    report = generator.fit(view(12, size=32), view(5, "tuning", 32), Recorder().context())
+
+    names = [stage.name for stage in report.stages]
+    assert names == ["diffusion", "super-resolution to 16 px", "super-resolution"]
+    assert report.description["architecture"].count("2 times, to 16 px and 32 px") == 1
+    sides = {k.split(".")[1] for k in generator.state() if k.startswith("super_resolution.")}
+    assert sides == {"to_16", "to_32"}
+    images = generator.sample(3, Recorder().context())
+    assert images.shape == (3, 32, 32)
+    other = DsrGan(DsrGanSettings.model_validate(larger))
+    other.load_state(generator.state())
+    assert np.array_equal(other.sample(3, Recorder().context()), images)
 
 
 def test_the_texture_of_image_i_depends_on_seed_and_i_alone(once):

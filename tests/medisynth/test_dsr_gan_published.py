@@ -80,14 +80,14 @@ def test_the_published_unet_has_113_67_million_parameters():
 
 
 def test_the_published_super_resolution_networks_have_their_sizes():
-    enlarger, discriminator = new_networks(PUBLISHED, seed=0)
+    enlarger, discriminator = new_networks(PUBLISHED, PUBLISHED.super_resolution.to, seed=0)
 
     assert n_parameters(enlarger) == 565_768
     assert round(n_parameters(discriminator) / 1e6, 2) == 5.07
 
 
 def share_without_gradient(settings):
-    enlarger, _ = new_networks(settings, seed=0)
+    enlarger, _ = new_networks(settings, settings.super_resolution.to, seed=0)
     enlarger(torch.rand(2, 1, 12, 12)).square().sum().backward()
     dead = sum(p.numel() for p in enlarger.parameters() if p.grad is None or not p.grad.any())
     return dead / n_parameters(enlarger)
@@ -258,7 +258,8 @@ def test_attention_of_the_classic_network_is_at_the_fifth_level_and_in_the_middl
 
 def test_the_saturating_loss_is_exactly_one_when_both_probabilities_are_equal():
     settings = tiny()
-    stage = super_resolution_stage(settings, view(6), view(3, "tuning"), context(), "fp32")
+    to, tuning = settings.super_resolution.to, view(3, "tuning")
+    stage = super_resolution_stage(settings, to, view(6), tuning, context(), "fp32")
     with torch.no_grad():
         for parameter in stage.discriminator.parameters():
             parameter.zero_()

@@ -100,7 +100,9 @@ def stages(settings):
     fitted = fit_before_training(training, settings, 0, "cpu")
     return {
         "diffusion": DiffusionStage(settings, training, tuning, context, "fp32", fitted),
-        "super-resolution": super_resolution_stage(settings, training, tuning, context, "fp32"),
+        "super-resolution": super_resolution_stage(
+            settings, settings.super_resolution.to, training, tuning, context, "fp32"
+        ),
     }
 
 

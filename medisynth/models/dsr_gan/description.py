@@ -1,12 +1,14 @@
 """What was built and how it was trained, in words, for the model card."""
 
+from collections.abc import Sequence
+
 from medisynth.models.dsr_gan.deviations import NOT_REPRODUCED
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.histograms import N_DRAWN
 from medisynth.models.dsr_gan.noise_prediction import FIRST_BETA, LAST_BETA
 from medisynth.models.dsr_gan.settings import T_STEPS, DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import enlarging_settings
+from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of
 from medisynth.models.enlarging import description as shared
 from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.training import GRADIENT_NORM_LIMIT, n_parameters
@@ -16,7 +18,7 @@ def describe(
     settings: DsrGanSettings,
     fitted: Fitted,
     diffusion: DiffusionStage,
-    enlarging: CropTraining,
+    enlarging: Sequence[CropTraining],
 ) -> dict[str, str]:
     """Every field of the description, filled."""
     d, s = settings.diffusion, settings.super_resolution
@@ -77,12 +79,16 @@ def _diffusion_network(settings: DsrGanSettings, diffusion: DiffusionStage) -> s
     )
 
 
-def _super_resolution(settings: DsrGanSettings, stage: CropTraining) -> dict[str, str]:
+def _super_resolution(settings: DsrGanSettings, stages: Sequence[CropTraining]) -> dict[str, str]:
     """Fields as those of the shared stage, for the networks of the recipe."""
-    own = enlarging_settings(settings)
-    fields = shared.describe(own, settings.factor, stage)
+    stage, own = stages[-1], enlarging_settings(settings, settings.super_resolution.to)
     if not settings.deviations.classic_srgan:
+        fields = shared.describe(own, 2, stage)
+        if len(stages) > 1:
+            sides = " and ".join(f"{side} px" for side in sides_of(settings))
+            fields["architecture"] = f"{len(stages)} times, to {sides}: {fields['architecture']}"
         return fields
+    fields = shared.describe(own, settings.factor, stage)
     blocks = f"{own.blocks} residual blocks of {own.channels} channels with batch normalisation"
     if settings.deviations.broken_residual_blocks:
         blocks += " (each layer given the block's input)"

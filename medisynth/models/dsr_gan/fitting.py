@@ -1,6 +1,6 @@
-"""Fitting a DSR-GAN: both stages in order, the choice of a checkpoint, the report of it all."""
+"""Fitting a DSR-GAN: all stages in order, the choice of a checkpoint, the report of it all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -14,9 +14,12 @@ from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
 from medisynth.models.dsr_gan.settings import DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import super_resolution_stage
+from medisynth.models.dsr_gan.super_resolution import (
+    sides_of,
+    stage_name,
+    super_resolution_stage,
+)
 from medisynth.models.dsr_gan.trained import Trained
-from medisynth.models.enlarging.crop_training import STAGE as ENLARGING_STAGE
 from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.training import (
     Precision,
@@ -34,7 +37,7 @@ DENOISING_LOSS = "EMA denoising loss of the diffusion stage"
 def fit(
     settings: DsrGanSettings, training: ImageView, tuning: ImageView, context: TrainingContext
 ) -> tuple[Trained, FitReport]:
-    """Train both stages on the training view; choose on the tuning view.
+    """Train all stages on the training view; choose on the tuning view.
 
     A stage whose last state was committed is loaded and not trained again.
 
@@ -48,7 +51,11 @@ def fit(
         _require_usable(view, settings.super_resolution.to)
     fitted = fit_before_training(training, settings, context.seed, context.compute_device)
     diffusion, diffusion_report = _train_diffusion(settings, training, tuning, context, fitted)
-    enlarging, enlarging_report = _train_super_resolution(settings, training, tuning, context)
+    enlarging, enlarging_reports = [], []
+    for side in sides_of(settings):
+        stage, took = _train_super_resolution(settings, side, training, tuning, context)
+        enlarging.append(stage)
+        enlarging_reports.append(took)
 
     trained = _assembled(settings, fitted, diffusion, enlarging)
     trained, chosen_step, candidates, criterion = _choose(trained, diffusion, context)
@@ -57,7 +64,7 @@ def fit(
     report = FitReport(
         description=describe(settings, fitted, diffusion, enlarging)
         | {"checkpoint choice": _chosen(diffusion, candidates, criterion)},
-        stages=(diffusion_report, enlarging_report),
+        stages=(diffusion_report, *enlarging_reports),
         fitted=dict.fromkeys(things, training.digest),
         selection_criterion=f"lowest {criterion} on the tuning view",
         selection_view_sha256=tuning.digest,
@@ -100,13 +107,17 @@ def _train_diffusion(
 
 
 def _train_super_resolution(
-    settings: DsrGanSettings, training: ImageView, tuning: ImageView, context: TrainingContext
+    settings: DsrGanSettings,
+    side: int,
+    training: ImageView,
+    tuning: ImageView,
+    context: TrainingContext,
 ) -> tuple[CropTraining, StageReport]:
     def stage_in(precision: Precision) -> CropTraining:
-        return super_resolution_stage(settings, training, tuning, context, precision)
+        return super_resolution_stage(settings, side, training, tuning, context, precision)
 
     setting = settings.super_resolution.precision or settings.precision
-    precision = _precision(setting, ENLARGING_STAGE, stage_in, context)
+    precision = _precision(setting, stage_name(settings, side), stage_in, context)
     stage = stage_in(precision)
     networks = (stage.enlarger, stage.discriminator)
     return stage, _trained(stage, settings, context, precision, networks)
@@ -158,13 +169,14 @@ def _assembled(
     settings: DsrGanSettings,
     fitted: Fitted,
     diffusion: DiffusionStage,
-    enlarging: CropTraining,
+    enlarging: Sequence[CropTraining],
 ) -> Trained:
     network = new_network(settings, 0, fitted.vocabulary.sizes)
     network.load_state_dict(diffusion.candidates.best)
     network.eval().requires_grad_(False)
+    enlargers = tuple(stage.final for stage in enlarging)
     return Trained(
-        settings, network, fitted.scaling, fitted.histograms, enlarging.final, fitted.vocabulary
+        settings, network, fitted.scaling, fitted.histograms, enlargers, fitted.vocabulary
     )
 
 
@@ -214,7 +226,7 @@ def _fitted_things(fitted: Fitted, *, is_average: bool) -> list[str]:
     things = [histograms, "labels and their frequencies"]
     if fitted.mean_image is not None:
         things.append("mean image and intensity gain")
-    return [*things, "diffusion network", "super-resolution network"]
+    return [*things, "diffusion network", "super-resolution networks"]
 
 
 def _pretrained(settings: DsrGanSettings) -> tuple[dict[str, str], ...]:

@@ -1,10 +1,15 @@
-"""Last stage: the enlarging stage that generators share, or the published super-resolution GAN.
+"""Last stages: the enlarging stage that generators share, or the published super-resolution GAN.
+
+The shared stage doubles. Where images become four times larger, two networks double one after the
+other, each trained by itself: one network that enlarges four times at once turns speckle into
+threads (docs/dsr_gan.md has the figures).
 
 `ClassicStage` trains the networks of Ledig et al. 2017 (arXiv:1609.04802) as published, for the
 audit: mean squared error as content loss, one score a whole image.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,6 +17,7 @@ from torch.nn import functional
 
 from medisynth.data.views import ImageView
 from medisynth.generator import TrainingContext
+from medisynth.models.dsr_gan.batches import reduced_pixels
 from medisynth.models.dsr_gan.classic_srgan import ClassicDiscriminator, ClassicEnlarger
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.enlarging.crop_training import STAGE, CropTraining, Part
@@ -29,31 +35,54 @@ from medisynth.training import Precision, accumulated_update, autocast, seeded_w
 Losses = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
+def sides_of(settings: DsrGanSettings) -> tuple[int, ...]:
+    """Side of the images that each network makes, in pixels, the final one last."""
+    to = settings.super_resolution.to
+    if settings.deviations.classic_srgan:
+        return (to,)
+    n_doublings = settings.factor.bit_length() - 1
+    return tuple(to >> left for left in range(n_doublings - 1, -1, -1))
+
+
+def stage_name(settings: DsrGanSettings, side: int) -> str:
+    """Name of the stage that makes images of a side."""
+    return STAGE if side == settings.super_resolution.to else f"{STAGE} to {side} px"
+
+
 def super_resolution_stage(
     settings: DsrGanSettings,
+    side: int,
     training: ImageView,
     tuning: ImageView,
     context: TrainingContext,
     precision: Precision,
 ) -> "EnlargingStage | ClassicStage":
-    """The last stage of the recipe, before its first step."""
+    """The stage of the recipe that makes images of one of `sides_of`, before its first step."""
     if settings.deviations.classic_srgan:
         return ClassicStage(settings, training, tuning, context, precision)
-    own = enlarging_settings(settings)
-    return EnlargingStage(own, settings.factor, training, tuning, context, precision)
+    own, name = enlarging_settings(settings, side), stage_name(settings, side)
+    views = [_at_side(view, side) for view in (training, tuning)]
+    return EnlargingStage(own, 2, views[0], views[1], context, precision, name)
 
 
-def enlarging_settings(settings: DsrGanSettings) -> EnlargingSettings:
-    """Settings of the shared stage under these deviations."""
+def enlarging_settings(settings: DsrGanSettings, side: int) -> EnlargingSettings:
+    """Settings of the stage that makes images of a side, under these deviations."""
+    own = settings.super_resolution
     schedule = "constant" if settings.deviations.constant_learning_rate else "half cosine"
-    return settings.super_resolution.model_copy(update={"schedule": schedule})
+    return own.model_copy(update={"schedule": schedule, "to": side, "crop": min(own.crop, side)})
 
 
-def new_networks(settings: DsrGanSettings, seed: int) -> tuple[nn.Module, nn.Module]:
-    """Build generator and discriminator with weights drawn from the seed."""
-    own, deviations = settings.super_resolution, settings.deviations
+def _at_side(view: ImageView, side: int) -> ImageView:
+    if view.pixels.shape[-1] == side:
+        return view
+    return replace(view, pixels=reduced_pixels(view.pixels, side))
+
+
+def new_networks(settings: DsrGanSettings, side: int, seed: int) -> tuple[nn.Module, nn.Module]:
+    """Build generator and discriminator for a side with weights drawn from the seed."""
+    own, deviations = enlarging_settings(settings, side), settings.deviations
     if not deviations.classic_srgan:
-        return new_enlarger(own, settings.factor, seed), new_critic(own, seed)
+        return new_enlarger(own, 2, seed), new_critic(own, seed)
     with seeded_weights(seed, STAGE):
         broken = deviations.broken_residual_blocks
         enlarger = ClassicEnlarger(own.channels, own.blocks, settings.factor, broken=broken)
@@ -96,9 +125,9 @@ class ClassicStage(CropTraining):
     ) -> None:
         self._saturating = settings.deviations.saturating_discriminator_loss
         super().__init__(
-            enlarging_settings(settings),
+            enlarging_settings(settings, settings.super_resolution.to),
             settings.factor,
-            new_networks(settings, context.seed),
+            new_networks(settings, settings.super_resolution.to, context.seed),
             0,
             training,
             tuning,

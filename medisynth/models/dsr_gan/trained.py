@@ -1,6 +1,6 @@
 """A trained DSR-GAN: everything that sampling needs, as tensors and back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,13 @@ from medisynth.models.dsr_gan.histograms import (
 from medisynth.models.dsr_gan.objectives import FreshNoise
 from medisynth.models.dsr_gan.scaling import Scaling, Window
 from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import large_images, new_networks
+from medisynth.models.dsr_gan.super_resolution import large_images, new_networks, sides_of
 from medisynth.models.enlarging.images import to_pixels, to_unit
 from medisynth.training import autocast, numpy_generator, snapshot, torch_generator
 
 STAGE, ENLARGING_NOISE = "sampling", "enlarging noise"
 IMAGES_AT_ONCE = 32
 
-ENLARGER = "super_resolution.network."
 MEAN_IMAGE = "diffusion.mean_image"
 GAIN = "diffusion.gain"
 WINDOW = "diffusion.window"
@@ -38,6 +37,7 @@ HISTOGRAMS = "histograms"
 VOCABULARY = "vocabulary"
 
 # Found together in the enlarging network without noise alone.
+FORMER_ENLARGER = "super_resolution.network."
 FORMER_LAYERS = ("stem.0.weight", "after.weight")
 
 
@@ -50,7 +50,7 @@ class Trained:
         diffusion: Denoising network, averaged weights of the chosen step.
         scaling: Training mean image and gain.
         histograms: Grey value counts of training images, shape (k, 256).
-        enlarger: Super-resolution generator, averaged weights.
+        enlargers: Super-resolution generators in order, averaged weights.
         vocabulary: Labels of the training images and how often each pair occurs.
     """
 
@@ -58,14 +58,18 @@ class Trained:
     diffusion: nn.Module
     scaling: Scaling
     histograms: Histograms
-    enlarger: nn.Module
+    enlargers: tuple[nn.Module, ...]
     vocabulary: Vocabulary
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors needed to sample again."""
         return {
             **{DIFFUSION + name: value for name, value in snapshot(self.diffusion).items()},
-            **{ENLARGER + name: value for name, value in snapshot(self.enlarger).items()},
+            **{
+                prefix + name: value
+                for prefix, network in zip(_prefixes(self.settings), self.enlargers, strict=True)
+                for name, value in snapshot(network).items()
+            },
             MEAN_IMAGE: self.scaling.mean_image.cpu(),
             GAIN: self.scaling.gain.cpu(),
             WINDOW: torch.tensor(self.scaling.window),
@@ -98,18 +102,27 @@ class Trained:
     def _batches(self, n: int, context: TrainingContext, condition: Condition) -> Iterator[Pixels]:
         device = context.compute_device
         self.diffusion.to(device).eval()
-        self.enlarger.to(device).eval()
+        for enlarger in self.enlargers:
+            enlarger.to(device).eval()
         for first in range(0, n, IMAGES_AT_ONCE):
             indices = range(first, min(first + IMAGES_AT_ONCE, n))
             start = torch.stack([self._noise(context, i) for i in indices])
             small = to_unit(self._small(start, indices, context, condition), device)
-
-            def noise_of(row: int, indices: range = indices) -> torch.Generator:
-                return torch_generator(device, context.seed, STAGE, ENLARGING_NOISE, indices[row])
-
-            images = large_images(self.enlarger, small, noise_of)
-            yield to_pixels(images)
+            yield to_pixels(self._enlarged(small, indices, context))
             context.progress(STAGE, indices[-1] + 1, n)
+
+    def _enlarged(
+        self, images: torch.Tensor, indices: range, context: TrainingContext
+    ) -> torch.Tensor:
+        """Enlarge by every network in turn; the noise of image i depends on (seed, side, i) alone."""
+        device, seed = context.compute_device, context.seed
+        for side, network in zip(sides_of(self.settings), self.enlargers, strict=True):
+
+            def noise_of(row: int, side: int = side) -> torch.Generator:
+                return torch_generator(device, seed, STAGE, ENLARGING_NOISE, side, indices[row])
+
+            images = large_images(network, images, noise_of)
+        return images
 
     def _noise(self, context: TrainingContext, index: int) -> torch.Tensor:
         """What diffusion starts from for one image, shape (channels, rows, columns)."""
@@ -180,20 +193,26 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     _refuse_former_enlarger(settings, tensors)
     vocabulary = vocabulary_from(tensors[VOCABULARY])
     diffusion = new_network(settings, 0, vocabulary.sizes)
-    enlarger, _ = new_networks(settings, seed=0)
-    _require_shapes(settings, diffusion, enlarger, tensors)
-    for network, prefix in ((diffusion, DIFFUSION), (enlarger, ENLARGER)):
+    enlargers = tuple(new_networks(settings, side, seed=0)[0] for side in sides_of(settings))
+    networks = {DIFFUSION: diffusion, **dict(zip(_prefixes(settings), enlargers, strict=True))}
+    _require_shapes(settings, networks, tensors)
+    for prefix, network in networks.items():
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         network.load_state_dict(own)
         network.eval().requires_grad_(False)
     scaling = Scaling(tensors[MEAN_IMAGE], tensors[GAIN], _window(settings, tensors[WINDOW]))
     histograms = tensors[HISTOGRAMS].numpy()
-    return Trained(settings, diffusion, scaling, histograms, enlarger, vocabulary)
+    return Trained(settings, diffusion, scaling, histograms, enlargers, vocabulary)
+
+
+def _prefixes(settings: DsrGanSettings) -> tuple[str, ...]:
+    """Names of each enlarging network's tensors begin with this."""
+    return tuple(f"super_resolution.to_{side}." for side in sides_of(settings))
 
 
 def _refuse_former_enlarger(settings: DsrGanSettings, tensors: Tensors) -> None:
     """Say which version reads weights of the corrected recipe from before noise was drawn."""
-    is_former = all(ENLARGER + layer in tensors for layer in FORMER_LAYERS)
+    is_former = all(FORMER_ENLARGER + layer in tensors for layer in FORMER_LAYERS)
     if is_former and not settings.deviations.classic_srgan:
         raise WeightsError(
             "weights of dsr-gan: expected an enlarging network that draws noise, found one written "
@@ -202,12 +221,15 @@ def _refuse_former_enlarger(settings: DsrGanSettings, tensors: Tensors) -> None:
 
 
 def _require_shapes(
-    settings: DsrGanSettings, diffusion: nn.Module, enlarger: nn.Module, tensors: Tensors
+    settings: DsrGanSettings, networks: Mapping[str, nn.Module], tensors: Tensors
 ) -> None:
     size = settings.diffusion.size
     expected = {
-        **{DIFFUSION + k: tuple(v.shape) for k, v in diffusion.state_dict().items()},
-        **{ENLARGER + k: tuple(v.shape) for k, v in enlarger.state_dict().items()},
+        **{
+            prefix + name: tuple(value.shape)
+            for prefix, network in networks.items()
+            for name, value in network.state_dict().items()
+        },
         MEAN_IMAGE: (1, 1, size, size),
         GAIN: (),
         WINDOW: (4,),

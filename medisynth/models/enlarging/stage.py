@@ -103,6 +103,7 @@ class EnlargingStage(CropTraining):
         tuning: Images of the same side.
         context: Seed and device.
         precision: Precision of training.
+        name: Name of the stage; a generator with several gives each its own.
     """
 
     def __init__(
@@ -113,13 +114,22 @@ class EnlargingStage(CropTraining):
         tuning: ImageView,
         context: TrainingContext,
         precision: Precision,
+        name: str = STAGE,
     ) -> None:
         enlarger = new_enlarger(settings, factor, context.seed)
         critic = new_critic(settings, context.seed)
         side = settings.crop // factor
         n_noise = enlarger.n_noise(side, side)
         super().__init__(
-            settings, factor, (enlarger, critic), n_noise, training, tuning, context, precision
+            settings,
+            factor,
+            (enlarger, critic),
+            n_noise,
+            training,
+            tuning,
+            context,
+            precision,
+            name,
         )
 
     @property
@@ -129,15 +139,15 @@ class EnlargingStage(CropTraining):
 
     def _drawn(self, small: torch.Tensor, purpose: str, first: int) -> torch.Tensor:
         def noise_of(row: int) -> torch.Generator:
-            return torch_generator(self._device, self._seed, STAGE, purpose, first + row)
+            return torch_generator(self._device, self._seed, self.name, purpose, first + row)
 
         return enlarged(self.final, small, noise_of)
 
     def _updates(
         self, parts: list[Part], made: list[torch.Tensor] | None, step: int, share: float
     ) -> dict[str, float]:
-        values, on_real = self._update_discriminator(parts, made, step, share)
-        return values | self._update_generator(parts, made, on_real, step, share)
+        values = self._update_discriminator(parts, made, step, share)
+        return values | self._update_generator(parts, made, step, share)
 
     def _made(self, part: Part) -> torch.Tensor:
         with autocast(self._device, self._precision):
@@ -149,17 +159,13 @@ class EnlargingStage(CropTraining):
 
     def _update_discriminator(
         self, parts: list[Part], made: list[torch.Tensor] | None, step: int, share: float
-    ) -> tuple[dict[str, float], list[Scores]]:
-        """Make the update; return its numbers and the scores of the real crops, part by part."""
-        kept: list[Scores] = []
-
+    ) -> dict[str, float]:
         def losses_of(number: int) -> Losses:
             part = parts[number]
             with torch.no_grad():
                 fake = self._made(part) if made is None else made[number].detach()
             both = self._scores(torch.cat([part.real, fake]), torch.cat([part.smooth] * 2))
             on_real, on_made = zip(*(scores.chunk(2) for scores in both), strict=True)
-            kept.append(tuple(scores.detach() for scores in on_real))
             loss = _relativistic(on_real, on_made)
             penalty = _mean([scores.square() for scores in both])
             return {
@@ -172,7 +178,7 @@ class EnlargingStage(CropTraining):
             self._optimisers["critic"],
             range(len(parts)),
             losses_of,
-            stage=STAGE,
+            stage=self.name,
             step=step,
             rate=self._settings.discriminator_learning_rate * share,
         )
@@ -183,15 +189,10 @@ class EnlargingStage(CropTraining):
             on_synthetic=values["discriminator on synthetic"],
             loss=values["discriminator loss"],
         )
-        return values, kept
+        return values
 
     def _update_generator(
-        self,
-        parts: list[Part],
-        made: list[torch.Tensor] | None,
-        on_real: list[Scores],
-        step: int,
-        share: float,
+        self, parts: list[Part], made: list[torch.Tensor] | None, step: int, share: float
     ) -> dict[str, float]:
         own = self._settings
 
@@ -200,8 +201,10 @@ class EnlargingStage(CropTraining):
             fake = self._made(part) if made is None else made[number]
             content = functional.l1_loss(fake, part.real)
             kept = functional.l1_loss(self._reduced(fake), part.small)
-            # The real crops' scores are those of the update before: they cost no second pass.
-            adversarial = _relativistic(self._scores(fake, part.smooth), on_real[number])
+            # Scored anew: what an update adds to all scores alike cancels only within one critic.
+            with torch.no_grad():
+                on_real = self._scores(part.real, part.smooth)
+            adversarial = _relativistic(self._scores(fake, part.smooth), on_real)
             total = (
                 own.content_weight * content
                 + own.reduced_weight * kept
@@ -220,7 +223,7 @@ class EnlargingStage(CropTraining):
             self._optimisers["enlarger"],
             range(len(parts)),
             losses_of,
-            stage=STAGE,
+            stage=self.name,
             step=step,
             rate=own.learning_rate * share,
         )

@@ -12,7 +12,7 @@ from medisynth.errors import TrainingError
 from medisynth.generator import TrainingContext
 from medisynth.models.enlarging.description import describe
 from medisynth.models.enlarging.images import bilinear, reduced, to_pixels, to_unit
-from medisynth.models.enlarging.networks import Enlarger, Noise, PatchCritic
+from medisynth.models.enlarging.networks import Doubling, Enlarger, Noise, PatchCritic
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import EnlargingStage, enlarged, new_enlarger
 from medisynth.training import torch_generator
@@ -80,20 +80,29 @@ def test_an_untrained_enlarger_is_bilinear_enlargement(factor):
     assert torch.equal(large, expected)
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(2, 2 * 64 + 256), (8, 2 * 64 + 256 * 21)])
-def test_noise_is_one_value_a_pixel_of_every_block_and_every_doubling(factor, expected):
+@pytest.mark.parametrize(("factor", "expected"), [(2, 64 * 6), (4, 64 * 26), (8, 64 * 106)])
+def test_noise_is_one_value_for_each_pixel_of_every_block_and_every_doubling(factor, expected):
     assert Enlarger(8, 2, factor).n_noise(8, 8) == expected
 
 
-def test_noise_is_weighted_by_a_gain_of_each_channel_that_starts_at_0():
+def test_noise_is_weighted_by_a_gain_of_each_channel():
     layer, x, noise = Noise(2), torch.randn(3, 2, 4, 4), torch.randn(3, 1, 4, 4)
-    untouched = layer(x, noise)
     with torch.no_grad():
-        layer.gain[1] = 0.5
+        layer.gain.copy_(torch.tensor([0.0, 0.5]).reshape(2, 1, 1))
 
-    assert torch.equal(untouched, x)
-    assert torch.equal(layer(x, noise)[:, 0], x[:, 0])
-    assert torch.allclose(layer(x, noise)[:, 1], x[:, 1] + 0.5 * noise[:, 0])
+    result = layer(x, noise)
+
+    assert torch.equal(result[:, 0], x[:, 0])
+    assert torch.allclose(result[:, 1], x[:, 1] + 0.5 * noise[:, 0])
+
+
+def test_the_four_pixels_that_come_from_one_start_alike():
+    small = torch.rand(1, 8, 3, 3)
+
+    large = Doubling(8, 4)(small, torch.zeros(1, 1, 6, 6))
+
+    alike = large[..., ::2, ::2].repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert torch.allclose(large, alike, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

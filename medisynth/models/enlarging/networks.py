@@ -4,27 +4,27 @@ A small image does not say where the speckle of the large one lies; a network th
 large image can only smear speckle or turn it into threads. This generator is given noise of its own
 at every layer and learns how much of it each channel takes (Karras et al. 2019, arXiv:1812.04948).
 It has no batch normalisation (Lim et al. 2017, arXiv:1707.02921), enlarges by pixel shuffle (Shi et
-al. 2016, arXiv:1609.05158), and the bilinear enlargement is added, so that it learns detail only.
+al. 2016, arXiv:1609.05158; started as in Aitken et al. 2017, arXiv:1707.02937), and the bilinear
+enlargement is added, so that it learns detail only.
 The critic is shown the enlargement beside each image and scores patches (Isola et al. 2017,
 arXiv:1611.07004), so that it judges detail for that very place.
 """
-
-import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from medisynth.models.enlarging.images import bilinear
+from medisynth.models.enlarging.settings import FACTORS
 
 SLOPE = 0.2
 FOLD = 2  # side of the pixel blocks that the critic folds into channels
+FIRST_GAIN = 0.2  # of noise: from 0 it stays unused over a few hundred updates
 N_SHOWN = 2  # an image and the enlargement beside it
 
 
 class Noise(nn.Module):
-    """Adds one map of noise, weighted by a gain of each channel that is learned from 0.
+    """Adds one map of noise, weighted by a gain of each channel that is learned.
 
     Args of the constructor:
         channels: Channels of the layer.
@@ -32,7 +32,7 @@ class Noise(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.gain = nn.Parameter(torch.full((channels, 1, 1), FIRST_GAIN))
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Map (b, c, h, w) and noise (b, 1, h, w) to (b, c, h, w)."""
@@ -62,16 +62,21 @@ class Doubling(nn.Module):
     """Convolution and pixel shuffle to twice the side, then noise.
 
     Args of the constructor:
-        channels: Channels of every layer.
+        n_in: Channels it is given.
+        n_out: Channels it gives.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(channels, 4 * channels, 3, padding=1)
-        self.noise = Noise(channels)
+        self.spread = nn.Conv2d(n_in, 4 * n_out, 3, padding=1)
+        self.noise = Noise(n_out)
+        # The four pixels that come from one start alike: otherwise a chequerboard stays for long.
+        with torch.no_grad():
+            for own in self.spread.parameters():
+                own.copy_(own[::4].repeat_interleave(4, dim=0))
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Map (b, c, h, w) and noise (b, 1, 2h, 2w) to (b, c, 2h, 2w)."""
+        """Map (b, n_in, h, w) and noise (b, 1, 2h, 2w) to (b, n_out, 2h, 2w)."""
         return _leaky(self.noise(functional.pixel_shuffle(self.spread(x), 2), noise))
 
 
@@ -79,8 +84,10 @@ class Enlarger(nn.Module):
     """The generator: small images (b, 1, h, w), 0 to 1, to (b, 1, factor x h, factor x w).
 
     Args of the constructor:
-        channels: Channels of every layer.
-        blocks: Residual blocks.
+        channels: Channels of every layer but those at full size, which have half as many: they
+            cost most and hold texture alone.
+        blocks: Residual blocks at the side of the small image; one more follows every doubling but
+            the last.
         factor: 2, 4 or 8.
 
     Attributes:
@@ -91,17 +98,21 @@ class Enlarger(nn.Module):
         super().__init__()
         self.factor = factor
         self.stem = nn.Conv2d(1, channels, 3, padding=1)
-        self.blocks = nn.ModuleList(NoisyBlock(channels) for _ in range(blocks))
-        self.after = nn.Conv2d(channels, channels, 3, padding=1)
-        self.doublings = nn.ModuleList(Doubling(channels) for _ in range(round(math.log2(factor))))
-        self.out = nn.Conv2d(channels, 1, 3, padding=1)
+        layers: list[nn.Module] = [NoisyBlock(channels) for _ in range(blocks)]
+        self._sides = [1] * blocks  # of each layer's result, in sides of the small image
+        for side in FACTORS[: FACTORS.index(factor)]:
+            layers += [Doubling(channels, channels), NoisyBlock(channels)]
+            self._sides += [side, side]
+        self.layers = nn.ModuleList([*layers, Doubling(channels, channels // 2)])
+        self._sides.append(factor)
+        self.out = nn.Conv2d(channels // 2, 1, 3, padding=1)
         # Untrained it is the bilinear enlargement.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def n_noise(self, height: int, width: int) -> int:
         """Noise values that one small image of that height and width needs."""
-        return sum(h * w for h, w in self._noise_sides(height, width))
+        return height * width * sum(side**2 for side in self._sides)
 
     def forward(self, small: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Enlarge; values may leave 0 to 1 a little.
@@ -111,25 +122,15 @@ class Enlarger(nn.Module):
             noise: Standard normal, shape (b, n_noise(h, w)).
         """
         maps = self._noise_maps(noise, *small.shape[2:])
-        stem = _leaky(self.stem((small - 0.5).contiguous(memory_format=torch.channels_last)))
-        x = stem
-        for block, own in zip(self.blocks, maps[: len(self.blocks)], strict=True):
-            x = block(x, own)
-        x = stem + self.after(x)
-        for doubling, own in zip(self.doublings, maps[len(self.blocks) :], strict=True):
-            x = doubling(x, own)
+        x = _leaky(self.stem((small - 0.5).contiguous(memory_format=torch.channels_last)))
+        for layer, own in zip(self.layers, maps, strict=True):
+            x = layer(x, own)
         return bilinear(small, self.factor) + self.out(x).float()
 
-    def _noise_sides(self, height: int, width: int) -> Sequence[tuple[int, int]]:
-        at_blocks = [(height, width)] * len(self.blocks)
-        return at_blocks + [
-            (height * 2**k, width * 2**k) for k in range(1, len(self.doublings) + 1)
-        ]
-
     def _noise_maps(self, noise: torch.Tensor, height: int, width: int) -> list[torch.Tensor]:
-        sides = self._noise_sides(height, width)
-        flat = torch.split(noise, [h * w for h, w in sides], dim=1)
-        return [part.reshape(-1, 1, h, w) for part, (h, w) in zip(flat, sides, strict=True)]
+        shapes = [(side * height, side * width) for side in self._sides]
+        flat = torch.split(noise, [h * w for h, w in shapes], dim=1)
+        return [part.reshape(-1, 1, h, w) for part, (h, w) in zip(flat, shapes, strict=True)]
 
 
 class PatchCritic(nn.Module):

@@ -113,7 +113,8 @@ class Training:
     """One generator in training, stage after stage, each until its time is over.
 
     A stage whose time is over is resumed with one update more than it has made as its whole
-    length, so that it ends as a stage ends: evaluated, its best weights chosen.
+    length, so that it ends as a stage ends: evaluated, its best weights chosen. Stages that share
+    one section of the settings (networks that double the size in turn) make as many updates each.
 
     Attributes:
         name: Registered name of the generator.
@@ -167,7 +168,7 @@ class Training:
 
     @property
     def _place(self) -> int:
-        """Place of the stage that is being trained."""
+        """Place of the section of the stage that is being trained; more stages share the last."""
         return min(len(self._finished), len(self.ends) - 1)
 
     def _is_over(self) -> bool:
@@ -187,7 +188,7 @@ def new_generator(name: str, values: Settings) -> Generator:
 
 
 def stage_lengths(values: Settings) -> tuple[int, ...]:
-    """Updates of each stage, in the order in which the settings list the stages."""
+    """Updates of the stages of each section, in the order of the settings."""
     return tuple(stage["steps"] for stage in _stages(values))
 
 
@@ -320,7 +321,8 @@ def _rates(
     report: FitReport, full: tuple[int, ...], losses: Mapping[str, dict[str, float]]
 ) -> dict[str, Any]:
     stages = []
-    for stage, n in zip(report.stages, full, strict=True):
+    for place, stage in enumerate(report.stages):
+        n = full[min(place, len(full) - 1)]
         rate = stage.n_steps / max(stage.duration_s, 1e-9)
         peak = stage.peak_memory_bytes
         stages.append(

@@ -95,6 +95,20 @@ def test_a_stage_whose_time_is_over_ends_after_one_more_update(name, view):
     assert generator.state()
 
 
+def test_stages_that_share_a_section_make_as_many_updates(view):
+    values = preset_settings("smoke", "dsr-gan")
+    values["super_resolution"]["to"] = 4 * values["diffusion"]["size"]
+    reads = iter(range(1_000_000))
+    work = Training("dsr-gan", values, "cpu", (4.5, 9.5), now=lambda: float(next(reads)))
+
+    _, report = work.fit(view("training", 20, 64), view("tuning", 8, 64))
+
+    first, *doublings = report.stages
+    assert first.n_steps < values["diffusion"]["steps"]
+    assert len({stage.n_steps for stage in doublings}) == 1
+    assert doublings[0].n_steps < values["super_resolution"]["steps"]
+
+
 def test_fewer_updates_bring_a_warm_up_that_fits():
     values = {"a": {"steps": 9, "warm_up_steps": 5}, "parts": [{"steps": 7}, {"steps": 8}]}
 

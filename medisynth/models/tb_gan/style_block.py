@@ -101,13 +101,15 @@ class StyleBlock(nn.Module):
             style: Shape (b, style_width).
             noise: Two maps of normal numbers, shape (side, side, b, 1) each; empty without noise.
         """
-        x = x + self._noisy(self.attention(self.before_attention(x, style)), noise, 0)
+        x = self._noisy(x, noise, 0) + self.attention(self.before_attention(x, style))
         y = self.before_mlp(x, style)
         if self.depthwise is not None:
             y = self.depthwise(y)
         y = self.widen(y)
         y = functional.leaky_relu(y, SLOPE) if self._is_leaky else functional.gelu(y)
-        return x + self._noisy(self.narrow(y), noise, 1)
+        return self._noisy(x, noise, 1) + self.narrow(y)
 
-    def _noisy(self, y: torch.Tensor, noise: tuple[torch.Tensor, ...], place: int) -> torch.Tensor:
-        return y if self.noise_gains is None else y + noise[place] * self.noise_gains[place]
+    def _noisy(self, x: torch.Tensor, noise: tuple[torch.Tensor, ...], place: int) -> torch.Tensor:
+        if self.noise_gains is None:
+            return x
+        return torch.addcmul(x, noise[place], self.noise_gains[place])

@@ -13,7 +13,6 @@ from medisynth.models.dsr_gan.batches import (
     augmentation_of,
     augmented,
     nothing_told,
-    reduced_pixels,
 )
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.diffusion import new_network as network_of
@@ -187,7 +186,9 @@ def test_residuals_of_the_training_view_have_mean_zero_and_standard_deviation_si
 
 def test_residuals_cover_the_rows_and_columns_that_hold_picture_alike_on_both_sides():
     pixels = np.zeros((4, 32, 32), np.uint8)
-    pixels[:, 6:15, 4:20] = np.arange(1, 5, dtype=np.uint8)[:, None, None] * 50  # at 16: 3 to 7, 2 to 9
+    pixels[:, 6:15, 4:20] = (
+        np.arange(1, 5, dtype=np.uint8)[:, None, None] * 50
+    )  # at 16: 3 to 7, 2 to 9
     training = view(pixels)
     settings = SETTINGS.model_copy(update={"size": 16, "unshuffle": 2, "channels": (8,)})
 

@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional
 
-from medisynth.data.views import Pixels
 from medisynth.models.dsr_gan.network import N_AUGMENTATION_NUMBERS
-from medisynth.models.enlarging.images import reduced, to_pixels, to_unit
 from medisynth.training import numpy_generator
-
-ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -27,15 +22,6 @@ class Augmentation:
     flip: bool
     max_zoom: float
     max_rotation_rad: float
-
-
-def reduced_pixels(pixels: Pixels, size: int) -> Pixels:
-    """Reduce a packed view to uint8 images of another size by area means, a part at a time."""
-    parts = [
-        to_pixels(reduced(to_unit(pixels[start : start + ROWS_AT_ONCE], "cpu"), size))
-        for start in range(0, len(pixels), ROWS_AT_ONCE)
-    ]
-    return np.concatenate(parts)
 
 
 def augmentation_of(

@@ -18,7 +18,6 @@ from medisynth.models.dsr_gan.batches import (
     augmentation_of,
     augmented,
     nothing_told,
-    reduced_pixels,
 )
 from medisynth.models.dsr_gan.candidates import Candidates
 from medisynth.models.dsr_gan.classic_unet import ClassicUNet
@@ -28,7 +27,7 @@ from medisynth.models.dsr_gan.network import UNet
 from medisynth.models.dsr_gan.noise_prediction import NoisePrediction
 from medisynth.models.dsr_gan.objectives import Labels, Objective
 from medisynth.models.dsr_gan.settings import DsrGanSettings, PretrainedSettings
-from medisynth.models.enlarging.images import reduced, to_pixels, to_unit
+from medisynth.models.enlarging.images import reduced, reduced_pixels, to_pixels, to_unit
 from medisynth.training import (
     Order,
     Precision,

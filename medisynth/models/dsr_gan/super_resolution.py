@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from medisynth.data.views import ImageView
 from medisynth.generator import TrainingContext
-from medisynth.models.dsr_gan.batches import reduced_pixels
 from medisynth.models.dsr_gan.classic_srgan import ClassicDiscriminator, ClassicEnlarger
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.enlarging.crop_training import STAGE, CropTraining, Part
+from medisynth.models.enlarging.images import reduced_pixels
 from medisynth.models.enlarging.networks import Enlarger
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import (

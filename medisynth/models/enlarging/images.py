@@ -8,6 +8,7 @@ from medisynth.data.views import Pixels
 from medisynth.randomness import numpy_generator
 
 FULL_SCALE = 255.0
+_ROWS_AT_ONCE = 256
 
 
 def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -33,6 +34,15 @@ def to_pixels(images: torch.Tensor) -> Pixels:
     scaled = (images.squeeze(1) * FULL_SCALE).round().clamp(0, FULL_SCALE)
     pixels: Pixels = scaled.to(torch.uint8).cpu().numpy()
     return pixels
+
+
+def reduced_pixels(pixels: Pixels, size: int) -> Pixels:
+    """Reduce a packed view to uint8 images of another size by area means, a part at a time."""
+    parts = [
+        to_pixels(reduced(to_unit(pixels[start : start + _ROWS_AT_ONCE], "cpu"), size))
+        for start in range(0, len(pixels), _ROWS_AT_ONCE)
+    ]
+    return np.concatenate(parts)
 
 
 def crop_of(

@@ -28,7 +28,7 @@ from medisynth.models.dsr_gan.histograms import drawn_reference, histograms_of, 
 from medisynth.models.dsr_gan.network import UNet
 from medisynth.models.dsr_gan.scaling import fit_mean_image, fit_scaling
 from medisynth.models.dsr_gan.settings import DiffusionSettings, DsrGanSettings
-from medisynth.models.enlarging.images import crop_of, reduced, to_pixels, to_unit
+from medisynth.models.enlarging.images import crop_of, reduced, reduced_pixels, to_pixels, to_unit
 
 SETTINGS = DiffusionSettings(
     size=8,

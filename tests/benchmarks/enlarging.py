@@ -1,16 +1,20 @@
 """Train the enlarging stage on HC18 and measure how far its images are from real ones.
 
-    python -m tests.benchmarks.enlarging HC18 [--seeds 0 1] [--factors 2 4] [--sheets FOLDER]
+    python -m tests.benchmarks.enlarging HC18 [--seeds 0 1] [--factors 2 4] [--at-once]
+                                         [--sheets FOLDER]
 
 HC18 is a folder with `metadata.csv` and `images`. Whole examinations are held out: one half of
 theirs is the reference, the images of the other half are reduced, enlarged again and compared with
 it, so that no image meets itself. How far the second half is from the first as it is (`real`) is
 what the measure cannot resolve. Times are processor seconds of the training steps alone.
+
+Four times larger means two networks in turn, each of which doubles and is trained by itself, as in
+DSR-GAN; with `--at-once` one network enlarges four times.
 """
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +35,8 @@ from medisynth.models.enlarging.stage import EnlargingStage, enlarged
 from medisynth.training import Precision, torch_generator
 from pipelines.weights import find_weights
 
+Trained = tuple[EnlargingStage, float]  # and the processor seconds it took
+
 N_IMAGES = 136
 N_SHOWN = 24
 
@@ -49,6 +55,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--factors", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--at-once", action="store_true", help="one network for any factor")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--sheets", type=Path, help="folder for sheets of real and enlarged images")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="settings")
@@ -76,14 +83,22 @@ def main() -> None:
             file.write_bytes(sheet(pixels))
 
     print_row("real", "1 | | |", images.judged)
-    for factor in options.factors:
-        small = small_of(images.judged, factor)
-        print_row("bicubic", f"{factor} | | |", bicubic(small, settings.to))
-        for seed in options.seeds:
-            stage = stage_of(settings, factor, images, seed, options.precision)
-            took_s = trained(stage)
-            facts = f"{factor} | {seed} | {stage.n_steps} | {took_s:.1f}"
-            print_row("enlarged", facts, drawn(stage, small, seed))
+    small = {factor: small_of(images.judged, factor) for factor in options.factors}
+    for factor, pixels in small.items():
+        print_row("bicubic", f"{factor} | | |", bicubic(pixels, settings.to))
+    for seed in options.seeds:
+        trained: dict[tuple[int, int], Trained] = {}  # by side and factor
+        for factor, pixels in small.items():
+            steps = [factor] if options.at_once else [2] * (factor.bit_length() - 1)
+            n_updates, took_s = 0, 0.0
+            for step in steps:
+                key = pixels.shape[-1] * step, step
+                if key not in trained:
+                    trained[key] = train(settings, *key, images.training, seed, options.precision)
+                stage, stage_s = trained[key]
+                n_updates, took_s = n_updates + stage.n_steps, took_s + stage_s
+                pixels = drawn(stage, pixels, seed)
+            print_row("enlarged", f"{factor} | {seed} | {n_updates} | {took_s:.1f}", pixels)
 
 
 def images_of(folder: Path, size_px: int) -> Images:
@@ -131,21 +146,23 @@ def bicubic(small: Pixels, size_px: int) -> Pixels:
     )
 
 
-def stage_of(
-    settings: EnlargingSettings, factor: int, images: Images, seed: int, precision: Precision
-) -> EnlargingStage:
-    """The stage before its first step."""
+def train(
+    settings: EnlargingSettings,
+    side: int,
+    factor: int,
+    training: ImageView,
+    seed: int,
+    precision: Precision,
+) -> Trained:
+    """Train a network that makes images of a side; return it and the processor seconds it took."""
+    own = settings.model_copy(update={"to": side, "crop": min(settings.crop, side)})
+    view = replace(training, pixels=small_of(training.pixels, settings.to // side))
     context = TrainingContext(seed, "cpu", lambda *_: None, lambda *_: None, lambda: False)
-    view = images.training
-    return EnlargingStage(settings, factor, view, view, context, precision)
-
-
-def trained(stage: EnlargingStage) -> float:
-    """Make all steps; return the processor seconds they took."""
+    stage = EnlargingStage(own, factor, view, view, context, precision)
     began = time.process_time()
     for step in range(stage.n_steps):
         stage.step(step)
-    return time.process_time() - began
+    return stage, time.process_time() - began
 
 
 def drawn(stage: EnlargingStage, small: Pixels, seed: int) -> Pixels:
@@ -154,7 +171,7 @@ def drawn(stage: EnlargingStage, small: Pixels, seed: int) -> Pixels:
         enlarged(
             stage.final,
             to_unit(small, "cpu"),
-            lambda row: torch_generator("cpu", seed, "sampling", "enlarging noise", row),
+            lambda row: torch_generator("cpu", seed, "sampling", small.shape[-1], row),
         )
     )
 

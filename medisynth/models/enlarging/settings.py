@@ -44,7 +44,7 @@ class EnlargingSettings(BaseModel):
     blocks: int = Field(default=4, ge=1, le=64)
     discriminator_channels: Channels = 32
     crop: int = Field(default=64, ge=16, le=4096, multiple_of=8)
-    steps: Steps = 720
+    steps: Steps = 640
     batch_size: Batch = 16
     accumulate: Batch = 1
     learning_rate: Rate = 1e-3

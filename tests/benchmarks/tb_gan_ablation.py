@@ -28,11 +28,10 @@ from medisynth.generator import Condition
 from medisynth.metrics.features import Features, InceptionPool3
 from medisynth.metrics.frechet import frechet_distance
 from medisynth.metrics.kernel import kernel_distance
-from medisynth.models.conditioning import vocabulary_of
 from medisynth.models.tb_gan.settings import TbGanSettings
-from medisynth.models.tb_gan.trained import GENERATOR, VOCABULARY, trained_from
+from medisynth.models.tb_gan.trained import Trained
 from medisynth.models.tb_gan.training_stage import AdversarialStage
-from medisynth.training import Precision, pairwise_distance, snapshot
+from medisynth.training import Precision, pairwise_distance
 from pipelines.weights import find_weights
 from tests.benchmarks.own_stages import adversarial_stage, quiet_context, tb_gan
 
@@ -111,7 +110,7 @@ def trained_row(
     for step in range(stage.n_steps):
         stage.step(step)
     took_s = time.thread_time() - started
-    samples = samples_of(settings, stage, images, seed)
+    samples = samples_of(stage, seed)
     found = extractor.extract(samples)
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)
@@ -131,7 +130,7 @@ def trained_row(
 
 def settings_of(variant: str, minutes: float, images: Images) -> TbGanSettings:
     """The laptop preset with the variant's changes and as many updates as fit."""
-    preset = tb_gan("laptop").model_dump() | VARIANTS[variant]
+    preset = tb_gan("laptop").model_dump() | {"enlarging": None} | VARIANTS[variant]
     settings = TbGanSettings.model_validate(preset)
     stage = stage_of(settings, images, seed=0)
     n_timed = PENALTIES_TIMED * settings.r1.every
@@ -152,14 +151,9 @@ def stage_of(settings: TbGanSettings, images: Images, seed: int) -> AdversarialS
     return adversarial_stage(settings, precision, (images.training, images.tuning), seed)
 
 
-def samples_of(
-    settings: TbGanSettings, stage: AdversarialStage, images: Images, seed: int
-) -> Pixels:
+def samples_of(stage: AdversarialStage, seed: int) -> Pixels:
     """Samples of the averaged generator, as the product draws them."""
-    vocabulary = vocabulary_of(images.training, settings.conditioning)
-    weights = {GENERATOR + k: v for k, v in snapshot(stage.networks.averaged.module).items()}
-    trained = trained_from(settings, {VOCABULARY: vocabulary.to_tensor(), **weights})
-    return trained.sample(N_IMAGES, quiet_context(seed), Condition())
+    return Trained(stage.drawing).sample(N_IMAGES, quiet_context(seed), Condition())
 
 
 def images_of(folder: Path, extractor: InceptionPool3) -> Images:

@@ -4,11 +4,11 @@ import torch
 
 from medisynth.errors import MetricUndefinedError
 from medisynth.models.tb_gan.augment import BLACK, Draws, augmented, draws_for
+from medisynth.models.tb_gan.drawing import numbers_of
 from medisynth.models.tb_gan.images import (
     coarse,
     energy_distance,
     mirrored,
-    numbers_of,
     to_pixels,
     to_signed,
 )

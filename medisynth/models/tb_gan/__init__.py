@@ -36,7 +36,7 @@ class TbGan:
     @staticmethod
     def image_size_px(settings: BaseModel) -> int:
         """Side of the square images it makes and trains on, in pixels."""
-        return _own(settings).size
+        return _own(settings).image_size_px
 
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
         """Train on the training view; choose on the tuning view; return what was done.

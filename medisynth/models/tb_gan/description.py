@@ -4,20 +4,32 @@ import math
 from collections.abc import Sequence
 
 from medisynth.models.conditioning import AXES, Vocabulary
+from medisynth.models.enlarging.crop_training import CropTraining
+from medisynth.models.enlarging.description import describe as describe_enlarging
 from medisynth.models.tb_gan.augment import MOST_SHIFT_FRACTION
 from medisynth.models.tb_gan.deviations import NOT_REPRODUCED
 from medisynth.models.tb_gan.networks import Networks
-from medisynth.models.tb_gan.settings import ALL_PLANES, SchedulePart, TbGanSettings
+from medisynth.models.tb_gan.settings import (
+    ALL_PLANES,
+    ENLARGING_FACTOR,
+    SchedulePart,
+    TbGanSettings,
+)
 from medisynth.models.tb_gan.training_stage import BETAS
 from medisynth.training import n_parameters
 
 
-def describe(settings: TbGanSettings, networks: Networks, vocabulary: Vocabulary) -> dict[str, str]:
+def describe(
+    settings: TbGanSettings,
+    networks: Networks,
+    vocabulary: Vocabulary,
+    enlarging: CropTraining | None,
+) -> dict[str, str]:
     """Every field of the description, filled."""
     return {
         "recipe": _recipe(settings),
         "architecture": f"{_generator(settings, networks)}; {_discriminator(settings, networks)}",
-        "sizes": f"grey images, {settings.size} x {settings.size} pixels, one channel",
+        "sizes": _sizes(settings),
         **_optimisation(settings),
         "schedule": "; then ".join(_part(settings, part) for part in settings.schedule)
         + f"; batches of {settings.batch_size} images in {settings.accumulate} part(s), "
@@ -34,10 +46,24 @@ def describe(settings: TbGanSettings, networks: Networks, vocabulary: Vocabulary
         "sampler": "one pass of the averaged generator a sample, normal latent vectors"
         + (" and noise" if settings.noise else "")
         + " without truncation, fp32",
+        "enlarging": _enlarging(settings, enlarging),
         "limits": "after few updates or from few images expect blur, repeated motifs, too little "
         "variety and anatomy that is wrong or missing",
         "randomness": "derived from (seed, part, step or epoch and image); no global seed",
     }
+
+
+def _sizes(settings: TbGanSettings) -> str:
+    size, final = settings.size, settings.image_size_px
+    sizes = f"grey images, {size} x {size} pixels, one channel"
+    return sizes if size == final else f"{sizes}; {final} x {final} pixels after enlarging"
+
+
+def _enlarging(settings: TbGanSettings, stage: CropTraining | None) -> str:
+    if settings.enlarging is None or stage is None:
+        return "none"
+    fields = describe_enlarging(settings.enlarging, ENLARGING_FACTOR, stage)
+    return "; ".join(f"{name}: {text}" for name, text in fields.items())
 
 
 def _recipe(settings: TbGanSettings) -> str:

@@ -1,13 +1,27 @@
 """Fitting a TB-GAN: the parts of the schedule in order, and the report of what was done."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError
 from medisynth.generator import FitReport, StageReport, TrainingContext
 from medisynth.models.conditioning import Vocabulary, vocabulary_of
+from medisynth.models.enlarging.crop_training import STAGE as ENLARGING_STAGE
+from medisynth.models.enlarging.images import reduced_pixels
+from medisynth.models.enlarging.settings import EnlargingSettings
+from medisynth.models.enlarging.stage import EnlargingStage
 from medisynth.models.tb_gan.description import describe
 from medisynth.models.tb_gan.networks import Networks, new_networks
-from medisynth.models.tb_gan.settings import ALL_PLANES, SchedulePart, TbGanSettings
-from medisynth.models.tb_gan.trained import GENERATOR, VOCABULARY, Trained, trained_from
+from medisynth.models.tb_gan.settings import (
+    ALL_PLANES,
+    ENLARGING_FACTOR,
+    SchedulePart,
+    TbGanSettings,
+)
+from medisynth.models.tb_gan.trained import Trained, state_of, trained_from
 from medisynth.models.tb_gan.training_stage import ENERGY, AdversarialStage
 from medisynth.training import Precision, TrainedStage, choose_precision, n_parameters, train
 
@@ -20,6 +34,9 @@ def fit(
 ) -> tuple[Trained, FitReport]:
     """Train every part of the schedule on the training view; choose on the tuning view.
 
+    The enlarging stage, where there is one, learns from real images alone. It comes first, so that
+    every candidate of the generator is scored as large as images will be.
+
     Raises:
         DataError: A view is empty, has images of another size, no image of a plane, or more labels
             than a network can be told.
@@ -27,32 +44,42 @@ def fit(
         TrainingError: A loss or gradient was not finite, or a guard fired.
     """
     views = [
-        (_of_plane(training, part, settings.size), _of_plane(tuning, part, settings.size))
+        (_of_plane(training, part, settings), _of_plane(tuning, part, settings))
         for part in settings.schedule
     ]
     # Of the last part, since that is what it draws; labels of others count as not recorded.
     vocabulary = vocabulary_of(views[-1][0], settings.conditioning)
-    precision = _precision(settings, views[0], vocabulary, context)
+    reports, fitted = [], {}
+    enlarging = None
+    if settings.enlarging is not None:
+        enlarging, took = _train_enlarging(settings, settings.enlarging, views[-1], context)
+        reports.append(took)
+        fitted["enlarging networks"] = views[-1][0].digest
+    enlarger = None if enlarging is None else enlarging.final
+    small = [(_at_size(to_train, settings.size), to_tune) for to_train, to_tune in views]
+    precision = _precision(settings, small[0], vocabulary, context)
     networks = _networks(settings, vocabulary, context)
-    stages, reports = [], []
-    for part, (to_train, to_tune) in zip(settings.schedule, views, strict=True):
+    stages = []
+    for part, (to_train, to_tune) in zip(settings.schedule, small, strict=True):
         stage = AdversarialStage(
-            settings, part, to_train, to_tune, context, precision, networks, vocabulary
+            settings, part, to_train, to_tune, context, precision, networks, vocabulary, enlarger
         )
-        took = train(stage, context, evaluate_every=settings.selection_every)
+        took_part = train(stage, context, evaluate_every=settings.selection_every)
         stages.append(stage)
-        reports.append(_report(stage, took))
+        both = (networks.generator, networks.discriminator)
+        reports.append(_report(stage, took_part, precision=stage.precision, networks=both))
+    fitted |= {
+        f"generator and discriminator, part {part.name}": view.digest
+        for part, (view, _) in zip(settings.schedule, views, strict=True)
+    }
     last = stages[-1]
-    tensors = {GENERATOR + name: value for name, value in last.chosen.items()}
-    tensors[VOCABULARY] = vocabulary.to_tensor()
+    networks.averaged.module.load_state_dict(last.chosen)
+    trained = trained_from(settings, state_of(last.drawing))
     name = context.score_name or "score" if context.score is not None else ENERGY
     report = FitReport(
-        description=describe(settings, networks, vocabulary),
+        description=describe(settings, networks, vocabulary, enlarging),
         stages=tuple(reports),
-        fitted={
-            f"generator and discriminator, part {part.name}": view.digest
-            for part, (view, _) in zip(settings.schedule, views, strict=True)
-        },
+        fitted=fitted,
         selection_criterion=f"lowest {name} of {settings.selection_images} samples at most of the "
         f"averaged generator to the tuning view, in the last part ({last.name})",
         # KID is to the whole tuning view, the energy distance to the planes of the last part.
@@ -60,20 +87,52 @@ def fit(
         candidates=tuple(last.candidates),
         chosen_step=last.chosen_step,
     )
-    return trained_from(settings, tensors), report
+    return trained, report
 
 
-def _report(stage: AdversarialStage, took: TrainedStage) -> StageReport:
+def _train_enlarging(
+    settings: TbGanSettings,
+    own: EnlargingSettings,
+    views: tuple[ImageView, ImageView],
+    context: TrainingContext,
+) -> tuple[EnlargingStage, StageReport]:
+    def stage_in(precision: Precision) -> EnlargingStage:
+        return EnlargingStage(own, ENLARGING_FACTOR, *views, context, precision)
+
+    precision = _begun_in(ENLARGING_STAGE, context)
+    if precision is None:
+        wanted = own.precision or settings.precision
+        precision = wanted if wanted != "auto" else _faster(stage_in, context)
+    stage = stage_in(precision)
+    took = train(stage, context, evaluate_every=settings.selection_every)
+    networks = (stage.enlarger, stage.discriminator)
+    return stage, _report(stage, took, precision=precision, networks=networks)
+
+
+def _report(
+    stage: AdversarialStage | EnlargingStage,
+    took: TrainedStage,
+    *,
+    precision: Precision,
+    networks: tuple[nn.Module, nn.Module],
+) -> StageReport:
     return StageReport(
         name=stage.name,
-        n_parameters=n_parameters(stage.networks.generator, stage.networks.discriminator),
+        n_parameters=n_parameters(*networks),
         n_steps=stage.n_steps,
         batch_size=stage.batch_size,
         duration_s=took.duration_s,
-        precision=stage.precision,
+        precision=precision,
         n_processes=took.n_processes,
         peak_memory_bytes=took.peak_memory_bytes,
     )
+
+
+def _at_size(view: ImageView, size: int) -> ImageView:
+    """The images that the adversarial stage trains on: reduced where they are enlarged later."""
+    if view.pixels.shape[-1] == size:
+        return view
+    return replace(view, pixels=reduced_pixels(view.pixels, size))
 
 
 def planes_of(view: ImageView) -> tuple[str, ...]:
@@ -81,8 +140,9 @@ def planes_of(view: ImageView) -> tuple[str, ...]:
     return tuple(sorted(set(view.planes) - {""}))
 
 
-def _of_plane(view: ImageView, part: SchedulePart, size: int) -> ImageView:
+def _of_plane(view: ImageView, part: SchedulePart, settings: TbGanSettings) -> ImageView:
     """The images that a part trains or is scored on."""
+    size = settings.image_size_px
     if len(view) < FEWEST_IMAGES:
         raise DataError(
             f"{view.partition} view: expected at least {FEWEST_IMAGES} images, found {len(view)}; "
@@ -92,7 +152,8 @@ def _of_plane(view: ImageView, part: SchedulePart, size: int) -> ImageView:
     if view.pixels.shape[1:] != (size, size):
         height, width = view.pixels.shape[1:]
         raise DataError(
-            f"{view.partition} view: expected images of {size} x {size} pixels (size), found "
+            f"{view.partition} view: expected images of {size} x {size} pixels "
+            f"({'size' if settings.enlarging is None else 'enlarging.to'}), found "
             f"{height} x {width}; pack the view again at that size",
             code="D082",
         )
@@ -130,10 +191,9 @@ def _precision(
 ) -> Precision:
     """The precision asked for, that of a training to be resumed, or the faster one."""
     first = settings.schedule[0]
-    state = context.states.latest(first.name) if context.states else None
-    if state is not None:
-        found: Precision = state.facts["stage"]["precision"]
-        return found
+    begun = _begun_in(first.name, context)
+    if begun is not None:
+        return begun
     if settings.precision != "auto":
         return settings.precision
 
@@ -141,6 +201,22 @@ def _precision(
         networks = _networks(settings, vocabulary, context)
         return AdversarialStage(settings, first, *views, context, precision, networks, vocabulary)
 
+    return _faster(stage_in, context)
+
+
+def _begun_in(stage: str, context: TrainingContext) -> Precision | None:
+    """Precision of a stage that is to be resumed: timing again could say something else."""
+    state = context.states.latest(stage) if context.states else None
+    if state is None:
+        return None
+    found: Precision = state.facts["stage"]["precision"]
+    return found
+
+
+def _faster(
+    stage_in: Callable[[Precision], AdversarialStage | EnlargingStage], context: TrainingContext
+) -> Precision:
+    """The faster precision, by timing steps of throw-away stages."""
     trials = {"fp32": stage_in("fp32"), "bf16": stage_in("bf16")}
 
     def one_step(precision: Precision) -> None:

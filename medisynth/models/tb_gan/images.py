@@ -7,10 +7,8 @@ import torch
 from torch.nn import functional
 
 from medisynth.data.views import Pixels
-from medisynth.errors import MetricUndefinedError, TrainingError
-from medisynth.generator import Condition
-from medisynth.models.conditioning import Vocabulary
-from medisynth.randomness import numpy_generator, torch_generator
+from medisynth.errors import MetricUndefinedError
+from medisynth.randomness import numpy_generator
 
 HALF_SCALE = 127.5
 IMAGES_AT_ONCE = 32
@@ -45,55 +43,6 @@ def mirrored(pixels: Pixels, pairs: Sequence[tuple[int, int]], seed: int, stage:
         for epoch, index in pairs
     ]
     return np.where(np.array(turned)[:, None, None], pixels[:, :, ::-1], pixels)
-
-
-def numbers_of(
-    indices: Sequence[int], n_numbers: int, device: str, seed: int, *place: str | int
-) -> torch.Tensor:
-    """Normal numbers (b, n_numbers); those of image i depend on (seed, place, i) alone."""
-    rows = [
-        torch.randn(n_numbers, generator=torch_generator("cpu", seed, *place, "latent", i))
-        for i in indices
-    ]
-    return torch.stack(rows).to(device)
-
-
-def labels_of(
-    indices: Sequence[int],
-    vocabulary: Vocabulary,
-    condition: Condition,
-    device: str,
-    seed: int,
-    *place: str | int,
-) -> torch.Tensor | None:
-    """Labels (b, 2), as often as in training where the condition leaves them open.
-
-    Those of image i depend on (seed, place, i) alone; None where the generator is told none.
-    """
-    if not vocabulary.is_conditional:
-        return None
-    pairs = [
-        vocabulary.drawn(condition, numpy_generator(seed, *place, "labels", i)) for i in indices
-    ]
-    return vocabulary.numbers(pairs, device)
-
-
-@torch.no_grad()
-def drawn(
-    generator: torch.nn.Module, numbers: torch.Tensor, labels: torch.Tensor | None
-) -> torch.Tensor:
-    """Images of normal numbers in fp32, shape (b, 1, size, size), about -1 to 1.
-
-    Raises:
-        TrainingError: The network gave a value that is not finite.
-    """
-    images: torch.Tensor = generator(numbers, labels)
-    if not bool(torch.isfinite(images).all()):
-        raise TrainingError(
-            "sampling: the generator gave values that are not finite, expected finite ones; "
-            "train again with a lower learning_rate"
-        )
-    return images
 
 
 def coarse(pixels: Pixels) -> torch.Tensor:

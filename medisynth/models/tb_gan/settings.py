@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.tb_gan.deviations import (
     PUBLISHED_APA_TARGET,
     PUBLISHED_DISCRIMINATOR_LEARNING_RATE,
@@ -18,6 +19,7 @@ SMALLEST_HEAD = 4
 WIDEST_HEAD = 32
 LEAST_HEADS, LEAST_HEADS_IN_WINDOWS = 2, 4
 DISCRIMINATOR_WIDTHS = 32, 128  # at the finest level, and at most
+ENLARGING_FACTOR = 2
 TAIL_FACTOR = 4  # side of the images over that of the last level before a tail
 # The published recipe trains so, unless these are named.
 PUBLISHED_KINDS: dict[str, Any] = {"loss": "logistic", "discriminator": "wavelet", "apa": {}}
@@ -88,7 +90,8 @@ class TbGanSettings(BaseModel):
         recipe: "corrected" or "published": every deviation of the published code is on, and loss,
             discriminator and APA are the published ones unless they are named.
         deviations: Deviations by name; one that is named keeps its value in either recipe.
-        size: Side of the images, in pixels.
+        size: Side of the images that the generator draws, in pixels.
+        enlarging: Networks that double that side, trained on real images; None leaves it.
         start: Side of the learned constant that the first level begins with.
         widths: Channels of the generator at each level: `start`, twice that, … up to `size`, or to
             a quarter of it where there is a tail.
@@ -146,6 +149,7 @@ class TbGanSettings(BaseModel):
     recipe: Literal["corrected", "published"] = "corrected"
     deviations: PublishedDeviations = PublishedDeviations()
     size: Literal[32, 64, 128, 256] = 64
+    enlarging: EnlargingSettings | None = None
     start: Literal[4, 8] = 8
     widths: tuple[Width, ...] = (128, 96)
     heads: tuple[Heads, ...] | None = None
@@ -185,8 +189,13 @@ class TbGanSettings(BaseModel):
     accumulate: int = Field(default=1, ge=1, le=4096)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     schedule: tuple[SchedulePart, ...] = Field(default=(SchedulePart(),), min_length=1)
-    selection_every: int = Field(default=650, ge=1)
+    selection_every: int = Field(default=975, ge=1)
     selection_images: int = Field(default=128, ge=2)
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the final images, which is that of the views, in pixels."""
+        return self.size if self.enlarging is None else self.enlarging.to
 
     @property
     def last_side(self) -> int:
@@ -334,6 +343,17 @@ class TbGanSettings(BaseModel):
                     f"warm_up_steps is {self.warm_up_steps}; allowed are 0 to {part.steps}, the "
                     f"steps of schedule part {part.name!r}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _enlarging_fits(self) -> Self:
+        if self.enlarging is not None and self.enlarging.to != ENLARGING_FACTOR * self.size:
+            raise ValueError(
+                f"enlarging.to is {self.enlarging.to}; allowed is {ENLARGING_FACTOR * self.size}, "
+                f"{ENLARGING_FACTOR} times size ({self.size})"
+            )
+        if "super-resolution" in (part.name for part in self.schedule):
+            raise ValueError('schedule: the name "super-resolution" is taken; choose another')
         return self
 
     @model_validator(mode="after")

@@ -9,21 +9,17 @@ import torch
 from medisynth.data.views import Pixels
 from medisynth.errors import WeightsError
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
-from medisynth.models.conditioning import Vocabulary, vocabulary_from
+from medisynth.models.conditioning import vocabulary_from
+from medisynth.models.enlarging.stage import new_enlarger
+from medisynth.models.tb_gan.drawing import Drawing
 from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
-from medisynth.models.tb_gan.images import (
-    IMAGES_AT_ONCE,
-    drawn,
-    labels_of,
-    numbers_of,
-    to_pixels,
-)
-from medisynth.models.tb_gan.settings import TbGanSettings
+from medisynth.models.tb_gan.images import IMAGES_AT_ONCE
+from medisynth.models.tb_gan.settings import ENLARGING_FACTOR, TbGanSettings
 from medisynth.training import seeded_weights, snapshot
 
 STAGE = "sampling"
-GENERATOR = "generator."
+GENERATOR, ENLARGER = "generator.", "enlarger."
 VOCABULARY = "vocabulary"
 
 
@@ -32,21 +28,14 @@ class Trained:
     """The fitted generator.
 
     Attributes:
-        settings: Settings it was fitted with.
-        generator: Averaged weights of the chosen step.
-        vocabulary: Labels of the training images and how often each pair occurs.
+        drawing: Generator of the chosen step, labels, and the enlarger where there is one.
     """
 
-    settings: TbGanSettings
-    generator: StyleSwinGenerator
-    vocabulary: Vocabulary
+    drawing: Drawing
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors needed to sample again."""
-        return {
-            VOCABULARY: self.vocabulary.to_tensor(),
-            **{GENERATOR + name: value for name, value in snapshot(self.generator).items()},
-        }
+        return state_of(self.drawing)
 
     def sample(self, n: int, context: TrainingContext, condition: Condition) -> Pixels:
         """Draw images; image i depends on (seed, i) alone, up to rounding on other devices.
@@ -57,15 +46,17 @@ class Trained:
             condition: Plane and machine; what it leaves open is drawn as often as in training.
 
         Returns:
-            Shape (n, size, size), uint8.
+            Shape (n, side, side), uint8.
 
         Raises:
             SettingsError: No training image has the label, or the networks were not told labels.
             StoppedError: A stop was asked for.
-            TrainingError: The network gave a value that is not finite.
+            TrainingError: A network gave a value that is not finite.
         """
-        self.vocabulary.require(condition)
-        self.generator.to(context.compute_device).eval()
+        self.drawing.vocabulary.require(condition)
+        for network in (self.drawing.generator, self.drawing.enlarger):
+            if network is not None:
+                network.to(context.compute_device).eval()
         return np.concatenate(list(self._batches(n, context, condition)))
 
     def _batches(self, n: int, context: TrainingContext, condition: Condition) -> Iterator[Pixels]:
@@ -74,10 +65,17 @@ class Trained:
             if context.should_stop():
                 raise StoppedError(f"{STAGE}: stopped after {first} of {n} images")
             indices = range(first, min(first + IMAGES_AT_ONCE, n))
-            numbers = numbers_of(indices, self.generator.n_numbers, device, *place)
-            labels = labels_of(indices, self.vocabulary, condition, device, *place)
-            yield to_pixels(drawn(self.generator, numbers, labels))
+            yield self.drawing.pixels(indices, condition, device, *place)
             context.progress(STAGE, indices[-1] + 1, n)
+
+
+def state_of(drawing: Drawing) -> dict[str, torch.Tensor]:
+    """Tensors of all networks, and the vocabulary, by name."""
+    tensors = {VOCABULARY: drawing.vocabulary.to_tensor()}
+    for prefix, network in ((GENERATOR, drawing.generator), (ENLARGER, drawing.enlarger)):
+        if network is not None:
+            tensors |= {prefix + name: value for name, value in snapshot(network).items()}
+    return tensors
 
 
 def trained_from(settings: TbGanSettings, tensors: Tensors) -> Trained:
@@ -95,16 +93,22 @@ def trained_from(settings: TbGanSettings, tensors: Tensors) -> Trained:
     vocabulary = vocabulary_from(tensors[VOCABULARY])
     with seeded_weights(0, "tb-gan"):
         generator = StyleSwinGenerator(settings, vocabulary.sizes)
-    own = {k: v for k, v in tensors.items() if k != VOCABULARY}
-    expected = {GENERATOR + k: tuple(v.shape) for k, v in generator.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in own.items()}
+    enlarger = None
+    if settings.enlarging is not None:
+        enlarger = new_enlarger(settings.enlarging, ENLARGING_FACTOR, 0)
+    drawing = Drawing(generator, vocabulary, enlarger)
+    expected = {k: tuple(v.shape) for k, v in state_of(drawing).items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             wanted, given = _shape(expected.get(name)), _shape(found.get(name))
             raise WeightsError(_misfit(name, wanted, given))
-    generator.load_state_dict({k.removeprefix(GENERATOR): v for k, v in own.items()})
-    generator.eval().requires_grad_(False)
-    return Trained(settings, generator, vocabulary)
+    for prefix, network in ((GENERATOR, generator), (ENLARGER, enlarger)):
+        if network is not None:
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            network.load_state_dict(own)
+            network.eval().requires_grad_(False)
+    return Trained(drawing)
 
 
 def _misfit(name: str, expected: str, found: str) -> str:

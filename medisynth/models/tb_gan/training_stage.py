@@ -1,7 +1,7 @@
 """One part of the schedule: adversarial training of generator and discriminator on some planes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,18 +11,13 @@ from medisynth.data.views import ImageView, Pixels
 from medisynth.errors import WeightsError
 from medisynth.generator import Condition, TrainingContext
 from medisynth.models.conditioning import Vocabulary
+from medisynth.models.enlarging.networks import Enlarger
 from medisynth.models.tb_gan.augment import augmented
 from medisynth.models.tb_gan.batches import Batches, Part
+from medisynth.models.tb_gan.drawing import Drawing
 from medisynth.models.tb_gan.former import require_present
-from medisynth.models.tb_gan.images import (
-    IMAGES_AT_ONCE,
-    coarse,
-    drawn,
-    energy_distance,
-    labels_of,
-    numbers_of,
-    to_pixels,
-)
+from medisynth.models.tb_gan.generator import StyleSwinGenerator
+from medisynth.models.tb_gan.images import IMAGES_AT_ONCE, coarse, energy_distance
 from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan.networks import Networks
 from medisynth.models.tb_gan.pseudo_augmentation import moved_probability
@@ -53,12 +48,24 @@ N_SIGNS, SIGNS = "training images scored", "sum of their signs"
 class AdversarialStage:
     """Training on the images of one part of the schedule.
 
+    Args of the constructor:
+        settings: Settings of the whole generator.
+        part: The part of the schedule.
+        training: Images of side `settings.size`.
+        tuning: Images as large as samples are; candidates are scored against them.
+        context: Seed, device, score.
+        precision: Precision of training.
+        networks: Networks to go on with.
+        vocabulary: Labels that they are told.
+        enlarger: What samples are enlarged with before they are scored or shown.
+
     Attributes:
         name: Name of the part.
         n_steps: Updates of each network.
         batch_size: Images an update, over all processes together.
         precision: Precision of training.
         networks: Networks in training.
+        drawing: What samples of the averaged generator are drawn with.
         candidates: (step, score) of every candidate so far, lower is better.
         chosen: Averaged weights of the best candidate; empty before the first.
         chosen_step: Its step.
@@ -74,6 +81,7 @@ class AdversarialStage:
         precision: Precision,
         networks: Networks,
         vocabulary: Vocabulary,
+        enlarger: Enlarger | None = None,
     ) -> None:
         self.name, self.n_steps, self.batch_size = part.name, part.steps, settings.batch_size
         self.networks = networks
@@ -81,7 +89,9 @@ class AdversarialStage:
         self.candidates: list[tuple[int, float]] = []
         self.chosen: dict[str, torch.Tensor] = {}
         self.chosen_step = 0
-        self._settings, self._context, self._vocabulary = settings, context, vocabulary
+        self._settings, self._context = settings, context
+        average = cast(StyleSwinGenerator, networks.averaged.module)
+        self.drawing = Drawing(average, vocabulary, enlarger)
         self._seed, self._device = context.seed, context.compute_device
         self._rates = settings.rates_of(part)
         self._batches = Batches(
@@ -206,15 +216,12 @@ class AdversarialStage:
         return end + learning_rate(peak - end, step, self.n_steps, self._settings.warm_up_steps)
 
     def _samples(self, n: int, purpose: str) -> Pixels:
-        network, place = self.networks.averaged.module, (self._seed, self.name, purpose)
-        n_numbers = self.networks.generator.n_numbers
-        images = []
-        for first in range(0, n, IMAGES_AT_ONCE):
-            indices = range(first, min(first + IMAGES_AT_ONCE, n))
-            numbers = numbers_of(indices, n_numbers, self._device, *place)
-            labels = labels_of(indices, self._vocabulary, Condition(), self._device, *place)
-            images.append(to_pixels(drawn(network, numbers, labels)))
-        return np.concatenate(images)
+        device, place = self._device, (self._seed, self.name, purpose)
+        firsts = range(0, n, IMAGES_AT_ONCE)
+        batches = [range(first, min(first + IMAGES_AT_ONCE, n)) for first in firsts]
+        return np.concatenate(
+            [self.drawing.pixels(batch, Condition(), device, *place) for batch in batches]
+        )
 
     def _kept(self, part: Part) -> torch.Tensor | None:
         """Synthetic images with their gradients, to serve both updates.

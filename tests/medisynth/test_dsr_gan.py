@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from medisynth import checkpoint
 from medisynth.data.views import ImageView
 from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
-from medisynth.generator import StoppedError, TrainingContext
+from medisynth.generator import StageState, StoppedError, TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
 from medisynth.models.registry import load_generator
 
@@ -37,6 +37,22 @@ TINY = {
         "batch_size": 4,
     },
 }
+
+
+class States:
+    """As files hold them: encoded."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def latest(self, stage):
+        if stage not in self.kept:
+            return None
+        step, data, facts = self.kept[stage]
+        return StageState(stage, step, checkpoint.decode(data)[0], facts)
+
+    def commit(self, state):
+        self.kept[state.stage] = (state.step, checkpoint.encode(state.tensors, {}), state.facts)
 
 
 class Recorder:
@@ -275,6 +291,91 @@ def test_an_image_four_times_larger_is_doubled_by_two_networks_in_turn():
     other = DsrGan(DsrGanSettings.model_validate(larger))
     other.load_state(generator.state())
     assert np.array_equal(other.sample(3, Recorder().context()), images)
+
+
+REFINED = {
+    **TINY,
+    "selection_every": 2,
+    "score_images": 4,
+    "refining": {
+        "n_samples": 6,
+        "channels": 8,
+        "blocks": 1,
+        "discriminator_widths": [8, 8],
+        "steps": 5,
+        "warm_up_steps": 1,
+        "batch_size": 4,
+        "every": 2,
+    },
+    "super_resolution": {**TINY["super_resolution"], "to": 32, "crop": 32},
+}
+
+
+def refined(stop_after=math.inf, **also):
+    recorder = Recorder(stop_after=stop_after)
+    generator = DsrGan(DsrGanSettings.model_validate(REFINED))
+    context = dataclasses.replace(recorder.context(), **also)
+    return generator, generator.fit(view(12, size=32), view(5, "tuning", 32), context)
+
+
+def test_the_refining_network_is_trained_last_and_chosen_by_whole_images():
+    seen = []
+
+    def score(images):
+        seen.append(images)
+        return [0.3, 0.1, 0.2][len(seen) - 1]
+
+    generator, report = refined(score=score, score_name="KID")
+
+    names = [stage.name for stage in report.stages]
+    assert names == ["diffusion", "super-resolution", "refining"]
+    assert [images.shape for images in seen] == [(4, 32, 32)] * 3
+    assert report.candidates == ((2, 0.3), (4, 0.1), (5, 0.2))
+    assert report.chosen_step == 4
+    assert "relativistic softplus of whole images" in report.description["losses"]
+    images = generator.sample(3, Recorder().context())
+    other = DsrGan(DsrGanSettings.model_validate(REFINED))
+    other.load_state(generator.state())
+    assert np.array_equal(other.sample(3, Recorder().context()), images)
+    assert not any(np.array_equal(images[0], drawn) for drawn in seen[0])
+
+
+def test_a_training_that_was_stopped_while_refining_ends_with_the_same_bits():
+    states = States()
+    with pytest.raises(StoppedError):
+        refined(stop_after=22, states=states, commit_every=2)
+    assert 0 < states.latest("refining").step < 5
+
+    generator, report = refined(states=states, commit_every=2)
+
+    straight, of_straight = refined()
+    assert checkpoint.encode(generator.state(), {}) == checkpoint.encode(straight.state(), {})
+    assert report.candidates == of_straight.candidates
+
+
+def test_the_refining_network_draws_other_images_than_the_untrained_one():
+    generator, report = refined()
+
+    assert report.selection_criterion.startswith("lowest energy distance")
+    state = generator.state()
+    assert float(state["super_resolution.to_16.out.weight"].abs().max()) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"deviations": {"noise_prediction": True}}, "the published recipe has no such stage"),
+        ({"refining": {"discriminator_widths": [8]}}, "has 1 numbers; with diffusion.size 8"),
+        ({"refining": {"steps": 5, "warm_up_steps": 5}}, "allowed are 0 to 4"),
+    ],
+)
+def test_refining_that_does_not_fit_is_refused_in_one_sentence(change, said):
+    settings = {**REFINED, **change}
+    if "refining" in change:
+        settings["refining"] = {**REFINED["refining"], **change["refining"]}
+
+    with pytest.raises(ValidationError, match=said):
+        DsrGanSettings.model_validate(settings)
 
 
 def test_the_texture_of_image_i_depends_on_seed_and_i_alone(once):

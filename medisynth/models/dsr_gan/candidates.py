@@ -1,4 +1,4 @@
-"""Candidates of a stage: every loss is kept, the weights of the newest few."""
+"""Candidates of a stage: every score is kept, the weights of a few."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,19 +16,20 @@ PREFIX = "candidate/"
 class Candidates:
     """Weights to choose from.
 
-    The newest are kept and not those of the lowest loss: how well noise is removed from a real
-    image says little about how well images are drawn.
+    Where scores are losses, the newest are kept and not those of the lowest loss: how well noise
+    is removed from a real image says little about how well images are drawn.
 
     Args of the constructor:
-        n_kept: How many of the newest are kept.
+        n_kept: How many are kept.
+        by_score: Whether the lowest scores are kept rather than the newest.
 
     Attributes:
         scores: (step, score) of every candidate so far, lower is better.
         weights: Step to tensors of those that are kept.
     """
 
-    def __init__(self, n_kept: int) -> None:
-        self._n_kept = n_kept
+    def __init__(self, n_kept: int, *, by_score: bool = False) -> None:
+        self._n_kept, self._by_score = n_kept, by_score
         self.scores: list[tuple[int, float]] = []
         self.weights: dict[int, dict[str, torch.Tensor]] = {}
 
@@ -39,16 +40,24 @@ class Candidates:
         return min(kept, key=lambda pair: pair[1])[0]
 
     @property
+    def newest(self) -> dict[str, torch.Tensor]:
+        """Tensors of the last candidate that is kept."""
+        return self.weights[max(self.weights)]
+
+    @property
     def best(self) -> dict[str, torch.Tensor]:
         """Tensors of the lowest score."""
         return self.weights[self.best_step]
 
     def add(self, step: int, score: float, network: nn.Module) -> None:
-        """Take a candidate and drop the oldest of those that were kept."""
+        """Take a candidate and drop the oldest, or the one of the highest score."""
         self.scores.append((step, score))
         self.weights[step] = snapshot(network)
-        newest = sorted(self.weights)[-self._n_kept :]
-        self.weights = {step: self.weights[step] for step in newest}
+        kept = [pair for pair in self.scores if pair[0] in self.weights]
+        if self._by_score:
+            kept = sorted(kept, key=lambda pair: pair[1])[: self._n_kept]
+        steps = sorted(step for step, _ in kept)[-self._n_kept :]
+        self.weights = {step: self.weights[step] for step in steps}
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors under "candidate/STEP/NAME", and all scores."""

@@ -7,6 +7,7 @@ from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.histograms import N_DRAWN
 from medisynth.models.dsr_gan.noise_prediction import FIRST_BETA, LAST_BETA
+from medisynth.models.dsr_gan.refining import BETAS, RefiningStage
 from medisynth.models.dsr_gan.settings import T_STEPS, DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of
 from medisynth.models.enlarging import description as shared
@@ -19,11 +20,12 @@ def describe(
     fitted: Fitted,
     diffusion: DiffusionStage,
     enlarging: Sequence[CropTraining],
+    refining: RefiningStage | None,
 ) -> dict[str, str]:
     """Every field of the description, filled."""
     d, s = settings.diffusion, settings.super_resolution
     large = _super_resolution(settings, enlarging)
-    return {
+    fields = {
         "recipe": _recipe(settings),
         "deviations from the corrected recipe": _deviations(settings),
         "architecture": f"{_diffusion_network(settings, diffusion)}; {large['architecture']}",
@@ -39,6 +41,42 @@ def describe(
         "sampler": _sampler(settings),
         "histogram matching": _histogram_matching(settings, fitted),
         "randomness": "derived from (seed, stage, step or epoch and image); no global seed",
+    }
+    for name, words in _refining(settings, refining).items():
+        fields[name] += f"; refining: {words}"
+    return fields
+
+
+def _refining(settings: DsrGanSettings, stage: RefiningStage | None) -> dict[str, str]:
+    """What the refining stage adds to fields of the description."""
+    own = settings.refining
+    if own is None or stage is None:
+        return {}
+    return {
+        "architecture": (
+            f"generator that doubles the diffusion image, {own.blocks} residual blocks of "
+            f"{own.channels} channels with noise, {n_parameters(stage.enlarger):,} parameters; "
+            "residual discriminator of whole images, widths "
+            f"{', '.join(map(str, own.discriminator_widths))}, "
+            f"{n_parameters(stage.discriminator):,} parameters"
+        ),
+        "losses": (
+            f"relativistic softplus of whole images, {own.reduced_weight} x L1 between the reduced "
+            f"result and the diffusion image, R1 and R2 with gamma {own.gamma} every {own.every} "
+            "updates"
+        ),
+        "optimiser": (
+            f"fused Adam, betas {BETAS[0]} and {BETAS[1]} for both networks, EMA {own.ema}, "
+            f"gradient norm clipped to {own.clip_norm}"
+        ),
+        "schedule": (
+            f"{own.steps} steps of {own.batch_size} images, on {own.n_samples} drawn from the "
+            f"diffusion model; learning rate {own.learning_rate}, discriminator "
+            f"{own.discriminator_learning_rate}, warm-up of {own.warm_up_steps} steps, then half "
+            f"a cosine to {own.final_rate_share} of them"
+        ),
+        "augmentation": "mirrored at random; DiffAug (brightness, translation) of real and made "
+        "images alike",
     }
 
 

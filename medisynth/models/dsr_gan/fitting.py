@@ -1,25 +1,28 @@
 """Fitting a DSR-GAN: all stages in order, the choice of a checkpoint, the report of it all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 
-from medisynth.data.views import ImageView
+from medisynth.data.views import ImageView, Pixels
 from medisynth.errors import DataError
-from medisynth.generator import FitReport, StageReport, TrainingContext
+from medisynth.generator import Condition, FitReport, StageReport, TrainingContext
 from medisynth.models.dsr_gan.description import describe
 from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
+from medisynth.models.dsr_gan.refining import ENERGY, RefiningStage, new_refiner
+from medisynth.models.dsr_gan.refining import STAGE as REFINING_STAGE
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import (
     sides_of,
     stage_name,
     super_resolution_stage,
 )
-from medisynth.models.dsr_gan.trained import Trained
+from medisynth.models.dsr_gan.trained import IMAGES_AT_ONCE, Trained
 from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.training import (
     Precision,
@@ -30,8 +33,27 @@ from medisynth.training import (
     train,
 )
 
-CHOOSING = "choosing"
+CHOOSING, POOL = "choosing", "drawing to refine"
 DENOISING_LOSS = "EMA denoising loss of the diffusion stage"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen checkpoint.
+
+    Attributes:
+        trained: All networks.
+        step: Step of the one that was chosen among candidates.
+        candidates: (step, score) of each, lower is better.
+        criterion: What they were compared by.
+        words: How it was chosen, for the model card.
+    """
+
+    trained: Trained
+    step: int
+    candidates: tuple[tuple[int, float], ...]
+    criterion: str
+    words: str
 
 
 def fit(
@@ -51,28 +73,34 @@ def fit(
         _require_usable(view, settings.super_resolution.to)
     fitted = fit_before_training(training, settings, context.seed, context.compute_device)
     diffusion, diffusion_report = _train_diffusion(settings, training, tuning, context, fitted)
-    enlarging, enlarging_reports = [], []
-    for side in sides_of(settings):
+    enlarging, reports = [], [diffusion_report]
+    for side in sides_of(settings)[settings.refining is not None :]:
         stage, took = _train_super_resolution(settings, side, training, tuning, context)
         enlarging.append(stage)
-        enlarging_reports.append(took)
-
-    trained = _assembled(settings, fitted, diffusion, enlarging)
-    trained, chosen_step, candidates, criterion = _choose(trained, diffusion, context)
+        reports.append(took)
+    refining: RefiningStage | None = None
+    if settings.refining is None:
+        trained = _assembled(settings, fitted, diffusion.candidates.best, enlarging)
+        choice = _choose(trained, diffusion, context)
+    else:
+        # It learns on what the diffusion model draws, so that one is settled before.
+        trained = _assembled(settings, fitted, diffusion.candidates.newest, enlarging)
+        refining, took = _train_refining(trained, training, tuning, context)
+        reports.append(took)
+        choice = _best_refined(trained, refining, context)
     is_average = settings.deviations.one_average_histogram
-    things = _fitted_things(fitted, is_average=is_average)
     report = FitReport(
-        description=describe(settings, fitted, diffusion, enlarging)
-        | {"checkpoint choice": _chosen(diffusion, candidates, criterion)},
-        stages=(diffusion_report, *enlarging_reports),
-        fitted=dict.fromkeys(things, training.digest),
-        selection_criterion=f"lowest {criterion} on the tuning view",
+        description=describe(settings, fitted, diffusion, enlarging, refining)
+        | {"checkpoint choice": choice.words},
+        stages=tuple(reports),
+        fitted=dict.fromkeys(_fitted_things(fitted, is_average=is_average), training.digest),
+        selection_criterion=f"lowest {choice.criterion} on the tuning view",
         selection_view_sha256=tuning.digest,
-        candidates=candidates,
-        chosen_step=chosen_step,
+        candidates=choice.candidates,
+        chosen_step=choice.step,
         pretrained=_pretrained(settings),
     )
-    return trained, report
+    return choice.trained, report
 
 
 def _require_usable(view: ImageView, size: int) -> None:
@@ -123,8 +151,54 @@ def _train_super_resolution(
     return stage, _trained(stage, settings, context, precision, networks)
 
 
+def _train_refining(
+    trained: Trained, training: ImageView, tuning: ImageView, context: TrainingContext
+) -> tuple[RefiningStage, StageReport]:
+    """Draw from the diffusion model and train on that; `trained` has a new refining network."""
+    settings = trained.settings
+    own = settings.refining
+    assert own is not None  # noqa: S101 - for the type checker
+    pool = _small_images(trained, own.n_samples, POOL, context)
+    held_back = _small_images(trained, settings.score_images, CHOOSING, context)
+    apart = _apart(context, CHOOSING)
+
+    def finish(images: torch.Tensor, first: int) -> torch.Tensor:
+        return trained.enlarged(images, range(first, first + len(images)), apart)
+
+    def stage_in(precision: Precision) -> RefiningStage:
+        return RefiningStage(
+            settings, training, tuning, pool, held_back, finish, context, precision
+        )
+
+    precision = _precision(settings.precision, REFINING_STAGE, stage_in, context)
+    stage = stage_in(precision)
+    networks = (stage.enlarger, stage.discriminator)
+    return stage, _trained(stage, settings, context, precision, networks)
+
+
+def _small_images(trained: Trained, n: int, purpose: str, context: TrainingContext) -> Pixels:
+    """Images of the diffusion model that nobody else draws, shape (n, size, size), uint8."""
+    apart = _apart(context, purpose)
+    trained.diffusion.to(context.compute_device)
+    batches = []
+    for first in range(0, n, IMAGES_AT_ONCE):
+        indices = range(first, min(first + IMAGES_AT_ONCE, n))
+        batches.append(trained.small(indices, apart, Condition()))
+        apart.progress(purpose, indices[-1] + 1, n)
+    return np.concatenate(batches)
+
+
+def _apart(context: TrainingContext, purpose: str) -> TrainingContext:
+    """With a seed of its own, so that nothing drawn under it is drawn again and judged."""
+    return replace(
+        context,
+        seed=derive_seed(context.seed, purpose),
+        progress=lambda _stage, done, total: context.progress(purpose, done, total),
+    )
+
+
 def _trained(
-    stage: DiffusionStage | CropTraining,
+    stage: DiffusionStage | CropTraining | RefiningStage,
     settings: DsrGanSettings,
     context: TrainingContext,
     precision: Precision,
@@ -146,7 +220,7 @@ def _trained(
 def _precision(
     setting: Literal["auto", "fp32", "bf16"],
     name: str,
-    stage_in: Callable[[Precision], DiffusionStage | CropTraining],
+    stage_in: Callable[[Precision], DiffusionStage | CropTraining | RefiningStage],
     context: TrainingContext,
 ) -> Precision:
     if setting != "auto":
@@ -168,35 +242,32 @@ def _precision(
 def _assembled(
     settings: DsrGanSettings,
     fitted: Fitted,
-    diffusion: DiffusionStage,
+    diffusion: Mapping[str, torch.Tensor],
     enlarging: Sequence[CropTraining],
 ) -> Trained:
     network = new_network(settings, 0, fitted.vocabulary.sizes)
-    network.load_state_dict(diffusion.candidates.best)
+    network.load_state_dict(diffusion)
     network.eval().requires_grad_(False)
     enlargers = tuple(stage.final for stage in enlarging)
+    if settings.refining is not None:
+        enlargers = (new_refiner(settings.refining, 0).eval().requires_grad_(False), *enlargers)
     return Trained(
         settings, network, fitted.scaling, fitted.histograms, enlargers, fitted.vocabulary
     )
 
 
-def _choose(
-    trained: Trained, diffusion: DiffusionStage, context: TrainingContext
-) -> tuple[Trained, int, tuple[tuple[int, float], ...], str]:
-    """The checkpoint, its step, the candidates and what they were compared by.
+def _choose(trained: Trained, diffusion: DiffusionStage, context: TrainingContext) -> Choice:
+    """Choose among the diffusion networks that were kept.
 
     Whole images tell more than the loss of one stage, but cost more: only what was kept is drawn.
     """
     kept, n_images = diffusion.candidates.weights, trained.settings.score_images
     if context.score is None:
         losses = tuple(pair for pair in diffusion.candidates.scores if pair[0] in kept)
-        return trained, diffusion.candidates.best_step, losses, DENOISING_LOSS
-    quiet = replace(
-        context,
-        # Of its own, so that no image it was chosen by is drawn again and judged.
-        seed=derive_seed(context.seed, CHOOSING),
-        progress=lambda _stage, done, total: context.progress(CHOOSING, done, total),
-    )
+        words = _chosen(DENOISING_LOSS, len(losses), len(diffusion.candidates.scores))
+        best_step = diffusion.candidates.best_step
+        return Choice(trained, best_step, losses, DENOISING_LOSS, words)
+    quiet = _apart(context, CHOOSING)
     scores = []
     for step, weights in kept.items():
         trained.diffusion.load_state_dict(weights)
@@ -205,16 +276,31 @@ def _choose(
         scores.append((step, score))
     chosen_step = min(scores, key=lambda pair: pair[1])[0]
     trained.diffusion.load_state_dict(kept[chosen_step])
-    return trained, chosen_step, tuple(scores), context.score_name or "score"
+    criterion = context.score_name or "score"
+    words = _chosen(criterion, len(scores), len(diffusion.candidates.scores))
+    return Choice(trained, chosen_step, tuple(scores), criterion, words)
 
 
-def _chosen(
-    diffusion: DiffusionStage, candidates: tuple[tuple[int, float], ...], criterion: str
-) -> str:
+def _chosen(criterion: str, n_scored: int, n_all: int) -> str:
     of_what = "" if criterion == DENOISING_LOSS else " of whole images"
     return (
-        f"lowest {criterion}{of_what} on the tuning view among the newest {len(candidates)} of "
-        f"{len(diffusion.candidates.scores)} candidates"
+        f"lowest {criterion}{of_what} on the tuning view among the newest {n_scored} of {n_all} "
+        "candidates"
+    )
+
+
+def _best_refined(trained: Trained, refining: RefiningStage, context: TrainingContext) -> Choice:
+    """The refining network of the best score; it was scored while it was trained."""
+    candidates = refining.candidates
+    trained.enlargers[0].load_state_dict(candidates.best)
+    criterion = ENERGY if context.score is None else context.score_name or "score"
+    return Choice(
+        trained,
+        candidates.best_step,
+        tuple(candidates.scores),
+        criterion,
+        f"lowest {criterion} of whole images on the tuning view among {len(candidates.scores)} "
+        "refining networks; the diffusion network is the last one",
     )
 
 

@@ -122,6 +122,57 @@ class DiffusionSettings(BaseModel):
         return self
 
 
+class RefiningSettings(BaseModel):
+    """The first doubling, trained on the diffusion model's own images against whole real ones.
+
+    Attributes:
+        n_samples: Images drawn from the diffusion model to train on.
+        channels: Channels of the generator.
+        blocks: Residual blocks of the generator.
+        discriminator_widths: Channels of the discriminator at 4, 8, … pixels, up to half the side
+            of the images it judges.
+        steps: Updates of each of the two networks.
+        warm_up_steps: Steps in which both learning rates rise; less than `steps`.
+        batch_size: Images an update, over all processes together.
+        learning_rate: Largest learning rate of the generator.
+        discriminator_learning_rate: Largest learning rate of the discriminator.
+        final_rate_share: Share of both that is left at the end, after half a cosine.
+        reduced_weight: Weight of the L1 distance between the reduced result and the small image.
+        gamma: Weight of the penalty on the discriminator's gradient at real and at made images
+            (R1 and R2).
+        every: Updates between two penalties; the weight is multiplied by it.
+        clip_norm: Largest gradient norm of either network.
+        ema: Decay of the moving average of the generator's weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_samples: int = Field(default=1500, ge=2, le=1_000_000)
+    channels: Channels = 32
+    blocks: int = Field(default=4, ge=1, le=64)
+    discriminator_widths: tuple[Channels, ...] = Field(default=(128, 128, 64, 32), min_length=1)
+    steps: Steps = 1200
+    warm_up_steps: int = Field(default=50, ge=0)
+    batch_size: Batch = 16
+    learning_rate: Rate = 1e-3
+    discriminator_learning_rate: Rate = 1.5e-3
+    final_rate_share: float = Field(default=0.1, ge=0, le=1)
+    reduced_weight: float = Field(default=5.0, ge=0, le=1000)
+    gamma: float = Field(default=0.1, ge=0, le=1000)
+    every: int = Field(default=8, ge=1, le=1000)
+    clip_norm: float = Field(default=5.0, gt=0, le=1e6)
+    ema: Decay = 0.998
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Self:
+        if self.warm_up_steps >= self.steps:
+            raise ValueError(
+                f"refining.warm_up_steps is {self.warm_up_steps}; allowed are 0 to "
+                f"{self.steps - 1} (less than refining.steps)"
+            )
+        return self
+
+
 class PretrainedSettings(BaseModel):
     """A diffusion network trained by somebody else, to start from.
 
@@ -158,6 +209,8 @@ class DsrGanSettings(BaseModel):
             records more than one; "none" never does.
         pretrained: Weights that the diffusion network starts from; None starts at random.
         diffusion: First stage.
+        refining: The first doubling, if it is trained on the diffusion model's own images against
+            whole real ones; None trains it on reductions of real images, as the others.
         super_resolution: Last stage. Under deviations.classic_srgan its content_weight,
             reduced_weight and logit_penalty have no effect: the published losses have none.
         selection_every: Steps between two candidates.
@@ -174,6 +227,7 @@ class DsrGanSettings(BaseModel):
     conditioning: Literal["auto", "none"] = "auto"
     pretrained: PretrainedSettings | None = None
     diffusion: DiffusionSettings = DiffusionSettings()
+    refining: RefiningSettings | None = None
     super_resolution: EnlargingSettings = EnlargingSettings()
     selection_every: int = Field(default=250, ge=1)
     kept_candidates: int = Field(default=3, ge=1, le=20)
@@ -189,6 +243,25 @@ class DsrGanSettings(BaseModel):
     def _recipe_is_followed(cls, values: Any) -> Any:
         _refuse_former_fields(values)
         return with_recipe(values)
+
+    @model_validator(mode="after")
+    def _refining_fits(self) -> Self:
+        if self.refining is None:
+            return self
+        if self.deviations.classic_srgan or self.deviations.noise_prediction:
+            raise ValueError(
+                "refining is set; the published recipe has no such stage: leave it out, or turn "
+                "deviations.classic_srgan and deviations.noise_prediction off"
+            )
+        side, found = 2 * self.diffusion.size, len(self.refining.discriminator_widths)
+        expected = side.bit_length() - 3
+        if side != 4 << expected or found != expected:
+            raise ValueError(
+                f"refining.discriminator_widths has {found} numbers; with diffusion.size "
+                f"{self.diffusion.size} it needs one for each of 4, 8, … {side // 2} pixels, and "
+                "the size a power of two from 4 on"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:

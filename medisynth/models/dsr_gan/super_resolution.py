@@ -18,6 +18,7 @@ from torch.nn import functional
 from medisynth.data.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.classic_srgan import ClassicDiscriminator, ClassicEnlarger
+from medisynth.models.dsr_gan.refining import new_refiner
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.enlarging.crop_training import STAGE, CropTraining, Part
 from medisynth.models.enlarging.images import reduced_pixels
@@ -76,6 +77,13 @@ def _at_side(view: ImageView, side: int) -> ImageView:
     if view.pixels.shape[-1] == side:
         return view
     return replace(view, pixels=reduced_pixels(view.pixels, side))
+
+
+def untrained_enlarger(settings: DsrGanSettings, side: int) -> nn.Module:
+    """A network to load the weights of a side into."""
+    if settings.refining is not None and side == sides_of(settings)[0]:
+        return new_refiner(settings.refining, seed=0)
+    return new_networks(settings, side, seed=0)[0]
 
 
 def new_networks(settings: DsrGanSettings, side: int, seed: int) -> tuple[nn.Module, nn.Module]:

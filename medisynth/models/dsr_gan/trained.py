@@ -23,7 +23,11 @@ from medisynth.models.dsr_gan.histograms import (
 from medisynth.models.dsr_gan.objectives import FreshNoise
 from medisynth.models.dsr_gan.scaling import Scaling, Window
 from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import large_images, new_networks, sides_of
+from medisynth.models.dsr_gan.super_resolution import (
+    large_images,
+    sides_of,
+    untrained_enlarger,
+)
 from medisynth.models.enlarging.images import to_pixels, to_unit
 from medisynth.training import autocast, numpy_generator, snapshot, torch_generator
 
@@ -106,17 +110,21 @@ class Trained:
             enlarger.to(device).eval()
         for first in range(0, n, IMAGES_AT_ONCE):
             indices = range(first, min(first + IMAGES_AT_ONCE, n))
-            start = torch.stack([self._noise(context, i) for i in indices])
-            small = to_unit(self._small(start, indices, context, condition), device)
-            yield to_pixels(self._enlarged(small, indices, context))
+            small = to_unit(self.small(indices, context, condition), device)
+            yield to_pixels(self.enlarged(small, indices, context))
             context.progress(STAGE, indices[-1] + 1, n)
 
-    def _enlarged(
+    def enlarged(
         self, images: torch.Tensor, indices: range, context: TrainingContext
     ) -> torch.Tensor:
-        """Enlarge by every network in turn; the noise of image i depends on (seed, side, i) alone."""
+        """Enlarge (b, 1, h, h), 0 to 1, by every network that is left from that side on.
+
+        The noise of image i depends on (seed, side, i) alone.
+        """
         device, seed = context.compute_device, context.seed
         for side, network in zip(sides_of(self.settings), self.enlargers, strict=True):
+            if side <= images.shape[-1]:
+                continue
 
             def noise_of(row: int, side: int = side) -> torch.Generator:
                 return torch_generator(device, seed, STAGE, ENLARGING_NOISE, side, indices[row])
@@ -143,10 +151,14 @@ class Trained:
 
         return of_step
 
-    def _small(
-        self, noise: torch.Tensor, indices: range, context: TrainingContext, condition: Condition
-    ) -> Pixels:
-        """Draw diffusion images from noise and match each to one training histogram."""
+    def small(self, indices: range, context: TrainingContext, condition: Condition) -> Pixels:
+        """Draw diffusion images and match each to one training histogram, (b, size, size), uint8.
+
+        Raises:
+            StoppedError: A stop was asked for.
+            TrainingError: The network gave a value that is not finite.
+        """
+        noise = torch.stack([self._noise(context, i) for i in indices])
         labels = self._labels(indices, context, condition)
         residuals = noise
         with autocast(context.compute_device, self.settings.diffusion.sampling_precision):
@@ -193,7 +205,7 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     _refuse_former_enlarger(settings, tensors)
     vocabulary = vocabulary_from(tensors[VOCABULARY])
     diffusion = new_network(settings, 0, vocabulary.sizes)
-    enlargers = tuple(new_networks(settings, side, seed=0)[0] for side in sides_of(settings))
+    enlargers = tuple(untrained_enlarger(settings, side) for side in sides_of(settings))
     networks = {DIFFUSION: diffusion, **dict(zip(_prefixes(settings), enlargers, strict=True))}
     _require_shapes(settings, networks, tensors)
     for prefix, network in networks.items():

@@ -56,5 +56,5 @@ def new_networks(
 def new_discriminator(settings: TbGanSettings, n_labels: tuple[int, int] = (0, 0)) -> Discriminator:
     """The discriminator that the settings name, with weights as they are drawn."""
     if settings.discriminator == "residual":
-        return ResidualDiscriminator(settings, n_labels)
+        return ResidualDiscriminator(settings.widths_of_discriminator, n_labels)
     return WaveletDiscriminator(settings, n_labels)

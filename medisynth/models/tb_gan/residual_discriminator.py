@@ -5,6 +5,7 @@ as in SWAGAN (Gal et al. 2021, arXiv:2102.06108), equalised learning rates, no n
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -14,7 +15,6 @@ from torch.nn import functional
 from medisynth.models.tb_gan.judgement import Judgement, channels_last
 from medisynth.models.tb_gan.layers import EqualisedConv, rectified
 from medisynth.models.tb_gan.resampling import haar
-from medisynth.models.tb_gan.settings import TbGanSettings
 
 N_BANDS = 4
 READ_GAIN = 0.5
@@ -41,13 +41,13 @@ class ResidualDiscriminator(nn.Module):
     """From grey images (b, 1, size, size), -1 to 1, to scores (b,); higher is more real.
 
     Args of the constructor:
-        settings: Sizes.
+        widths: Channels at 4, 8, … pixels, up to half the side of the images.
         n_labels: Labels of plane and of machine that it is told; 0 where it is told none.
     """
 
-    def __init__(self, settings: TbGanSettings, n_labels: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, widths: Sequence[int], n_labels: tuple[int, int] = (0, 0)) -> None:
         super().__init__()
-        widths = settings.widths_of_discriminator[::-1]  # from the finest level down
+        widths = widths[::-1]  # from the finest level down
         self.stem = EqualisedConv(N_BANDS, widths[0], 3, padding=1)
         self.down = nn.ModuleList(ResidualDown(*pair) for pair in pairwise(widths))
         self.read = nn.ModuleList(EqualisedConv(N_BANDS, width, 1) for width in widths[1:])

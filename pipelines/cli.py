@@ -75,7 +75,7 @@ def root(
 def run(
     config: Annotated[Path | None, typer.Argument(help="Configuration file (YAML).")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="smoke, laptop (the default) or paper.")
+        str | None, typer.Option(help="smoke, laptop (the default), workstation or paper.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data folder; none simulates phantoms.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Data set adapter; detected if left out.")] = (

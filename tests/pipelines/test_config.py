@@ -27,7 +27,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def test_every_preset_resolves_and_says_its_name():
-    assert set(preset_names()) == {"smoke", "laptop", "paper"}
+    assert set(preset_names()) == {"smoke", "laptop", "workstation", "paper"}
     for name in preset_names():
         assert load_config(preset=name).preset == name
 

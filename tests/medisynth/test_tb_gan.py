@@ -1,4 +1,3 @@
-import dataclasses
 import math
 import subprocess
 import sys
@@ -9,126 +8,28 @@ import torch
 from pydantic import ValidationError
 
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
-from medisynth.generator import Condition, StageState, StoppedError, TrainingContext
-from medisynth.models.conditioning import vocabulary_of
+from medisynth.errors import DataError, TrainingError, WeightsError
+from medisynth.generator import StageState, StoppedError
 from medisynth.models.tb_gan import TbGan, TbGanSettings
 from medisynth.models.tb_gan.deviations import PublishedDeviations
 from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan.networks import new_networks
-from medisynth.models.tb_gan.training_stage import AdversarialStage
 from medisynth.training import train
-
-TINY = {
-    "size": 32,
-    "start": 4,
-    "widths": (16, 16),
-    "tail_width": 16,
-    "style_width": 16,
-    "depth": 1,
-    "discriminator_widths": (16, 16, 16),
-    "batch_size": 4,
-    "precision": "fp32",
-    "r1": {"gamma": 1.0, "every": 2},
-    "warm_up_steps": 0,
-    "selection_every": 2,
-    "selection_images": 4,
-    "schedule": ({"steps": 4},),
-}
-# StyleSwin's own kinds of layers, with APA that rises at once, so that resuming needs it.
-STYLESWIN = {
-    "widths": (16, 16, 16, 16),
-    "whole_map_up_to": 0,
-    "window": 4,
-    "mlp_factor": 4,
-    "activation": "gelu",
-    "depthwise": False,
-    "noise": False,
-    "positions": "sinusoidal",
-    "equalised": False,
-    "modulated_images": False,
-    "tail_width": 0,
-    "discriminator": "wavelet",
-    "loss": "logistic",
-    "r1": {"gamma": 1.0, "every": 2, "r2": False},
-    "apa": {"target": -1.0, "speed_images": 10},
-    "gradient_clip": 5,
-    "final_rate_share": 1,
-}
-
-
-class States:
-    """Keeps every committed state in memory."""
-
-    def __init__(self):
-        self.committed = []
-
-    def latest(self, stage):
-        return next((s for s in reversed(self.committed) if s.stage == stage), None)
-
-    def commit(self, state):
-        tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
-        self.committed.append(dataclasses.replace(state, tensors=tensors))
-
-
-class Recorder:
-    def __init__(self, seed=0, stop_after=math.inf, states=None, score=None):
-        self.logged, self.progressed, self.previews = [], [], []
-        self.seed, self.stop_after, self.states, self.score = seed, stop_after, states, score
-
-    def context(self):
-        return TrainingContext(
-            seed=self.seed,
-            compute_device="cpu",
-            log=lambda stage, step, values: self.logged.append((stage, step, dict(values))),
-            progress=lambda stage, done, total: self.progressed.append((stage, done, total)),
-            should_stop=lambda: len(self.progressed) >= self.stop_after,
-            states=self.states,
-            commit_every=2,
-            preview=lambda stage, step, images: self.previews.append((stage, step, images)),
-            preview_every=4,
-            score=self.score,
-            score_name="KID",
-        )
-
-
-def settings(**changes):
-    return TbGanSettings.model_validate({**TINY, **changes})
-
-
-def view(n, partition="training", size=32, planes=("",), machines=("",)):
-    pixels = np.random.default_rng(n).integers(0, 256, (n, size, size), dtype=np.uint8)
-    ids = tuple(str(i) for i in range(n))
-    labels = (tuple(names[i % len(names)] for i in range(n)) for names in (planes, machines))
-    return ImageView(partition, pixels, ids, ids, *labels)
-
-
-def fitted(seed=0, states=None, planes=("",), **changes):
-    recorder = Recorder(seed, states=states)
-    generator = TbGan(settings(**changes))
-    views = view(16, planes=planes), view(6, "tuning", planes=planes)
-    report = generator.fit(*views, recorder.context())
-    return generator, report, recorder
+from tests.medisynth.tiny_tb_gan import (
+    STYLESWIN,
+    Recorder,
+    States,
+    equal,
+    fitted,
+    settings,
+    stage_of,
+    view,
+)
 
 
 @pytest.fixture(scope="module")
 def once():
     return fitted()
-
-
-def stage_of(context, training=None, **changes):
-    chosen, training = settings(**changes), training or view(16)
-    vocabulary = vocabulary_of(training, chosen.conditioning)
-    networks = new_networks(chosen, context.seed, "cpu", vocabulary.sizes)
-    tuning = view(6, "tuning")
-    return AdversarialStage(
-        chosen, chosen.schedule[0], training, tuning, context, "fp32", networks, vocabulary
-    )
-
-
-def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_settings_are_read_without_importing_torch():
@@ -379,17 +280,6 @@ def test_views_that_cannot_be_trained_on_are_refused(training, message):
         TbGan(settings()).fit(training, view(6, "tuning"), Recorder().context())
 
 
-def test_it_draws_the_plane_it_was_fine_tuned_on_and_refuses_others():
-    schedule = ({"name": "first", "steps": 1}, {"name": "then", "plane": "a", "steps": 1})
-    generator, report, _ = fitted(schedule=schedule, planes=("a", "b"))
-    context = Recorder().context()
-
-    assert report.description["conditioning"].startswith("unconditional")
-    assert len(generator.sample(1, context, Condition(plane="a"))) == 1
-    with pytest.raises(SettingsError, match="plane: expected one of 'a', found 'b'"):
-        generator.sample(1, context, Condition(plane="b"))
-
-
 def test_state_through_a_file_gives_the_same_samples(once):
     generator = once[0]
     tensors, _ = checkpoint.decode(checkpoint.encode(generator.state(), {"generator": "tb-gan"}))
@@ -541,116 +431,6 @@ def test_a_loop_over_the_stage_alone_commits_its_last_step():
     assert [state.step for state in states.committed] == [2, 4]
 
 
-ENLARGED = {
-    "size": 32,
-    "enlarging": {
-        "to": 64,
-        "channels": 8,
-        "blocks": 1,
-        "discriminator_channels": 8,
-        "crop": 32,
-        "steps": 3,
-        "batch_size": 2,
-    },
-}
-
-
-def large_view(n, partition="training"):
-    return view(n, partition, size=64, planes=("a", "b"), machines=("x", "x", "y"))
-
-
-@pytest.fixture(scope="module")
-def enlarged():
-    return fitted_large(Recorder())
-
-
-def fitted_large(recorder):
-    scored = []
-
-    def score(images):
-        scored.append(images.shape)
-        return float(images.mean())
-
-    recorder.score = score
-    generator = TbGan(settings(**ENLARGED))
-    report = generator.fit(large_view(16), large_view(6, "tuning"), recorder.context())
-    return generator, report, scored
-
-
-def test_images_are_enlarged_and_candidates_scored_as_large_as_they_will_be(enlarged):
-    generator, report, scored = enlarged
-    images = generator.sample(3, Recorder().context())
-
-    assert TbGan.image_size_px(settings(**ENLARGED)) == 64
-    assert images.shape == (3, 64, 64)
-    assert scored == [(4, 64, 64)] * 2
-    assert [stage.name for stage in report.stages] == ["super-resolution", "adversarial"]
-    assert "64 x 64 pixels after enlarging" in report.description["sizes"]
-    assert "bilinear" in report.description["enlarging"]
-    assert len(report.fitted) == 2
-    assert np.array_equal(generator.sample(3, Recorder().context()), images)
-
-
-def test_a_state_with_enlarger_and_labels_gives_the_same_samples(enlarged):
-    generator = enlarged[0]
-    tensors, _ = checkpoint.decode(checkpoint.encode(generator.state(), {"generator": "tb-gan"}))
-    restored = TbGan(settings(**ENLARGED))
-    restored.load_state(tensors)
-    context = Recorder().context()
-
-    assert np.array_equal(restored.sample(4, context), generator.sample(4, context))
-    with pytest.raises(WeightsError, match=r"'enlarger.*no such tensor"):
-        TbGan(settings()).load_state(tensors)
-
-
-def test_a_training_stopped_in_either_stage_ends_as_if_it_had_not_been(enlarged):
-    states = States()
-    with pytest.raises(StoppedError, match="super-resolution: stopped after 2 of 3 steps"):
-        fitted_large(Recorder(stop_after=2, states=states))
-    with pytest.raises(StoppedError, match="adversarial: stopped after 3 of 4 steps"):
-        fitted_large(Recorder(stop_after=5, states=states))
-    again, report, _ = fitted_large(Recorder(states=states))
-
-    assert equal(enlarged[0].state(), again.state())
-    assert report.candidates == enlarged[1].candidates
-
-
-def test_samples_have_the_labels_that_are_asked_for_and_unknown_ones_are_refused(enlarged):
-    generator, report, _ = enlarged
-    context = Recorder().context()
-    by_label = [
-        generator.sample(4, context, Condition(plane, machine))
-        for plane in ("a", "b")
-        for machine in ("x", "y")
-    ]
-
-    assert report.description["conditioning"].startswith("plane (2 labels) and machine (2 labels)")
-    for i, image in enumerate(generator.sample(4, context)):
-        assert len({images[i].tobytes() for images in by_label}) == 4
-        assert [np.array_equal(image, images[i]) for images in by_label].count(True) == 1
-    with pytest.raises(SettingsError, match="plane: expected one of 'a', 'b', found 'c'"):
-        generator.sample(1, context, Condition(plane="c"))
-    with pytest.raises(SettingsError, match="machine: expected one of 'x', 'y', found 'z'"):
-        generator.sample(1, context, Condition(machine="z"))
-
-
-def test_it_is_told_no_labels_where_conditioning_is_none():
-    generator, report, _ = fitted(planes=("a", "b"), conditioning="none", schedule=({"steps": 1},))
-
-    assert report.description["conditioning"].startswith("unconditional")
-    with pytest.raises(SettingsError, match="expected a generator that was told planes"):
-        generator.sample(1, Recorder().context(), Condition(plane="a"))
-
-
-def test_a_machine_for_every_image_is_refused_before_training():
-    training = view(70, machines=tuple(f"machine {i}" for i in range(70)))
-    recorder = Recorder()
-
-    with pytest.raises(DataError, match="at most 64 machine labels"):
-        TbGan(settings()).fit(training, view(6, "tuning"), recorder.context())
-    assert recorder.progressed == []
-
-
 @pytest.mark.malformed("checkpoint")
 def test_weights_and_states_of_the_former_architecture_are_refused_with_what_reads_them(once):
     former = {
@@ -667,15 +447,3 @@ def test_weights_and_states_of_the_former_architecture_are_refused_with_what_rea
     state = {"module/generator/levels.0.to_image.weight": torch.zeros(1, 16)}
     with pytest.raises(WeightsError, match=r"adversarial: training state.*position_gain"):
         stage.load_state(state, facts)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"enlarging": {"to": 128}}, "enlarging.to is 128; allowed is 64, 2 times size"),
-        ({"schedule": ({"name": "super-resolution"},)}, "is taken"),
-    ],
-)
-def test_enlarging_that_cannot_be_is_refused_in_words(changes, message):
-    with pytest.raises(ValidationError, match=message):
-        settings(**changes)

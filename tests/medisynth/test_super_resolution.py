@@ -11,7 +11,7 @@ from medisynth.data.views import ImageView
 from medisynth.errors import TrainingError
 from medisynth.generator import TrainingContext
 from medisynth.models.enlarging.description import describe
-from medisynth.models.enlarging.images import bilinear, reduced, to_pixels, to_unit
+from medisynth.models.enlarging.images import bilinear, blurred, reduced, to_pixels, to_unit
 from medisynth.models.enlarging.networks import Doubling, Enlarger, Noise, PatchCritic
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import EnlargingStage, enlarged, new_enlarger
@@ -177,7 +177,9 @@ def test_the_discriminator_loss_pairs_each_crop_with_its_own_enlargement():
 
 def test_a_few_dozen_updates_fit_four_crops_better_than_bilinear_enlargement():
     pixels = edges(4, 32)
-    settings = other(crop=32, batch_size=4, adversarial_weight=0.0, reduced_weight=0.0, ema=0.0)
+    undisturbed = {"blur_px": 0.0, "grain": 0.0}
+    alone = {"adversarial_weight": 0.0, "reduced_weight": 0.0}
+    settings = other(crop=32, batch_size=4, ema=0.0, **alone, **undisturbed)
     context = TrainingContext(0, "cpu", lambda *_: None, lambda *_: None, lambda: False)
     both = view(pixels, "training"), view(pixels, "tuning")
     stage = EnlargingStage(settings, 2, *both, context, "fp32")
@@ -188,6 +190,35 @@ def test_a_few_dozen_updates_fit_four_crops_better_than_bilinear_enlargement():
 
     plain = numbers["tuning content loss of bilinear enlargement"]
     assert numbers["tuning content loss"] < 0.75 * plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [({"blur_px": 0.0, "grain": 0.0}, True), ({"blur_px": 0.0}, False), ({"grain": 0.0}, False)],
+)
+def test_small_crops_are_blurred_and_grained_in_training(changes, is_same):
+    pixels = edges(4, 32)
+    context = TrainingContext(0, "cpu", lambda *_: None, lambda *_: None, lambda: False)
+    both = view(pixels, "training"), view(pixels, "tuning")
+    settings = other(crop=32, batch_size=4, **changes)
+
+    (part,) = EnlargingStage(settings, 2, *both, context, "fp32")._parts(1)
+
+    clean = reduced(part.real, 16)
+    assert torch.equal(part.small, clean) is is_same
+    assert (part.small - clean).abs().max() < 0.7
+    assert torch.equal(part.smooth, bilinear(part.small, 2))
+
+
+def test_a_blur_keeps_the_mean_and_a_flat_image():
+    images = torch.zeros(1, 1, 9, 9)
+    images[0, 0, 4, 4] = 1.0
+
+    soft = blurred(images, 0.8)
+
+    assert soft.sum().item() == pytest.approx(1.0, abs=1e-6)
+    assert soft[0, 0, 4, 4].item() < 0.5
+    assert torch.allclose(blurred(torch.full((1, 1, 9, 9), 0.3), 1.5), torch.tensor(0.3))
 
 
 def test_reduced_again_the_result_is_near_the_small_image(trained):

@@ -97,6 +97,8 @@ PUBLISHED_SUPER_RESOLUTION: dict[str, Any] = {
     "learning_rate": 2e-4,
     "discriminator_learning_rate": 2e-4,
     "adversarial_weight": 1e-3,
+    "blur_px": 0.0,
+    "grain": 0.0,
 }
 
 

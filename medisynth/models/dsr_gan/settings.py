@@ -148,17 +148,17 @@ class RefiningSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_samples: int = Field(default=1500, ge=2, le=1_000_000)
-    channels: Channels = 32
+    channels: Channels = 48
     blocks: int = Field(default=4, ge=1, le=64)
     discriminator_widths: tuple[Channels, ...] = Field(default=(128, 128, 64, 32), min_length=1)
     steps: Steps = 1200
     warm_up_steps: int = Field(default=50, ge=0)
     batch_size: Batch = 16
-    learning_rate: Rate = 1e-3
-    discriminator_learning_rate: Rate = 1.5e-3
+    learning_rate: Rate = 5e-4
+    discriminator_learning_rate: Rate = 2e-3
     final_rate_share: float = Field(default=0.1, ge=0, le=1)
-    reduced_weight: float = Field(default=5.0, ge=0, le=1000)
-    gamma: float = Field(default=0.1, ge=0, le=1000)
+    reduced_weight: float = Field(default=1.0, ge=0, le=1000)
+    gamma: float = Field(default=0.3, ge=0, le=1000)
     every: int = Field(default=8, ge=1, le=1000)
     clip_norm: float = Field(default=5.0, gt=0, le=1e6)
     ema: Decay = 0.998

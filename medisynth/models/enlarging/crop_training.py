@@ -12,7 +12,14 @@ from torch.nn import functional
 
 from medisynth.data.views import ImageView, Pixels
 from medisynth.generator import Tensors, TrainingContext
-from medisynth.models.enlarging.images import bilinear, crop_of, reduced, to_pixels, to_unit
+from medisynth.models.enlarging.images import (
+    bilinear,
+    blurred,
+    crop_of,
+    reduced,
+    to_pixels,
+    to_unit,
+)
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.training import (
     DiscriminatorGuard,
@@ -216,13 +223,27 @@ class CropTraining(ABC):
         """This process's crops, their reductions and noise, cut into micro-batches."""
         share, n_parts = workers().share, self._settings.accumulate
         real = self._crops(share(self._order.batch(step)))
-        small = self._reduced(real)
+        small = self._disturbed(self._reduced(real), step)
         generator = torch_generator(self._device, self._seed, self.name, "noise", step)
         shape = (self.batch_size, self._n_noise)
         noise = share(torch.randn(shape, device=self._device, generator=generator))
         whole = (real, small, bilinear(small, self._factor), noise)
         cut = zip(*(in_parts(tensor, n_parts) for tensor in whole), strict=True)
         return [Part(*tensors) for tensors in cut]
+
+    def _disturbed(self, small: torch.Tensor, step: int) -> torch.Tensor:
+        """Blur small crops and put grain on them, as much as is drawn for the step."""
+        own, place = self._settings, (self._seed, self.name, "disturbance", step)
+        generator = torch_generator(self._device, *place)
+        n, device = self.batch_size, self._device
+        blur, grain = torch.rand(2, n, 1, 1, 1, device=device, generator=generator)
+        noise = torch.randn((n, *small.shape[1:]), device=device, generator=generator)
+        if own.blur_px > 0:
+            small = blurred(small, float(blur[0]) * own.blur_px)
+        if own.grain > 0:
+            share = workers().share
+            small = (small * (1 + own.grain * share(grain) * share(noise))).clamp(0, 1)
+        return small
 
     def _crops(self, places: list[tuple[int, int]]) -> torch.Tensor:
         side, multiple = self._settings.crop, self._factor

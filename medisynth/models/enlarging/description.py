@@ -33,5 +33,6 @@ def describe(settings: EnlargingSettings, factor: int, stage: CropTraining) -> d
             f"{s.discriminator_learning_rate}, "
             f"{'constant' if s.schedule == 'constant' else 'half cosine to 0'}"
         ),
-        "augmentation": "random crops, mirrored at random; nothing is added to the small image",
+        "augmentation": "random crops, mirrored at random; small crops blurred by up to "
+        f"{s.blur_px} pixels and with up to {s.grain} x brightness of noise, in training alone",
     }

@@ -8,6 +8,7 @@ from medisynth.data.views import Pixels
 from medisynth.randomness import numpy_generator
 
 FULL_SCALE = 255.0
+BLUR_REACH_PX, NO_BLUR_PX = 2, 1e-3
 _ROWS_AT_ONCE = 256
 
 
@@ -21,6 +22,16 @@ def bilinear(small: torch.Tensor, factor: int) -> torch.Tensor:
     return functional.interpolate(
         small, scale_factor=float(factor), mode="bilinear", align_corners=False
     )
+
+
+def blurred(images: torch.Tensor, sigma_px: float) -> torch.Tensor:
+    """Blur (b, 1, h, w) by a Gaussian of that standard deviation; edges are repeated."""
+    reach = BLUR_REACH_PX
+    place = torch.arange(-reach, reach + 1, device=images.device)
+    line = torch.exp(-0.5 * (place / max(sigma_px, NO_BLUR_PX)) ** 2)
+    line = line / line.sum()
+    padded = functional.pad(images, (reach, reach, reach, reach), mode="replicate")
+    return functional.conv2d(padded, (line[:, None] * line)[None, None])
 
 
 def to_unit(pixels: Pixels, device: str) -> torch.Tensor:

@@ -32,6 +32,9 @@ class EnlargingSettings(BaseModel):
         content_weight: Weight of the L1 distance to the crop.
         reduced_weight: Weight of the L1 distance between the reduced result and the small crop.
         adversarial_weight: Weight of the adversarial loss.
+        blur_px: Largest standard deviation of the blur of small crops in training, in small pixels.
+        grain: Largest standard deviation of the noise on small crops in training, as a share of
+            their brightness.
         logit_penalty: Weight of the discriminator's mean squared score in its own loss.
         ema: Decay of the moving average of the generator's weights.
         precision: Precision of this stage's training; None is that of the generator's settings.
@@ -51,8 +54,10 @@ class EnlargingSettings(BaseModel):
     discriminator_learning_rate: Rate = 1e-3
     schedule: Literal["half cosine", "constant"] = "half cosine"
     content_weight: Weight = 1.0
-    reduced_weight: Weight = 2.0
+    reduced_weight: Weight = 0.5
     adversarial_weight: Weight = 0.015
+    blur_px: float = Field(default=0.8, ge=0, le=10)
+    grain: float = Field(default=0.3, ge=0, le=2)
     logit_penalty: Weight = 1e-3
     ema: Decay = 0.995
     precision: Literal["auto", "fp32", "bf16"] | None = None

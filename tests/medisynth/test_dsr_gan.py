@@ -275,6 +275,14 @@ def test_weights_from_before_noise_was_drawn_are_refused_with_the_version_that_r
     assert str(refused.value).count(". ") == 0
 
 
+@pytest.mark.malformed("checkpoint")
+def test_weights_without_a_picture_window_are_refused_with_the_version_that_reads_them(once):
+    tensors = {k: v for k, v in once[0].state().items() if k != "diffusion.window"}
+
+    with pytest.raises(WeightsError, match=r"sample them with medisynth-gov 0\.1\.0 up to commit"):
+        DsrGan(DsrGanSettings.model_validate(TINY)).load_state(tensors)
+
+
 def test_an_image_four_times_larger_is_doubled_by_two_networks_in_turn():
     larger = {**TINY, "super_resolution": {**TINY["super_resolution"], "to": 32, "crop": 32}}
     generator = DsrGan(DsrGanSettings.model_validate(larger))

@@ -202,7 +202,7 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     """
     if VOCABULARY not in tensors:
         raise WeightsError(_misfit(VOCABULARY, "a tensor", "no such tensor"))
-    _refuse_former_enlarger(settings, tensors)
+    _refuse_former(settings, tensors)
     vocabulary = vocabulary_from(tensors[VOCABULARY])
     diffusion = new_network(settings, 0, vocabulary.sizes)
     enlargers = tuple(untrained_enlarger(settings, side) for side in sides_of(settings))
@@ -222,13 +222,19 @@ def _prefixes(settings: DsrGanSettings) -> tuple[str, ...]:
     return tuple(f"super_resolution.to_{side}." for side in sides_of(settings))
 
 
-def _refuse_former_enlarger(settings: DsrGanSettings, tensors: Tensors) -> None:
-    """Say which version reads weights of the corrected recipe from before noise was drawn."""
+def _refuse_former(settings: DsrGanSettings, tensors: Tensors) -> None:
+    """Say which version reads weights from before noise was drawn or the window was recorded."""
     is_former = all(FORMER_ENLARGER + layer in tensors for layer in FORMER_LAYERS)
     if is_former and not settings.deviations.classic_srgan:
         raise WeightsError(
             "weights of dsr-gan: expected an enlarging network that draws noise, found one written "
             f"before the enlarging stage drew noise; sample it with {FORMER_VERSION}, or train again"
+        )
+    if WINDOW not in tensors:
+        raise WeightsError(
+            f"weights of dsr-gan: expected tensor {WINDOW!r}, found none: they were written before "
+            f"the rows and columns that hold picture were recorded; sample them with "
+            f"{FORMER_VERSION}, or train again"
         )
 
 

@@ -2,13 +2,13 @@
 
     python -m tests.held_still.make_corpus /tmp/w
 
-makes a workspace, carries out five runs in it and copies what verification needs to this folder.
-It is not meant to be run again: the stored folders are the format 1 of their day, and tests ask
-whether later code still reads them, verifies them and draws the same card and reports.
-A corpus of a later format goes beside this one.
+makes a workspace, carries out five runs in it and packs them into this folder, with what
+verification needs besides. It is not meant to be run again: the stored runs are the format 1 of
+their day, and tests ask whether later code still reads and verifies them and draws the same card
+and reports. A corpus of a later format goes beside this one.
 
-Everything about a run is in CONFIGURATIONS and in the files that `hostile_data`, `failing_data` and
-`hostile_people` write. The private keys stay in the workspace.
+Everything about a run is in `configurations` and in the files that `hostile_data`, `failing_data`
+and `hostile_people` write. The private keys stay in the workspace.
 """
 
 import json
@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -213,7 +214,7 @@ def hostile_people(workspace: Path) -> None:
 
 
 def make(workspace: Path) -> None:
-    """Carry out every run in a new workspace, and copy what verification needs to this folder."""
+    """Carry out every run in a new workspace, and keep it in this folder."""
     workspace.mkdir()
     _command(workspace, "keygen", "--out", str(workspace / "signer"))
     found: dict[str, str] = {}
@@ -234,16 +235,32 @@ def make(workspace: Path) -> None:
             _command(workspace, *arguments)
             (folder,) = set(_runs(workspace)) - before
             found[name] = folder.name
-    _keep(workspace, found, authority.root_pem)
+    keep(workspace, found, authority.root_pem)
 
 
-def _keep(workspace: Path, found: dict[str, str], authority_pem: bytes) -> None:
-    for folder in _runs(workspace):
-        shutil.copytree(folder, HERE / "runs" / folder.name)
+def keep(workspace: Path, found: dict[str, str], authority_pem: bytes) -> None:
+    """Put every run and what verification needs besides into this folder.
+
+    Args:
+        workspace: Where the runs were made.
+        found: Name of each run and its id.
+        authority_pem: Certificate of the time-stamp authority.
+    """
+    (HERE / "runs").mkdir()
+    for name, run_id in found.items():
+        with tarfile.open(HERE / "runs" / f"{name}.tar.xz", "w:xz", preset=9) as archive:
+            archive.add(workspace / "runs" / run_id, run_id, filter=_of_nobody)
     shutil.copytree(workspace / "ledger", HERE / "ledger")
     shutil.copyfile(workspace / "signer" / "signing_key.pub", HERE / "signing_key.pub")
     (HERE / "authority.pem").write_bytes(authority_pem)
     (HERE / "runs.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def _of_nobody(file: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the name and number of the user who made it."""
+    file.uid = file.gid = 0
+    file.uname = file.gname = ""
+    return file
 
 
 def _runs(workspace: Path) -> Iterable[Path]:

@@ -1,0 +1,197 @@
+"""Ask today's code what the stored answers hold: each function returns JSON data.
+
+No answer holds a time, a duration or a path of this machine.
+"""
+
+import ast
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from governance.evidence import independent_verifier
+from governance.evidence.documents import DOCUMENTS, Manifest
+from governance.evidence.record import ItemRecord
+from medisynth.data.phantom import PhantomSettings, write_phantoms
+from pipelines.cli import app
+from tests.held_still.corpus import AUTHORITY, HERE, NAMES, PUBLIC_KEY, Corpus
+
+ROOT = HERE.parents[1]
+PACKAGES = ("governance", "medisynth", "pipelines")
+PHANTOMS = {
+    "8 patients, seed 0": PhantomSettings(n_patients=8, seed=0),
+    "5 patients, seed 3, 64 pixels high": PhantomSettings(n_patients=5, seed=3, image_height_px=64),
+}
+_WIDTH = 100
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_CODE = re.compile(r"[A-Z]\d{3}")
+_CODE_IN_A_MESSAGE = re.compile(r"error\[([A-Z]\d{3})\]")
+
+
+def verify(run: Path, *options: str) -> dict[str, Any]:
+    """Exit code and JSON of `medisynth-gov verify RUN --json`, without the place of the folder."""
+    found = CliRunner().invoke(app, ["verify", str(run), "--json", *options])
+    return {
+        "exit_code": found.exit_code,
+        "found": json.loads(_placeless(found.stdout, run) or "null"),
+        "stderr": _placeless(found.stderr, run),
+    }
+
+
+def verify_alone(run: Path, script: Path | None = None) -> dict[str, Any]:
+    """Exit code and output of the stand-alone verifier; without a script the one in the folder."""
+    command = [sys.executable, "-I", str(script or run / "verify_run.py"), str(run)]
+    found = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, check=False, cwd=run
+    )
+    return {
+        "exit_code": found.returncode,
+        "found": _placeless(found.stdout, run).splitlines(),
+        "stderr": _placeless(found.stderr, run),
+    }
+
+
+def standalone_verifier() -> Path:
+    """The stand-alone verifier that a run of today would get."""
+    return Path(independent_verifier.__file__)
+
+
+def _placeless(text: str, run: Path) -> str:
+    for place in (run, run.resolve()):
+        text = text.replace(str(place.parent.parent), "WORKSPACE")
+    return text.replace(str(HERE), "HELD_STILL")
+
+
+def verifications(corpus: Corpus) -> dict[str, Any]:
+    """What both verifiers say of every stored run, and `verify` given what somebody else holds."""
+    answers: dict[str, Any] = {}
+    for name in NAMES:
+        run = corpus.run(name)
+        answers[name] = {"verify": verify(run), "verify_run.py": verify_alone(run)}
+    key = ("--key", str(PUBLIC_KEY))
+    signed, unsigned = corpus.run("signed"), corpus.run("finished")
+    answers["signed, its key given"] = {"verify": verify(signed, *key)}
+    answers["finished, that key given"] = {"verify": verify(unsigned, *key)}
+    authority = ("--tsa-certificate", str(AUTHORITY))
+    answers["finished, an authority given"] = {"verify": verify(unsigned, *authority)}
+    return answers
+
+
+def document_schemas() -> dict[str, Any]:
+    """JSON Schema of every document of a run folder, by path; words about fields left out."""
+    kinds = {**DOCUMENTS, "manifest.json": Manifest, "records/<item>.json": ItemRecord}
+    return {path: _shape(kind.model_json_schema()) for path, kind in sorted(kinds.items())}
+
+
+def _shape(schema: Any) -> Any:
+    """A schema without titles and descriptions: better words are no change of a format."""
+    if isinstance(schema, list):
+        return [_shape(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        # Under these two keys stand names of fields and of classes, which may be "title".
+        key: {name: _shape(part) for name, part in value.items()}
+        if key in ("properties", "$defs")
+        else _shape(value)
+        for key, value in schema.items()
+        if not (key in ("title", "description") and isinstance(value, str))
+    }
+
+
+def help_texts() -> dict[str, list[str]]:
+    """Lines of `--help` of the tool and of each command, 100 columns wide, without colours."""
+    texts = {}
+    for words in _commands(get_command(app), ()):
+        environment = {"COLUMNS": str(_WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+        found = CliRunner().invoke(
+            app, [*words, "--help"], prog_name="medisynth-gov", env=environment
+        )
+        plain = _STYLE.sub("", found.stdout)
+        texts[" ".join(("medisynth-gov", *words))] = [line.rstrip() for line in plain.splitlines()]
+    return texts
+
+
+def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield words
+    for name, child in sorted(getattr(command, "commands", {}).items()):
+        yield from _commands(child, (*words, name))
+
+
+def error_codes() -> dict[str, Any]:
+    """Error codes in the source, and code and exit code of every class of errors.
+
+    Read from the source, not from the imported packages: a code counts wherever it stands. Which
+    code a fault gets is not held here; the tests of each fault hold that.
+    """
+    codes: set[str] = set()
+    classes: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    codes.update(_CODE_IN_A_MESSAGE.findall(node.value))
+                    codes.update({node.value} if _CODE.fullmatch(node.value) else ())
+                if isinstance(node, ast.ClassDef):
+                    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                    classes[node.name] = bases, _constants(node)
+    found = {name: _code_and_exit_code(name, classes) for name in sorted(classes)}
+    return {"codes": sorted(codes), "classes": {name: pair for name, pair in found.items() if pair}}
+
+
+def _constants(node: ast.ClassDef) -> dict[str, Any]:
+    return {
+        statement.targets[0].id: statement.value.value
+        for statement in node.body
+        if isinstance(statement, ast.Assign)
+        and isinstance(statement.targets[0], ast.Name)
+        and statement.targets[0].id in ("code", "exit_code")
+        and isinstance(statement.value, ast.Constant)
+    }
+
+
+def _code_and_exit_code(
+    name: str, classes: Mapping[str, tuple[list[str], dict[str, Any]]]
+) -> dict[str, Any]:
+    if name not in classes:
+        return {}
+    bases, own = classes[name]
+    inherited: dict[str, Any] = {}
+    for base in reversed(bases):
+        if base != name:
+            inherited |= _code_and_exit_code(base, classes)
+    return inherited | own
+
+
+def phantom_digests() -> dict[str, dict[str, str]]:
+    """SHA-256 of the table and of all pictures of phantoms, by settings.
+
+    Pixels are digested, not files: how a PNG is compressed is the affair of a library.
+    """
+    found = {}
+    for name, settings in PHANTOMS.items():
+        with TemporaryDirectory() as folder:
+            root = Path(folder) / "phantoms"
+            write_phantoms(root, settings, n_workers=1)
+            pictures = hashlib.sha256()
+            for path in sorted(root.rglob("*.png")):
+                with Image.open(path) as picture:
+                    pixels = np.asarray(picture)
+                pictures.update(f"{path.name} {pixels.shape} {pixels.dtype}\n".encode())
+                pictures.update(pixels.tobytes())
+            (table,) = root.glob("*.csv")
+            found[name] = {
+                "table": hashlib.sha256(table.read_bytes()).hexdigest(),
+                "pictures": pictures.hexdigest(),
+            }
+    return found

@@ -28,6 +28,19 @@ from tests.held_still.corpus import AUTHORITY, HERE, NAMES, PUBLIC_KEY, Corpus
 
 ROOT = HERE.parents[1]
 PACKAGES = ("governance", "medisynth", "pipelines")
+CHANGED = (
+    ("finished", "data/split.json"),
+    ("finished", "report.pdf"),
+    ("finished", "journal.jsonl"),
+    ("finished", "checkpoints/*.safetensors"),
+    ("signed", "report-signed.pdf"),
+    ("signed", "attestations/train.json"),
+    ("signed", "manifest.json"),
+    ("signed", "manifest.sig"),
+    ("signed", "manifest.tsr"),
+    ("blocked_at_s2", "data/validation.json"),
+    ("hostile_names", "declarations.yaml"),
+)
 PHANTOMS = {
     "8 patients, seed 0": PhantomSettings(n_patients=8, seed=0),
     "5 patients, seed 3, 64 pixels high": PhantomSettings(n_patients=5, seed=3, image_height_px=64),
@@ -84,6 +97,43 @@ def verifications(corpus: Corpus) -> dict[str, Any]:
     answers["finished, that key given"] = {"verify": verify(unsigned, *key)}
     authority = ("--tsa-certificate", str(AUTHORITY))
     answers["finished, an authority given"] = {"verify": verify(unsigned, *authority)}
+    return answers
+
+
+def of_a_changed_byte(corpus: Corpus, name: str, pattern: str, workspace: Path) -> dict[str, Any]:
+    """What both verifiers say when the middle byte of one file of a run is another.
+
+    Args:
+        corpus: The stored runs.
+        name: Name of the run.
+        pattern: Which file; exactly one fits.
+        workspace: Empty folder for a changed copy.
+    """
+    run = corpus.copy(name, workspace)
+    (path,) = run.glob(pattern)
+    flip_middle_byte(path)
+    return {
+        "path": path.relative_to(run).as_posix(),
+        "verify": verify(run),
+        "verify_run.py": verify_alone(run),
+        "verify_run.py of today": verify_alone(run, standalone_verifier()),
+    }
+
+
+def flip_middle_byte(path: Path) -> None:
+    """Change one bit of the byte in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def of_changed_bytes(corpus: Corpus) -> dict[str, Any]:
+    """The same of every file in CHANGED, by run and file."""
+    answers = {}
+    for name, pattern in CHANGED:
+        with TemporaryDirectory() as folder:
+            found = of_a_changed_byte(corpus, name, pattern, Path(folder))
+        answers[f"{name} {pattern}"] = found
     return answers
 
 

@@ -11,6 +11,7 @@ is learnt removes them. The run folders are never renewed.
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,9 +20,9 @@ from tests.held_still import ask, train
 from tests.held_still.corpus import ANSWERS, Corpus
 
 
-def _verifications() -> dict[str, Any]:
+def _of_the_corpus(question: Callable[[Corpus], dict[str, Any]]) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
-        return ask.verifications(Corpus(Path(folder)))
+        return question(Corpus(Path(folder)))
 
 
 def _trainings() -> dict[str, Any]:
@@ -31,7 +32,8 @@ def _trainings() -> dict[str, Any]:
 
 
 ASKED: Mapping[str, Callable[[], Any]] = {
-    "verify": _verifications,
+    "verify": partial(_of_the_corpus, ask.verifications),
+    "changed_bytes": partial(_of_the_corpus, ask.of_changed_bytes),
     "document_schemas": ask.document_schemas,
     "help": ask.help_texts,
     "error_codes": ask.error_codes,

@@ -1,25 +1,11 @@
 """Run folders of format 1 verify, in the words of their day; one changed byte is named."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.held_still import ask
 from tests.held_still.corpus import HERE, NAMES, stored
 
 MISMATCH = 5
-CHANGED = (
-    ("finished", "data/split.json"),
-    ("finished", "report.pdf"),
-    ("finished", "journal.jsonl"),
-    ("finished", "checkpoints/*.safetensors"),
-    ("signed", "report-signed.pdf"),
-    ("signed", "attestations/train.json"),
-    ("signed", "manifest.json"),
-    ("signed", "manifest.sig"),
-    ("blocked_at_s2", "data/validation.json"),
-    ("hostile_names", "declarations.yaml"),
-)
 
 
 def test_both_verifiers_say_of_every_stored_run_what_they_said_when_it_was_stored(corpus):
@@ -39,24 +25,22 @@ def test_the_stand_alone_verifier_of_today_agrees_with_the_one_in_the_folder(cor
     assert found == stored("verify")[name]["verify_run.py"]
 
 
-@pytest.mark.parametrize(("name", "pattern"), CHANGED)
-def test_one_flipped_byte_is_named_by_both(corpus, tmp_path, name, pattern):
-    run = corpus.copy(name, tmp_path)
-    (path,) = run.glob(pattern)
-    flip_middle_byte(path)
+@pytest.mark.parametrize(("name", "pattern"), ask.CHANGED)
+def test_one_flipped_byte_is_named_by_all_in_the_stored_words(corpus, tmp_path, name, pattern):
+    answer = ask.of_a_changed_byte(corpus, name, pattern, tmp_path)
 
-    ours, alone = ask.verify(run), ask.verify_alone(run)
-
-    changed = path.relative_to(run).as_posix()
-    assert (ours["exit_code"], alone["exit_code"]) == (MISMATCH, MISMATCH)
-    for faults in (ours["found"]["faults"], alone["found"]):
+    by = ("verify", "verify_run.py", "verify_run.py of today")
+    assert [answer[one]["exit_code"] for one in by] == [MISMATCH] * 3
+    changed = answer["path"]
+    for faults in (answer["verify"]["found"]["faults"], *(answer[one]["found"] for one in by[1:])):
         assert any(fault.startswith((f"{changed}:", f"{changed} ")) for fault in faults), faults
+    assert answer == stored("changed_bytes")[f"{name} {pattern}"]
 
 
 def test_a_changed_ledger_is_named_although_the_run_folder_is_intact(corpus, tmp_path):
     run = corpus.copy("finished", tmp_path)
     for ledger in (tmp_path / "ledger").iterdir():
-        flip_middle_byte(ledger)
+        ask.flip_middle_byte(ledger)
 
     assert ask.verify(run)["exit_code"] == MISMATCH
     assert ask.verify_alone(run)["exit_code"] == 0
@@ -76,9 +60,3 @@ def test_no_private_key_is_stored(corpus):
 
     assert len(files) > 500
     assert [path for path in files if b"PRIVATE KEY" in path.read_bytes()] == []
-
-
-def flip_middle_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)

@@ -163,7 +163,7 @@ def help_texts() -> dict[str, list[str]]:
     """Lines of `--help` of the tool and of each command, 100 columns wide, without colours."""
     texts = {}
     for words in _commands(get_command(app), ()):
-        environment = {"COLUMNS": str(_WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+        environment = {"COLUMNS": str(_WIDTH), "NO_COLOR": "1", "TERM": "xterm"}
         found = CliRunner().invoke(
             app, [*words, "--help"], prog_name="medisynth-gov", env=environment
         )

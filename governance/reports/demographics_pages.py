@@ -89,12 +89,12 @@ def _cell_table(entries: list[DemographicCell], smallest: int) -> Table:
     for attributes, levels in shown:
         name = "" if attributes == named else " and ".join(attributes)
         named = attributes
-        seen = (_counted(found.get((attributes, levels, part)), smallest) for part in parts)
+        seen = (_counted_cell(found.get((attributes, levels, part)), smallest) for part in parts)
         rows.append((cell(strong(name)), cell(", ".join(levels)), *seen, *rest))
     return Table(head, tuple(rows), more(len(keys), len(shown), "data/demographics.json"))
 
 
-def _counted(entry: DemographicCell | None, smallest: int) -> Cell:
+def _counted_cell(entry: DemographicCell | None, smallest: int) -> Cell:
     if entry is None:
         return cell(formats.DASH)
     if entry.n_patients is None:

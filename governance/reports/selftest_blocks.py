@@ -43,7 +43,7 @@ def selftest_blocks(record: SelftestRecord | None) -> tuple[Block, ...]:
     rows = tuple(
         (
             cell(_sentence_case(trial.planted)),
-            cell(_result(trial), *_control(trial)),
+            cell(_caught(trial), *_control(trial)),
             _caught_by(trial),
             cell(f"{trial.duration_s:.1f}"),
         )
@@ -52,7 +52,7 @@ def selftest_blocks(record: SelftestRecord | None) -> tuple[Block, ...]:
     return (heading, text, Table(head, rows), *_not_planted(record))
 
 
-def _result(trial: PlantTrial) -> Line:
+def _caught(trial: PlantTrial) -> Line:
     if trial.fault:
         return Line("not tried", "mark", "?", "unknown")
     if not trial.is_caught:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from medisynth.data.views import ImageView, Pixels
+from medisynth.data.reading.views import ImageView, Pixels
 
 Tensors = Mapping[str, Any]  # name -> torch.Tensor; Any so that this module imports no torch
 

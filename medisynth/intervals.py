@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 
 Counts = NDArray[np.float64]
 Interval = tuple[float, float]

@@ -9,29 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from governance.errors import GovernanceError
-from governance.evidence.documents import (
-    DOCUMENTS,
-    DatasetIdentity,
-    Document,
-    Manifest,
-    Outcome,
-    RollUp,
-    SplitRecord,
-    StepTiming,
-    TrainingRecord,
-)
+from governance.evidence.folder import FinishedRun
 from governance.evidence.store import EvidenceStore
-from governance.policies.load import load_policy, with_criteria
-from medisynth.errors import MedisynthError
-from pipelines import outbox
-from pipelines.config import RunConfig, flat_config
-from pipelines.console import Console
-from pipelines.context import RunContext, SplitImages, TrainedGenerator
-from pipelines.declarations import known_use, read_declarations
-from pipelines.errors import InterruptedByUser, MachineError, PipelineError
-from pipelines.finished_run import FinishedRun
-from pipelines.identity import (
+from governance.policy.load import load_policy, with_criteria
+from governance.records.base import Document
+from governance.records.dataset import DatasetIdentity
+from governance.records.errors import (
+    GovernanceError,
+    InterruptedByUser,
+    MachineError,
+    MedisynthError,
+    PipelineError,
+)
+from governance.records.manifest import Manifest
+from governance.records.partition import SplitRecord
+from governance.records.run import Outcome, RollUp, StepTiming
+from governance.records.run_files import DOCUMENTS
+from governance.records.training import TrainingRecord
+from pipelines.config.model import RunConfig, flat_config
+from pipelines.current_run.begin import refuse_readable_folders, write_known, write_used
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator
+from pipelines.current_run.identity import (
     code_identity,
     hazard_list,
     new_run_id,
@@ -39,13 +38,14 @@ from pipelines.identity import (
     test_plan,
     tool_version,
 )
-from pipelines.keys import open_signer
-from pipelines.lineage import require_parent
-from pipelines.out_of_reach import refuse_readable_folders
-from pipelines.resume import PREPARED, EarlierRun, open_earlier_run
-from pipelines.run_lock import folder_lock, run_lock
-from pipelines.selftest.in_run import try_guards
-from pipelines.software_evidence import write_known, write_used
+from pipelines.current_run.keys import open_signer, stamp_at_end
+from pipelines.current_run.lock import folder_lock, run_lock
+from pipelines.current_run.vulnerability_scan import read_scan
+from pipelines.finished_runs import sync as outbox
+from pipelines.finished_runs.lineage import require_parent
+from pipelines.finished_runs.resume import PREPARED, EarlierRun, open_earlier_run
+from pipelines.people.read import known_use, read_declarations
+from pipelines.selftest.trials import try_guards
 from pipelines.steps import (
     s1_ingest,
     s2_validate,
@@ -56,9 +56,7 @@ from pipelines.steps import (
     s7_evidence,
     s8_report,
 )
-from pipelines.time_stamps import stamp_at_end
 from pipelines.tracking import Tracker
-from pipelines.vulnerability_scan import read_scan
 
 _D = TypeVar("_D", bound=Document)
 

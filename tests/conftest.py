@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cache import CACHE_VARIABLE, cache_dir
+from pipelines.fetch.cache import CACHE_VARIABLE, cache_dir
 from tests.suite_report import SuiteReporter, add_option, name_kinds
 
 

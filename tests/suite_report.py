@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from governance.evidence.documents import MalformedInput, SuiteReport
-from governance.files import sha256_file
-from pipelines.identity import code_identity
-from pipelines.suite_report import write_suite_report
+from governance.records.files import sha256_file
+from governance.records.software import MalformedInput, SuiteReport
+from pipelines.current_run.identity import code_identity
+from pipelines.current_run.suite_report import write_suite_report
 
 MALFORMED = "malformed"
 WHOLE = ("", "not slow and not gpu")  # all tests, and those of scripts/check

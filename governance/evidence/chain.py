@@ -18,8 +18,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from governance.errors import EvidenceError, RecordWriteError
-from governance.files import canonical_json, sha256_bytes
+from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.files import canonical_json, sha256_bytes
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]

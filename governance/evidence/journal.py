@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from governance.errors import EvidenceError
 from governance.evidence.chain import (
     EVIDENCE_CLOSED,
     NO_EVENT,
@@ -15,6 +14,7 @@ from governance.evidence.chain import (
     check_chain,
     make_empty,
 )
+from governance.records.errors import EvidenceError
 
 __all__ = [
     "EVIDENCE_CLOSED",

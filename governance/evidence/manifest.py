@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from governance.errors import EvidenceError
-from governance.evidence.documents import Manifest, ManifestFile
 from governance.evidence.journal import EVIDENCE_CLOSED, Journal
-from governance.files import canonical_json, sha256_bytes, sha256_file, write_atomic
+from governance.records.errors import EvidenceError
+from governance.records.files import canonical_json, sha256_bytes, sha256_file, write_atomic
+from governance.records.manifest import Manifest, ManifestFile
 
 MANIFEST, SIGNATURE, JOURNAL = "manifest.json", "manifest.sig", "journal.jsonl"
 TOKEN, TOKEN_DIGEST = "manifest.tsr", "manifest.tsr.sha256"

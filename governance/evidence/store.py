@@ -14,13 +14,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from governance.errors import (
-    EvidenceError,
-    EvidenceTamperedError,
-    GovernanceError,
-    RecordWriteError,
-)
-from governance.evidence.documents import IntegrityRecord, ManifestFile
 from governance.evidence.journal import RUN_RESUMED, Journal, read_journal
 from governance.evidence.manifest import (
     BESIDE,
@@ -32,8 +25,16 @@ from governance.evidence.manifest import (
     measure,
     scan_folder,
 )
-from governance.evidence.record import Artifact, ItemRecord
-from governance.files import sha256_bytes, sha256_file, write_atomic
+from governance.records.errors import (
+    EvidenceError,
+    EvidenceTamperedError,
+    GovernanceError,
+    RecordWriteError,
+)
+from governance.records.files import sha256_bytes, sha256_file, write_atomic
+from governance.records.manifest import ManifestFile
+from governance.records.run import IntegrityRecord
+from governance.records.verdict import Artifact, ItemRecord
 
 ARTIFACT_WRITTEN = "artifact written"
 HISTORY = "history"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from governance.statuses import ItemStatus, PrincipleStatus
+from governance.records.base import ItemStatus, PrincipleStatus
 
 Tone = Literal["good", "bad", "unsure", "unknown", "people", "none"]
 LineStyle = Literal["plain", "strong", "small", "mono", "mark"]

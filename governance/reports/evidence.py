@@ -9,50 +9,38 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ValidationError
 
-from governance.errors import EvidenceError, EvidenceTamperedError
-from governance.evidence.documents import (
-    Baseline,
-    BillOfMaterials,
-    BoundaryChecks,
-    CardCheck,
-    ChangeRecord,
+from governance.evidence.manifest import MANIFEST, evidence_root, is_safe_path, read_manifest
+from governance.records.audit import (
     ContentScan,
     CoverageAudit,
     DatasetAudit,
-    DatasetIdentity,
-    Declarations,
     DemographicsAudit,
     DuplicateAudit,
+    LabelAudit,
+)
+from governance.records.dataset import BoundaryChecks, DatasetIdentity, Findings, ValidationRecord
+from governance.records.errors import EvidenceError, EvidenceTamperedError
+from governance.records.evaluation import Baseline, EvaluationRecord
+from governance.records.files import sha256_bytes
+from governance.records.lineage import ChangeRecord, Lineage
+from governance.records.manifest import Manifest
+from governance.records.partition import IsolationRecord, SealRecord, SplitRecord
+from governance.records.people import Declarations, SigningRecord
+from governance.records.policy import Policy
+from governance.records.run import (
     Environment,
-    EvaluationRecord,
     Figures,
-    Findings,
     Hazards,
     IntegrityRecord,
-    IsolationRecord,
-    LabelAudit,
-    Lineage,
-    Manifest,
     Outcome,
     Plan,
-    RepeatRecord,
     RollUp,
     RunIdentity,
-    SampleSet,
-    SealRecord,
-    SelftestRecord,
-    SigningRecord,
-    SplitRecord,
-    SuiteReport,
-    TraceTable,
-    TrainingRecord,
-    ValidationRecord,
-    VulnerabilityScan,
 )
-from governance.evidence.manifest import MANIFEST, evidence_root, is_safe_path, read_manifest
-from governance.evidence.record import ItemRecord
-from governance.files import sha256_bytes
-from governance.policies.model import Policy
+from governance.records.selftest import SelftestRecord
+from governance.records.software import BillOfMaterials, SuiteReport, VulnerabilityScan
+from governance.records.training import RepeatRecord, SampleSet, TrainingRecord
+from governance.records.verdict import CardCheck, ItemRecord, TraceTable
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from datetime import UTC, datetime
 
-from governance.policies.model import Criterion
+from governance.records.policy import Criterion
 
 NOT_AVAILABLE = "not available"
 DASH, TIMES = "\u2013", "\u00d7"  # written out: they look like other letters in source

@@ -2,28 +2,19 @@
 
 from dataclasses import dataclass
 
-from governance.policies.load import condition_item
-from governance.policies.model import Criterion, Item
+from governance.policy.load import condition_item
+from governance.records.base import ItemClass, ItemStatus
+from governance.records.policy import Criterion, Item
 from governance.reports import formats
-from governance.reports.blocks import (
-    Cell,
-    Table,
-    cell,
-    columns,
-    mono,
-    small,
-    status_line,
-    strong,
-)
-from governance.reports.declaration_pages import DECLARED_NOTE
+from governance.reports.blocks import Cell, Table, cell, columns, mono, small, status_line, strong
 from governance.reports.evidence import ReportEvidence
-from governance.statuses import ItemClass, ItemStatus
 
 CLASS_WORDS = {
     ItemClass.CORE: "core",
     ItemClass.REQUIRED: "required",
     ItemClass.INFORMATIVE: "informative",
 }
+DECLARED_NOTE = "declared, not verified"
 _NO_RECORD = "no record was written"
 _CLASS_ORDER = {ItemClass.CORE: 0, ItemClass.REQUIRED: 1, ItemClass.INFORMATIVE: 2}
 GAPS = (ItemStatus.FAILED, ItemStatus.NOT_EVALUATED, ItemStatus.MISSING)

@@ -8,13 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from medisynth.data.duplicates import DuplicatePair, exact_pairs
-from medisynth.errors import DataError, LeakageError, SettingsError
+from governance.records.base import PARTITIONS, TEST, TRAINING, TUNING
+from governance.records.errors import DataError, LeakageError, SettingsError
+from medisynth.data.duplicates.exact import DuplicatePair, exact_pairs
 
-TRAINING = "training"
-TUNING = "tuning"
-HELD_OUT = "held-out test set"
-PARTITIONS = (TRAINING, TUNING, HELD_OUT)
 _MAX_NAMED = 20
 _EXACT = "exact copy of an image in the held-out test set"
 _NEAR = "near-duplicate of an image in the held-out test set"
@@ -83,7 +80,7 @@ def split_images(
     tuning_groups = _draw(rest, groups[rest.index], tuning_fraction, seed, stream=1)
     partition = pd.Series(TRAINING, index=table.index, dtype="string", name="partition")
     partition[groups.isin(tuning_groups)] = TUNING
-    partition[held_out] = HELD_OUT
+    partition[held_out] = TEST
     partition = partition[used]
     _check_filled(table, partition, groups, source)
     reasons = zip(table["image_id"][~used].astype(str), dropped[~used].astype(str), strict=True)
@@ -133,7 +130,7 @@ def _computed(
     held_out = groups.isin(_draw(table, groups, test_fraction, seed, stream=0)).astype(bool)
     deviations: tuple[str, ...] = ()
     if table["official_partition"].notna().any():
-        moved = held_out != (table["official_partition"] == HELD_OUT).fillna(False).astype(bool)
+        moved = held_out != (table["official_partition"] == TEST).fillna(False).astype(bool)
         deviations = (
             "the official split of the data set was not used (split.source is computed): "
             f"{int(moved.sum()):,} of {len(table):,} images are on another side of the held-out "
@@ -149,7 +146,7 @@ def _official(
     on_duplicate: Literal["stop", "drop_training"],
 ) -> tuple[pd.Series, pd.Series, tuple[str, ...]]:
     _check_official(table["official_partition"])
-    held_out = (table["official_partition"] == HELD_OUT).astype(bool)
+    held_out = (table["official_partition"] == TEST).astype(bool)
     crossing = set(groups[held_out]) & set(groups[~held_out])
     if not crossing:
         return held_out, pd.Series(pd.NA, index=table.index, dtype="string"), ()
@@ -178,10 +175,10 @@ def _check_official(official: pd.Series) -> None:
             "split.source=computed",
             code="D050",
         )
-    unknown = sorted(set(official) - {TRAINING, HELD_OUT})
+    unknown = sorted(set(official) - {TRAINING, TEST})
     if unknown:
         raise DataError(
-            f"official_partition: found {unknown[0]!a}, expected {TRAINING!r} or {HELD_OUT!r}",
+            f"official_partition: found {unknown[0]!a}, expected {TRAINING!r} or {TEST!r}",
             code="D050",
         )
 
@@ -275,7 +272,7 @@ def _check_filled(
     if not empty:
         return
     n_images = len(table)
-    if source == "official" and HELD_OUT in empty:
+    if source == "official" and TEST in empty:
         message = (
             f"all {n_images:,} selected images are official training, so there is no held-out test "
             "set; set split.source=computed"
@@ -286,7 +283,7 @@ def _check_filled(
             "to train on; set split.source=computed"
         )
     else:
-        n_left = groups[partition.index][partition != HELD_OUT].nunique()
+        n_left = groups[partition.index][partition != TEST].nunique()
         message = (
             f"no image is left for {' and '.join(empty)}: outside the held-out test set there are "
             f"{n_left} group(s) that must not be divided, expected at least 2; select more images"

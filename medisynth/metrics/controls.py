@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.data.views import Pixels
-from medisynth.errors import MetricUndefinedError, SettingsError
+from governance.records.errors import MetricUndefinedError, SettingsError
+from medisynth.data.reading.views import Pixels
 
 MEANINGS = {
     "black": "all-black images: every metric must be far worse than the generator's",

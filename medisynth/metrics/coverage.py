@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 from medisynth.metrics.features import Features
 from medisynth.metrics.gram import Grams, Matrix, grams, squared_distances
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.data.views import Pixels
-from medisynth.errors import MetricUndefinedError, WeightsError
+from governance.records.errors import MetricUndefinedError, WeightsError
+from medisynth.data.reading.views import Pixels
 from medisynth.metrics.inception_weights import INCEPTION_SHA256, arrays_sha256, build_network
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 from medisynth.intervals import (
     MIN_RESAMPLES,
     Counts,
@@ -18,12 +18,7 @@ from medisynth.intervals import (
     percentile_interval,
 )
 from medisynth.metrics.coverage import NEIGHBOURS, neighbourhoods_from_grams
-from medisynth.metrics.features import (
-    ExtractorFacts,
-    Features,
-    InceptionPool3,
-    RecordedExtractor,
-)
+from medisynth.metrics.features import ExtractorFacts, Features, InceptionPool3, RecordedExtractor
 from medisynth.metrics.frechet import frechet_distance, frechet_from_grams
 from medisynth.metrics.gram import grams
 from medisynth.metrics.kernel import kernel_distance_from_grams, kernel_distances_from_grams

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medisynth.data.image_statistics import intensity_statistics
-from medisynth.data.views import Pixels
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
+from medisynth.data.reading.statistics import intensity_statistics
+from medisynth.data.reading.views import Pixels
 from medisynth.metrics.features import Features
 
 N_BINS = 32

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.linalg
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 from medisynth.intervals import Counts
 from medisynth.metrics.features import Features
 from medisynth.metrics.gram import Grams, Matrix, grams, require_pair

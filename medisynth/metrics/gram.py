@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 
 Matrix = NDArray[np.float64]
 

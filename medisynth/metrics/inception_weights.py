@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.errors import WeightsError
+from governance.records.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import nn

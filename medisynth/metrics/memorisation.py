@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.data.views import Pixels
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
+from medisynth.data.reading.views import Pixels
 from medisynth.intervals import Interval, wilson_interval
 from medisynth.metrics.gram import Matrix
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.intervals import Interval
 from medisynth.metrics.controls import MEANINGS, control_images
 from medisynth.metrics.features import Features, InceptionPool3, check_reference

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError, SettingsError, WeightsError
+from governance.records.errors import DataError, SettingsError, WeightsError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import Condition
 
 AXES = ("plane", "machine")

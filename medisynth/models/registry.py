@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from medisynth.errors import SettingsError
+from governance.records.errors import SettingsError
 from medisynth.generator import Generator
 
 GROUP = "medisynth.models"

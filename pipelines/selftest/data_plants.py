@@ -7,8 +7,7 @@ from PIL import Image
 
 from medisynth.data.phantom import METADATA_FILE
 from medisynth.data.phantom.writer import IMAGES_FOLDER
-from pipelines.selftest.bench import Bench
-from pipelines.selftest.plants import INTEGRITY, LEAKAGE, LONGER, Answers, Plant, stopped_by
+from pipelines.selftest.bench import INTEGRITY, LEAKAGE, LONGER, Answers, Bench, Plant, stopped_by
 
 _CROSSING = "L000"  # code of a group that crosses the split
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from medisynth.data.views import ImageView, Pixels, load_view
-from medisynth.errors import SettingsError, TrainingError, WeightsError
+from governance.records.errors import SettingsError, TrainingError, WeightsError
+from medisynth.data.reading.views import ImageView, Pixels, load_view
 from medisynth.generator import Condition, FitReport, StageReport, Tensors, TrainingContext
 
 STAGE, N_STEPS = "self-test", 6
@@ -65,7 +65,7 @@ class TrialGenerator:
         """Fit the mean, train the number, and say honestly on what."""
         import torch
 
-        from medisynth.training import train
+        from medisynth.training.loop import train
 
         fitted_on = training
         if self._settings.statistics_from is not None:
@@ -126,7 +126,7 @@ class _Stage:
 
     def step(self, step: int) -> Mapping[str, float]:
         """One update by the shared function, whose guard looks at every loss."""
-        from medisynth.training import update
+        from medisynth.training.loop import update
 
         loss = (self.gain * self._mean - self._images).square().mean()
         if step == self._nan_at_step:

@@ -4,13 +4,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from governance.evidence.documents import TEST, GuardAnswer, IsolationRecord
-from governance.isolation.confine import attempt_read
-from medisynth.data.views import ImageView, save_view
-from pipelines.selftest.bench import Bench
+from governance.confinement.confine import attempt_read
+from governance.records.base import TEST
+from governance.records.partition import IsolationRecord
+from governance.records.selftest import GuardAnswer
+from medisynth.data.reading.views import ImageView, save_view
+from pipelines.selftest.bench import (
+    LEAKAGE,
+    LONGER,
+    TRAINS,
+    Answers,
+    Bench,
+    Plant,
+    SmallRun,
+    silent,
+    stopped_by,
+)
 from pipelines.selftest.generator import TEST_VIEW, joined
-from pipelines.selftest.plants import LEAKAGE, LONGER, TRAINS, Answers, Plant, silent, stopped_by
-from pipelines.selftest.small_run import SmallRun
 
 CONFINEMENT = "confinement"
 _BROKEN_ISOLATION = "G020"  # code of an isolation that is broken or not shown

@@ -1,9 +1,17 @@
 """Faults of a model: a loss that is not a number, and a generator that copies its patients."""
 
 from medisynth.metrics.controls import control_images
-from pipelines.selftest.bench import PATIENTS, Bench
-from pipelines.selftest.plants import INTEGRITY, LEAKAGE, TRAINS, Answers, Plant, stopped_by
-from pipelines.selftest.small_run import N_SYNTHETIC
+from pipelines.selftest.bench import (
+    INTEGRITY,
+    LEAKAGE,
+    N_SYNTHETIC,
+    PATIENTS,
+    TRAINS,
+    Answers,
+    Bench,
+    Plant,
+    stopped_by,
+)
 
 _NOT_FINITE = "T000"  # code of a training that produced numbers that are not finite
 

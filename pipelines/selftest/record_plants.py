@@ -6,14 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from governance.evidence.documents import GuardAnswer
-from governance.evidence.verify import verify_run
-from governance.isolation.seal import read_seal
-from governance.policies.load import with_criteria
-from governance.policies.model import Policy
-from pipelines.selftest.bench import Bench
-from pipelines.selftest.plants import INTEGRITY, LONGER, Answers, Plant, silent, stopped_by
-from pipelines.selftest.small_run import judge_folder
+from governance.policy.load import with_criteria
+from governance.records.policy import Policy
+from governance.records.selftest import GuardAnswer
+from governance.sealing.seal import read_seal
+from governance.verify.folder import verify_run
+from pipelines.selftest.bench import (
+    INTEGRITY,
+    LONGER,
+    Answers,
+    Bench,
+    Plant,
+    judge_folder,
+    silent,
+    stopped_by,
+)
 
 VERIFY = "verify"
 _SEAL, _FROZEN = "G032", "G030"  # codes of a seal, and of evidence, that contradicts itself

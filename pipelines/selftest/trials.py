@@ -9,14 +9,16 @@ from errno import EDQUOT, EIO, ENOSPC, EROFS
 from pathlib import Path
 from typing import Literal
 
-from governance.evidence.documents import GuardAnswer, NotPlanted, PlantTrial, SelftestRecord
-from pipelines.console import Console
-from pipelines.errors import InterruptedByUser, MachineError
-from pipelines.selftest.bench import Bench
+from governance.records.errors import InterruptedByUser, MachineError
+from governance.records.files import write_atomic
+from governance.records.selftest import GuardAnswer, NotPlanted, PlantTrial, SelftestRecord
+from governance.reports import formats
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
+from pipelines.selftest.bench import STOPS, Answers, Bench, Plant, alarm_of
 from pipelines.selftest.data_plants import DATA_PLANTS
 from pipelines.selftest.isolation_plants import ISOLATION_PLANTS
 from pipelines.selftest.model_plants import MODEL_PLANTS
-from pipelines.selftest.plants import STOPS, Answers, Plant, alarm_of
 from pipelines.selftest.record_plants import RECORD_PLANTS
 
 PLANTS: tuple[Plant, ...] = (*DATA_PLANTS, *ISOLATION_PLANTS, *MODEL_PLANTS, *RECORD_PLANTS)
@@ -127,3 +129,93 @@ def _without(folder: Path, answers: Answers) -> Answers:
         return answer.model_copy(update={"sentence": prefix.sub("", answer.sentence)})
 
     return tuple(shortened(answer) for answer in answers)
+
+
+_SENTENCE_CHARACTERS = 160
+_MACHINE = 7
+
+
+def exit_code(record: SelftestRecord) -> int:
+    """0 when every plant was caught and every control clean.
+
+    4 when one about data getting to where they must not be was not; otherwise 5. 7 when nothing
+    failed but a plant could not be tried to its end.
+    """
+    failed = {trial.failure_exit_code for trial in record.trials if _is_failed(trial)}
+    if failed:
+        return min(failed)
+    return _MACHINE if any(trial.fault for trial in record.trials) else 0
+
+
+def _is_failed(trial: PlantTrial) -> bool:
+    return not trial.is_proof and not trial.fault
+
+
+def as_text(record: SelftestRecord) -> str:
+    """For people: a block a plant, then how many were caught."""
+    blocks = [_block(trial) for trial in record.trials]
+    n_proof = sum(trial.is_proof for trial in record.trials)
+    blocks.append(
+        f"{n_proof} of {len(record.trials)} planted faults caught, with a clean control beside "
+        f"each; {record.duration_s:.1f} s"
+    )
+    return "\n".join(blocks)
+
+
+def _block(trial: PlantTrial) -> str:
+    lines = [f"{_word(trial):<10}  {trial.name}: {trial.planted}  ({trial.duration_s:.1f} s)"]
+    if trial.fault:
+        lines.append(f"{'':<12}{formats.clean(trial.fault, _SENTENCE_CHARACTERS)}")
+    for answer in trial.answers:
+        code = "" if answer.exit_code is None else f", exit {answer.exit_code}"
+        sentence = formats.clean(answer.sentence, _SENTENCE_CHARACTERS)
+        lines.append(f"{'':<12}{answer.guard}: {answer.status}{code}; {sentence}")
+    if not trial.is_caught and not trial.fault:
+        lines.append(f"{'':<12}expected an alarm of each of: {', '.join(trial.expected)}")
+    control = "; ".join(f"{answer.guard} {answer.status}" for answer in trial.control)
+    lines.append(f"{'':<12}clean control: {control}")
+    return "\n".join(lines)
+
+
+def _word(trial: PlantTrial) -> str:
+    if trial.fault:
+        return "NOT TRIED"
+    if not trial.is_caught:
+        return "NOT CAUGHT"
+    return "caught" if trial.is_control_clean else "NO PROOF"
+
+
+def write_record(record: SelftestRecord, folder: Path) -> Path:
+    """Write selftest.json into a folder.
+
+    Raises:
+        RecordWriteError: It cannot be written.
+    """
+    path = folder / "selftest.json"
+    write_atomic(path, record.model_dump_json(indent=1).encode() + b"\n")
+    return path
+
+
+RECORD = "selftest.json"
+
+
+def try_guards(context: RunContext) -> None:
+    """Try the guards on planted faults and put on record what they did.
+
+    The faults are planted in simulated patients in a temporary folder; the run's own data, ledger
+    and keys are not touched. The run goes on whatever this shows: item P4-12 tells it.
+
+    Raises:
+        InterruptedByUser: A stop was asked for.
+    """
+    console, store = context.console, context.store
+    try:
+        record = run_selftest("quick", console)
+    except MachineError as error:
+        console.warn(f"the guards were not tried: {error}")
+        return
+    store.write_document(RECORD, record)
+    failed = [trial.name for trial in record.trials if not trial.is_proof]
+    store.journal.append("guards tried", {"planted": len(record.trials), "without_proof": failed})
+    for name in failed:
+        console.warn(f"self-test: the planted fault {name} does not prove its guard; see {RECORD}")

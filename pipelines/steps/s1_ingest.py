@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from governance.evidence.documents import (
+from governance.records.dataset import (
     AbsentAttribute,
     DatasetIdentity,
     FindingRecord,
     Findings,
     FlowStep,
 )
+from governance.records.errors import DataError, Finding
 from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
-from medisynth.data.contract import DataContract, load_contract, warm_up
-from medisynth.data.flow_count import flow_step
-from medisynth.data.images import Ingested, content_digest, ingest_images
+from medisynth.data.adapters.selection import missing_images, missing_images_error, select_planes
+from medisynth.data.audit.coverage import flow_step
+from medisynth.data.contract.contract import DataContract, load_contract, warm_up
 from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
-from medisynth.data.selection import missing_images, missing_images_error, select_planes
-from medisynth.errors import DataError, Finding
+from medisynth.data.reading.ingest import Ingested, content_digest, ingest_images
 from medisynth.models.registry import load_generator
-from pipelines.cache import image_cache
-from pipelines.config_sections import DataConfig
-from pipelines.context import ImageSet, ListedData, RunContext
-from pipelines.run_lock import folder_lock
+from pipelines.config.sections import DataConfig
+from pipelines.current_run.context import ImageSet, ListedData, RunContext
+from pipelines.current_run.lock import folder_lock
+from pipelines.fetch.cache import image_cache
 
 N_EXAMPLES = 20
 _LONGEST_SIMULATION_S = 3600.0

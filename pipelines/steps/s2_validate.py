@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
-from governance.evidence.documents import RuleResult, ValidationRecord
-from medisynth.data.contract import (
+from governance.records.dataset import RuleResult, ValidationRecord
+from governance.records.errors import DataError
+from medisynth.data.contract.contract import (
     RuleOutcome,
     validate_with_great_expectations,
     validate_with_pandera,
     with_metadata,
 )
-from medisynth.errors import DataError
-from pipelines.boundaries import hand_over
-from pipelines.context import ImageSet, RunContext
+from pipelines.current_run.context import ImageSet, RunContext, hand_over
 
 NATIVE_RESULTS = "data/great_expectations.json"
 

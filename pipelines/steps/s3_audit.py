@@ -4,23 +4,17 @@ from dataclasses import asdict
 
 import numpy as np
 
-from governance.evidence.documents import (
-    ContentScan,
-    DatasetAudit,
-    DuplicateAudit,
-    DuplicatePair,
-    Figure,
-)
-from medisynth.contact_sheet import contact_sheet
-from medisynth.data.concentration import concentration
-from medisynth.data.confounding import confounding
-from medisynth.data.content_scan import scan_content
-from medisynth.data.duplicates import leakage_groups
-from medisynth.data.image_quality import image_quality
-from medisynth.data.near_duplicates import DuplicateSearch, find_duplicates
-from pipelines.audit_documents import n_across, write_coverage, write_demographics
-from pipelines.context import AuditedImages, ImageSet, RunContext
-from pipelines.figures import add_figures
+from governance.records.audit import ContentScan, DatasetAudit, DuplicateAudit, DuplicatePair
+from governance.records.run import Figure
+from medisynth.data.audit.confounding import confounding
+from medisynth.data.audit.coverage import concentration
+from medisynth.data.audit.quality import image_quality
+from medisynth.data.content.scan import scan_content
+from medisynth.data.duplicates.exact import leakage_groups
+from medisynth.data.duplicates.search import DuplicateSearch, find_duplicates
+from medisynth.data.reading.contact_sheet import contact_sheet
+from pipelines.current_run.context import AuditedImages, ImageSet, RunContext, add_figures
+from pipelines.steps.data_audit import n_across, write_coverage, write_demographics
 
 _MAX_PAIRS = 1000
 _MAX_PICTURES = 60

@@ -8,31 +8,28 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from governance.errors import EvidenceError, EvidenceTamperedError
-from governance.evidence.documents import (
-    TEST,
-    TRAINING,
-    TUNING,
-    DatasetIdentity,
-    FlowStep,
-    IsolationRecord,
-    PartitionSummary,
-    SplitRecord,
-)
+from governance.confinement.confine import KEY_TARGET, VAULT_TARGET
 from governance.evidence.store import EvidenceStore
-from governance.isolation.access_log import AccessLog
-from governance.isolation.confine import KEY_TARGET, VAULT_TARGET
-from governance.isolation.ledger import Ledger
-from governance.isolation.seal import Leaf, reopen_sealed_test_set, seal_test_set
-from medisynth.data.duplicates import across_partitions
-from medisynth.data.flow_count import flow_step
+from governance.records.base import TEST, TRAINING, TUNING
+from governance.records.dataset import DatasetIdentity, FlowStep
+from governance.records.errors import DataError, EvidenceError, EvidenceTamperedError, LeakageError
+from governance.records.partition import IsolationRecord, PartitionSummary, SplitRecord
+from governance.sealing.access_log import AccessLog
+from governance.sealing.ledger import Ledger
+from governance.sealing.seal import Leaf, reopen_sealed_test_set, seal_test_set
+from medisynth.data.audit.coverage import flow_step
+from medisynth.data.duplicates.exact import across_partitions
+from medisynth.data.reading.views import ImageView, load_view, save_view
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
-from medisynth.data.views import ImageView, load_view, save_view
-from medisynth.errors import DataError, LeakageError
-from pipelines.audit_documents import complete_audits
-from pipelines.boundaries import hand_over
-from pipelines.cache import image_cache
-from pipelines.context import AuditedImages, ImageSet, RunContext, SplitImages
+from pipelines.current_run.context import (
+    AuditedImages,
+    ImageSet,
+    RunContext,
+    SplitImages,
+    hand_over,
+)
+from pipelines.fetch.cache import image_cache
+from pipelines.steps.data_audit import complete_audits
 
 _PACKED = "views packed"
 

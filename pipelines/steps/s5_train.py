@@ -11,35 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from governance.errors import EvidenceTamperedError, IsolationError
-from governance.evidence.documents import (
-    TUNING,
+from governance.confinement.attempts import ForbiddenPaths
+from governance.confinement.confine import LIMITS, level_in_force
+from governance.records.base import TUNING
+from governance.records.comparison import TuningComparison
+from governance.records.errors import EvidenceTamperedError, IsolationError
+from governance.records.files import sha256_bytes
+from governance.records.partition import IsolationRecord, RefusedRead
+from governance.records.run import Figure
+from governance.records.training import (
     Candidate,
     Curve,
-    Figure,
     FittedThing,
-    IsolationRecord,
     PretrainedComponent,
-    RefusedRead,
     SampleSet,
     Selection,
     TrainingRecord,
     TrainingStage,
-    TuningComparison,
 )
-from governance.files import sha256_bytes
-from governance.isolation.access_log import AccessLog
-from governance.isolation.attempts import ForbiddenPaths
-from governance.isolation.confine import LIMITS, level_in_force
-from medisynth.data.images import decode_bytes
-from medisynth.data.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
-from medisynth.data.views import ImageView, Pixels
+from governance.sealing.access_log import AccessLog
+from medisynth.data.reading.ingest import decode_bytes
+from medisynth.data.reading.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.models.registry import generator_origin, import_folder, load_generator
-from pipelines.context import RunContext, TrainedGenerator
-from pipelines.figures import add_figures
-from pipelines.training_process import Message, TrainingJob, run_training
-from pipelines.training_repeat import KEPT, is_kept, repeat_segment
-from pipelines.weights import find_weights, inception_component
+from pipelines.current_run.context import RunContext, TrainedGenerator, add_figures
+from pipelines.fetch.weights import find_weights, inception_component
+from pipelines.training.parent import Message, TrainingJob, run_training
+from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 
 COMMITTED, ATTEMPT = "step committed", "forbidden attempt"
 _SAMPLES, _TRAINING = "samples/manifest.json", "metrics/training.json"

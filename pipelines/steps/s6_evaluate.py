@@ -7,36 +7,31 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from governance.evidence.documents import (
-    Control,
-    DatasetIdentity,
+from governance.records.comparison import Control
+from governance.records.dataset import DatasetIdentity
+from governance.records.errors import MetricUndefinedError
+from governance.records.evaluation import (
     EvaluationRecord,
-    Figure,
-    IsolationRecord,
     MemorisationRecord,
     MetricResult,
     Opening,
-    PretrainedComponent,
 )
-from governance.isolation.access_log import AccessLog
-from governance.isolation.seal import Leaf, SealedTestSet
-from medisynth.contact_sheet import contact_sheet
-from medisynth.data.images import decode_bytes, to_square
-from medisynth.data.synthetic_mark import read_mark
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import MetricUndefinedError
+from governance.records.partition import IsolationRecord
+from governance.records.run import Figure
+from governance.records.training import PretrainedComponent
+from governance.sealing.access_log import AccessLog
+from governance.sealing.seal import Leaf, SealedTestSet
+from medisynth.data.reading.contact_sheet import contact_sheet
+from medisynth.data.reading.ingest import decode_bytes, to_square
+from medisynth.data.reading.synthetic_mark import read_mark
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.metrics.controls import MEANINGS, control_images
 from medisynth.metrics.features import ExtractorFacts, Features, check_reference
-from medisynth.metrics.fidelity import (
-    evaluate_fidelity,
-    kernel_estimate,
-    not_evaluated_fidelity,
-)
+from medisynth.metrics.fidelity import evaluate_fidelity, kernel_estimate, not_evaluated_fidelity
 from medisynth.metrics.memorisation import memorisation
-from pipelines.baseline import baseline_of
-from pipelines.context import RunContext, TrainedGenerator
-from pipelines.figures import add_figures
-from pipelines.weights import find_weights, inception_component
+from pipelines.current_run.context import RunContext, TrainedGenerator, add_figures
+from pipelines.fetch.weights import find_weights, inception_component
+from pipelines.finished_runs.lineage import baseline_of
 
 _N_CONTROL = 24
 _N_SHOWN = 8

@@ -5,31 +5,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from governance.audits.checks import Documents, evaluate
-from governance.audits.rollup import roll_up, waiver_lines
-from governance.audits.trace import TRACED, trace
-from governance.errors import EvidenceError, RecordWriteError
-from governance.evidence.documents import (
-    CardCheck,
-    Document,
-    Manifest,
-    ManifestFile,
-    Outcome,
-    RollUp,
-    SigningRecord,
-)
-from governance.evidence.manifest import (
-    close_evidence,
-    evidence_root,
-    measure,
-    read_manifest,
-)
-from governance.evidence.record import ItemRecord
-from governance.isolation.seal import remove_vault
-from governance.reports.card_check import check_card
+from governance.checks.registry import Documents, evaluate
+from governance.checks.trace import TRACED, trace
+from governance.evidence.manifest import close_evidence, evidence_root, measure, read_manifest
+from governance.records.base import Document
+from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.manifest import Manifest, ManifestFile
+from governance.records.people import SigningRecord
+from governance.records.run import Outcome, RollUp
+from governance.records.verdict import CardCheck, ItemRecord
+from governance.reports.card.check import check_card
 from governance.reports.evidence import draft_evidence
-from pipelines.context import RunContext
-from pipelines.lineage import write_lineage
+from governance.sealing.seal import remove_vault
+from governance.verdict.rollup import roll_up, waiver_lines
+from pipelines.current_run.context import RunContext
+from pipelines.finished_runs.lineage import write_lineage
 
 # Judged from the draft of card and report, which needs all the others.
 _OF_THE_DRAFT = ("P9-01", "P9-02", "P9-04", "P9-06", "P9-08")

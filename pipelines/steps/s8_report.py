@@ -1,14 +1,60 @@
 """s8 report: model card and audit report, from the manifest alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from governance.evidence.documents import Manifest
-from governance.evidence.outputs import write_outputs
-from governance.evidence.signing import RunSigner
+from governance.evidence import verify_run as independent_verifier
+from governance.evidence.manifest import SIGNED_PDF, VERIFIER, add_outputs, read_manifest
+from governance.records.files import sha256_bytes, write_atomic
+from governance.records.manifest import Manifest
+from governance.records.run import RunIdentity
+from governance.reports.card.write import write_model_card
+from governance.reports.audit_report import write_html
 from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import load_evidence
-from governance.reports.html import write_html
-from governance.reports.model_card import write_model_card
+from governance.signing.keys import RunSigner, sign_manifest
+from governance.signing.pdf import certify_pdf
+from governance.signing.statements import attestations
+
+
+def verifier_script() -> bytes:
+    """The independent verifier, as it is written into every run; it imports nothing of ours."""
+    return Path(independent_verifier.__file__).read_bytes()
+
+
+def write_outputs(
+    run_dir: Path, outputs: Mapping[str, bytes], signer: RunSigner | None = None
+) -> Manifest:
+    """Write what follows the closed evidence, list it, and sign when there is a key.
+
+    Args:
+        run_dir: Folder of a run whose evidence is closed.
+        outputs: Card and reports: file name -> bytes.
+        signer: Key of the run; None leaves it unsigned.
+
+    Raises:
+        EvidenceError: The manifest is missing or an output is evidence already.
+        SigningKeyError: The key does not sign; nothing was written yet.
+        RecordWriteError: A file cannot be written.
+    """
+    written = {**outputs, VERIFIER: verifier_script()}
+    if signer is not None:
+        written |= _signed(run_dir, written, signer)
+    for name, data in written.items():
+        write_atomic(run_dir / name, data)
+    manifest = add_outputs(run_dir, sorted(written))
+    if signer is not None:
+        sign_manifest(run_dir, signer)
+    return manifest
+
+
+def _signed(run_dir: Path, outputs: Mapping[str, bytes], signer: RunSigner) -> dict[str, bytes]:
+    signed: dict[str, bytes] = {}
+    if signer.certificate is not None and "report.pdf" in outputs:
+        signed[SIGNED_PDF] = certify_pdf(outputs["report.pdf"], signer)
+    digests = {name: sha256_bytes(data) for name, data in {**outputs, **signed}.items()}
+    identity = RunIdentity.model_validate_json((run_dir / "run.json").read_bytes())
+    return signed | attestations(read_manifest(run_dir), digests, identity.command, signer)
 
 
 def run(run_dir: Path, signer: RunSigner | None = None) -> Manifest:

@@ -7,18 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from governance.evidence.documents import (
-    DatasetIdentity,
-    EvaluationRecord,
-    Outcome,
-    RollUp,
-    SplitRecord,
-    TrainingRecord,
-)
-from governance.files import sha256_file
-from pipelines.config_sections import TrackingConfig
-from pipelines.errors import TrackingError
-from pipelines.finished_run import FinishedRun
+from governance.evidence.folder import FinishedRun
+from governance.records.dataset import DatasetIdentity
+from governance.records.errors import TrackingError
+from governance.records.evaluation import EvaluationRecord
+from governance.records.files import sha256_file
+from governance.records.partition import SplitRecord
+from governance.records.run import Outcome, RollUp
+from governance.records.training import TrainingRecord
+from pipelines.config.sections import TrackingConfig
 from pipelines.tracking.mirror import (
     CHECKPOINT_TAG,
     SHA256_TAG,

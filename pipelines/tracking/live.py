@@ -7,23 +7,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from governance.evidence.documents import (
-    MetricResult,
-    PartitionSummary,
-    RunIdentity,
-    TrainingRecord,
-)
-from pipelines.config_sections import TrackingConfig
-from pipelines.errors import InterruptedByUser, TrackingError
-from pipelines.finished_run import FinishedRun
-from pipelines.tracking.mirror import (
-    RunMirror,
-    find_run,
-    mlflow_status,
-    write_end,
-    write_finished,
-)
-from pipelines.tracking.registry import Release, set_alias
+from governance.evidence.folder import FinishedRun
+from governance.records.errors import InterruptedByUser, TrackingError
+from governance.records.evaluation import MetricResult
+from governance.records.partition import PartitionSummary
+from governance.records.run import RunIdentity
+from governance.records.training import TrainingRecord
+from pipelines.config.sections import TrackingConfig
+from pipelines.tracking.alias import Release, set_alias
+from pipelines.tracking.mirror import RunMirror, find_run, mlflow_status, write_end, write_finished
 from pipelines.tracking.store import Store, open_store, patiently, reason_of
 
 _P = ParamSpec("_P")

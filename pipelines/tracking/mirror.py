@@ -9,21 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from governance.evidence.documents import (
-    DatasetIdentity,
-    EvaluationRecord,
-    Manifest,
-    MetricResult,
-    Outcome,
-    PartitionSummary,
-    RollUp,
-    RunIdentity,
-    SplitRecord,
-    TrainingRecord,
-)
+from governance.evidence.folder import FinishedRun, model_name
 from governance.evidence.manifest import BESIDE, MANIFEST
-from pipelines.errors import TrackingError
-from pipelines.finished_run import FinishedRun, model_name
+from governance.records.dataset import DatasetIdentity
+from governance.records.errors import TrackingError
+from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.manifest import Manifest
+from governance.records.partition import PartitionSummary, SplitRecord
+from governance.records.run import Outcome, RollUp, RunIdentity
+from governance.records.training import TrainingRecord
 from pipelines.tracking.store import Store, metric_name
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.config_sections import TrackingConfig
-from pipelines.errors import TrackingError
+from governance.records.errors import TrackingError
+from pipelines.config.sections import TrackingConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("-o", action="append", default=[])
     given = parser.parse_args()
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--preset", given.preset, "--json"]
+    command = [sys.executable, "-m", "pipelines.cli.app", "run", "--preset", given.preset, "--json"]
     command += ["-w", str(given.folder), *(word for key in given.o for word in ("-o", key))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

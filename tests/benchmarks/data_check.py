@@ -38,7 +38,7 @@ def bare(paths: list[str]) -> float:
 
 def check(folder: Path, planes: str, cache: Path, out: Path) -> float:
     """Seconds of one data check in a process of its own."""
-    command = [sys.executable, "-m", "pipelines.cli", "data", "check", str(folder)]
+    command = [sys.executable, "-m", "pipelines.cli.app", "data", "check", str(folder)]
     command += ["-o", f"data.planes={planes}", "-o", f"data.cache={cache}", "--out", str(out)]
     started = time.perf_counter()
     ended = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from medisynth.metrics.torchvision_guard import import_torchvision
-from medisynth.training import Precision
+from medisynth.training.loop import Precision
 
 # Defaults of its Trainer.
 LEARNING_RATE, BETAS, EMA_DECAY, NORM_LIMIT = 1e-4, (0.9, 0.99), 0.995, 1.0

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from medisynth.data.near_duplicates import find_duplicates
+from medisynth.data.duplicates.search import find_duplicates
 from tests.benchmarks.planted import CHANGES, Planted, plant, score, thumbnail
 
 Grey = NDArray[np.uint8]

@@ -22,9 +22,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from medisynth.contact_sheet import contact_sheet
-from medisynth.data.resize import to_square
-from medisynth.data.views import ImageView, Pixels
+from medisynth.data.reading.contact_sheet import contact_sheet
+from medisynth.data.reading.decode import to_square
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import TrainingContext
 from medisynth.metrics.features import Features, InceptionPool3
 from medisynth.metrics.frechet import frechet_distance
@@ -32,8 +32,8 @@ from medisynth.metrics.kernel import kernel_distance
 from medisynth.models.enlarging.images import reduced, to_pixels, to_unit
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import EnlargingStage, enlarged
-from medisynth.training import Precision, torch_generator
-from pipelines.weights import find_weights
+from medisynth.training.loop import Precision, torch_generator
+from pipelines.fetch.weights import find_weights
 
 Trained = tuple[EnlargingStage, float]  # and the processor seconds it took
 

@@ -16,16 +16,16 @@ import numpy as np
 from PIL import Image
 
 from governance.evidence.store import EvidenceStore
-from governance.policies.load import load_policy, with_criteria
+from governance.policy.load import load_policy, with_criteria
 from medisynth.metrics.controls import control_images
 from medisynth.metrics.features import InceptionPool3
 from medisynth.metrics.frechet import frechet_distance
 from medisynth.metrics.kernel import kernel_distance
-from pipelines.config import read_config
-from pipelines.console import Console
-from pipelines.context import RunContext
+from pipelines.config.model import read_config
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
+from pipelines.fetch.weights import find_weights
 from pipelines.steps import s1_ingest, s2_validate, s3_audit, s4_split
-from pipelines.weights import find_weights
 
 
 def main() -> None:

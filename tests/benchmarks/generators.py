@@ -24,7 +24,7 @@ import torch
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.tb_gan.networks import Networks
 from medisynth.models.tb_gan.settings import TbGanSettings
-from medisynth.training import Precision, choose_precision
+from medisynth.training.loop import Precision, choose_precision
 from tests.benchmarks.diffusion_peer import DiffusionPeer, use_peer
 from tests.benchmarks.interleaved import (
     Times,

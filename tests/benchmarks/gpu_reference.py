@@ -29,17 +29,17 @@ from typing import Any
 
 import numpy as np
 
-from medisynth.contact_sheet import contact_sheet
+from governance.records.errors import MedisynthError
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import PhantomImage, plan_cohort
-from medisynth.data.resize import to_square
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import MedisynthError
+from medisynth.data.reading.contact_sheet import contact_sheet
+from medisynth.data.reading.decode import to_square
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import FitReport, Generator, StageState, StoppedError, TrainingContext
 from medisynth.metrics.tuning_distance import Comparison, TuningDistance
 from medisynth.models.registry import load_generator
-from pipelines.config import load_config
-from pipelines.weights import find_weights
+from pipelines.config.model import load_config
+from pipelines.fetch.weights import find_weights
 
 GENERATORS = ("dsr-gan", "tb-gan")
 N_SHOWN, N_COLUMNS, N_COMPARED = 48, 8, 128

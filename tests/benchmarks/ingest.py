@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from medisynth.data.images import Ingested, ingest_images
+from medisynth.data.reading.ingest import Ingested, ingest_images
 
 
 def decode(path: str) -> int:

@@ -11,12 +11,8 @@ from PIL import Image
 
 from medisynth.data.phantom import PhantomSettings
 from medisynth.data.phantom.cohort import plan_cohort
-from medisynth.data.views import ImageView, Pixels, load_view, save_view
-from medisynth.models.dsr_gan.batches import (
-    Augmentation,
-    augmentation_of,
-    augmented,
-)
+from medisynth.data.reading.views import ImageView, Pixels, load_view, save_view
+from medisynth.models.dsr_gan.batches import Augmentation, augmentation_of, augmented
 from medisynth.models.enlarging.images import reduced, to_unit
 from tests.benchmarks.interleaved import interleaved, print_table
 from tests.benchmarks.published_sizes import write_image

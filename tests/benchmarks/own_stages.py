@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.conditioning import vocabulary_of
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
@@ -15,8 +15,8 @@ from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.models.tb_gan.networks import new_networks
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.models.tb_gan.training_stage import AdversarialStage
-from medisynth.training import Precision
-from pipelines.config import load_config
+from medisynth.training.loop import Precision
+from pipelines.config.model import load_config
 
 N_TRAINING, N_TUNING = 64, 8
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from medisynth.data.near_duplicates import find_duplicates
+from medisynth.data.duplicates.search import find_duplicates
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import plan_cohort
 from medisynth.data.phantom.overlay import draw_callipers

@@ -25,13 +25,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medisynth.data import png
 from medisynth.data.phantom import BRAIN_PLANES, MACHINES, OPERATORS, PhantomSettings
 from medisynth.data.phantom import simulate_image as simulate
 from medisynth.data.phantom.cohort import PhantomImage
 from medisynth.data.phantom.overlay import annotate, draw_callipers
-from medisynth.data.strict_csv import read_strict
-from medisynth.data.views import Pixels
+from medisynth.data.reading import png
+from medisynth.data.reading.csv_table import read_strict
+from medisynth.data.reading.views import Pixels
 
 SIZES = {  # the commonest published width and height of each scanner
     "Voluson E6": (959, 661),

@@ -19,14 +19,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from governance.evidence.documents import RunIdentity
 from governance.evidence.manifest import close_evidence
-from governance.evidence.outputs import write_outputs
 from governance.evidence.store import EvidenceStore
-from governance.isolation.ledger import Ledger
-from governance.isolation.seal import Leaf, SealedTestSet, seal_test_set
-from governance.isolation.vault import Vault
-from medisynth.data.strict_csv import read_strict
+from governance.records.run import RunIdentity
+from governance.sealing.ledger import Ledger
+from governance.sealing.seal import Leaf, SealedTestSet, seal_test_set
+from governance.sealing.vault import Vault
+from medisynth.data.reading.csv_table import read_strict
+from pipelines.steps.s8_report import write_outputs
 from tests.benchmarks.published_sizes import SIZES
 
 BYTES_PER_PIXEL = 0.35
@@ -133,7 +133,7 @@ def main() -> None:
         at = timed("open: decrypt, compare with the leaves", at)
         finish(store)
         at = timed("close the evidence", at)
-        command = [sys.executable, "-m", "pipelines.cli", "verify", str(store.run_dir)]
+        command = [sys.executable, "-m", "pipelines.cli.app", "verify", str(store.run_dir)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         at = timed("verify, the whole command", at)
         script = [sys.executable, "-I", "verify_run.py"]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.training import Precision
+from medisynth.training.loop import Precision
 
 # Defaults of its script; its option `--D_sn` (spectral normalisation) is on, as it is here.
 STYLE_WIDTH, MAPPING_LAYERS, MAPPING_RATE = 512, 8, 0.01

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from medisynth.contact_sheet import contact_sheet
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.images import ingest_images
-from medisynth.data.split import HELD_OUT, TRAINING, TUNING, split_images
-from medisynth.data.views import ImageView, Pixels
+from medisynth.data.reading.contact_sheet import contact_sheet
+from medisynth.data.reading.ingest import ingest_images
+from medisynth.data.reading.views import ImageView, Pixels
+from governance.records.base import TEST, TRAINING, TUNING
+from medisynth.data.split import split_images
 from medisynth.generator import Condition
 from medisynth.metrics.features import Features, InceptionPool3
 from medisynth.metrics.frechet import frechet_distance
@@ -31,8 +32,8 @@ from medisynth.metrics.kernel import kernel_distance
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.models.tb_gan.trained import Trained
 from medisynth.models.tb_gan.training_stage import AdversarialStage
-from medisynth.training import Precision, pairwise_distance
-from pipelines.weights import find_weights
+from medisynth.training.loop import Precision, pairwise_distance
+from pipelines.fetch.weights import find_weights
 from tests.benchmarks.own_stages import adversarial_stage, quiet_context, tb_gan
 
 N_IMAGES, N_SHOWN, N_COLUMNS = 136, 48, 8
@@ -183,7 +184,7 @@ def images_of(folder: Path, extractor: InceptionPool3) -> Images:
         )
         return ImageView(partition, read.pixels[rows], *columns)
 
-    rows = np.random.default_rng(SPLIT_SEED).permutation(rows_of(HELD_OUT))[:N_IMAGES]
+    rows = np.random.default_rng(SPLIT_SEED).permutation(rows_of(TEST))[:N_IMAGES]
     if len(rows) < N_IMAGES:
         raise SystemExit(f"{folder}: {len(rows)} held-out images; {N_IMAGES} are needed")
     held_out = read.pixels[rows]

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from medisynth.data.adapters import load_adapter
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from medisynth.data.split import HELD_OUT
+from governance.records.base import TEST
 
-CHILD = "pipelines.training_child"
+CHILD = "pipelines.training.child"
 MODELS = ("dsr-gan", "tb-gan", "hostile")
 _HOSTILE = "tests.plugins.hostile:Hostile"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def trace_run(model: str, folder: Path, *, n_patients: int = 40) -> tuple[int, T
     arguments += ["-o", "audit.n_text_images=0", "-o", f"data.cache={cache}"]
     if model == "hostile":
         table = load_adapter("phantom").list_images(data).table
-        image = data / sorted(table["path"][table["official_partition"] == HELD_OUT])[0]
+        image = data / sorted(table["path"][table["official_partition"] == TEST])[0]
         arguments += ["--model", _HOSTILE, "-o", "model.settings.size=32"]
         arguments += ["-o", f"model.settings.image={image}"]
     else:
@@ -117,7 +117,7 @@ def trace_run(model: str, folder: Path, *, n_patients: int = 40) -> tuple[int, T
     done = subprocess.run(
         [
             *("strace", "-f", "-y", "--seccomp-bpf", "-s", "4096", "-o", str(output)),
-            *("-e", "trace=%file,%process", sys.executable, "-m", "pipelines.cli", *arguments),
+            *("-e", "trace=%file,%process", sys.executable, "-m", "pipelines.cli.app", *arguments),
         ],
         cwd=_ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from medisynth.models.enlarging.stage import new_enlarger
-from medisynth.training import Precision
+from medisynth.training.loop import Precision
 from tests.benchmarks.interleaved import flop_of, interleaved, n_weights, print_table
 from tests.benchmarks.own_stages import (
     adversarial_stage,

@@ -26,13 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from governance.evidence.chain import check_chain
-from governance.evidence.verify import verify_run
-from governance.files import sha256_file
-from governance.isolation.ledger import read_ledgers
-from pipelines import outbox
-from pipelines.finished_run import is_ended
-from pipelines.recovery import is_worked_on
-from pipelines.seal_commands import seal_status
+from governance.evidence.folder import is_ended
+from governance.records.files import sha256_file
+from governance.sealing.ledger import read_ledgers
+from governance.verify.folder import verify_run
+from pipelines.finished_runs import sync as outbox
+from pipelines.finished_runs.seal import seal_status
+from pipelines.finished_runs.sync import is_worked_on
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -112,7 +112,7 @@ class Workspace:
         log = self.folder / f"start-{self._n_started}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(  # noqa: S603 - the project's own command
-                [sys.executable, "-m", "pipelines.cli", "run", *what, "-w", str(self.folder)],
+                [sys.executable, "-m", "pipelines.cli.app", "run", *what, "-w", str(self.folder)],
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
                 start_new_session=True,

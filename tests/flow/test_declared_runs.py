@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from pipelines.cli import app
-from pipelines.identity import installed_packages
+from pipelines.cli.app import app
+from pipelines.current_run.identity import installed_packages
 
 runner = CliRunner()
 ENTRY = """\

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from governance.evidence.chain import check_chain
 from medisynth import checkpoint
-from pipelines.cli import app
-from pipelines.console import Console
+from pipelines.cli.app import app
+from pipelines.current_run.console import Console
 from tests.flow.test_resumed_runs import (
     arguments,
     check_finished,

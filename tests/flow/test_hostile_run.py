@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.verify import verify_run
-from governance.isolation.confine import landlock_abi
+from governance.confinement.confine import landlock_abi
+from governance.verify.folder import verify_run
 from medisynth.data.adapters import load_adapter
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from medisynth.data.split import HELD_OUT
-from pipelines.cli import app
+from governance.records.base import TEST
+from pipelines.cli.app import app
 
 QUICK = (
     *("--preset", "smoke", "-o", "model.settings.size=32", "-o", "evaluation.extractor=none"),
@@ -25,7 +25,7 @@ def hostile_run(folder: Path, *settings: str) -> tuple[int, dict, Path]:
     data = folder / "data"
     write_phantoms(data, PhantomSettings(n_patients=16, seed=0, image_height_px=64))
     table = load_adapter("phantom").list_images(data).table
-    image = data / sorted(table["path"][table["official_partition"] == HELD_OUT])[0]
+    image = data / sorted(table["path"][table["official_partition"] == TEST])[0]
     arguments = ["run", "--data", str(data), "--model", "tests.plugins.hostile:Hostile", *QUICK]
     for setting in (f"image={image}", *settings):
         arguments += ["-o", f"model.settings.{setting}"]

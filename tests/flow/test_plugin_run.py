@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.verify import verify_run
-from pipelines.cli import app
+from governance.verify.folder import verify_run
+from pipelines.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PCA = "tests.plugins.pca_gaussian:PcaGaussian"
@@ -104,7 +104,7 @@ def test_an_installed_distribution_is_found_by_its_name(tmp_path):
 
     def command(*arguments: str) -> str:
         done = subprocess.run(  # noqa: S603
-            [str(venv / "bin" / "python"), "-m", "pipelines.cli", *arguments],
+            [str(venv / "bin" / "python"), "-m", "pipelines.cli.app", *arguments],
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,

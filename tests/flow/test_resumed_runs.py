@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.evidence.journal import read_journal
-from governance.files import sha256_file
-from pipelines.cli import app
+from governance.records.files import sha256_file
+from pipelines.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = "tests.plugins.slow_toy:SlowToy"
@@ -38,7 +38,7 @@ def arguments(workspace: Path, pause_ms: int, *more: str) -> list[str]:
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "pipelines.cli", *arguments],
+        [sys.executable, "-m", "pipelines.cli.app", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -215,8 +215,8 @@ def test_what_was_changed_since_is_named_and_nothing_goes_on(killed, name):
 
 
 def test_a_run_of_another_version_is_refused_with_both_named(killed):
-    from governance.evidence.documents import RunIdentity
     from governance.evidence.store import EvidenceStore
+    from governance.records.run import RunIdentity
 
     store = EvidenceStore.reopen(killed, tool_version="9.9")
     identity = RunIdentity.model_validate_json((killed / "run.json").read_bytes())

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import outbox
-from pipelines.cli import app
-from pipelines.recovery import is_worked_on
+from pipelines.cli.app import app
+from pipelines.finished_runs import sync as outbox
+from pipelines.finished_runs.sync import is_worked_on
 from tests.flow.test_resumed_runs import ROOT, arguments, start, wait_for
 
 runner = CliRunner()
@@ -97,7 +97,7 @@ def test_a_second_signal_leaves_at_once_and_the_next_start_tells_mlflow(tmp_path
 def test_a_terminal_that_goes_away_ends_the_run_cleanly_though_nothing_can_be_said(tmp_path):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "pipelines.cli", *arguments(tmp_path, 60), *TRACKED],
+        [sys.executable, "-m", "pipelines.cli.app", *arguments(tmp_path, 60), *TRACKED],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -10,18 +10,18 @@ import pytest
 from pytest_socket import disable_socket, enable_socket
 from typer.testing import CliRunner
 
-from governance.evidence import independent_verifier as script
+from governance.evidence import verify_run as script
 from governance.evidence.chain import Chain
-from governance.evidence.documents import TrainingRecord
+from governance.evidence.folder import FinishedRun
 from governance.evidence.manifest import read_manifest
-from governance.evidence.verify import verify_run
-from governance.isolation.verify_ledger import check_openings
-from pipelines.cli import app
-from pipelines.config_sections import TrackingConfig
-from pipelines.finished_run import FinishedRun
-from pipelines.keys import make_keys
+from governance.records.training import TrainingRecord
+from governance.verify.folder import verify_run
+from governance.verify.ledger import check_openings
+from pipelines.cli.app import app
+from pipelines.config.sections import TrackingConfig
+from pipelines.current_run.keys import make_keys
+from pipelines.finished_runs.verify import verify_all
 from pipelines.tracking.store import open_known_store
-from pipelines.verification import verify_all
 from tests.governance.time_stamp_authority import local_authority, served
 
 TOY = "tests.plugins.slow_toy:SlowToy"
@@ -337,7 +337,7 @@ def test_a_store_that_is_away_is_exit_6_and_nothing_is_made(signed, tmp_path):
 
 def test_plain_verification_of_a_run_imports_neither_torch_nor_mlflow(signed):
     code = (
-        "import sys; from pipelines.cli import app\n"
+        "import sys; from pipelines.cli.app import app\n"
         f"try: app(['verify', {str(signed)!r}])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "assert not {'torch', 'mlflow'} & set(sys.modules)"

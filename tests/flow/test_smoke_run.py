@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.documents import DOCUMENTS, CardCheck
-from governance.isolation.confine import landlock_abi
-from governance.reports.card_check import check_card
+from governance.confinement.confine import landlock_abi
+from governance.records.run_files import DOCUMENTS
+from governance.records.verdict import CardCheck
+from governance.reports.card.check import check_card
 from governance.reports.evidence import load_evidence
-from medisynth.data.synthetic_mark import read_mark
-from pipelines.cli import app
-from pipelines.weights import find_weights
+from medisynth.data.reading.synthetic_mark import read_mark
+from pipelines.cli.app import app
+from pipelines.fetch.weights import find_weights
 
 runner = CliRunner()
 GATE = {"P4-01", "P4-02", "P4-05", "P4-11", "P5-01", "P2-07", "P2-12", "P9-05"}
@@ -168,7 +169,7 @@ def test_fid_and_kid_have_interval_and_floor_or_a_reason(smoke):
 def test_the_run_verifies_without_torch_and_mlflow(smoke):
     _, _, run_dir = smoke
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.cli import app;"
+        "import sys; from typer.testing import CliRunner; from pipelines.cli.app import app;"
         f"result = CliRunner().invoke(app, ['verify', {str(run_dir)!r}]);"
         "heavy = {'torch', 'mlflow'} & set(sys.modules);"
         "sys.exit(f'{result.output} {heavy}' if result.exit_code or heavy else 0)"

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from pipelines.cli import app
+from pipelines.cli.app import app
 
 runner = CliRunner()
 QUICK = [
@@ -146,7 +146,7 @@ def test_a_stop_signal_in_training_ends_cleanly_with_a_report(tmp_path, number, 
     workspace = tmp_path / "ws"
     arguments = [a if a != "model.settings.diffusion.steps=12" else a + "00000" for a in QUICK]
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "pipelines.cli", *arguments, "--data", data, "-w", workspace],
+        [sys.executable, "-m", "pipelines.cli.app", *arguments, "--data", data, "-w", workspace],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -4,15 +4,15 @@ import shutil
 
 import pytest
 
-from governance.isolation.confine import landlock_abi
+from governance.confinement.confine import landlock_abi
 from tests.benchmarks.traced_training import MODELS, read_trace, trace_run
 
 PYTHON = '"/usr/bin/python", "-m"'
 TRACE = f"""
-10 execve("/usr/bin/python", [{PYTHON}, "pipelines.cli", "run"], 0x7f /* 9 vars */) = 0
+10 execve("/usr/bin/python", [{PYTHON}, "pipelines.cli.app", "run"], 0x7f /* 9 vars */) = 0
 10 openat(AT_FDCWD</w>, "/data/a.png", O_RDONLY|O_CLOEXEC) = 3</data/a.png>
 10 vfork( <unfinished ...>
-11 execve("/usr/bin/python", [{PYTHON}, "pipelines.training_child"], 0x7f /* 9 vars */) = 0
+11 execve("/usr/bin/python", [{PYTHON}, "pipelines.training.child"], 0x7f /* 9 vars */) = 0
 10 <... vfork resumed>)                    = 11
 11 openat(AT_FDCWD</w>, "link", O_RDONLY) = 3</data/a.png>
 11 openat(AT_FDCWD</w>, "/data", O_PATH|O_DIRECTORY) = 4</data>

@@ -5,92 +5,92 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from governance.audits.checks import (
-    CHECKS,
-    Documents,
-)
-from governance.evidence.documents import (
-    TEST,
-    TRAINING,
-    TUNING,
-    AppliesTo,
+from governance.checks.registry import CHECKS, Documents
+from governance.policy.load import load_policy, with_criteria
+from governance.records.audit import (
     AttributeShift,
-    Baseline,
-    BillOfMaterials,
-    BoundaryCheck,
-    BoundaryChecks,
-    Candidate,
-    CardCheck,
-    ChangedMetric,
-    ChangedValue,
-    ChangeRecord,
     Concentration,
     Confounding,
     ContentScan,
-    Control,
     CoverageAudit,
     CoverageLevel,
-    Curve,
-    DataDelta,
     DatasetAudit,
-    DatasetIdentity,
-    Declaration,
-    Declarations,
     DeclaredAttribute,
-    DeclaredScope,
     DemographicsAudit,
-    Drift,
     DuplicateAudit,
-    Environment,
-    EvaluationRecord,
-    FeatureStatistics,
-    Figure,
-    Figures,
+    LabelAudit,
+    SimilarityNull,
+    TargetDistance,
+)
+from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
+from governance.records.comparison import Control, TuningComparison
+from governance.records.dataset import (
+    BoundaryCheck,
+    BoundaryChecks,
+    DatasetIdentity,
     Findings,
-    FittedThing,
     FlowLevel,
     FlowStep,
-    Hazard,
-    Hazards,
+    RuleResult,
+    ValidationRecord,
+)
+from governance.records.evaluation import (
+    Baseline,
+    EvaluationRecord,
+    FeatureStatistics,
     ImageStatistic,
-    IntegrityRecord,
-    IsolationRecord,
-    LabelAudit,
-    Lineage,
-    MalformedInput,
     MemorisationRecord,
     MetricResult,
     NearestPair,
     Opening,
+)
+from governance.records.lineage import (
+    ChangedMetric,
+    ChangedValue,
+    ChangeRecord,
+    DataDelta,
+    Drift,
+    Lineage,
+    ParentRun,
+    SeedRun,
+)
+from governance.records.partition import (
+    IsolationRecord,
+    PartitionSummary,
+    RefusedRead,
+    SealRecord,
+    SplitRecord,
+)
+from governance.records.people import AppliesTo, Declaration, Declarations, DeclaredScope
+from governance.records.run import (
+    Environment,
+    Figure,
+    Figures,
+    Hazard,
+    Hazards,
+    IntegrityRecord,
     Outcome,
     Package,
-    ParentRun,
-    PartitionSummary,
     Plan,
-    PretrainedComponent,
-    RefusedRead,
-    RepeatRecord,
-    RuleResult,
     RunIdentity,
-    SampleSet,
-    SealRecord,
-    SeedRun,
-    Selection,
-    SimilarityNull,
-    SplitRecord,
+)
+from governance.records.software import (
+    BillOfMaterials,
+    MalformedInput,
     SuiteReport,
-    TargetDistance,
-    TracedPart,
-    TraceLine,
-    TraceTable,
-    TrainingRecord,
-    TuningComparison,
-    ValidationRecord,
     VulnerabilityScan,
 )
-from governance.evidence.record import CheckResult
-from governance.policies.load import load_policy, with_criteria
-from governance.statuses import ItemStatus
+from governance.records.training import (
+    Candidate,
+    Curve,
+    FittedThing,
+    PretrainedComponent,
+    RepeatRecord,
+    SampleSet,
+    Selection,
+    TrainingRecord,
+)
+from governance.records.verdict import CardCheck, CheckResult, TracedPart, TraceLine, TraceTable
 from tests.governance.selftest_cases import ALL, record
 
 PASSED, FAILED = ItemStatus.PASSED, ItemStatus.FAILED

@@ -3,21 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
-from governance.audits.checks import Documents
-from governance.evidence.documents import (
-    TRAINING,
-    TUNING,
-    AbsentAttribute,
+from governance.checks.registry import Documents
+from governance.records.audit import (
     AttributeShift,
     Concentration,
     Confounding,
     DeclaredAttribute,
-    FlowStep,
     IdentifyingColumn,
     SuspectedLabel,
     TextMark,
 )
-from governance.statuses import ItemStatus
+from governance.records.base import TRAINING, TUNING, ItemStatus
+from governance.records.dataset import AbsentAttribute, FlowStep
 from tests.governance.complete_run import (
     FAILED,
     NOT_EVALUATED,

@@ -6,7 +6,7 @@ All numbers are made up; they agree with each other and with the partitions of `
 from collections.abc import Sequence
 from itertools import pairwise
 
-from governance.evidence import documents as docs
+from governance.records import run_files as docs
 
 # Partition -> (patients, images).
 COUNTS = {docs.TRAINING: (38, 80), docs.TUNING: (8, 16), docs.TEST: (12, 24), "all": (58, 120)}

@@ -1,7 +1,7 @@
 """Builds a complete, plausible run folder in plain Python, for tests of verifiers and reports.
 
 Nothing in it was trained: numbers are made up and pictures are drawn. The folder passes
-`governance.evidence.verify.verify_run`.
+`governance.verify.folder.verify_run`.
 """
 
 import hashlib
@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from governance.audits.rollup import roll_up
-from governance.evidence import documents as docs
-from governance.evidence.declaration import NO_FILE
 from governance.evidence.journal import Journal
 from governance.evidence.manifest import close_evidence, merkle_root
-from governance.evidence.record import Artifact, FrozenCriterion, ItemRecord, Observed
 from governance.evidence.store import EvidenceStore
-from governance.files import canonical_json, sha256_bytes
-from governance.policies.load import load_policy
-from governance.policies.model import Item, Policy, Principle
-from governance.statuses import ItemStatus
+from governance.people.rules import NO_FILE
+from governance.policy.load import load_policy
+from governance.records import run_files as docs
+from governance.records.base import ItemStatus
+from governance.records.files import canonical_json, sha256_bytes
+from governance.records.policy import Item, Policy, Principle
+from governance.records.verdict import Artifact, FrozenCriterion, ItemRecord, Observed
+from governance.verdict.rollup import roll_up
 from tests.governance.example_audit import (
     COUNTS,
     N_LISTED,

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from governance.evidence import documents as docs
 from governance.evidence.store import EvidenceStore
-from governance.files import sha256_bytes
+from governance.records import run_files as docs
+from governance.records.files import sha256_bytes
 
 WHEN = datetime(2026, 3, 4, 9, 0, 0, tzinfo=UTC)
 DIGEST = sha256_bytes(b"some file")

@@ -1,13 +1,10 @@
 """One fault at a time in design, testing, information and monitoring: what the item then says."""
 
-from governance.evidence.documents import (
-    ChangedMetric,
-    Control,
-    FoundWord,
-    Hazard,
-    TuningComparison,
-)
-from governance.statuses import ItemStatus
+from governance.records.base import ItemStatus
+from governance.records.comparison import Control, TuningComparison
+from governance.records.lineage import ChangedMetric
+from governance.records.run import Hazard
+from governance.records.verdict import FoundWord
 from tests.governance.complete_run import (
     FAILED,
     INCEPTION,

@@ -14,8 +14,8 @@ import hashlib, sys
 from pathlib import Path
 from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import load_evidence
-from governance.reports.html import write_html
-from governance.reports.model_card import write_model_card
+from governance.reports.audit_report import write_html
+from governance.reports.card.write import write_model_card
 evidence = load_evidence(Path(sys.argv[1]))
 parts = (*write_model_card(evidence), write_audit_report(evidence), write_html(evidence))
 print(*(hashlib.sha256(part).hexdigest() for part in parts))

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from governance.evidence.documents import GuardAnswer, NotPlanted, PlantTrial, SelftestRecord
+from governance.records.selftest import GuardAnswer, NotPlanted, PlantTrial, SelftestRecord
 
 CAUGHT = GuardAnswer(
     guard="L000",

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from reportlab.pdfgen.canvas import Canvas
 
-from governance.evidence.documents import RunIdentity
-from governance.evidence.documents.signing import SigningRecord
 from governance.evidence.manifest import close_evidence
-from governance.evidence.outputs import write_outputs
-from governance.evidence.signing import RunSigner
 from governance.evidence.store import EvidenceStore
-from governance.isolation.ledger import Ledger
-from governance.isolation.seal import Leaf, seal_test_set
+from governance.records.people import SigningRecord
+from governance.records.run import RunIdentity
+from governance.sealing.ledger import Ledger
+from governance.sealing.seal import Leaf, seal_test_set
+from governance.signing.keys import RunSigner
+from pipelines.steps.s8_report import write_outputs
 
 RUN_ID = "20260304T101112Z-0a1b2c3d"
 NOW = datetime(2026, 3, 4, 10, 11, 12, 123456, tzinfo=UTC)

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from governance.evidence.documents import (
-    MalformedInput,
-    Package,
-    PretrainedComponent,
-    Vulnerability,
-)
-from governance.statuses import ItemStatus
+from governance.records.base import ItemStatus
+from governance.records.run import Package
+from governance.records.software import MalformedInput, Vulnerability
+from governance.records.training import PretrainedComponent
 from tests.governance.complete_run import (
     FAILED,
     NOT_EVALUATED,

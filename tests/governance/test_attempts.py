@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from governance.evidence.documents import RefusedRead
-from governance.isolation.attempts import AttemptWatch, ForbiddenPaths
-from governance.isolation.confine import landlock_abi
+from governance.confinement.attempts import AttemptWatch, ForbiddenPaths
+from governance.confinement.confine import landlock_abi
+from governance.records.partition import RefusedRead
 from tests.plugins.hostile import UNHEARD, WAYS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +26,8 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 
-from governance.isolation import confine
-from governance.isolation.attempts import AttemptWatch, ForbiddenPaths
+from governance.sealing import confine
+from governance.confinement.attempts import AttemptWatch, ForbiddenPaths
 
 top, has_landlock, ways = Path(sys.argv[1]), sys.argv[2] == "landlock", json.loads(sys.argv[3])
 if not has_landlock:

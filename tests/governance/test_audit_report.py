@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from reportlab.lib.pagesizes import A4
 
-from governance.errors import EvidenceError, EvidenceTamperedError
-from governance.evidence.verify import verify_run
-from governance.reports.audit_report import write_audit_report
-from governance.reports.bar_charts import range_bars, share_bars
+from governance.records.base import ItemStatus
+from governance.records.errors import EvidenceError, EvidenceTamperedError
 from governance.reports.blocks import (
     Bullets,
     Heading,
@@ -22,23 +20,17 @@ from governance.reports.blocks import (
     ShareBars,
     Table,
 )
-from governance.reports.charts import Box, Label, Stroke, histogram, line_chart, ticks
-from governance.reports.content import build_report
+from governance.reports.card.write import write_model_card
+from governance.reports.draw.bar_charts import range_bars, share_bars
+from governance.reports.draw.charts import Box, Label, Stroke, histogram, line_chart, ticks
+from governance.reports.audit_report import write_html
+from governance.reports.audit_report import write_audit_report
+from governance.reports.draw.pdf_layout import MARGIN, drawable
 from governance.reports.evidence import load_evidence
-from governance.reports.html import write_html
 from governance.reports.items import item_views
-from governance.reports.model_card import write_model_card
-from governance.reports.pdf_layout import MARGIN
-from governance.reports.pdf_text import drawable
-from governance.statuses import ItemStatus
-from tests.governance.example_run import (
-    HOSTILE,
-    LONG,
-    PIN_LINE,
-    RUN_ID,
-    Example,
-    build_example_run,
-)
+from governance.reports.sections.order import build_report
+from governance.verify.folder import verify_run
+from tests.governance.example_run import HOSTILE, LONG, PIN_LINE, RUN_ID, Example, build_example_run
 from tests.governance.report_tools import digests_in_another_process, pdf_text, pdf_words
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from governance.evidence.documents import CardCheck
-from governance.reports import card_check
+from governance.records.verdict import CardCheck
 from governance.reports.blocks import Section, Text
-from governance.reports.card_check import check_card, check_outputs, page_text
-from governance.reports.content import SECTIONS, build_report
+from governance.reports.card import check as card_check
+from governance.reports.card.check import check_card, check_outputs, page_text
+from governance.reports.card.write import write_model_card
+from governance.reports.draw.html import html_page
 from governance.reports.evidence import ReportEvidence, load_evidence
-from governance.reports.html import html_page
-from governance.reports.model_card import write_model_card
+from governance.reports.sections.order import SECTIONS, build_report
 from tests.governance.example_run import HOSTILE, LONG, Example, build_example_run
 
 EXAMPLES = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from governance.audits.checks import (
+from governance.checks.registry import (
     CHECKS,
     Documents,
     check,
@@ -15,23 +15,17 @@ from governance.audits.checks import (
     listed,
     not_evaluated,
 )
-from governance.errors import EvidenceError, PolicyError
-from governance.evidence.documents import (
-    DOCUMENTS,
-    TEST,
-    TRAINING,
-    AbsentAttribute,
-    Figure,
-    Figures,
-    FittedThing,
-    NearestPair,
-    RefusedRead,
-    SplitRecord,
-)
-from governance.evidence.record import CheckResult, ItemRecord, Observed
-from governance.policies.load import with_criteria
-from governance.policies.model import Criterion
-from governance.statuses import ItemStatus
+from governance.policy.load import with_criteria
+from governance.records.base import TEST, TRAINING, ItemStatus
+from governance.records.dataset import AbsentAttribute
+from governance.records.errors import EvidenceError, PolicyError
+from governance.records.evaluation import NearestPair
+from governance.records.partition import RefusedRead, SplitRecord
+from governance.records.policy import Criterion
+from governance.records.run import Figure, Figures
+from governance.records.run_files import DOCUMENTS
+from governance.records.training import FittedThing
+from governance.records.verdict import CheckResult, ItemRecord, Observed
 from tests.governance.complete_run import (
     DESCRIPTION,
     FAILED,
@@ -58,14 +52,7 @@ from tests.governance.complete_run import (
     with_coverage,
     without,
 )
-from tests.governance.data_cases import (
-    COLUMN,
-    DATA_CASES,
-    both,
-    declaring,
-    pairs,
-    with_marks,
-)
+from tests.governance.data_cases import COLUMN, DATA_CASES, both, declaring, pairs, with_marks
 from tests.governance.model_cases import MODEL_CASES
 from tests.governance.selftest_cases import ALL, SILENT, trial
 from tests.governance.software_cases import SOFTWARE_CASES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from governance.evidence.documents import MUST_BEAT, TuningComparison
+from governance.records.comparison import MUST_BEAT, TuningComparison
 from medisynth.metrics.tuning_distance import SIMPLE_CONTROLS
 from tests.governance.complete_run import comparison
 

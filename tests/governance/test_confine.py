@@ -11,9 +11,7 @@ import pytest
 import governance
 import medisynth
 import pipelines
-from governance.errors import IsolationError
-from governance.evidence.documents import RefusedRead
-from governance.isolation.confine import (
+from governance.confinement.confine import (
     KEY_TARGET,
     LEVEL_NAMES,
     LIMITS,
@@ -25,6 +23,8 @@ from governance.isolation.confine import (
     python_roots,
     readable_root,
 )
+from governance.records.errors import IsolationError
+from governance.records.partition import RefusedRead
 
 needs_landlock = pytest.mark.skipif(
     landlock_abi() == 0, reason="this kernel has no Landlock, or has it turned off"
@@ -36,8 +36,8 @@ PROLOGUE = """
 import json, os, socket, subprocess, sys
 from pathlib import Path
 
-from governance.isolation.confine import attempt_read, confine, python_roots
-from governance.isolation.open_guard import OpenGuard
+from governance.confinement.confine import attempt_read, confine, python_roots
+from governance.confinement.confine import OpenGuard
 
 top = Path(sys.argv[1])
 data, view, out = top / "data", top / "view", top / "run" / "work"
@@ -86,7 +86,7 @@ attempt("connect", lambda: socket.create_connection(address, timeout=5).close())
 attempt("bind", lambda: socket.create_server(("127.0.0.1", 0)).close())
 
 def packages():
-    import governance.evidence.verify, governance.reports, medisynth.errors, pipelines
+    import governance.verify.folder, governance.reports, governance.records.errors, pipelines
     return ""
 
 attempt("import packages", packages)
@@ -406,7 +406,7 @@ def test_a_plain_user_is_confined_without_any_capability():
     script = """
 import json, os, sys
 from pathlib import Path
-from governance.isolation.confine import attempt_read, confine
+from governance.confinement.confine import attempt_read, confine
 
 top = Path(sys.argv[1])
 os.setgroups([])

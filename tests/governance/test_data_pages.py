@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from governance.evidence import documents as docs
-from governance.evidence.record import ItemRecord
-from governance.reports.audit_report import write_audit_report
+from governance.records import run_files as docs
+from governance.records.base import ItemClass, ItemStatus
+from governance.records.verdict import ItemRecord
 from governance.reports.blocks import (
     Block,
     Bullets,
@@ -23,20 +23,19 @@ from governance.reports.blocks import (
     Table,
     Text,
 )
-from governance.reports.completeness_pages import completeness_blocks
-from governance.reports.content import build_report
-from governance.reports.data_check_page import (
+from governance.reports.audit_report import write_audit_report
+from governance.reports.evidence import PictureFile, ReportEvidence, load_evidence
+from governance.reports.sections.data import completeness_blocks, data_parts
+from governance.reports.sections.data_check import (
     DataCheckEvidence,
     build_data_check,
     write_data_check_html,
 )
-from governance.reports.data_evidence import DataEvidence, partition_order
-from governance.reports.data_pages import data_parts
-from governance.reports.demographics_pages import demographics_blocks
-from governance.reports.duplicate_pages import duplicate_blocks
-from governance.reports.evidence import PictureFile, ReportEvidence, load_evidence
-from governance.reports.training_pages import samples_section
-from governance.statuses import ItemClass, ItemStatus
+from governance.reports.sections.data_coverage import demographics_blocks
+from governance.reports.sections.data_duplicates import duplicate_blocks
+from governance.reports.sections.data_tables import DataEvidence, partition_order
+from governance.reports.sections.order import build_report
+from governance.reports.sections.training import samples_section
 from tests.governance.example_run import HOSTILE, START, Example, build_example_run
 
 _PARTS = ["identity", "correctness", "completeness", "coverage", "consistency", "content"]

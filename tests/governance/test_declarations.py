@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from governance.evidence.declaration import (
+from governance.people.rules import (
     MAY_BE_NOT_APPLICABLE,
     NO_ENTRY,
     NO_FILE,
@@ -17,15 +17,15 @@ from governance.evidence.declaration import (
     signing_words,
     why_missing,
 )
-from governance.evidence.documents import AppliesTo, Declaration, Declarations
-from governance.policies.load import load_policy
+from governance.policy.load import load_policy
+from governance.records.base import ItemStatus
+from governance.records.people import AppliesTo, Declaration, Declarations
+from governance.reports.card.fields import DECLARABLE_FIELDS, card_sections
+from governance.reports.card.write import write_model_card
+from governance.reports.audit_report import write_html
 from governance.reports.audit_report import write_audit_report
-from governance.reports.card import DECLARABLE_FIELDS, card_sections
-from governance.reports.content import build_report
 from governance.reports.evidence import ReportEvidence, load_evidence
-from governance.reports.html import write_html
-from governance.reports.model_card import write_model_card
-from governance.statuses import ItemStatus
+from governance.reports.sections.order import build_report
 from tests.governance.example_run import HOSTILE, Example, build_example_run
 from tests.governance.report_tools import pdf_text
 

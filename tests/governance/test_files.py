@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from governance.errors import RecordWriteError
-from governance.files import canonical_json, sha256_bytes, sha256_file, write_atomic
+from governance.records.errors import RecordWriteError
+from governance.records.files import canonical_json, sha256_bytes, sha256_file, write_atomic
 
 
 def test_the_digest_of_a_file_larger_than_one_block_is_that_of_its_bytes(tmp_path):

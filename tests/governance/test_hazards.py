@@ -2,9 +2,9 @@
 
 import pytest
 
-from governance.errors import PolicyError
-from governance.policies.hazards import list_hazards, split_hazard
-from governance.policies.load import load_policy
+from governance.policy.hazards import list_hazards, split_hazard
+from governance.policy.load import load_policy
+from governance.records.errors import PolicyError
 
 
 def test_every_hazard_of_the_project_has_harm_and_items_of_the_policy() -> None:

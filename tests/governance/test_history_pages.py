@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from governance.evidence.documents import FoundWord, Hazard, Hazards
+from governance.records.run import Hazard, Hazards
+from governance.records.verdict import FoundWord
 from governance.reports.blocks import section_texts
 from governance.reports.evidence import ReportEvidence, load_evidence
-from governance.reports.hazard_pages import hazards_section
-from governance.reports.lineage_pages import lineage_section
-from governance.reports.trace_pages import trace_section
+from governance.reports.sections.hazards import hazards_section
+from governance.reports.sections.lineage import lineage_section
+from governance.reports.sections.trace import trace_section
 from tests.governance.complete_run import changed_metric, complete
 from tests.governance.example_run import build_example_run
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from governance.reports.content import build_report
+from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
-from governance.reports.html import write_html
+from governance.reports.sections.order import build_report
 from tests.governance.example_run import HOSTILE, Example, build_example_run
 
 _VOID = {"meta", "img", "br", "link", "polyline", "rect"}

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from governance.evidence import independent_verifier as script
+from governance.evidence import verify_run as script
 from governance.evidence.chain import check_chain
 from governance.evidence.journal import Journal, read_journal
 from governance.evidence.manifest import add_outputs, close_evidence, measure, read_manifest
-from governance.evidence.outputs import verifier_script
-from governance.evidence.signing import RunSigner, load_signer, make_key_pair, sign_manifest
-from governance.evidence.verify import verify_run
-from governance.evidence.verify_signature import read_anchors
-from governance.files import canonical_json
+from governance.records.files import canonical_json
+from governance.signing.keys import RunSigner, load_signer, make_key_pair, sign_manifest
+from governance.verify.folder import verify_run
+from governance.verify.signatures import read_anchors
+from pipelines.steps.s8_report import verifier_script
 from tests.governance.signed_run import NOW, RUN_ID, make_signed_run
 
 N_EVENTS = 200

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import EvidenceError, RecordWriteError
 from governance.evidence.chain import EVIDENCE_CLOSED, NO_EVENT, RUN_RESUMED, Chain, make_empty
 from governance.evidence.journal import Journal, read_journal
-from governance.files import canonical_json
+from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.files import canonical_json
 
 
 def new_journal(folder: Path, n_events: int = 0) -> Journal:

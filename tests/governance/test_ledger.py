@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import EvidenceError, RecordWriteError
-from governance.isolation.ledger import Ledger, opening_label, read_ledgers
+from governance.records.errors import EvidenceError, RecordWriteError
+from governance.sealing.ledger import Ledger, opening_label, read_ledgers
 
 DATASET, ROOT, PLAN, MODEL = "d" * 64, "a" * 64, "b" * 64, "c" * 64
 

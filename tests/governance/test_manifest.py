@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import EvidenceError
-from governance.evidence.documents import Manifest
 from governance.evidence.journal import NO_EVENT, Journal, read_journal
 from governance.evidence.manifest import (
     add_outputs,
@@ -16,6 +14,8 @@ from governance.evidence.manifest import (
     merkle_root,
     read_manifest,
 )
+from governance.records.errors import EvidenceError
+from governance.records.manifest import Manifest
 
 NOW = datetime(2025, 3, 1, 9, 30, tzinfo=UTC)
 

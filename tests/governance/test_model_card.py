@@ -8,14 +8,14 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from governance.evidence.declaration import NO_FILE
+from governance.people.rules import NO_FILE
 from governance.reports import formats
+from governance.reports.card.fields import FIELD_IDS
+from governance.reports.card.write import completeness, write_model_card
+from governance.reports.draw.markdown import markdown_paragraph, markdown_text
 from governance.reports.audit_report import write_audit_report
-from governance.reports.card import FIELD_IDS
 from governance.reports.evidence import load_evidence
 from governance.reports.items import item_views
-from governance.reports.markdown import markdown_paragraph, markdown_text
-from governance.reports.model_card import completeness, write_model_card
 from tests.governance.example_run import HOSTILE, LONG, Example, build_example_run
 from tests.governance.report_tools import pdf_text
 
@@ -41,7 +41,7 @@ def _card(run_dir: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _validator() -> jsonschema.Draft202012Validator:
-    path = resources.files("governance.reports") / "schemas" / "model_card.schema.json"
+    path = resources.files("governance.reports.card") / "model_card.schema.json"
     return jsonschema.Draft202012Validator(json.loads(path.read_text("utf-8")))
 
 

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from governance.audits.checks import CHECKS
-from governance.audits.evidence_map import BEGIN, END, markdown_table, with_map
-from governance.errors import PolicyError
-from governance.policies.load import (
+from governance.checks.evidence_map import BEGIN, END, markdown_table, with_map
+from governance.checks.registry import CHECKS
+from governance.policy.load import (
     MAX_POLICY_BYTES,
     PRINCIPLE_IDS,
     condition_item,
     load_policy,
     with_criteria,
 )
-from governance.policies.model import Policy
-from governance.statuses import ItemClass
+from governance.records.base import ItemClass
+from governance.records.errors import PolicyError
+from governance.records.policy import Policy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DESIGN = REPOSITORY.parent / "shared" / "design" / "gmlp.md"
@@ -307,7 +307,7 @@ def test_the_documented_map_is_the_one_in_the_policy(policy: Policy) -> None:
     page = (REPOSITORY / "docs" / "gmlp.md").read_text("utf-8")
 
     assert with_map(page, policy) == page, (
-        "docs/gmlp.md differs; run: python -m governance.audits.evidence_map docs/gmlp.md"
+        "docs/gmlp.md differs; run: python -m governance.checks.evidence_map docs/gmlp.md"
     )
 
 

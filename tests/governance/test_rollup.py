@@ -6,19 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governance.audits.rollup import (
-    NO_RECORD,
-    PRECEDENCE,
-    principle_status,
-    roll_up,
-    short_title,
-)
-from governance.errors import EvidenceError
-from governance.evidence.documents import Outcome, RollUp, StepTiming
-from governance.evidence.record import ItemRecord
-from governance.policies.load import load_policy
-from governance.policies.model import Criterion, Item, Policy
-from governance.statuses import Gate, ItemClass, ItemStatus, PrincipleStatus
+from governance.policy.load import load_policy
+from governance.records.base import Gate, ItemClass, ItemStatus, PrincipleStatus
+from governance.records.errors import EvidenceError
+from governance.records.policy import Criterion, Item, Policy
+from governance.records.run import Outcome, RollUp, StepTiming
+from governance.records.verdict import ItemRecord
+from governance.verdict.rollup import NO_RECORD, PRECEDENCE, principle_status, roll_up, short_title
 
 PASSED, FAILED, RECORDED = ItemStatus.PASSED, ItemStatus.FAILED, ItemStatus.RECORDED
 NOT_EVALUATED, DECLARED = ItemStatus.NOT_EVALUATED, ItemStatus.DECLARED

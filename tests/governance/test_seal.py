@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import GovernanceError, SealError
-from governance.evidence.documents import SealRecord
 from governance.evidence.journal import read_journal
 from governance.evidence.store import EvidenceStore
-from governance.isolation.access_log import AccessLog
-from governance.isolation.ledger import Ledger
-from governance.isolation.seal import (
+from governance.records.errors import GovernanceError, SealError
+from governance.records.partition import SealRecord
+from governance.reports.card.write import write_model_card
+from governance.reports.audit_report import write_audit_report
+from governance.reports.evidence import load_evidence
+from governance.sealing.access_log import AccessLog
+from governance.sealing.ledger import Ledger
+from governance.sealing.seal import (
     Leaf,
     SealedTestSet,
     SealLeaves,
@@ -22,10 +25,7 @@ from governance.isolation.seal import (
     seal_root,
     seal_test_set,
 )
-from governance.isolation.vault import Vault
-from governance.reports.audit_report import write_audit_report
-from governance.reports.evidence import load_evidence
-from governance.reports.model_card import write_model_card
+from governance.sealing.vault import Vault
 from tests.governance.example_run import Example, build_example_run
 from tests.governance.report_tools import pdf_text
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from governance.audits.checks import CHECKS, Documents
-from governance.policies.load import load_policy
+from governance.checks.registry import CHECKS, Documents
+from governance.policy.load import load_policy
+from governance.records.base import ItemStatus
+from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
-from governance.reports.html import write_html
-from governance.statuses import ItemStatus
 from tests.governance.example_run import build_example_run
 from tests.governance.selftest_cases import ALL, CAUGHT, SILENT, record, trial
 

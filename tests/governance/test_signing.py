@@ -11,12 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from securesystemslib.dsse import Envelope
 
-from governance.errors import AnchorError, SigningKeyError
-from governance.evidence.documents.signing import SigningRecord
 from governance.evidence.manifest import add_outputs, close_evidence, read_manifest
-from governance.evidence.outputs import write_outputs
-from governance.evidence.pdf_signature import certify_pdf, check_certified_pdf
-from governance.evidence.signing import (
+from governance.evidence.store import EvidenceStore
+from governance.records.errors import AnchorError, SigningKeyError
+from governance.records.files import canonical_json
+from governance.records.people import SigningRecord
+from governance.reports.audit_report import write_audit_report
+from governance.reports.evidence import load_evidence
+from governance.signing.keys import (
     KeyPair,
     RunSigner,
     check_manifest_signature,
@@ -28,12 +30,10 @@ from governance.evidence.signing import (
     read_public_key,
     sign_manifest,
 )
-from governance.evidence.store import EvidenceStore
-from governance.evidence.verify import verify_run
-from governance.evidence.verify_signature import read_anchors
-from governance.files import canonical_json
-from governance.reports.audit_report import write_audit_report
-from governance.reports.evidence import load_evidence
+from governance.signing.pdf import certify_pdf, check_certified_pdf
+from governance.verify.folder import verify_run
+from governance.verify.signatures import read_anchors
+from pipelines.steps.s8_report import write_outputs
 from tests.governance.signed_run import NOW, RUN_ID, STEPS, make_signed_run, make_store, small_pdf
 
 
@@ -197,7 +197,7 @@ def is_small_order(y: int, sign: int) -> bool:
 
 
 def test_a_key_for_which_anybody_can_sign_is_no_key(signer: RunSigner) -> None:
-    from governance.evidence.signing import _SMALL_ORDER
+    from governance.signing.keys import _SMALL_ORDER
 
     for text in _SMALL_ORDER:
         for sign in (0, 1):
@@ -403,7 +403,7 @@ def test_a_statement_with_other_digests_or_no_valid_signature_is_named(
     resign(run_dir, signer, "attestations/train.json", told)
     assert faults_of(run_dir) == ("attestations/train.json: not a signed in-toto statement",)
 
-    from governance.evidence.attestation import _envelope
+    from governance.signing.statements import _envelope
 
     lie = json.loads(told)
     lie["subject"][0]["digest"]["sha256"] = "0" * 64

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
-from governance.reports.html import write_html
-from governance.reports.software_pages import repeat_block, software_blocks, trace_sentence
+from governance.reports.sections.software import repeat_block, software_blocks, trace_sentence
 from tests.governance.example_run import Example, build_example_run
 
 

@@ -5,19 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import EvidenceError, RecordWriteError
-from governance.evidence.documents import (
-    Candidate,
-    Curve,
-    FindingRecord,
-    Findings,
-    Selection,
-)
 from governance.evidence.journal import read_journal
 from governance.evidence.manifest import close_evidence
-from governance.evidence.record import ItemRecord
 from governance.evidence.store import EvidenceStore
-from governance.statuses import ItemClass, ItemStatus
+from governance.records.base import ItemClass, ItemStatus
+from governance.records.dataset import FindingRecord, Findings
+from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.training import Candidate, Curve, Selection
+from governance.records.verdict import ItemRecord
 
 
 def new_store(folder: Path) -> EvidenceStore:

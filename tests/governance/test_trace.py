@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from governance.audits.checks import Documents, evaluate
-from governance.audits.trace import TRACED, trace
-from governance.evidence.documents import DOCUMENTS, TraceTable
-from governance.evidence.record import Artifact, ItemRecord
+from governance.checks.registry import Documents, evaluate
+from governance.checks.trace import TRACED, trace
+from governance.records.run_files import DOCUMENTS
+from governance.records.verdict import Artifact, ItemRecord, TraceTable
 from tests.governance.complete_run import POLICY, START, A, B, C, change, complete
 
 OTHERS = {item.id for item in POLICY.items} - {TRACED}

@@ -10,15 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from governance.errors import RecordWriteError, SealError
-from governance.evidence.documents import RefusedRead
-from governance.isolation.confine import (
-    KEY_TARGET,
-    VAULT_TARGET,
-    landlock_abi,
-    level_in_force,
-)
-from governance.isolation.vault import Vault, VaultItem
+from governance.confinement.confine import KEY_TARGET, VAULT_TARGET, landlock_abi, level_in_force
+from governance.records.errors import RecordWriteError, SealError
+from governance.records.partition import RefusedRead
+from governance.sealing.vault import Vault, VaultItem
 
 ROOT = "a" * 64
 ITEMS = tuple(VaultItem(f"image {k}", b"bound to %d" % k) for k in range(3))
@@ -214,7 +209,7 @@ CONFINED = """
 import json, sys
 from pathlib import Path
 
-from governance.isolation.confine import attempt_read, confine, python_roots
+from governance.confinement.confine import attempt_read, confine, python_roots
 
 work, must_refuse = Path(sys.argv[1]), json.loads(sys.argv[2])
 forbidden = [Path(path) for path in must_refuse.values()]

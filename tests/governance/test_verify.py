@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import EvidenceError
 from governance.evidence.chain import make_empty
-from governance.evidence.documents import Manifest, RunIdentity
 from governance.evidence.journal import Journal, read_journal
 from governance.evidence.manifest import (
     add_outputs,
@@ -21,10 +19,13 @@ from governance.evidence.manifest import (
     read_manifest,
 )
 from governance.evidence.store import EvidenceStore
-from governance.evidence.verify import verify_run
-from governance.files import canonical_json
-from governance.isolation.ledger import Ledger
-from governance.isolation.seal import Leaf, seal_test_set
+from governance.records.errors import EvidenceError
+from governance.records.files import canonical_json
+from governance.records.manifest import Manifest
+from governance.records.run import RunIdentity
+from governance.sealing.ledger import Ledger
+from governance.sealing.seal import Leaf, seal_test_set
+from governance.verify.folder import verify_run
 
 RUN_ID = "20250301T093000Z-ab12"
 NOW = datetime(2025, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
@@ -409,7 +410,7 @@ def test_a_whole_consistent_forgery_verifies_with_another_root(run_dir, tmp_path
 def test_verification_needs_neither_torch_nor_mlflow_nor_numpy_nor_pandas(run_dir):
     script = (
         "import sys; from pathlib import Path\n"
-        "from governance.evidence.verify import verify_run\n"
+        "from governance.verify.folder import verify_run\n"
         "print(verify_run(Path(sys.argv[1])).is_intact)\n"
         "print({'torch', 'mlflow', 'numpy', 'pandas', 'typer', 'medisynth'} & set(sys.modules))\n"
     )

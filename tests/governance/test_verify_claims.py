@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from governance.evidence.documents import SigningRecord
 from governance.evidence.manifest import add_outputs
-from governance.evidence.outputs import write_outputs
-from governance.evidence.verify import verify_run
-from governance.evidence.verify_claims import _is_rounded
+from governance.records.people import SigningRecord
+from governance.reports.card.write import write_model_card
+from governance.reports.audit_report import write_html
 from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import ReportEvidence, load_evidence
-from governance.reports.html import write_html
-from governance.reports.model_card import write_model_card
+from governance.verify.claims import _is_rounded
+from governance.verify.folder import verify_run
+from pipelines.steps.s8_report import write_outputs
 from tests.governance.example_run import HOSTILE, Example, build_example_run
 from tests.governance.signed_run import small_pdf
 

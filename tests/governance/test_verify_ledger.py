@@ -7,9 +7,9 @@ import pytest
 
 from governance.evidence.journal import RUN_RESUMED
 from governance.evidence.store import EvidenceStore
-from governance.isolation.ledger import Ledger
-from governance.isolation.seal import seal_test_set
-from governance.isolation.verify_ledger import check_openings
+from governance.sealing.ledger import Ledger
+from governance.sealing.seal import seal_test_set
+from governance.verify.ledger import check_openings
 from tests.governance.signed_run import RUN_ID, make_leaf
 
 PLAN, MODEL = "b" * 64, "c" * 64

@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governance.audits.rollup import roll_up, waiver_lines
-from governance.errors import EvidenceError
-from governance.evidence.declaration import RunFacts, waiver_refusal, waiver_state
-from governance.evidence.documents import AppliesTo, Declarations, Outcome, Waiver, WaiverLine
-from governance.evidence.record import ItemRecord
-from governance.policies.load import load_policy
+from governance.people.rules import RunFacts, waiver_refusal, waiver_state
+from governance.policy.load import load_policy
+from governance.records.base import Gate, ItemStatus
+from governance.records.errors import EvidenceError
+from governance.records.people import AppliesTo, Declarations, Waiver, WaiverLine
+from governance.records.run import Outcome
+from governance.records.verdict import ItemRecord
+from governance.reports.card.write import write_model_card
+from governance.reports.audit_report import write_html
 from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import ReportEvidence, load_evidence
-from governance.reports.html import write_html
 from governance.reports.items import item_views
-from governance.reports.model_card import write_model_card
-from governance.statuses import Gate, ItemStatus
+from governance.verdict.rollup import roll_up, waiver_lines
 from tests.governance.example_run import HOSTILE, Example, build_example_run
 from tests.governance.report_tools import pdf_text
 
@@ -280,7 +281,7 @@ def test_page_one_card_and_json_show_every_waiver(run_dir: Path, tmp_path: Path)
     page = pdf_text(write_audit_report(evidence), tmp_path, last_page=1)
     text, card_json = write_model_card(evidence)
     card = json.loads(card_json)
-    schema = resources.files("governance.reports") / "schemas" / "model_card.schema.json"
+    schema = resources.files("governance.reports.card") / "model_card.schema.json"
     jsonschema.Draft202012Validator(json.loads(schema.read_text("utf-8"))).validate(card)
 
     assert "◐ Gate passed with waivers" in page

@@ -19,11 +19,12 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from governance.evidence import independent_verifier
-from governance.evidence.documents import DOCUMENTS, Manifest
-from governance.evidence.record import ItemRecord
+from governance.evidence import verify_run as independent_verifier
+from governance.records.manifest import Manifest
+from governance.records.run_files import DOCUMENTS
+from governance.records.verdict import ItemRecord
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from pipelines.cli import app
+from pipelines.cli.app import app
 from tests.held_still.corpus import AUTHORITY, HERE, NAMES, PUBLIC_KEY, Corpus
 
 ROOT = HERE.parents[1]

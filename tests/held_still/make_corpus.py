@@ -269,7 +269,7 @@ def _runs(workspace: Path) -> Iterable[Path]:
 
 def _start(workspace: Path, *arguments: str) -> "subprocess.Popen[bytes]":
     """The command as its console script would start it, so that a run's record names no folder."""
-    code = "import sys; sys.argv[0] = 'medisynth-gov'; from pipelines.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'medisynth-gov'; from pipelines.cli.app import main; main()"
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", code, *arguments],
         cwd=workspace,
@@ -308,7 +308,7 @@ def _copy_phantoms(workspace: Path, name: str) -> Path:
 
 
 def _card_fields() -> list[str]:
-    from governance.reports.card import DECLARABLE_FIELDS
+    from governance.reports.card.fields import DECLARABLE_FIELDS
 
     return list(DECLARABLE_FIELDS)
 

@@ -5,10 +5,10 @@ from datetime import datetime
 
 import pytest
 
-from governance.audits.checks import Documents, evaluate
-from governance.audits.rollup import roll_up, waiver_lines
+from governance.checks.registry import Documents, evaluate
 from governance.evidence.manifest import read_manifest
-from governance.policies.model import Policy
+from governance.records.policy import Policy
+from governance.verdict.rollup import roll_up, waiver_lines
 from tests.held_still.corpus import NAMES
 
 

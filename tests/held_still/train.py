@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.registry import load_generator
-from pipelines.config import load_config
+from pipelines.config.model import load_config
 
 STEPS = {
     "dsr-gan": (

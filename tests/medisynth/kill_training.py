@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.registry import load_generator
-from medisynth.training import TIMING_CURVES, train
-from medisynth.training_states import StateFolder
+from medisynth.training.loop import TIMING_CURVES, train
+from medisynth.training.states import StateFolder
 from tests.medisynth.toy_gan import ToyGan
 
 COMMIT_EVERY = 3

@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from governance.records.errors import DataError, SettingsError
 from medisynth.data.adapters import LISTING_COLUMNS, Listing, adapter_names, detect_adapter
 from medisynth.data.adapters.african_planes import AfricanPlanes
 from medisynth.data.adapters.fetal_planes_db import FetalPlanesDb
 from medisynth.data.adapters.hc18 import Hc18
 from medisynth.data.adapters.phantom import Phantom
-from medisynth.data.strict_csv import MAX_FINDINGS, canonical_number, read_strict
-from medisynth.errors import DataError, SettingsError
+from medisynth.data.reading.csv_table import MAX_FINDINGS, canonical_number, read_strict
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")

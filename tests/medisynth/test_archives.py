@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from medisynth.data.archives import unpack_zip
-from medisynth.errors import DataError, ResourceError
+from governance.records.errors import DataError, ResourceError
+from medisynth.data.reading.archive import unpack_zip
 
 LIMITS = {"max_files": 100, "max_bytes": 1_000_000, "max_ratio": 100.0}
 

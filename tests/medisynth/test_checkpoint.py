@@ -3,8 +3,8 @@ import hashlib
 import pytest
 import torch
 
+from governance.records.errors import WeightsError
 from medisynth import checkpoint
-from medisynth.errors import WeightsError
 
 TENSORS = {
     "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.concentration import Concentration, concentration
+from medisynth.data.audit.coverage import Concentration, concentration
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from medisynth.data.content_scan import drawn_images, scan_content
-from medisynth.data.text_reader import tesseract_version
-from medisynth.errors import SettingsError
+from governance.records.errors import SettingsError
+from medisynth.data.content.scan import drawn_images, scan_content
+from medisynth.data.content.text import tesseract_version
 
 needs_tesseract = pytest.mark.skipif(
     tesseract_version() is None, reason="tesseract is not installed"

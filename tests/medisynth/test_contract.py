@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medisynth.data.contract import (
+from medisynth.data.contract.contract import (
     DataContract,
     RuleOutcome,
     load_contract,
@@ -209,7 +209,7 @@ def test_great_expectations_prints_nothing_and_leaves_the_environment_alone(capf
 
 def test_importing_the_contract_imports_no_engine():
     code = (
-        "import sys, medisynth.data.contract\n"
+        "import sys, medisynth.data.contract.contract\n"
         "print([m for m in ('great_expectations', 'pandera', 'torch') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]

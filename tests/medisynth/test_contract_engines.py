@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medisynth.data.contract import (
+from governance.records.errors import MedisynthError
+from medisynth.data.contract.contract import (
     DataContract,
     RuleOutcome,
     check_boundary,
@@ -21,7 +22,6 @@ from medisynth.data.contract import (
     validate_with_pandera,
     with_metadata,
 )
-from medisynth.errors import MedisynthError
 from tests.medisynth.image_tables import sound
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +226,7 @@ def test_an_expectation_that_breaks_is_an_error_of_ours_and_no_verdict():
 
 
 def test_a_verdict_on_other_values_than_the_table_has_is_not_believed():
-    engine = importlib.import_module("medisynth.data.contract_great_expectations")
+    engine = importlib.import_module("medisynth.data.contract.great_expectations_engine")
     unique = only(load_contract(), "image_id_unique").rules
     table = images(list("ab"), list("12"))
 
@@ -239,7 +239,7 @@ def test_a_verdict_on_other_values_than_the_table_has_is_not_believed():
 
 @pytest.mark.parametrize("worst", [None, "warning"])
 def test_the_gate_is_the_engines_worst_failure_and_must_agree_with_its_expectations(worst):
-    engine = importlib.import_module("medisynth.data.contract_great_expectations")
+    engine = importlib.import_module("medisynth.data.contract.great_expectations_engine")
     failed = RuleOutcome("great_expectations", "r", "c", "critical", False, 2, 1, "R.")
 
     engine._check_worst([failed], "critical")
@@ -289,11 +289,11 @@ def test_an_empty_table_fails_at_every_boundary():
 def test_warming_up_imports_the_engine_silently_and_a_failure_harms_nothing(options):
     code = (
         "import os, sys\n"
-        "from medisynth.data.contract import warm_up\n"
+        "from medisynth.data.contract.contract import warm_up\n"
         "before = dict(os.environ)\n"
         "warm_up().join()\n"
         "assert dict(os.environ) == before\n"
-        "from medisynth.data.contract_great_expectations import _quiet, import_engine\n"
+        "from medisynth.data.contract.great_expectations_engine import _quiet, import_engine\n"
         "with _quiet():\n    import_engine()\n"
         "print('great_expectations' in sys.modules)\n"
     )

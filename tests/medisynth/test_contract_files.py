@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from medisynth.data.contract import DataContract, Rule, load_contract
-from medisynth.data.contract_file import read_contract
-from medisynth.data.contract_rules import combine
-from medisynth.errors import SettingsError
+from governance.records.errors import SettingsError
+from medisynth.data.contract.contract import DataContract, Rule, load_contract
+from medisynth.data.contract.file import read_contract
+from medisynth.data.contract.rules import combine
 
 BASE = load_contract()
 ADAPTERS = ("african-planes", "fetal-planes-db", "hc18", "phantom")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medisynth.errors import MetricUndefinedError, SettingsError
+from governance.records.errors import MetricUndefinedError, SettingsError
 from medisynth.metrics.controls import CONTROLS, MEANINGS, control_images
 
 

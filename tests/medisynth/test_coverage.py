@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.coverage import (
+from medisynth.data.audit.coverage import (
     NOT_RECORDED,
     CoverageRow,
     ListingSummary,
@@ -16,7 +16,7 @@ from medisynth.data.coverage import (
     coverage,
     listing_summary,
 )
-from medisynth.data.split import HELD_OUT, TRAINING
+from governance.records.base import TEST, TRAINING
 from medisynth.intervals import wilson_interval
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -44,13 +44,13 @@ def test_a_patient_counts_once_in_each_level_it_has():
 
 
 def test_shares_are_of_the_patients_of_their_own_partition():
-    partition = pd.Series([TRAINING, TRAINING, HELD_OUT, HELD_OUT])
+    partition = pd.Series([TRAINING, TRAINING, TEST, TEST])
     found = {(r.level, r.partition): r for r in coverage(TABLE, partition, ("machine",))}
 
     assert found["S10", TRAINING].share == 1
-    assert found["E6", HELD_OUT].share == 0.5
-    assert found["S10", HELD_OUT].share == 0
-    assert found["S10", HELD_OUT].share_ci95 == wilson_interval(0, 2)
+    assert found["E6", TEST].share == 0.5
+    assert found["S10", TEST].share == 0
+    assert found["S10", TEST].share_ci95 == wilson_interval(0, 2)
 
 
 def test_an_empty_table_has_no_level():
@@ -58,15 +58,15 @@ def test_an_empty_table_has_no_level():
 
 
 def test_a_level_that_a_partition_lacks_is_there_with_zeros():
-    partition = pd.Series([TRAINING, TRAINING, HELD_OUT], index=[0, 1, 2])  # row 3 was dropped
+    partition = pd.Series([TRAINING, TRAINING, TEST], index=[0, 1, 2])  # row 3 was dropped
 
     rows = coverage(TABLE, partition, ("machine",))
 
     counts = {(row.level, row.partition): (row.n_patients, row.n_images) for row in rows}
-    assert counts["S10", HELD_OUT] == (0, 0)
+    assert counts["S10", TEST] == (0, 0)
     assert counts["E6", TRAINING] == (1, 1)
     assert counts[NOT_RECORDED, "all"] == (1, 1)
-    assert [r.partition for r in rows[:3]] == ["all", TRAINING, HELD_OUT]
+    assert [r.partition for r in rows[:3]] == ["all", TRAINING, TEST]
     for row in rows:
         if row.level == NOT_RECORDED and row.partition != "all":
             assert row.n_images == 0
@@ -86,14 +86,14 @@ def test_the_published_numbers_of_the_real_listing_come_out():
     found = summary("fetal_planes_db")
 
     assert (found.n_images, found.n_patients) == (12_400, 1_792)
-    assert found.images_per_partition == {TRAINING: 7_129, HELD_OUT: 5_271}
-    assert found.patients_per_partition == {TRAINING: 896, HELD_OUT: 896}
+    assert found.images_per_partition == {TRAINING: 7_129, TEST: 5_271}
+    assert found.patients_per_partition == {TRAINING: 896, TEST: 896}
     assert found.shared_patients == 0
     assert found.images_per_patient == (1, 4, 88)
     assert found.one_sided == ()
     brain = found.count("plane", "Fetal brain")
     assert (brain.n_images, brain.n_patients) == (3_092, 1_082)
-    s10 = [found.count("machine", "Voluson S10", side) for side in (TRAINING, HELD_OUT)]
+    s10 = [found.count("machine", "Voluson S10", side) for side in (TRAINING, TEST)]
     assert [(row.n_images, row.n_patients) for row in s10] == [(11, 1), (1_071, 90)]
     planes = {"Trans-thalamic": 1_638, "Trans-cerebellum": 714, "Trans-ventricular": 597}
     for plane, n_images in {**planes, "Other": 143}.items():
@@ -108,11 +108,11 @@ def test_voluson_e6_brain_planes_match_the_published_counts_per_partition():
     found = {(r.level, r.partition): (r.n_images, r.n_patients) for r in rows}
 
     assert found["Trans-thalamic", TRAINING] == (588, 291)
-    assert found["Trans-thalamic", HELD_OUT] == (484, 264)
+    assert found["Trans-thalamic", TEST] == (484, 264)
     assert found["Trans-cerebellum", TRAINING] == (268, 213)
-    assert found["Trans-cerebellum", HELD_OUT] == (224, 164)
+    assert found["Trans-cerebellum", TEST] == (224, 164)
     assert found["Trans-ventricular", TRAINING] == (214, 163)
-    assert found["Trans-ventricular", HELD_OUT] == (194, 131)
+    assert found["Trans-ventricular", TEST] == (194, 131)
 
 
 @needs_kit
@@ -139,7 +139,7 @@ def test_a_level_on_one_side_only_is_named():
     reduced = listing.table[~(is_s10 & is_training)].reset_index(drop=True)
     listing = type(listing)(listing.info, reduced, "", "")
 
-    assert listing_summary(listing).one_sided == (("machine", "Voluson S10", HELD_OUT),)
+    assert listing_summary(listing).one_sided == (("machine", "Voluson S10", TEST),)
 
 
 @needs_kit

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.errors import SettingsError
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.contract import AttributeDeclaration
-from medisynth.data.demographics import DemographicsAudit, demographics_audit
-from medisynth.data.split import HELD_OUT, TRAINING
-from medisynth.data.target_population import TargetAttribute, TargetPopulation
-from medisynth.errors import SettingsError
+from medisynth.data.audit.demographics import DemographicsAudit, demographics_audit
+from medisynth.data.audit.target_population import TargetAttribute, TargetPopulation
+from medisynth.data.contract.contract import AttributeDeclaration
+from governance.records.base import TEST, TRAINING
 from medisynth.intervals import wilson_interval
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -125,13 +125,13 @@ def test_a_declared_column_that_the_data_lack_has_no_value_and_no_patient():
 
 def test_a_small_cell_is_withheld_and_so_is_what_would_give_it_away():
     rows = people(30, "female", "30") + people(2, "male", "30", 30) + people(20, "male", "30", 32)
-    partition = [TRAINING] * 32 + [HELD_OUT] * 20
+    partition = [TRAINING] * 32 + [TEST] * 20
     found = audit(rows, partition, smallest_cell=5, declared=(SEX,))
     n = counts(found)
 
     assert n["male", TRAINING] is None
     assert n["female", TRAINING] is None  # else 32 - 30
-    assert (n["male", HELD_OUT] is None) or (n["male", "all"] is None)  # else 22 - 20
+    assert (n["male", TEST] is None) or (n["male", "all"] is None)  # else 22 - 20
     assert found.n_suppressed == sum(cell.n_patients is None for cell in found.cells)
     for cell in found.cells:
         if cell.n_patients is None:
@@ -167,7 +167,7 @@ def test_numbers_are_of_patients_and_their_ends_are_no_single_patient():
 
 def test_a_partition_of_fewer_patients_than_the_smallest_cell_has_no_distribution():
     rows = [(str(i), "female", str(20 + i)) for i in range(23)]
-    found = audit(rows, [TRAINING] * 20 + [HELD_OUT] * 3, smallest_cell=5)
+    found = audit(rows, [TRAINING] * 20 + [TEST] * 3, smallest_cell=5)
 
     assert [row.partition for row in found.numbers] == ["all", TRAINING]
 
@@ -226,7 +226,7 @@ def test_metadata_of_another_length_is_refused():
 def test_head_circumference_of_hc18_has_a_distribution_in_each_partition():
     table = detect_adapter(KIT / "hc18").list_images(KIT / "hc18").table
     names = np.unique(table["patient_id"].astype(str))
-    side = dict(zip(names, np.where(np.arange(len(names)) % 3, TRAINING, HELD_OUT), strict=True))
+    side = dict(zip(names, np.where(np.arange(len(names)) % 3, TRAINING, TEST), strict=True))
     declared = AttributeDeclaration(
         "gestational age",
         "head_circumference_mm",
@@ -247,7 +247,7 @@ def test_head_circumference_of_hc18_has_a_distribution_in_each_partition():
         seed=0,
     )
 
-    assert [x.partition for x in found.numbers] == ["all", TRAINING, HELD_OUT]
+    assert [x.partition for x in found.numbers] == ["all", TRAINING, TEST]
     assert (found.numbers[0].n_images, found.numbers[0].n_patients) == (999, 806)
     assert found.numbers[0].quantiles[4] == pytest.approx(174.05)
     assert 40 < found.numbers[0].quantiles[0] < found.numbers[0].quantiles[-1] < 350

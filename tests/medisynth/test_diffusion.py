@@ -5,15 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError
+from governance.records.errors import DataError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
-from medisynth.models.dsr_gan.batches import (
-    Augmentation,
-    augmentation_of,
-    augmented,
-    nothing_told,
-)
+from medisynth.models.dsr_gan.batches import Augmentation, augmentation_of, augmented, nothing_told
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.diffusion import new_network as network_of
 from medisynth.models.dsr_gan.edm import (

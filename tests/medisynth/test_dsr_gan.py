@@ -8,9 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from governance.records.errors import DataError, SettingsError, TrainingError, WeightsError
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import StageState, StoppedError, TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
 from medisynth.models.registry import load_generator

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from governance.records.errors import DataError, SettingsError, WeightsError
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError, SettingsError, WeightsError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import Condition, TrainingContext
 from medisynth.models.conditioning import vocabulary_from, vocabulary_of
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
 from medisynth.models.dsr_gan.batches import nothing_told
@@ -22,7 +22,7 @@ from medisynth.models.dsr_gan.histograms import histograms_of, matched_whole, me
 from medisynth.models.dsr_gan.noise_prediction import NoisePrediction
 from medisynth.models.dsr_gan.settings import DiffusionSettings
 from medisynth.models.dsr_gan.super_resolution import new_networks, super_resolution_stage
-from medisynth.training import n_parameters
+from medisynth.training.loop import n_parameters
 
 PUBLISHED = DsrGanSettings(recipe="published")
 TINY = {

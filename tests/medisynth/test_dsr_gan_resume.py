@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from governance.records.errors import TrainingError, WeightsError
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
-from medisynth.errors import TrainingError, WeightsError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import StageState, StoppedError, TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
 from medisynth.models.dsr_gan.candidates import Candidates

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.duplicates import (
+from medisynth.data.adapters.selection import missing_images
+from medisynth.data.duplicates.exact import (
     DuplicatePair,
     across_partitions,
     exact_pairs,
     leakage_groups,
 )
-from medisynth.data.images import ingest_images
-from medisynth.data.selection import missing_images
+from medisynth.data.reading.ingest import ingest_images
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")

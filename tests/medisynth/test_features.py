@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from medisynth.errors import MetricUndefinedError, WeightsError
+from governance.records.errors import MetricUndefinedError, WeightsError
 from medisynth.metrics.features import InceptionPool3, check_reference
 from medisynth.metrics.inception_weights import (
     INCEPTION_SHA256,
@@ -16,7 +16,7 @@ from medisynth.metrics.inception_weights import (
     convert_torchscript,
 )
 from medisynth.metrics.torchvision_guard import import_torchvision
-from pipelines.weights import find_weights
+from pipelines.fetch.weights import find_weights
 
 WEIGHTS = find_weights()
 needs_weights = pytest.mark.skipif(WEIGHTS is None, reason="FID weights are not in the cache")

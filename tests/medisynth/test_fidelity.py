@@ -3,13 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from governance.evidence.documents import MetricResult
+from governance.records.evaluation import MetricResult
 from medisynth.metrics.features import RecordedExtractor
-from medisynth.metrics.fidelity import (
-    FidelityMetric,
-    evaluate_fidelity,
-    not_evaluated_fidelity,
-)
+from medisynth.metrics.fidelity import FidelityMetric, evaluate_fidelity, not_evaluated_fidelity
 
 D = 32
 EXTRACTOR = RecordedExtractor("pixels", "ab" * 32, D, "none")

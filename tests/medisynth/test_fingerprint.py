@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 from medisynth.metrics.fingerprint import (
     N_BINS,
     feature_fingerprint,

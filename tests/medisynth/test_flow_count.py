@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from medisynth.data.flow_count import FlowLevel, FlowStep, flow_faults, flow_step
+from medisynth.data.audit.coverage import FlowLevel, FlowStep, flow_faults, flow_step
 
 TABLE = pd.DataFrame(
     {

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 from medisynth.metrics.frechet import frechet_distance, frechet_from_grams
 from medisynth.metrics.gram import grams
 from medisynth.metrics.torchvision_guard import import_torchvision

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.metrics.features import InceptionPool3
 from tests.benchmarks import gpu_reference
 from tests.benchmarks.gpu_reference import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medisynth.data.identifiers import identifying_columns, masked, text_kind
+from medisynth.data.content.identifiers import identifying_columns, masked, text_kind
 from medisynth.data.phantom import LEAKS, PhantomSettings, write_phantoms
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from medisynth.data.image_quality import QUANTITIES, image_quality
-from medisynth.data.split import HELD_OUT, TRAINING
+from medisynth.data.audit.quality import QUANTITIES, image_quality
+from governance.records.base import TEST, TRAINING
 
 
 def table(values: list[float], column: str = "mean_intensity") -> pd.DataFrame:
@@ -46,10 +46,10 @@ def test_equal_quartiles_give_no_scale_and_so_no_far_image():
 
 def test_each_partition_is_held_against_the_quartiles_of_all_images():
     images = table([1.0, 2.0, 3.0] * 20 + [50.0, 51.0])
-    partition = pd.Series([TRAINING] * 60 + [HELD_OUT] * 2)
+    partition = pd.Series([TRAINING] * 60 + [TEST] * 2)
     whole, training, test = image_quality(images, partition)
 
-    assert [x.partition for x in (whole, training, test)] == ["all", TRAINING, HELD_OUT]
+    assert [x.partition for x in (whole, training, test)] == ["all", TRAINING, TEST]
     assert (whole.n_outliers, training.n_outliers, test.n_outliers) == (2, 0, 2)
 
 

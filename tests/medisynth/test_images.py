@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from governance.records.errors import DataError, ResourceError, SettingsError
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.image_reader import ImageReader, Job, ReaderProcesses
-from medisynth.data.image_statistics import sector_fractions
-from medisynth.data.images import (
+from medisynth.data.adapters.selection import missing_images
+from medisynth.data.reading.ingest import (
     IMAGE_COLUMNS,
     LEAST_FOR_PROCESSES,
     MAX_PIXELS,
@@ -30,9 +30,9 @@ from medisynth.data.images import (
     ingest_images,
     to_square,
 )
-from medisynth.data.png import MAX_KEYWORDS, text_keywords
-from medisynth.data.selection import missing_images
-from medisynth.errors import DataError, ResourceError, SettingsError
+from medisynth.data.reading.png import MAX_KEYWORDS, text_keywords
+from medisynth.data.reading.reader import ImageReader, Job, ReaderProcesses
+from medisynth.data.reading.statistics import sector_fractions
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
@@ -557,7 +557,7 @@ def test_reading_processes_end_with_their_parent(many):
 import multiprocessing, os, signal, sys
 from pathlib import Path
 import pandas as pd
-from medisynth.data.images import ingest_images
+from medisynth.data.reading.ingest import ingest_images
 
 def die(done, total):
     if done == 70:

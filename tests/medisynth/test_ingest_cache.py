@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medisynth.data.images import IMAGE_COLUMNS, Ingested, ingest_images
-from medisynth.data.ingest_cache import MAX_PACKS, IngestCache, reader_version
+from medisynth.data.reading.cache import MAX_PACKS, IngestCache, reader_version
+from medisynth.data.reading.ingest import IMAGE_COLUMNS, Ingested, ingest_images
 
 N_IMAGES = 12
 
@@ -211,7 +211,7 @@ import resource, signal, sys, tempfile
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
-from medisynth.data.images import ingest_images
+from medisynth.data.reading.ingest import ingest_images
 with tempfile.TemporaryDirectory() as folder:
     root, cache = Path(folder), Path(folder) / "cache"
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "a.png")
@@ -284,7 +284,7 @@ def test_many_small_packs_become_one(cache):
 def test_several_processes_share_one_cache(root, cache):
     program = (
         "import sys; from pathlib import Path; import pandas as pd\n"
-        "from medisynth.data.images import ingest_images\n"
+        "from medisynth.data.reading.ingest import ingest_images\n"
         f"names = [f'{{i}}.png' for i in range({N_IMAGES})]\n"
         "table = pd.DataFrame({'image_id': names, 'path': names})\n"
         "found = ingest_images(Path(sys.argv[1]), table, size_px=16, cache=Path(sys.argv[2]))\n"

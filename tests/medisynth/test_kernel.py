@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 from medisynth.metrics.gram import grams
 from medisynth.metrics.kernel import kernel_distance, kernel_distances_from_grams
 

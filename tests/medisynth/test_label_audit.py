@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from governance.evidence.documents import audit as documents
-from medisynth.data.label_audit import (
+from governance.records import audit as documents
+from governance.records.errors import DataError, SettingsError
+from medisynth.data.audit.labels import (
     MAX_SUSPECTS,
     SUSPECT_BELOW,
     LabelAudit,
@@ -19,7 +20,6 @@ from medisynth.data.label_audit import (
     _gradient_histograms,
     audit_labels,
 )
-from medisynth.errors import DataError, SettingsError
 from medisynth.intervals import wilson_interval
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fetal_planes_db"
@@ -285,7 +285,7 @@ def test_the_audit_can_be_written_as_the_document(swapped):
 
 def test_the_module_is_light_and_the_audit_imports_no_torch():
     code = (
-        "import sys, medisynth.data.label_audit as a; "
+        "import sys, medisynth.data.audit.labels as a; "
         "light = not {'sklearn', 'cleanlab'} & set(sys.modules); "
         "import cleanlab.filter; sys.exit(not light or 'torch' in sys.modules)"
     )

@@ -8,14 +8,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from governance.evidence.documents import MemorisationRecord, NearestPair
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
+from governance.records.evaluation import MemorisationRecord, NearestPair
 from medisynth.metrics.controls import control_images
-from medisynth.metrics.memorisation import (
-    MemorisationAudit,
-    memorisation,
-    nearest_training,
-)
+from medisynth.metrics.memorisation import MemorisationAudit, memorisation, nearest_training
 
 HC18 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "hc18"
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medisynth.data.candidate_pairs import MOST_CANDIDATES, TRANSFORMS, describe, mirrored
-from medisynth.data.duplicates import leakage_groups
-from medisynth.data.frame_alignment import aligned_similarity, reduce_frames
-from medisynth.data.near_duplicates import NEAR_SIMILARITY, DuplicateSearch, find_duplicates
-from medisynth.errors import DataError
+from governance.records.errors import DataError
+from medisynth.data.duplicates.alignment import aligned_similarity, reduce_frames
+from medisynth.data.duplicates.candidates import MOST_CANDIDATES, TRANSFORMS, describe, mirrored
+from medisynth.data.duplicates.exact import leakage_groups
+from medisynth.data.duplicates.search import NEAR_SIMILARITY, DuplicateSearch, find_duplicates
 from tests.benchmarks.planted import CHANGES, plant, score
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"

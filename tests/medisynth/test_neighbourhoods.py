@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medisynth.errors import MetricUndefinedError
+from governance.records.errors import MetricUndefinedError
 from medisynth.metrics.coverage import neighbourhoods
 
 

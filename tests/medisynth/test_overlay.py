@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from medisynth.data.overlay import OVERLAY_FRACTION, find_overlay, overlay_fraction
-from medisynth.data.overlay_marks import windowed
+from medisynth.data.content.marks import windowed
+from medisynth.data.content.marks import find_overlay
+from medisynth.data.reading.statistics import OVERLAY_FRACTION, overlay_fraction
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from governance.records.errors import DataError, SettingsError, TrainingError, WeightsError
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import Condition
 from tests.plugins.pca_gaussian import PcaGaussian, PcaGaussianSettings, _surprise
 from tests.plugins.small_run import context, view

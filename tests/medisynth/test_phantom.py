@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from governance.records.errors import DataError, ResourceError, SettingsError
 from medisynth.data.adapters.fetal_planes_db import FetalPlanesDb
 from medisynth.data.adapters.phantom import Phantom
 from medisynth.data.phantom import (
@@ -31,7 +32,6 @@ from medisynth.data.phantom.anatomy import draw_anatomy, sample_raster
 from medisynth.data.phantom.cohort import plan_cohort, stream
 from medisynth.data.phantom.geometry import Beams, draw_view
 from medisynth.data.phantom.profiles import MACHINE_PROFILES, OPERATOR_HABITS
-from medisynth.errors import DataError, ResourceError, SettingsError
 
 SMALL = PhantomSettings(n_patients=5, seed=3, max_images_per_patient=4, image_height_px=64)
 

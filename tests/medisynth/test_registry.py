@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medisynth.errors import SettingsError
+from governance.records.errors import SettingsError
 from medisynth.models.registry import (
     generator_names,
     generator_origin,

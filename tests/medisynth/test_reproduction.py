@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medisynth.errors import DataError
-from medisynth.reproduction import images, log_files, logs, table
-from medisynth.reproduction.findings import Verdict
+from governance.records.errors import DataError
+from medisynth.studies.midl2023 import images, log_files, logs, table
+from medisynth.studies.midl2023.findings import Verdict
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 REAL_TABLE = SHARED / "fetal_planes_db" / "FETAL_PLANES_DB_data.csv"
@@ -484,7 +484,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 
 
 def test_the_faulty_wiring_leaves_all_but_the_last_layer_of_each_block_untouched():
-    from medisynth.reproduction.networks import UpscalerWiring, parameters_without_gradient
+    from medisynth.studies.midl2023.networks import UpscalerWiring, parameters_without_gradient
 
     # One channel, one block: two convolutions of 10, two normalisations of 2, one slope.
     faulty = UpscalerWiring(faulty=True, channels=1, blocks=1)
@@ -493,7 +493,7 @@ def test_the_faulty_wiring_leaves_all_but_the_last_layer_of_each_block_untouched
 
 
 def test_the_published_size_has_the_known_share_without_gradient():
-    from medisynth.reproduction.networks import UpscalerWiring, parameters_without_gradient
+    from medisynth.studies.midl2023.networks import UpscalerWiring, parameters_without_gradient
 
     assert parameters_without_gradient(UpscalerWiring(faulty=True)) == (369_925, 565_768)
     assert parameters_without_gradient(UpscalerWiring(faulty=False)) == (0, 565_768)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.shift import shifts
-from medisynth.data.split import HELD_OUT, TRAINING, TUNING
+from medisynth.data.audit.shift import shifts
+from governance.records.base import TEST, TRAINING, TUNING
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
@@ -27,7 +27,7 @@ def listed(levels: dict[str, list[str | None]]) -> tuple[pd.DataFrame, pd.Series
 
 
 def test_distance_and_one_sided_level_are_those_counted_by_hand():
-    table, partition = listed({TRAINING: ["x"] * 6 + ["y"] * 4, HELD_OUT: ["x"] * 9 + ["z"]})
+    table, partition = listed({TRAINING: ["x"] * 6 + ["y"] * 4, TEST: ["x"] * 9 + ["z"]})
     (found,) = shifts(table, partition, ("machine",), n_resamples=200, seed=0)
 
     assert found.total_variation == pytest.approx(0.4)  # |0.6 - 0.9| + 0.4 + 0.1, halved
@@ -37,7 +37,7 @@ def test_distance_and_one_sided_level_are_those_counted_by_hand():
 
 
 def test_a_patient_with_many_images_counts_once():
-    table, partition = listed({TRAINING: ["x", "y"], HELD_OUT: ["x", "y"]})
+    table, partition = listed({TRAINING: ["x", "y"], TEST: ["x", "y"]})
     table = pd.concat([table] + [table.iloc[[0]]] * 20, ignore_index=True)
     partition = pd.concat([partition] + [partition.iloc[[0]]] * 20, ignore_index=True)
     (found,) = shifts(table, partition, ("machine",), n_resamples=50, seed=0)
@@ -46,19 +46,19 @@ def test_a_patient_with_many_images_counts_once():
 
 
 def test_every_pair_of_partitions_is_compared_and_unassigned_rows_are_not():
-    table, partition = listed({TRAINING: ["x", "y"], HELD_OUT: ["x"], TUNING: ["y"], "": ["z"]})
+    table, partition = listed({TRAINING: ["x", "y"], TEST: ["x"], TUNING: ["y"], "": ["z"]})
     partition = partition[partition != ""]
     found = shifts(table, partition, ("machine",), n_resamples=50, seed=0)
 
     assert [(x.left, x.right, x.total_variation) for x in found] == [
         (TRAINING, TUNING, 0.5),
-        (TRAINING, HELD_OUT, 0.5),
-        (TUNING, HELD_OUT, 1.0),
+        (TRAINING, TEST, 0.5),
+        (TUNING, TEST, 1.0),
     ]
 
 
 def test_an_attribute_that_one_partition_has_no_value_of_is_left_out():
-    table, partition = listed({TRAINING: ["x", "y"], HELD_OUT: [None, None]})
+    table, partition = listed({TRAINING: ["x", "y"], TEST: [None, None]})
 
     assert shifts(table, partition, ("machine", "site"), n_resamples=50, seed=0) == ()
 
@@ -68,7 +68,7 @@ def test_a_random_split_stays_below_the_floor_as_often_as_the_floor_says():
     table, _ = listed({"": rng.choice(list("xyz"), 200).tolist()})
     below = []
     for seed in range(100):
-        partition = pd.Series(np.where(rng.permutation(200) < 120, TRAINING, HELD_OUT))
+        partition = pd.Series(np.where(rng.permutation(200) < 120, TRAINING, TEST))
         (found,) = shifts(table, partition, ("machine",), n_resamples=100, seed=seed)
         below.append(found.total_variation <= (found.floor or 0))
 
@@ -82,7 +82,7 @@ def test_the_interval_covers_the_distance_of_the_population():
         table, partition = listed(
             {
                 TRAINING: rng.choice(list("xy"), 150, p=[0.7, 0.3]).tolist(),
-                HELD_OUT: rng.choice(list("xy"), 150, p=[0.4, 0.6]).tolist(),
+                TEST: rng.choice(list("xy"), 150, p=[0.4, 0.6]).tolist(),
             }
         )
         (found,) = shifts(table, partition, ("machine",), n_resamples=200, seed=seed)

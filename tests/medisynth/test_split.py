@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from medisynth.data.duplicates import DuplicatePair, exact_pairs, leakage_groups
+from governance.records.errors import DataError, LeakageError, SettingsError
+from medisynth.data.duplicates.exact import DuplicatePair, exact_pairs, leakage_groups
 from medisynth.data.split import (
-    HELD_OUT,
+    TEST,
     PARTITIONS,
     TRAINING,
     TUNING,
@@ -17,7 +18,6 @@ from medisynth.data.split import (
     partition_overlaps,
     split_images,
 )
-from medisynth.errors import DataError, LeakageError, SettingsError
 
 PAIRS = (
     "training | tuning",
@@ -65,9 +65,9 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     contents = [f"p{k}" for k in range(n)]
     for copy, source in draw(st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), max_size=6)):
         contents[copy] = contents[source]
-    official: list[str | None] = [(TRAINING, HELD_OUT)[k % 3 == 0] for k in numbers]
+    official: list[str | None] = [(TRAINING, TEST)[k % 3 == 0] for k in numbers]
     for k in draw(st.lists(st.integers(0, n - 1), max_size=3)):
-        official[k] = HELD_OUT
+        official[k] = TEST
     return images([str(k) for k in numbers], contents, official)
 
 
@@ -94,8 +94,8 @@ def test_no_group_crosses_and_every_image_has_one_place(table, source, seed):
     assert set(result.partition) == set(PARTITIONS)
     if source == "official":
         official = table["official_partition"]
-        assert (official[result.partition.index][result.partition == HELD_OUT] == HELD_OUT).all()
-        assert not set(table["image_id"][official == HELD_OUT]) & dropped
+        assert (official[result.partition.index][result.partition == TEST] == TEST).all()
+        assert not set(table["image_id"][official == TEST]) & dropped
         assert bool(dropped) == bool(result.deviations)
 
 
@@ -127,7 +127,7 @@ def test_fractions_count_groups_not_images():
     partition = split(table, test_fraction=0.2, tuning_fraction=0.1).partition
 
     n_patients = table["patient_id"].groupby(partition).nunique()
-    assert n_patients.to_dict() == {HELD_OUT: 20, TUNING: 8, TRAINING: 72}
+    assert n_patients.to_dict() == {TEST: 20, TUNING: 8, TRAINING: 72}
 
 
 def test_each_machine_is_held_out_in_proportion():
@@ -136,7 +136,7 @@ def test_each_machine_is_held_out_in_proportion():
     table["brain_plane"] = "Other"
     for seed in range(5):
         partition = split(table, seed=seed).partition
-        assert int((partition[:30] == HELD_OUT).sum()) in {5, 6, 7}
+        assert int((partition[:30] == TEST).sum()) in {5, 6, 7}
 
 
 def test_file_order_plays_no_part():
@@ -145,25 +145,25 @@ def test_file_order_plays_no_part():
 
     places = split(table).partition.reset_index(drop=True)
 
-    mean = places.index[places == HELD_OUT].to_numpy().mean()
+    mean = places.index[places == TEST].to_numpy().mean()
     assert 200 < mean < 300
 
 
 def test_the_official_test_set_is_kept_and_tuning_comes_out_of_training_by_patient():
     patients = [str(k // 2) for k in range(40)]
-    official = [TRAINING] * 20 + [HELD_OUT] * 20
+    official = [TRAINING] * 20 + [TEST] * 20
     table = images(patients, official=official)
 
     result = split(table, "official", tuning_fraction=0.3)
 
-    assert (result.partition[20:] == HELD_OUT).all()
+    assert (result.partition[20:] == TEST).all()
     assert int((result.partition == TUNING).sum()) == 6  # 3 of 10 patients, 2 images each
     assert result.dropped == ()
     assert result.deviations == ()
 
 
 def test_a_duplicate_across_the_official_split_stops_and_names_the_pair():
-    official = [TRAINING] * 3 + [HELD_OUT]
+    official = [TRAINING] * 3 + [TEST]
     table = images(["1", "2", "3", "4"], ["P", "Q", "R", "P"], official)
 
     with pytest.raises(LeakageError) as caught:
@@ -175,7 +175,7 @@ def test_a_duplicate_across_the_official_split_stops_and_names_the_pair():
 
 
 def test_a_patient_on_both_sides_of_the_official_split_stops():
-    table = images(["7", "8", "9", "7"], official=[TRAINING] * 3 + [HELD_OUT])
+    table = images(["7", "8", "9", "7"], official=[TRAINING] * 3 + [TEST])
 
     with pytest.raises(LeakageError, match="patient 7 is on both sides"):
         split(table, "official")
@@ -184,7 +184,7 @@ def test_a_patient_on_both_sides_of_the_official_split_stops():
 def test_a_long_list_of_leaks_is_cut_and_counted():
     n = 25
     patients = [str(k) for k in range(2 * n)]
-    table = images(patients, [str(k % n) for k in range(2 * n)], [TRAINING] * n + [HELD_OUT] * n)
+    table = images(patients, [str(k % n) for k in range(2 * n)], [TRAINING] * n + [TEST] * n)
 
     with pytest.raises(LeakageError, match="and 5 more") as caught:
         split(table, "official")
@@ -194,7 +194,7 @@ def test_a_long_list_of_leaks_is_cut_and_counted():
 def test_dropping_takes_all_training_images_of_the_tied_patient_and_says_why():
     # patient 1 shares one picture with test patient 4: its other picture may not train either
     patients = ["1", "1", "2", "3", "4"]
-    table = images(patients, ["P", "O", "Q", "R", "P"], [TRAINING] * 4 + [HELD_OUT])
+    table = images(patients, ["P", "O", "Q", "R", "P"], [TRAINING] * 4 + [TEST])
 
     result = split(table, "official", on_duplicate="drop_training")
 
@@ -210,7 +210,7 @@ def near(left: str, right: str, patients: tuple[str, str], similarity: float) ->
 
 
 def test_a_near_duplicate_across_the_official_split_stops_and_says_how_to_declare_it_distinct():
-    table = images(["1", "2", "3", "4"], official=[TRAINING] * 3 + [HELD_OUT])
+    table = images(["1", "2", "3", "4"], official=[TRAINING] * 3 + [TEST])
     pairs = [near("i0000", "i0003", ("1", "4"), 0.966), near("i0001", "i0002", ("2", "3"), 0.99)]
 
     with pytest.raises(LeakageError) as caught:
@@ -238,7 +238,7 @@ def test_reasons_tell_exact_copies_near_duplicates_and_tied_patients_apart():
     table = images(
         ["1", "1", "2", "3", "5", "6", "4", "4"],
         ["P", "O", "Q", "R", "S", "T", "P", "U"],
-        [TRAINING] * 6 + [HELD_OUT] * 2,
+        [TRAINING] * 6 + [TEST] * 2,
     )
     pairs = [
         *exact_pairs(table),
@@ -285,14 +285,14 @@ def test_not_using_an_official_split_is_a_stated_deviation():
             "set split.source=computed",
         ),
         (
-            images(["1", "2"], official=[HELD_OUT] * 2),
+            images(["1", "2"], official=[TEST] * 2),
             "official",
             "all 2 selected images are official held-out test set",
         ),
-        (images(["1", "2"], official=[TRAINING, HELD_OUT]), "official", "no image is left for tun"),
+        (images(["1", "2"], official=[TRAINING, TEST]), "official", "no image is left for tun"),
         (images(["1", "2", "3"]), "official", "brings no official split"),
         (
-            images(["1", "2", "3"], official=[TRAINING, None, HELD_OUT]),
+            images(["1", "2", "3"], official=[TRAINING, None, TEST]),
             "official",
             "1 of 3 selected images have no official partition",
         ),
@@ -316,7 +316,7 @@ def test_a_setting_out_of_range_is_refused(options):
 
 def test_overlaps_count_what_partitions_share():
     table = images(["1", "1", "2", "3"], ["P", "Q", "Q", "P"])
-    partition = pd.Series([TRAINING, TUNING, HELD_OUT, HELD_OUT])
+    partition = pd.Series([TRAINING, TUNING, TEST, TEST])
 
     patients, contents = partition_overlaps(table, partition)
 

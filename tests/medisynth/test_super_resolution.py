@@ -6,16 +6,16 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
+from governance.records.errors import TrainingError
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
-from medisynth.errors import TrainingError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.enlarging.description import describe
 from medisynth.models.enlarging.images import bilinear, blurred, reduced, to_pixels, to_unit
 from medisynth.models.enlarging.networks import Doubling, Enlarger, Noise, PatchCritic
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import EnlargingStage, enlarged, new_enlarger
-from medisynth.training import torch_generator
+from medisynth.training.loop import torch_generator
 
 SETTINGS = EnlargingSettings(
     to=32,

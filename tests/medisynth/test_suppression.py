@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from medisynth.data.suppression import Sum, withheld_cells
+from medisynth.data.audit.suppression import Sum, withheld_cells
 
 
 def margins(shape: tuple[int, int]) -> list[Sum]:

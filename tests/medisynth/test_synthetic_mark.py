@@ -10,9 +10,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from medisynth.data.images import decode_bytes
-from medisynth.data.png import text_chunks
-from medisynth.data.synthetic_mark import (
+from governance.records.errors import SettingsError
+from medisynth.data.reading.ingest import decode_bytes
+from medisynth.data.reading.png import text_chunks
+from medisynth.data.reading.synthetic_mark import (
     DESCRIPTION,
     KEY,
     SyntheticMark,
@@ -21,7 +22,6 @@ from medisynth.data.synthetic_mark import (
     marked_png,
     read_mark,
 )
-from medisynth.errors import SettingsError
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from medisynth.data.contract import AttributeDeclaration
-from medisynth.data.target_population import (
+from governance.records.errors import SettingsError
+from medisynth.data.audit.target_population import (
     TargetAttribute,
     TargetPopulation,
     bin_names,
     check_levels,
     load_target_population,
 )
-from medisynth.errors import SettingsError
-from pipelines.config import preset_names
-from pipelines.templates import target_population_template
+from medisynth.data.contract.contract import AttributeDeclaration
+from pipelines.cli.data import target_population_template
+from pipelines.config.model import preset_names
 
 GOOD = """
 name: women scanned in X, 2025

@@ -7,14 +7,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from governance.records.errors import DataError, TrainingError, WeightsError
 from medisynth import checkpoint
-from medisynth.errors import DataError, TrainingError, WeightsError
 from medisynth.generator import StageState, StoppedError
 from medisynth.models.tb_gan import TbGan, TbGanSettings
 from medisynth.models.tb_gan.deviations import PublishedDeviations
 from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan.networks import new_networks
-from medisynth.training import train
+from medisynth.training.loop import train
 from tests.medisynth.tiny_tb_gan import (
     STYLESWIN,
     Recorder,

@@ -6,13 +6,13 @@ import torch
 
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import plan_cohort
-from medisynth.data.resize import to_square
+from medisynth.data.reading.decode import to_square
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.images import to_signed
 from medisynth.models.tb_gan.resampling import doubled
 from medisynth.models.tb_gan.settings import TbGanSettings
-from medisynth.training import learning_rate, seeded_weights
-from pipelines.config import load_config
+from medisynth.training.loop import learning_rate, seeded_weights
+from pipelines.config.model import load_config
 
 N_PAIRS, N_UPDATES, N_WARM_UP = 8, 60, 2
 WINDOW = 8  # in the images, the sides of windows at 64 pixels and of single places at 8

@@ -28,7 +28,7 @@ from medisynth.models.tb_gan.resampling import (
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.models.tb_gan.style_block import AdaIn, DepthwiseResidual
 from medisynth.models.tb_gan.tail import HaarTail, ModulatedConv
-from pipelines.config import load_config
+from pipelines.config.model import load_config
 
 CPU = torch.device("cpu")
 SMALL = TbGanSettings(

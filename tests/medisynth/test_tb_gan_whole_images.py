@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from governance.records.errors import DataError, SettingsError, WeightsError
 from medisynth import checkpoint
-from medisynth.errors import DataError, SettingsError, WeightsError
 from medisynth.generator import Condition, StoppedError
 from medisynth.models.tb_gan import TbGan
 from tests.medisynth.tiny_tb_gan import Recorder, States, equal, fitted, settings, view

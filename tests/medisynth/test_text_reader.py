@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from medisynth.data import text_reader
-from medisynth.data.overlay_marks import text_lines
-from medisynth.data.text_reader import (
+from medisynth.data.content import text as text_reader
+from medisynth.data.content.marks import text_lines
+from medisynth.data.content.text import (
     TextReaderError,
     find_tesseract,
     lines_of,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from medisynth.errors import SettingsError, TrainingError, WeightsError
+from governance.records.errors import SettingsError, TrainingError, WeightsError
 from medisynth.generator import StoppedError, TrainingContext
-from medisynth.training import (
+from medisynth.training.loop import (
     TIMING_CURVES,
     DiscriminatorGuard,
     Order,

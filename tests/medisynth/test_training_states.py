@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from medisynth import training_states
-from medisynth.errors import ResourceError, TrainingError, WeightsError
+from governance.records.errors import ResourceError, TrainingError, WeightsError
 from medisynth.generator import StageState
-from medisynth.training_states import StateFolder, slug
+from medisynth.training import states as training_states
+from medisynth.training.states import StateFolder, slug
 from tests.medisynth.toy_gan import assert_same_tensors
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.metrics.controls import control_images
 from medisynth.metrics.features import InceptionPool3
 from medisynth.metrics.kernel import kernel_distance

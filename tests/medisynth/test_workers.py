@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from governance.records.errors import SettingsError
 from medisynth import checkpoint
-from medisynth.errors import SettingsError
 from medisynth.generator import TrainingContext
-from medisynth.training import TIMING_CURVES, train
-from medisynth.workers import Workers, workers
+from medisynth.training.loop import TIMING_CURVES, train
+from medisynth.training.workers import Workers, workers
 from tests.medisynth.toy_gan import ToyGan, assert_same_tensors
 from tests.medisynth.two_processes import N_STEPS, STOP_STEP
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.conditioning import vocabulary_of
 from medisynth.models.tb_gan import TbGan, TbGanSettings

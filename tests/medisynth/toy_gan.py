@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from medisynth.generator import StageState
-from medisynth.training import (
+from medisynth.training.loop import (
     DiscriminatorGuard,
     Order,
     accumulated_update,

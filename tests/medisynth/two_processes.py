@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from governance.records.errors import MedisynthError
 from medisynth import checkpoint
-from medisynth.errors import MedisynthError
 from medisynth.generator import StageState, StoppedError, TrainingContext
-from medisynth.training import gather_state, train, workers
-from medisynth.training_states import StateFolder
+from medisynth.training.loop import gather_state, train, workers
+from medisynth.training.states import StateFolder
 from tests.medisynth.kill_training import write_through
 from tests.medisynth.toy_gan import ToyGan
 

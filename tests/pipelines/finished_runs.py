@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from governance.evidence.documents import WaiverLine
+from governance.records.people import WaiverLine
 from pipelines.steps import s8_report
 from tests.governance.example_run import RUN_ID, Example, build_example_run
 

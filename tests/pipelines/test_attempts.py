@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import IsolationError
-from governance.isolation.confine import landlock_abi
-from pipelines.training_process import TrainingJob, run_training
+from governance.confinement.confine import landlock_abi
+from governance.records.errors import IsolationError
+from pipelines.training.parent import TrainingJob, run_training
 from tests.pipelines.test_training_process import changed, new_job
 from tests.plugins.hostile import UNHEARD, WAYS
 

@@ -4,10 +4,11 @@ from email.message import Message
 
 import pytest
 
-from governance.evidence.documents import PretrainedComponent, RunIdentity
 from governance.evidence.store import EvidenceStore
-from pipelines import bill_of_materials as sbom
-from pipelines.identity import installed_packages
+from governance.records.run import RunIdentity
+from governance.records.training import PretrainedComponent
+from pipelines.current_run import software as sbom
+from pipelines.current_run.identity import installed_packages
 
 RUN = RunIdentity(
     run_id="20261123T090000Z-abc",

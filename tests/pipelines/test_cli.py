@@ -5,8 +5,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import cli
-from pipelines.cli import app
+from pipelines.cli import app as cli
+from pipelines.cli.app import app
 
 runner = CliRunner()
 
@@ -14,7 +14,7 @@ runner = CliRunner()
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["verify", "--help"]])
 def test_help_imports_neither_torch_nor_mlflow(arguments):
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.cli import app;"
+        "import sys; from typer.testing import CliRunner; from pipelines.cli.app import app;"
         f"result = CliRunner().invoke(app, {arguments!r});"
         "heavy = {'torch', 'mlflow', 'pandas', 'great_expectations', 'numpy'} & set(sys.modules);"
         "sys.exit(f'{result.exit_code} {heavy}' if heavy or result.exit_code else 0)"

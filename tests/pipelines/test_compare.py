@@ -6,11 +6,10 @@ import sys
 
 from typer.testing import CliRunner
 
-from governance.evidence.documents import MetricResult
-from governance.statuses import ItemStatus
-from pipelines.cli import app
-from pipelines.compare import compare_runs
-from pipelines.differences import MetricPair, why_unfair
+from governance.records.base import ItemStatus
+from governance.records.evaluation import MetricResult
+from pipelines.cli.app import app
+from pipelines.finished_runs.compare import MetricPair, compare_runs, why_unfair
 from tests.pipelines.finished_runs import RUN_ID, finished
 
 runner = CliRunner()
@@ -107,7 +106,7 @@ def test_the_command_needs_neither_torch_nor_mlflow_and_gives_json(tmp_path):
     a = finished(tmp_path / "a")
     b = finished(tmp_path / "b", config=OTHER)
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.cli import app;"
+        "import sys; from typer.testing import CliRunner; from pipelines.cli.app import app;"
         f"result = CliRunner().invoke(app, ['compare', {str(a)!r}, {str(b)!r}, '--json']);"
         "heavy = {'torch', 'mlflow'} & set(sys.modules);"
         "print(result.output);"

@@ -4,12 +4,12 @@ import io
 
 import pytest
 
-from governance.evidence.documents import TuningComparison
 from governance.evidence.store import EvidenceStore
-from governance.policies.load import load_policy
-from pipelines.config import load_config
-from pipelines.console import Console
-from pipelines.context import RunContext
+from governance.policy.load import load_policy
+from governance.records.comparison import TuningComparison
+from pipelines.config.model import load_config
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
 from pipelines.steps.s5_train import _tell_comparison
 from tests.governance.complete_run import comparison
 

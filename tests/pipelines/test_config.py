@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipelines.config import RunConfig, load_config, preset_names
-from pipelines.errors import ConfigError
+from governance.records.errors import ConfigError
+from pipelines.config.model import RunConfig, load_config, preset_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from pipelines.console import Console, StopRequest
-from pipelines.errors import InterruptedByUser
+from governance.records.errors import InterruptedByUser
+from pipelines.current_run.console import Console, StopRequest
 
 
 def test_plain_progress_prints_the_last_line_of_a_task():

@@ -9,9 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from pipelines.check_memory import CheckedData, CheckMemory, now
-from pipelines.cli import app
-from pipelines.config import load_config
+from pipelines.cli.app import app
+from pipelines.config.model import load_config
+from pipelines.data_check.check import CheckedData, CheckMemory, now
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")

@@ -14,12 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from governance.records.errors import DataError, ResourceError, SettingsError
 from medisynth.data.adapters import african_planes, hc18
-from medisynth.errors import DataError, ResourceError, SettingsError
-from pipelines import download
-from pipelines.data_fetch import NOTE_FILE, FetchedFile, fetch_data_set
-from pipelines.data_sources import SOURCES, Source
-from pipelines.download import MAX_ATTEMPTS, Downloader, RemoteFile, Transfer, check_address
+from pipelines.fetch import download
+from pipelines.fetch.data_sets import NOTE_FILE, SOURCES, FetchedFile, Source, fetch_data_set
+from pipelines.fetch.download import MAX_ATTEMPTS, Downloader, RemoteFile, Transfer, check_address
 
 BLOCK = 65_536  # the piece that a broken connection loses is smaller
 CSV = b"filename,pixel size(mm),head circumference (mm)\r\n001_HC.png,0.1,50.5\r\n"

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from governance.evidence.documents import Outcome, TrainingRecord
 from governance.evidence.store import EvidenceStore
-from governance.policies.load import load_policy
-from pipelines.config import load_config
-from pipelines.console import Console
-from pipelines.context import RunContext
+from governance.policy.load import load_policy
+from governance.records.run import Outcome
+from governance.records.training import TrainingRecord
+from pipelines.config.model import load_config
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
 from pipelines.steps import s7_evidence, s8_report
 from tests.governance.example_run import VERSION, Example, build_example_run
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.errors import PolicyError
-from governance.evidence.documents import RunIdentity
-from governance.evidence.signing import make_key_pair
-from governance.policies.load import load_policy
-from pipelines.cli import app
-from pipelines.declarations import read_declarations
+from governance.policy.load import load_policy
+from governance.records.errors import PolicyError
+from governance.records.run import RunIdentity
+from governance.signing.keys import make_key_pair
+from pipelines.cli.app import app
+from pipelines.people.read import read_declarations
 from tests.governance.signed_run import make_signed_run
 
 runner = CliRunner()
@@ -90,7 +90,7 @@ def test_a_missing_key_a_key_of_others_and_a_foreign_certificate_are_exit_7(tmp_
 
 
 def test_a_run_signed_by_a_foreign_key_is_exit_5(tmp_path):
-    from governance.evidence.signing import load_signer
+    from governance.signing.keys import load_signer
 
     mine, other = make_key_pair(tmp_path / "mine"), make_key_pair(tmp_path / "other")
     run_dir = make_signed_run(tmp_path / "runs", load_signer(str(mine.private_key)))
@@ -153,7 +153,7 @@ def test_a_criterion_with_another_operator_or_no_number_is_exit_2(tmp_path, crit
 
 
 def policy_file(folder: Path, old: str, new: str) -> Path:
-    text = (resources.files("governance.policies") / "gmlp.yaml").read_text("utf-8")
+    text = (resources.files("governance.policy") / "gmlp.yaml").read_text("utf-8")
     changed = re.sub(old, new, text, count=1, flags=re.DOTALL)
     assert changed != text
     path = folder / "policy.yaml"

@@ -1,5 +1,5 @@
-from pipelines import identity
-from pipelines.config import load_config
+from pipelines.config.model import load_config
+from pipelines.current_run import identity
 
 
 def test_run_ids_sort_by_time_and_differ():
@@ -32,7 +32,7 @@ def test_without_a_lock_file_nothing_is_compared(tmp_path, monkeypatch):
 
 
 def test_the_test_plan_names_a_primary_endpoint_and_the_criteria():
-    from governance.policies.load import load_policy
+    from governance.policy.load import load_policy
 
     plan = identity.test_plan(load_config(preset="smoke"), "0" * 64, load_policy())
 

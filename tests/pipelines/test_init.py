@@ -6,14 +6,14 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from governance.evidence.declaration import UNTOUCHED, RunFacts, human_result
-from governance.policies.load import load_policy
-from governance.reports.card import DECLARABLE_FIELDS
-from governance.statuses import ItemStatus
-from pipelines.cli import app
-from pipelines.config import load_config
-from pipelines.declaration_entries import json_schema
-from pipelines.declarations import read_declarations
+from governance.people.rules import UNTOUCHED, RunFacts, human_result
+from governance.policy.load import load_policy
+from governance.records.base import ItemStatus
+from governance.reports.card.fields import DECLARABLE_FIELDS
+from pipelines.cli.app import app
+from pipelines.config.model import load_config
+from pipelines.people.entries import json_schema
+from pipelines.people.read import read_declarations
 
 POLICY = load_policy()
 HUMAN = [item for item in POLICY.items if item.kind == "human"]

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.errors import SigningKeyError
 from governance.evidence.store import EvidenceStore
-from governance.policies.load import load_policy
-from pipelines.cli import app
-from pipelines.config import load_config
-from pipelines.config_sections import SigningConfig
-from pipelines.console import Console
-from pipelines.context import RunContext
-from pipelines.keys import make_keys, open_signer
+from governance.policy.load import load_policy
+from governance.records.errors import SigningKeyError
+from pipelines.cli.app import app
+from pipelines.config.model import load_config
+from pipelines.config.sections import SigningConfig
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
+from pipelines.current_run.keys import make_keys, open_signer
 from pipelines.steps.s4_split import _must_refuse
 from tests.governance.signed_run import make_signed_run
 

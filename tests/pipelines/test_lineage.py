@@ -8,24 +8,23 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from governance.evidence.documents import (
-    Baseline,
-    ChangeRecord,
-    DatasetIdentity,
-    EvaluationRecord,
-    ImageStatistic,
-    Lineage,
-    RunIdentity,
-    TrainingRecord,
-)
 from governance.evidence.manifest import OUTPUTS, close_evidence
-from governance.evidence.outputs import write_outputs
 from governance.evidence.store import EvidenceStore
-from governance.files import sha256_bytes
-from pipelines.baseline import baseline_of, drift_between
-from pipelines.config_sections import LineageConfig
-from pipelines.errors import ConfigError
-from pipelines.lineage import require_parent, write_lineage
+from governance.records.dataset import DatasetIdentity
+from governance.records.errors import ConfigError
+from governance.records.evaluation import Baseline, EvaluationRecord, ImageStatistic
+from governance.records.files import sha256_bytes
+from governance.records.lineage import ChangeRecord, Lineage
+from governance.records.run import RunIdentity
+from governance.records.training import TrainingRecord
+from pipelines.config.sections import LineageConfig
+from pipelines.finished_runs.lineage import (
+    baseline_of,
+    drift_between,
+    require_parent,
+    write_lineage,
+)
+from pipelines.steps.s8_report import write_outputs
 from tests.governance.example_run import START, VERSION
 from tests.pipelines.finished_runs import finished
 from tests.plugins.small_run import view

@@ -10,12 +10,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from governance.isolation.seal import Leaf
+from governance.sealing.seal import Leaf
 from medisynth.data.phantom import PhantomSettings
-from pipelines import non_interference
-from pipelines.cli import app
-from pipelines.console import Console
-from pipelines.non_interference import Comparison, NonInterference, compare, prove, replace_by_noise
+from pipelines.cli.app import app
+from pipelines.current_run.console import Console
+from pipelines.selftest import non_interference
+from pipelines.selftest.non_interference import (
+    Comparison,
+    NonInterference,
+    compare,
+    prove,
+    replace_by_noise,
+)
 from pipelines.steps import s4_split, s5_train
 
 PCA = "tests.plugins.pca_gaussian:PcaGaussian"

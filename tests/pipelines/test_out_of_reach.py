@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from governance.records.errors import ConfigError
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from pipelines.cli import app
-from pipelines.config import load_config
-from pipelines.errors import ConfigError
-from pipelines.out_of_reach import refuse_readable_folders
+from pipelines.cli.app import app
+from pipelines.config.model import load_config
+from pipelines.current_run.begin import refuse_readable_folders
 
 
 def config(tmp_path: Path, **flags: str):

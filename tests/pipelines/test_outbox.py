@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.documents import EvaluationRecord, TrainingRecord
+from governance.evidence.folder import FinishedRun
 from governance.evidence.store import EvidenceStore
-from pipelines import outbox
-from pipelines.cli import app
-from pipelines.config_sections import TrackingConfig
-from pipelines.finished_run import FinishedRun
-from pipelines.run_lock import run_lock
+from governance.records.evaluation import EvaluationRecord
+from governance.records.training import TrainingRecord
+from pipelines.cli.app import app
+from pipelines.config.sections import TrackingConfig
+from pipelines.current_run.lock import run_lock
+from pipelines.finished_runs import sync as outbox
 from pipelines.tracking import Tracker, store_uri
 from pipelines.tracking.mirror import RunMirror
 from tests.pipelines.finished_runs import NO_TRACKING, RUN_ID, finished

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.evidence.chain import check_chain
-from governance.evidence.verify import verify_run
-from pipelines.cli import app
-from pipelines.errors import ConfigError
-from pipelines.promote import Request, promote
-from pipelines.promotions import read_promotions
+from governance.records.errors import ConfigError
+from governance.verify.folder import verify_run
+from pipelines.cli.app import app
+from pipelines.finished_runs.promote import Request, promote
+from pipelines.finished_runs.promotions import read_promotions
 from tests.pipelines.finished_runs import RUN_ID, finished, waiver
 
 runner = CliRunner()
@@ -239,7 +239,7 @@ def test_a_folder_without_a_run_and_a_run_without_an_end_are_exit_2(tmp_path):
 def test_promoting_a_run_without_tracking_imports_neither_torch_nor_mlflow(tmp_path):
     run_dir = finished(tmp_path)
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.cli import app;"
+        "import sys; from typer.testing import CliRunner; from pipelines.cli.app import app;"
         f"result = CliRunner().invoke(app, ['promote', {str(run_dir)!r}, '--to', 'released']);"
         "heavy = {'torch', 'mlflow'} & set(sys.modules);"
         "sys.exit(f'{result.output} {heavy}' if result.exit_code or heavy else 0)"

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.verify import verify_run
-from pipelines.cli import app
+from governance.verify.folder import verify_run
+from pipelines.cli.app import app
 from tests.pipelines.finished_runs import RUN_ID, finished
 
 runner = CliRunner()

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.documents import DeclaredScope, RunIdentity
-from governance.evidence.intended_use import Used
-from governance.policies.load import load_policy
-from pipelines.cli import app
-from pipelines.declarations import ReadDeclarations, read_declarations
-from pipelines.errors import DeclarationsError
+from governance.people.intended_use import Used
+from governance.policy.load import load_policy
+from governance.records.errors import DeclarationsError
+from governance.records.people import DeclaredScope
+from governance.records.run import RunIdentity
+from pipelines.cli.app import app
+from pipelines.people.read import ReadDeclarations, read_declarations
 
 POLICY = load_policy()
 A = "a" * 64

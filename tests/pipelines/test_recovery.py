@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from governance.evidence.store import EvidenceStore
-from governance.policies.load import load_policy
-from pipelines.config import load_config
-from pipelines.console import Console
-from pipelines.context import RunContext
-from pipelines.errors import MachineError
-from pipelines.recovery import find_left_behind, is_worked_on, sentences
-from pipelines.run_lock import folder_lock, run_lock
+from governance.policy.load import load_policy
+from governance.records.errors import MachineError
+from pipelines.config.model import load_config
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
+from pipelines.current_run.lock import folder_lock, run_lock
+from pipelines.finished_runs.sync import find_left_behind, is_worked_on, sentences
 from pipelines.steps import s1_ingest
 from tests.pipelines.finished_runs import RUN_ID, finished
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from pipelines.run_lock import run_lock\n"
+    "import sys, time; from pathlib import Path; from pipelines.current_run.lock import run_lock\n"
     "with run_lock(Path(sys.argv[1])):\n"
     "    print('held', flush=True); time.sleep(60)\n"
 )

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.cli import app
-from pipelines.reproduction_audit import Inputs, as_json, as_page, as_text, audit
-from pipelines.weights import find_weights
+from pipelines.cli.app import app
+from pipelines.fetch.weights import find_weights
+from pipelines.finished_runs.reproduction_audit import Inputs, as_json, as_page, as_text, audit
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -151,7 +151,7 @@ def test_a_folder_without_pictures_is_exit_code_3(small, tmp_path):
 
 def test_torch_and_mlflow_stay_out_unless_networks_are_asked_for(small):
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.cli import app;"
+        "import sys; from typer.testing import CliRunner; from pipelines.cli.app import app;"
         f"r = CliRunner().invoke(app, ['reproduction-audit', '--table', {str(small[0])!r},"
         f" '--logs', {str(small[1])!r}]);"
         "heavy = {'torch', 'mlflow'} & set(sys.modules);"

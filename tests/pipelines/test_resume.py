@@ -10,11 +10,11 @@ import pytest
 
 from governance.evidence.journal import Journal
 from governance.evidence.store import EvidenceStore
-from pipelines.config import changed_config, flat_config, load_config, read_config
-from pipelines.errors import ConfigError, MachineError
-from pipelines.resume import _times, open_earlier_run
-from pipelines.run_folder import find_run
-from pipelines.run_lock import run_lock
+from governance.records.errors import ConfigError, MachineError
+from pipelines.config.model import changed_config, flat_config, load_config, read_config
+from pipelines.current_run.lock import run_lock
+from pipelines.finished_runs.find import find_run
+from pipelines.finished_runs.resume import _times, open_earlier_run
 
 
 def event(kind: str, second: int, step: str = ""):

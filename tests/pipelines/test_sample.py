@@ -15,13 +15,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from typer.testing import CliRunner
 
-from governance.evidence.verify import verify_run
-from medisynth.data.synthetic_mark import burn_in, read_mark
+from governance.records.errors import ConfigError, InterruptedByUser
+from governance.verify.folder import verify_run
+from medisynth.data.reading.synthetic_mark import burn_in, read_mark
 from medisynth.generator import Condition
-from pipelines.cli import app
-from pipelines.console import Console
-from pipelines.errors import ConfigError, InterruptedByUser
-from pipelines.sample import SampleRequest, sample_run
+from pipelines.cli.app import app
+from pipelines.current_run.console import Console
+from pipelines.finished_runs.sample import SampleRequest, sample_run
 from tests.plugins.pca_gaussian import PcaGaussian
 from tests.plugins.small_run import PCA, RUN_ID, write_run
 
@@ -124,7 +124,7 @@ def test_without_out_a_run_given_by_its_folder_is_sampled_into_its_workspace(
 
 def test_neither_mlflow_nor_the_data_is_needed(run_dir, tmp_path):
     code = (
-        "import sys; sys.modules['mlflow'] = None; from pipelines.cli import app;"
+        "import sys; sys.modules['mlflow'] = None; from pipelines.cli.app import app;"
         f"app(['sample', {str(run_dir)!r}, '-n', '1', '--out', {str(tmp_path / 'x')!r}])"
     )
     root = Path(__file__).resolve().parents[2]
@@ -448,7 +448,7 @@ def test_mark_ends_with_3_when_a_file_has_no_mark_of_ours(run_dir, tmp_path):
 
 
 def test_control_characters_in_a_foreign_mark_do_not_reach_the_terminal(tmp_path):
-    from medisynth.data.synthetic_mark import SyntheticMark, marked_png
+    from medisynth.data.reading.synthetic_mark import SyntheticMark, marked_png
 
     mark = SyntheticMark("g\x1b[2J", "run", "a" * 64, 1, 0, "free")
     path = tmp_path / "hostile.png"

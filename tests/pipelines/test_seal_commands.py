@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.documents import Outcome, StepTiming
+from governance.confinement.confine import KEY_TARGET, VAULT_TARGET
 from governance.evidence.store import EvidenceStore
-from governance.files import canonical_json
-from governance.isolation.confine import KEY_TARGET, VAULT_TARGET
-from governance.isolation.ledger import Ledger
-from governance.isolation.seal import Leaf, SealedTestSet, seal_test_set
-from governance.isolation.vault import Vault
-from governance.policies.load import load_policy
-from pipelines.cli import app
-from pipelines.config import load_config
-from pipelines.console import Console
-from pipelines.context import RunContext
-from pipelines.errors import ConfigError
+from governance.policy.load import load_policy
+from governance.records.errors import ConfigError
+from governance.records.files import canonical_json
+from governance.records.run import Outcome, StepTiming
+from governance.sealing.ledger import Ledger
+from governance.sealing.seal import Leaf, SealedTestSet, seal_test_set
+from governance.sealing.vault import Vault
+from pipelines.cli.app import app
+from pipelines.config.model import load_config
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
 from pipelines.steps.s4_split import _must_refuse
 from pipelines.steps.s7_evidence import _end_vault
 
@@ -219,7 +219,7 @@ def test_seal_commands_import_neither_torch_nor_mlflow(workspace):
         ["seal", "show", "r1", "Patient01_Plane1", "-w", str(workspace)],
     ]
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.cli import app;"
+        "import sys; from typer.testing import CliRunner; from pipelines.cli.app import app;"
         f"codes = [CliRunner().invoke(app, call).exit_code for call in {calls!r}];"
         "heavy = {'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules);"
         "sys.exit(f'{codes} {heavy}' if heavy or any(codes) else 0)"

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from governance.errors import IsolationError, SealError
-from governance.evidence.documents import TEST, TRAINING, TUNING
+from governance.confinement.confine import attempt_read
 from governance.evidence.store import EvidenceStore
-from governance.isolation.confine import attempt_read
-from governance.policies.load import load_policy
-from medisynth.data.images import decode_bytes, to_square
-from pipelines.config import load_config
-from pipelines.console import Console
-from pipelines.context import ImageSet, RunContext, SplitImages, TrainedGenerator
+from governance.policy.load import load_policy
+from governance.records.base import TEST, TRAINING, TUNING
+from governance.records.errors import IsolationError, SealError
+from medisynth.data.reading.ingest import decode_bytes, to_square
+from pipelines.config.model import load_config
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import ImageSet, RunContext, SplitImages, TrainedGenerator
 from pipelines.steps import s1_ingest, s4_split, s5_train, s6_evaluate
 
 PLAN, MODEL = "b" * 64, "c" * 64

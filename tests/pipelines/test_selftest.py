@@ -8,28 +8,27 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.audits import checks, run_checks
-from governance.audits.checks import CHECKS, Documents, RegisteredCheck, evaluate
-from governance.errors import IsolationError
-from governance.evidence import verify
-from governance.evidence.documents import SelftestRecord
-from governance.evidence.record import CheckResult
+from governance.checks import registry as checks
+from governance.checks import run_checks
+from governance.checks.registry import CHECKS, Documents, RegisteredCheck, evaluate
 from governance.evidence.store import EvidenceStore
-from governance.files import canonical_json
-from governance.isolation import seal
-from governance.isolation.access_log import AccessLog
-from governance.statuses import ItemStatus
-from medisynth.data import content_scan, near_duplicates
-from pipelines import training_process
-from pipelines.cli import app
-from pipelines.console import Console
+from governance.records.base import ItemStatus
+from governance.records.errors import IsolationError
+from governance.records.files import canonical_json
+from governance.records.selftest import SelftestRecord
+from governance.records.verdict import CheckResult
+from governance.sealing import seal
+from governance.sealing.access_log import AccessLog
+from governance.verify import folder as verify
+from medisynth.data.content import scan as content_scan
+from medisynth.data.duplicates import search as near_duplicates
+from pipelines.cli.app import app
+from pipelines.current_run.console import Console
 from pipelines.selftest import trials
-from pipelines.selftest.bench import Bench
-from pipelines.selftest.in_run import try_guards
-from pipelines.selftest.plants import INTEGRITY, LEAKAGE, TRAINS, Plant, silent, stopped_by
-from pipelines.selftest.table import exit_code
-from pipelines.selftest.trials import PLANTS, try_plant
+from pipelines.selftest.bench import INTEGRITY, LEAKAGE, TRAINS, Bench, Plant, silent, stopped_by
+from pipelines.selftest.trials import PLANTS, exit_code, try_guards, try_plant
 from pipelines.steps import s1_ingest, s4_split, s5_train, s6_evaluate
+from pipelines.training import parent as training_process
 from tests.pipelines.test_seal_steps import new_context
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.declaration import RunFacts, human_result
-from governance.evidence.documents import RunIdentity
-from governance.evidence.entry_signature import check_entry_signature
-from governance.evidence.signing import make_key_pair
-from governance.policies.load import load_policy
-from governance.statuses import ItemStatus
-from pipelines.cli import app
-from pipelines.declarations import read_declarations
-from pipelines.errors import DeclarationsError
+from governance.people.rules import RunFacts, human_result
+from governance.people.signature import check_entry_signature
+from governance.policy.load import load_policy
+from governance.records.base import ItemStatus
+from governance.records.errors import DeclarationsError
+from governance.records.run import RunIdentity
+from governance.signing.keys import make_key_pair
+from pipelines.cli.app import app
+from pipelines.people.read import read_declarations
 
 runner = CliRunner()
 POLICY = load_policy()

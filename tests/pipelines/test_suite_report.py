@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from governance.evidence.documents import SuiteReport
-from pipelines.suite_report import find_suite_report, write_suite_report
+from governance.records.software import SuiteReport
+from pipelines.current_run.suite_report import find_suite_report, write_suite_report
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "1" * 40

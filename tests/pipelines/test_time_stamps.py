@@ -6,19 +6,17 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from governance.errors import AnchorError
-from governance.evidence import independent_verifier as script
-from governance.evidence.documents import SigningRecord
+from governance.evidence import verify_run as script
 from governance.evidence.manifest import read_manifest
-from governance.evidence.time_stamp import check_time_stamp, digest_line
-from governance.evidence.verify import verify_run
-from governance.evidence.verify_signature import read_anchors
-from pipelines.cli import app
-from pipelines.config import load_config
-from pipelines.config_sections import SigningConfig
-from pipelines.errors import ConfigError
-from pipelines.keys import open_signer
-from pipelines.time_stamps import stamp_at_end
+from governance.records.errors import AnchorError, ConfigError
+from governance.records.people import SigningRecord
+from governance.signing.timestamp import check_time_stamp, digest_line
+from governance.verify.folder import verify_run
+from governance.verify.signatures import read_anchors
+from pipelines.cli.app import app
+from pipelines.config.model import load_config
+from pipelines.config.sections import SigningConfig
+from pipelines.current_run.keys import open_signer, stamp_at_end
 from tests.governance.time_stamp_authority import local_authority, served
 from tests.pipelines.finished_runs import finished
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from governance.evidence.documents import RunIdentity
-from pipelines.config_sections import TrackingConfig
-from pipelines.errors import InterruptedByUser, TrackingError
+from governance.records.errors import InterruptedByUser, TrackingError
+from governance.records.run import RunIdentity
+from pipelines.config.sections import TrackingConfig
 from pipelines.tracking import Tracker, metric_name, store_uri
 from pipelines.tracking.store import reason_of
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from governance.errors import IsolationError
-from medisynth.data.views import ImageView, save_view
-from pipelines.errors import InterruptedByUser, MachineError, ProcessError
-from pipelines.training_child import _error_message, _view
-from pipelines.training_process import Message, TrainingJob, run_training, smaller_batch
-from pipelines.weights import find_weights
+from governance.records.errors import InterruptedByUser, IsolationError, MachineError, ProcessError
+from medisynth.data.reading.views import ImageView, save_view
+from pipelines.fetch.weights import find_weights
+from pipelines.training.child import _error_message, _view
+from pipelines.training.parent import Message, TrainingJob, run_training, smaller_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = {"steps": 12, "size": 32}
@@ -140,7 +139,7 @@ def test_a_child_ended_by_the_system_is_a_machine_error(job):
     def kill(message):
         if message["type"] == "isolation":
             pids = subprocess.run(  # noqa: S603
-                ["/usr/bin/pgrep", "-P", str(os.getpid()), "-f", "pipelines.training_child"],
+                ["/usr/bin/pgrep", "-P", str(os.getpid()), "-f", "pipelines.training.child"],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -171,7 +170,7 @@ def test_a_stop_request_ends_the_child_after_it_committed_where_it_stands(job):
 
 
 def test_a_child_whose_step_outlasts_the_grace_is_ended_after_one_grace(job, monkeypatch):
-    monkeypatch.setattr("pipelines.training_process._GRACE_S", 0.5)
+    monkeypatch.setattr("pipelines.training.parent._GRACE_S", 0.5)
     slow = changed(job, settings={**TOY, "pause_ms": 60_000}, commit_every=1)
     asked: list[float] = []
 
@@ -313,7 +312,7 @@ def test_running_out_of_memory_is_exit_7_with_the_batch_size_to_try(job, words):
 
 def test_the_child_sees_a_clean_environment(job, monkeypatch):
     monkeypatch.setenv("A_SECRET", "42")
-    from pipelines.training_process import _clean_environment
+    from pipelines.training.parent import _clean_environment
 
     environment = _clean_environment(job)
 

@@ -7,13 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from governance.errors import IsolationError
 from governance.evidence.store import EvidenceStore
-from pipelines import training_repeat
-from pipelines.errors import InterruptedByUser, MachineError
-from pipelines.training_process import TrainingJob
-from pipelines.training_repeat import KEPT, is_kept, repeat_segment
-from pipelines.training_segment import FILE
+from governance.records.errors import InterruptedByUser, IsolationError, MachineError
+from pipelines.training import repeat as training_repeat
+from pipelines.training.parent import TrainingJob
+from pipelines.training.repeat import KEPT, is_kept, repeat_segment
+from pipelines.training.segment import FILE
 
 A, B = "a" * 64, "b" * 64
 TRAINED = {

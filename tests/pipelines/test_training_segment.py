@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from medisynth.errors import WeightsError
-from pipelines.training_process import TrainingJob, run_training
-from pipelines.training_segment import FILE, Comparison, Keeper, difference, encoded
+from governance.records.errors import WeightsError
+from pipelines.training.parent import TrainingJob, run_training
+from pipelines.training.segment import FILE, Comparison, Keeper, difference, encoded
 from tests.pipelines.test_training_process import new_job
 
 

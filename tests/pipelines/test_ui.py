@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 
-from pipelines import ui
-from pipelines.config_sections import TrackingConfig
-from pipelines.errors import TrackingError
+from governance.records.errors import TrackingError
+from pipelines.cli import doctor as ui
+from pipelines.config.sections import TrackingConfig
 from pipelines.tracking import open_store
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from medisynth.errors import ResourceError, WeightsError
-from pipelines import weights
+from governance.records.errors import ResourceError, WeightsError
+from pipelines.fetch import weights
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_weights_that_are_there_are_taken_over_and_then_found_at_once(monkeypatc
 
 def test_looking_for_weights_imports_neither_torch_nor_torchvision():
     code = (
-        "import sys; from pipelines.weights import find_weights; find_weights(); "
+        "import sys; from pipelines.fetch.weights import find_weights; find_weights(); "
         "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
     )
 

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from governance.isolation import confine as confinement
-from pipelines import training_child
+from governance.confinement import confine as confinement
+from pipelines.training import child as training_child
 
 
 def _unconfined(**_: object) -> confinement.Confinement:
@@ -15,13 +15,14 @@ def _disarm(guard: str) -> None:
     if guard == "confinement":
         confinement.confine = _unconfined
     elif guard == "packed view":
-        from medisynth.data.views import load_view
+        from medisynth.data.reading.views import load_view
 
         training_child._view = lambda job, partition: load_view(
             training_child.Path(job.views), partition
         )
     elif guard == "finite loss":
-        from medisynth import training, training_update
+        from medisynth.training import loop as training
+        from medisynth.training import update as training_update
 
         training_update.require_finite = lambda *_, **__: None
         training._Loop._commit = lambda _: None  # states refuse such numbers, too

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import FitReport, TrainingContext
 from tests.plugins.pca_gaussian import PcaGaussian, PcaGaussianSettings
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import DataError, SettingsError, TrainingError, WeightsError
+from governance.records.errors import DataError, SettingsError, TrainingError, WeightsError
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, FitReport, StageReport, Tensors, TrainingContext
 
 Floats = NDArray[np.float32]

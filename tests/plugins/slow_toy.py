@@ -13,9 +13,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from medisynth.data.views import ImageView, Pixels
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, FitReport, StageReport, Tensors, TrainingContext
-from medisynth.training import (
+from medisynth.training.loop import (
     Order,
     averaged,
     gather_state,

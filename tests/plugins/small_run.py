@@ -8,25 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from governance.evidence.documents import (
-    TUNING,
-    Candidate,
-    Outcome,
-    RollUp,
-    RunIdentity,
-    Selection,
-    TrainingRecord,
-)
 from governance.evidence.manifest import close_evidence
-from governance.evidence.outputs import write_outputs
 from governance.evidence.store import EvidenceStore
-from governance.files import sha256_bytes
-from governance.statuses import Gate
+from governance.records.base import TUNING, Gate
+from governance.records.files import sha256_bytes
+from governance.records.run import Outcome, RollUp, RunIdentity
+from governance.records.training import Candidate, Selection, TrainingRecord
 from medisynth import checkpoint
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.registry import load_generator
-from pipelines.identity import tool_version
+from pipelines.current_run.identity import tool_version
+from pipelines.steps.s8_report import write_outputs
 
 RUN_ID = "20260101T000000Z-0a1b2c3d"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medisynth.errors import SettingsError
+from governance.records.errors import SettingsError
 from tests.plugins.pca_gaussian import PcaGaussian
 
 PLANES = ("Trans-cerebellum", "Trans-thalamic")

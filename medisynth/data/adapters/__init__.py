@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from medisynth.errors import DataError, SettingsError
+from governance.records.errors import DataError, SettingsError
 
 LISTING_COLUMNS = (
     "image_id",  # unique name of the image

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medisynth.data.adapters import DatasetInfo, Listing
 from medisynth.data.adapters.listing_table import listing_table
-from medisynth.data.strict_csv import (
+from medisynth.data.reading.csv_table import (
     Record,
     StrictTable,
     canonical_number,

@@ -7,7 +7,7 @@ import pandas as pd
 
 from medisynth.data.adapters import DatasetInfo, Listing
 from medisynth.data.adapters.listing_table import header_names, listing_table
-from medisynth.data.strict_csv import (
+from medisynth.data.reading.csv_table import (
     Record,
     StrictTable,
     canonical_number,

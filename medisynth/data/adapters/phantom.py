@@ -3,11 +3,7 @@
 from pathlib import Path
 
 from medisynth.data.adapters import DatasetInfo
-from medisynth.data.adapters.fetal_planes_db import (
-    METADATA_FILE,
-    PHANTOM_FILE,
-    FetalPlanesDb,
-)
+from medisynth.data.adapters.fetal_planes_db import METADATA_FILE, PHANTOM_FILE, FetalPlanesDb
 
 _NO_PATIENT = "simulated images have no person behind them"
 

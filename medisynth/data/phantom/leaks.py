@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from governance.records.errors import SettingsError
 from medisynth.data.phantom.cohort import LEAK_STREAM, PhantomImage, stream
 from medisynth.data.phantom.overlay import draw_callipers, encode_png
 from medisynth.data.phantom.settings import LEAKS, PhantomSettings, PlantedLeak
-from medisynth.errors import SettingsError
 
 IDENTIFYING_COLUMN = "Patient_name"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medisynth.errors import SettingsError
+from governance.records.errors import SettingsError
 
 SIMULATOR_VERSION = "1.0"  # raised whenever the same settings would give other bytes
 

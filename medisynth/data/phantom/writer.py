@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from governance.records.errors import DataError, ResourceError
 from medisynth.data.phantom.acquisition import simulate
 from medisynth.data.phantom.anatomy import Anatomy, draw_anatomy
 from medisynth.data.phantom.cohort import (
@@ -23,12 +24,7 @@ from medisynth.data.phantom.cohort import (
     stream,
 )
 from medisynth.data.phantom.geometry import draw_view
-from medisynth.data.phantom.leaks import (
-    IDENTIFYING_COLUMN,
-    LeakPlan,
-    plan_leaks,
-    plant_in_files,
-)
+from medisynth.data.phantom.leaks import IDENTIFYING_COLUMN, LeakPlan, plan_leaks, plant_in_files
 from medisynth.data.phantom.overlay import annotate, encode_png
 from medisynth.data.phantom.profiles import MACHINE_PROFILES, OPERATOR_HABITS
 from medisynth.data.phantom.settings import (
@@ -38,7 +34,6 @@ from medisynth.data.phantom.settings import (
     PlantedLeak,
     phantom_key,
 )
-from medisynth.errors import DataError, ResourceError
 
 METADATA_FILE = "FETAL_PLANES_DB_data.csv"
 IMAGES_FOLDER = "Images"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import SettingsError, TrainingError
+from governance.records.errors import SettingsError, TrainingError
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, FitReport, Tensors, TrainingContext
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from medisynth.models.dsr_gan.network import N_AUGMENTATION_NUMBERS
-from medisynth.training import numpy_generator
+from medisynth.training.loop import numpy_generator
 
 
 @dataclass(frozen=True)

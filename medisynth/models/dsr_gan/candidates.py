@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from medisynth.errors import WeightsError
+from governance.records.errors import WeightsError
 from medisynth.generator import Tensors
-from medisynth.training import snapshot
+from medisynth.training.loop import snapshot
 
 PREFIX = "candidate/"
 

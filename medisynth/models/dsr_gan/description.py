@@ -12,7 +12,7 @@ from medisynth.models.dsr_gan.settings import T_STEPS, DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of
 from medisynth.models.enlarging import description as shared
 from medisynth.models.enlarging.crop_training import CropTraining
-from medisynth.training import GRADIENT_NORM_LIMIT, n_parameters
+from medisynth.training.loop import GRADIENT_NORM_LIMIT, n_parameters
 
 
 def describe(

@@ -8,17 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from governance.records.errors import WeightsError
 from medisynth import checkpoint
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import WeightsError
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, Tensors, TrainingContext
 from medisynth.models.dsr_gan import classic_unet
-from medisynth.models.dsr_gan.batches import (
-    Augmentation,
-    augmentation_of,
-    augmented,
-    nothing_told,
-)
+from medisynth.models.dsr_gan.batches import Augmentation, augmentation_of, augmented, nothing_told
 from medisynth.models.dsr_gan.candidates import Candidates
 from medisynth.models.dsr_gan.classic_unet import ClassicUNet
 from medisynth.models.dsr_gan.edm import Edm
@@ -28,7 +23,7 @@ from medisynth.models.dsr_gan.noise_prediction import NoisePrediction
 from medisynth.models.dsr_gan.objectives import Labels, Objective
 from medisynth.models.dsr_gan.settings import DsrGanSettings, PretrainedSettings
 from medisynth.models.enlarging.images import reduced, reduced_pixels, to_pixels, to_unit
-from medisynth.training import (
+from medisynth.training.loop import (
     Order,
     Precision,
     accumulated_update,
@@ -125,7 +120,7 @@ def start_from(network: nn.Module, pretrained: PretrainedSettings) -> None:
 
 
 class DiffusionStage:
-    """Training of the diffusion network; fulfils `medisynth.training.Stage`.
+    """Training of the diffusion network; fulfils `medisynth.training.loop.Stage`.
 
     Attributes:
         name: "diffusion".

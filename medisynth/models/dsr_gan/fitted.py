@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.models.conditioning import Vocabulary, vocabulary_of
 from medisynth.models.dsr_gan.histograms import Histograms, histograms_of, mean_histogram
 from medisynth.models.dsr_gan.scaling import Scaling, fit_mean_image, fit_scaling, plain_scaling
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.enlarging.images import reduced_pixels
-from medisynth.training import numpy_generator
+from medisynth.training.loop import numpy_generator
 
 MOST_HISTOGRAMS = 1024
 

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import DataError
+from governance.records.errors import DataError
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, FitReport, StageReport, TrainingContext
 from medisynth.models.dsr_gan.description import describe
 from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
@@ -17,14 +17,10 @@ from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
 from medisynth.models.dsr_gan.refining import ENERGY, RefiningStage, new_refiner
 from medisynth.models.dsr_gan.refining import STAGE as REFINING_STAGE
 from medisynth.models.dsr_gan.settings import DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import (
-    sides_of,
-    stage_name,
-    super_resolution_stage,
-)
+from medisynth.models.dsr_gan.super_resolution import sides_of, stage_name, super_resolution_stage
 from medisynth.models.dsr_gan.trained import IMAGES_AT_ONCE, Trained
 from medisynth.models.enlarging.crop_training import CropTraining
-from medisynth.training import (
+from medisynth.training.loop import (
     Precision,
     choose_precision,
     derive_seed,

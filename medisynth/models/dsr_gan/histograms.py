@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.exposure import match_histograms
 
-from medisynth.data.views import Pixels
+from medisynth.data.reading.views import Pixels
 
 BLACK_MAX = 4  # grey values up to this are background around the sector
 FEWEST_PIXELS = 16

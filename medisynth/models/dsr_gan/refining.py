@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.data.views import ImageView, Pixels
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Tensors, TrainingContext
 from medisynth.models.dsr_gan.candidates import Candidates
 from medisynth.models.dsr_gan.settings import DsrGanSettings, RefiningSettings
@@ -25,7 +25,7 @@ from medisynth.models.tb_gan.augment import augmented, draws_for
 from medisynth.models.tb_gan.images import coarse, energy_distance, mirrored
 from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan.residual_discriminator import ResidualDiscriminator
-from medisynth.training import (
+from medisynth.training.loop import (
     DiscriminatorGuard,
     Order,
     Precision,
@@ -63,7 +63,7 @@ def new_refiner(settings: RefiningSettings, seed: int) -> Enlarger:
 
 
 class RefiningStage:
-    """Training of the first enlarging network; fulfils `medisynth.training.Stage`.
+    """Training of the first enlarging network; fulfils `medisynth.training.loop.Stage`.
 
     Args of the constructor:
         settings: Settings of the whole generator; `refining` is not None.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError
+from governance.records.errors import DataError
+from medisynth.data.reading.views import ImageView
 from medisynth.models.dsr_gan.settings import DiffusionSettings
 from medisynth.models.enlarging.images import reduced, to_unit
 

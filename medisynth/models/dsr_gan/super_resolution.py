@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.data.views import ImageView
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.classic_srgan import ClassicDiscriminator, ClassicEnlarger
 from medisynth.models.dsr_gan.refining import new_refiner
@@ -31,7 +31,7 @@ from medisynth.models.enlarging.stage import (
     new_enlarger,
     require_finite_images,
 )
-from medisynth.training import Precision, accumulated_update, autocast, seeded_weights
+from medisynth.training.loop import Precision, accumulated_update, autocast, seeded_weights
 
 Losses = tuple[dict[str, torch.Tensor], torch.Tensor]
 
@@ -113,7 +113,7 @@ def large_images(
 
 
 class ClassicStage(CropTraining):
-    """Training of the published super-resolution GAN; fulfils `medisynth.training.Stage`.
+    """Training of the published super-resolution GAN; fulfils `medisynth.training.loop.Stage`.
 
     Args of the constructor:
         settings: Settings of the whole generator, deviations included.

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from medisynth.data.views import Pixels
-from medisynth.errors import TrainingError, WeightsError
+from governance.records.errors import TrainingError, WeightsError
+from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
 from medisynth.models.conditioning import Vocabulary, vocabulary_from
 from medisynth.models.dsr_gan.diffusion import NETWORK_PREFIX as DIFFUSION
@@ -23,13 +23,9 @@ from medisynth.models.dsr_gan.histograms import (
 from medisynth.models.dsr_gan.objectives import FreshNoise
 from medisynth.models.dsr_gan.scaling import Scaling, Window
 from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import (
-    large_images,
-    sides_of,
-    untrained_enlarger,
-)
+from medisynth.models.dsr_gan.super_resolution import large_images, sides_of, untrained_enlarger
 from medisynth.models.enlarging.images import to_pixels, to_unit
-from medisynth.training import autocast, numpy_generator, snapshot, torch_generator
+from medisynth.training.loop import autocast, numpy_generator, snapshot, torch_generator
 
 STAGE, ENLARGING_NOISE = "sampling", "enlarging noise"
 IMAGES_AT_ONCE = 32

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.data.views import ImageView, Pixels
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Tensors, TrainingContext
 from medisynth.models.enlarging.images import (
     bilinear,
@@ -21,7 +21,7 @@ from medisynth.models.enlarging.images import (
     to_unit,
 )
 from medisynth.models.enlarging.settings import EnlargingSettings
-from medisynth.training import (
+from medisynth.training.loop import (
     DiscriminatorGuard,
     Order,
     Precision,
@@ -63,7 +63,7 @@ class Part:
 
 
 class CropTraining(ABC):
-    """Training of a generator and a discriminator on crops; fulfils `medisynth.training.Stage`.
+    """Training of a generator and a discriminator on crops; fulfils `medisynth.training.loop.Stage`.
 
     Args of the constructor:
         settings: Settings of the stage.

@@ -2,7 +2,7 @@
 
 from medisynth.models.enlarging.crop_training import BETAS, CropTraining
 from medisynth.models.enlarging.settings import EnlargingSettings
-from medisynth.training import GRADIENT_NORM_LIMIT, n_parameters
+from medisynth.training.loop import GRADIENT_NORM_LIMIT, n_parameters
 
 
 def describe(settings: EnlargingSettings, factor: int, stage: CropTraining) -> dict[str, str]:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from medisynth.data.views import Pixels
-from medisynth.randomness import numpy_generator
+from medisynth.data.reading.views import Pixels
+from medisynth.training.randomness import numpy_generator
 
 FULL_SCALE = 255.0
 BLUR_REACH_PX, NO_BLUR_PX = 2, 1e-3

@@ -11,13 +11,13 @@ from typing import cast
 import torch
 from torch.nn import functional
 
-from medisynth.data.views import ImageView
-from medisynth.errors import TrainingError
+from governance.records.errors import TrainingError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.enlarging.crop_training import ROWS_AT_ONCE, STAGE, CropTraining, Part
 from medisynth.models.enlarging.networks import Enlarger, PatchCritic
 from medisynth.models.enlarging.settings import EnlargingSettings
-from medisynth.training import (
+from medisynth.training.loop import (
     Precision,
     accumulated_update,
     autocast,
@@ -94,7 +94,7 @@ def require_finite_images(images: torch.Tensor) -> None:
 
 
 class EnlargingStage(CropTraining):
-    """Training of enlarger and patch critic; fulfils `medisynth.training.Stage`.
+    """Training of enlarger and patch critic; fulfils `medisynth.training.loop.Stage`.
 
     Args of the constructor:
         settings: Settings of the stage.

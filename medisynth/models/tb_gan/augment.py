@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from medisynth.randomness import torch_generator
-from medisynth.workers import Workers
+from medisynth.training.randomness import torch_generator
+from medisynth.training.workers import Workers
 
 BLACK = -1.0
 MOST_SHIFT_FRACTION = 1 / 8

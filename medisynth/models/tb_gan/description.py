@@ -16,7 +16,7 @@ from medisynth.models.tb_gan.settings import (
     TbGanSettings,
 )
 from medisynth.models.tb_gan.training_stage import BETAS
-from medisynth.training import n_parameters
+from medisynth.training.loop import n_parameters
 
 
 def describe(

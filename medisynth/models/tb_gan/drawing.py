@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import torch
 
-from medisynth.data.views import Pixels
-from medisynth.errors import TrainingError
+from governance.records.errors import TrainingError
+from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition
 from medisynth.models.conditioning import Vocabulary
 from medisynth.models.enlarging.networks import Enlarger
 from medisynth.models.enlarging.stage import enlarged
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.images import to_pixels
-from medisynth.randomness import numpy_generator, torch_generator
+from medisynth.training.randomness import numpy_generator, torch_generator
 
 
 @dataclass(frozen=True)

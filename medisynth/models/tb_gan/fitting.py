@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from medisynth.data.views import ImageView
-from medisynth.errors import DataError
+from governance.records.errors import DataError
+from medisynth.data.reading.views import ImageView
 from medisynth.generator import FitReport, StageReport, TrainingContext
 from medisynth.models.conditioning import Vocabulary, vocabulary_of
 from medisynth.models.enlarging.crop_training import STAGE as ENLARGING_STAGE
@@ -23,7 +23,7 @@ from medisynth.models.tb_gan.settings import (
 )
 from medisynth.models.tb_gan.trained import Trained, state_of, trained_from
 from medisynth.models.tb_gan.training_stage import ENERGY, AdversarialStage
-from medisynth.training import Precision, TrainedStage, choose_precision, n_parameters, train
+from medisynth.training.loop import Precision, TrainedStage, choose_precision, n_parameters, train
 
 TRIAL_STEP = 1  # one without R1, as most are
 FEWEST_IMAGES = 2

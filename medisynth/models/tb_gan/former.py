@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from medisynth.errors import WeightsError
+from governance.records.errors import WeightsError
 
 _OF_FORMER = "levels.0.to_image.weight"  # image skips have had a layer of their own since
 

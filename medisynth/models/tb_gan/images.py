@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from medisynth.data.views import Pixels
-from medisynth.errors import MetricUndefinedError
-from medisynth.randomness import numpy_generator
+from governance.records.errors import MetricUndefinedError
+from medisynth.data.reading.views import Pixels
+from medisynth.training.randomness import numpy_generator
 
 HALF_SCALE = 127.5
 IMAGES_AT_ONCE = 32

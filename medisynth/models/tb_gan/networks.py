@@ -9,7 +9,7 @@ from medisynth.models.tb_gan.discriminator import WaveletDiscriminator
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.residual_discriminator import ResidualDiscriminator
 from medisynth.models.tb_gan.settings import TbGanSettings
-from medisynth.training import averaged, seeded_weights, workers
+from medisynth.training.loop import averaged, seeded_weights, workers
 
 Discriminator = WaveletDiscriminator | ResidualDiscriminator
 

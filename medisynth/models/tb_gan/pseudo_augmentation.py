@@ -7,7 +7,7 @@ ones that are called real: it is deceived as much as it overfits, and no more.
 import numpy as np
 from numpy.typing import NDArray
 
-from medisynth.randomness import numpy_generator
+from medisynth.training.randomness import numpy_generator
 
 
 def moved_probability(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from medisynth.data.views import Pixels
-from medisynth.errors import WeightsError
+from governance.records.errors import WeightsError
+from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
 from medisynth.models.conditioning import vocabulary_from
 from medisynth.models.enlarging.stage import new_enlarger
@@ -16,7 +16,7 @@ from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.images import IMAGES_AT_ONCE
 from medisynth.models.tb_gan.settings import ENLARGING_FACTOR, TbGanSettings
-from medisynth.training import seeded_weights, snapshot
+from medisynth.training.loop import seeded_weights, snapshot
 
 STAGE = "sampling"
 GENERATOR, ENLARGER = "generator.", "enlarger."

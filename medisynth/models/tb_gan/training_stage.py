@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from medisynth.data.views import ImageView, Pixels
-from medisynth.errors import WeightsError
+from governance.records.errors import WeightsError
+from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, TrainingContext
 from medisynth.models.conditioning import Vocabulary
 from medisynth.models.enlarging.networks import Enlarger
@@ -22,7 +22,7 @@ from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, p
 from medisynth.models.tb_gan.networks import Networks
 from medisynth.models.tb_gan.pseudo_augmentation import moved_probability
 from medisynth.models.tb_gan.settings import SchedulePart, TbGanSettings
-from medisynth.training import (
+from medisynth.training.loop import (
     DiscriminatorGuard,
     Precision,
     accumulated_update,

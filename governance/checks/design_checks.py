@@ -1,0 +1,348 @@
+"""Checks of principle 6: baselines, overfitting, variety, seeds, hazards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from governance.checks.registry import Documents, check, counted, judge, listed, not_evaluated
+from governance.records.base import Document, ItemStatus
+from governance.records.comparison import MUST_BEAT, Control, not_beaten, overlap
+from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.lineage import Lineage
+from governance.records.policy import Criterion, Policy
+from governance.records.run import Hazards, Plan
+from governance.records.training import Curve, TrainingRecord
+from governance.records.verdict import CheckResult, Observed
+
+LEAST_SEEDS = 3
+AUGMENTATION = "augmentation"  # name of the control that simple augmentation would be
+_BASELINES = ("black", "noise", "blur", "pca", AUGMENTATION)
+_FLOOR_IS_ONE = "fd_ratio"  # a ratio to the floor has no floor of its own
+_VARIETY = ("coverage", "recall")
+_METHOD = (
+    "KID on tuning images and on the held-out test set beside that of controls; floors of all "
+    "overall metrics; metrics of the parent run"
+)
+
+
+@check("P6-03", step="s6_evaluate")
+def baselines(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Simple controls are beaten; floor, baselines and previous model stand beside the metrics."""
+    worse = [bout for bout in _bouts(documents) if bout.not_beaten]
+    if worse:
+        # What is lacking besides hides no failure.
+        return judge(
+            criterion,
+            Observed(value=False),
+            reason="; ".join(bout.words for bout in worse),
+            method=_METHOD,
+            source=worse[0].source,
+        )
+    return _reported(documents, criterion)
+
+
+def _reported(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Whether all that the item names is on record with intervals, once no control is better."""
+    evaluation = documents.need(EvaluationRecord)
+    overall = [m for m in overall_metrics(evaluation) if not m.id.startswith(_FLOOR_IS_ONE)]
+    if not overall:
+        reason = next((m.reason for m in evaluation.metrics if m.reason), "")
+        return not_evaluated(f"no metric was evaluated: {reason}", source=EvaluationRecord)
+    controls = {c.name: c for c in evaluation.controls if c.metric_id.startswith("kid")}
+    found = [controls[name] for name in _BASELINES if name in controls]
+    bare = [f"floor of {m.id}" for m in overall if m.floor is not None and m.floor_ci95 is None]
+    bare += [f"control {control.name}" for control in found if control.ci95 is None]
+    n_floors = sum(m.floor is not None for m in overall)
+    gaps = [f"floor of {m.id}" for m in overall if m.floor is None]
+    gaps += [f"control {name}" for name in MUST_BEAT if name not in controls]
+    if AUGMENTATION not in controls:
+        gaps.append("simple augmentation of training images: no such control is on record")
+    gaps += [*_not_compared(documents), *_previous_model(documents)]
+    names = ", ".join(control.name for control in found)
+    against = "; ".join(bout.words for bout in _bouts(documents))
+    if gaps and not bare:
+        return not_evaluated(
+            f"lacking: {listed(gaps)}; with intervals: real-against-real floor of "
+            f"{counted(n_floors, 'metric')}, controls {names or 'none'}"
+            + (f"; {against}" if against else ""),
+            method=_METHOD,
+            source=EvaluationRecord,
+        )
+    return judge(
+        criterion,
+        Observed(value=not bare),
+        reason=f"without interval: {listed(bare)}"
+        if bare
+        else f"{against}; floor, controls ({names}) and previous model, all with intervals",
+        method=_METHOD,
+        source=EvaluationRecord,
+    )
+
+
+@dataclass(frozen=True)
+class _Bout:
+    """KID of the synthetic images beside that of the controls they must beat."""
+
+    where: str
+    value: float
+    ci95: tuple[float, float] | None
+    controls: tuple[Control, ...]
+    source: type[Document]
+
+    @property
+    def not_beaten(self) -> tuple[str, ...]:
+        return not_beaten(self.value, self.controls)
+
+    @property
+    def words(self) -> str:
+        """Which controls are beaten or not, and by how much."""
+        numbers = [f"KID {_estimate(self.value, self.ci95)}"]
+        numbers += [
+            f"{control.name} {_estimate(control.value, control.ci95)}"
+            + (", intervals overlap" if overlap(self.ci95, control.ci95) else "")
+            for control in self.controls
+        ]
+        names = self.not_beaten
+        said = "no better than" if names else "better than"
+        whom = listed(names or [control.name for control in self.controls])
+        return f"{said} {whom} on {self.where} ({'; '.join(numbers)})"
+
+
+def _bouts(documents: Documents) -> tuple[_Bout, ...]:
+    """What is on record, on tuning images and on the held-out test set."""
+    bouts = []
+    training, evaluation = documents.training, documents.evaluation
+    tuning = training.comparison if training else None
+    if tuning is not None and tuning.value is not None and tuning.controls:
+        bouts.append(
+            _Bout("tuning images", tuning.value, tuning.ci95, tuning.controls, TrainingRecord)
+        )
+    for metric in overall_metrics(evaluation) if evaluation else ():
+        controls = tuple(
+            control
+            for control in (evaluation.controls if evaluation else ())
+            if control.name in MUST_BEAT and control.metric_id.startswith("kid")
+        )
+        if metric.id.startswith("kid") and metric.value is not None and controls:
+            where = "held-out test images"
+            bouts.append(_Bout(where, metric.value, metric.ci95, controls, EvaluationRecord))
+    return tuple(bouts)
+
+
+def _estimate(value: float, ci95: tuple[float, float] | None) -> str:
+    return f"{value:.3f}" + (f" [{ci95[0]:.3f} to {ci95[1]:.3f}]" if ci95 else "")
+
+
+def _not_compared(documents: Documents) -> list[str]:
+    """What lacks of the comparison on tuning images."""
+    training = documents.training
+    comparison = training.comparison if training else None
+    there = {control.name for control in comparison.controls} if comparison else set()
+    missing = [name for name in MUST_BEAT if name not in there]
+    why = comparison.reason if comparison else ""
+    what = f"comparison with {' and '.join(missing)} on tuning images"
+    return [f"{what}: {why or 'not on record'}"] if missing else []
+
+
+def _previous_model(documents: Documents) -> list[str]:
+    """What lacks of a comparison with the run before, in words."""
+    if documents.need(Lineage).is_first:
+        return ["previous model: this is a first run"]
+    change = documents.change
+    fair = [
+        m
+        for m in (change.metrics if change else ())
+        if not m.subgroup and not m.unfair and m.before_ci95 and m.after_ci95
+    ]
+    return [] if fair else ["previous model: no metric of it can be compared"]
+
+
+@check("P6-05", step="s6_evaluate")
+def membership(documents: Documents, criterion: Criterion) -> CheckResult:
+    """AUC of an attack that tells training from tuning patients."""
+    documents.need(EvaluationRecord)
+    return not_evaluated(
+        "the metric is missing: AUC of a membership-inference attack, by patient; this version "
+        "has no such attack",
+        source=EvaluationRecord,
+    )
+
+
+@check("P6-06", step="s5_train")
+def overfitting(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Largest relative gap between a loss on tuning images and the same loss in training."""
+    training = documents.need(TrainingRecord)
+    gaps = _loss_gaps(training.curves)
+    if not gaps:
+        return not_evaluated(
+            "the metric is missing: no curve holds one loss on both training and tuning images "
+            "(a loss or the discriminator's output on tuning images)",
+            source=TrainingRecord,
+        )
+    gap, words = max(gaps)
+    return judge(
+        criterion,
+        Observed(value=gap, unit="fraction of the training loss"),
+        reason=f"largest: {words}",
+        method="last loss on tuning images less the mean training loss of the last tenth of "
+        "steps, over the latter",
+        source=TrainingRecord,
+        limitations="The training loss is of single batches, before weights were averaged and "
+        "with the augmentation in use; the loss on tuning images is of the averaged weights.",
+    )
+
+
+def _loss_gaps(curves: Sequence[Curve]) -> list[tuple[float, str]]:
+    """Relative gaps, each in words too."""
+    found = []
+    for tuning in (c for c in curves if "tuning" in c.name and "loss" in c.name and c.values):
+        for training in curves:
+            if training.stage != tuning.stage or _loss(training) != _loss(tuning):
+                continue
+            if training is tuning or "tuning" in training.name or not training.values:
+                continue
+            tail = training.values[-max(1, len(training.values) // 10) :]
+            before, after = fmean(tail), tuning.values[-1]
+            if before > 0:
+                words = (
+                    f"{tuning.stage}, {_loss(tuning)}: training {before:.4g}, tuning {after:.4g}"
+                )
+                found.append(((after - before) / before, words))
+    return found
+
+
+def _loss(curve: Curve) -> str:
+    """Name of a loss without the partition and without what stands in brackets."""
+    words = curve.name.split("(")[0].split()
+    return " ".join(word for word in words if word not in ("training", "tuning"))
+
+
+@check("P6-07", step="s6_evaluate")
+def variety(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Smaller of coverage and recall over all images."""
+    evaluation = documents.need(EvaluationRecord)
+    found = [m for m in overall_metrics(evaluation) if m.id.split("-")[0] in _VARIETY]
+    if not found:
+        listed_all = [m for m in evaluation.metrics if m.id.split("-")[0] in _VARIETY]
+        reason = next((m.reason for m in listed_all if m.reason), "")
+        return not_evaluated(
+            f"neither coverage nor recall was evaluated{f': {reason}' if reason else ''}",
+            source=EvaluationRecord,
+        )
+    smallest = min(found, key=lambda m: m.value or 0.0)
+    lacking = "Vendi score and pairwise similarity against real images are not measured"
+    method = "coverage and recall of synthetic images against held-out real ones, all images"
+    result = judge(
+        criterion,
+        seen(smallest),
+        reason=f"smallest: {smallest.title}",
+        method=method,
+        source=EvaluationRecord,
+        limitations=f"{lacking}.",
+    )
+    if result.status is ItemStatus.PASSED:
+        return not_evaluated(
+            f"{smallest.title} is within the limit, but {lacking}",
+            observed=result.observed,
+            method=method,
+            source=EvaluationRecord,
+        )
+    return result
+
+
+@check("P6-08", step="s6_evaluate")
+def constraints(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Share of synthetic images that show impossible anatomy."""
+    documents.need(EvaluationRecord)
+    return not_evaluated(
+        "the metrics are missing: agreement with a plane classifier, and checks of sector and "
+        "skull on synthetic images; this version has none of them",
+        source=EvaluationRecord,
+    )
+
+
+@check("P6-09", step="s7_evidence")
+def stability(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Seeds of this configuration in the workspace, with the spread of the primary endpoint."""
+    lineage, training = documents.need(Lineage), documents.need(TrainingRecord)
+    seeds = sorted({run.seed for run in lineage.seeds})
+    runs = counted(lineage.n_runs, "run")
+    trials = counted(len(training.selection.candidates), "checkpoint candidate")
+    words = (
+        f"{counted(len(seeds), 'seed')} of this configuration ({', '.join(map(str, seeds))}); "
+        f"{spread_words(lineage)}; {runs} of this model on this data set, {trials} in this one"
+    )
+    method = "finished runs of the workspace that differ from this one in their seed alone"
+    if len(seeds) >= LEAST_SEEDS and len(seed_values(lineage)) < LEAST_SEEDS:
+        return not_evaluated(words, method=method, source=Lineage)
+    return judge(
+        criterion,
+        Observed(value=len(seeds)),
+        reason=words,
+        method=method,
+        source=Lineage,
+        limitations="Runs of other workspaces, and runs that were deleted, are not counted.",
+    )
+
+
+def seed_values(lineage: Lineage) -> dict[int, float]:
+    """Primary endpoint by seed, where it was measured as in this run, the last of the seeds."""
+    own = lineage.seeds[-1].metric_id if lineage.seeds else ""
+    return {r.seed: r.value for r in lineage.seeds if r.value is not None and r.metric_id == own}
+
+
+def spread_words(lineage: Lineage) -> str:
+    """Mean and standard deviation of the primary endpoint over seeds, in words."""
+    values = seed_values(lineage)
+    if len(values) < 2:
+        return f"no spread: the primary endpoint is known of {counted(len(values), 'seed')}"
+    mean, sd = fmean(values.values()), stdev(values.values())
+    share = f", {100 * sd / mean:.1f} % of the mean" if mean > 0 else ""
+    return f"KID over {len(values)} seeds: mean {mean:.4g}, SD {sd:.3g}{share}"
+
+
+@check("P6-10", step="start")
+def hazards_are_linked(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Hazards that no item of the policy looks at."""
+    hazards, plan = documents.need(Hazards).hazards, documents.need(Plan)
+    if not hazards:
+        return not_evaluated("the list of hazards is empty", source=Hazards)
+    known = {item.id for item in Policy.model_validate(plan.policy).items}
+    loose = [
+        f"{h.id} ({', '.join(i for i in h.items if i not in known) or 'no item'})"
+        for h in hazards
+        if not h.items or not known.issuperset(h.items)
+    ]
+    n_own = sum(h.set_by == "configuration" for h in hazards)
+    return judge(
+        criterion,
+        Observed(value=len(loose)),
+        reason=f"links that lead to no item: {listed(loose)}"
+        if loose
+        else f"{counted(len(hazards), 'hazard')}, {n_own} of them from the configuration, each "
+        "with items that exist",
+        method="item ids of every listed hazard looked up in the frozen policy",
+        source=Hazards,
+        limitations="That the list is complete, and that an item is enough, is for people to "
+        "judge; an item that looks at a hazard may itself be open.",
+    )
+
+
+def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
+    """Evaluated metrics of all images."""
+    return [
+        m
+        for m in evaluation.metrics
+        if not m.subgroup and m.status is ItemStatus.RECORDED and m.value is not None
+    ]
+
+
+def seen(metric: MetricResult) -> Observed:
+    """A metric as what was observed."""
+    return Observed(
+        value=metric.value,
+        ci95=metric.ci95,
+        n_patients=metric.n_patients,
+        n_images=metric.n_real,
+        partition=metric.partition,
+    )

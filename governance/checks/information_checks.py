@@ -1,0 +1,149 @@
+"""Checks of principle 9 on the drafted card and report, and on the notes of change."""
+
+from governance.checks.registry import (
+    Documents,
+    check,
+    counted,
+    joined,
+    judge,
+    listed,
+    not_evaluated,
+)
+from governance.records.lineage import ChangeRecord, Lineage
+from governance.records.policy import Criterion
+from governance.records.verdict import CardCheck, CheckResult, Observed
+
+_DRAFT = (
+    "The draft differs from what is published in the items that this check decides, and in root "
+    "and journal head."
+)
+
+
+@check("P9-01", step="s7_evidence")
+def card_is_complete(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Fields of the card that are neither filled nor say why they are not."""
+    found = documents.need(CardCheck)
+    n_fields = found.n_filled + found.n_reasoned + len(found.empty_fields)
+    if n_fields == 0:
+        return not_evaluated("the card has no field", source=CardCheck)
+    return judge(
+        criterion,
+        Observed(value=len(found.empty_fields)),
+        reason=f"empty: {listed(found.empty_fields)}"
+        if found.empty_fields
+        else f"{counted(n_fields, 'field')}: {found.n_filled} filled, {found.n_reasoned} with a "
+        "reason instead",
+        method="every field of the drafted card; one without a word counts as empty",
+        source=CardCheck,
+        limitations="That a field is filled says nothing about how well.",
+    )
+
+
+@check("P9-02", step="s7_evidence")
+def numbers_are_traced(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Numbers of card and report that no file with a digest stands behind."""
+    found = documents.need(CardCheck)
+    n_numbers = sum(part.n_numbers for part in found.parts)
+    n_computed = sum(len(part.computed) for part in found.parts)
+    if n_numbers == 0:
+        return not_evaluated("card and report print no number", source=CardCheck)
+    return judge(
+        criterion,
+        Observed(value=len(found.untraced)),
+        reason=f"without a file behind them: {listed(found.untraced)}"
+        if found.untraced
+        else f"{n_numbers:,} numbers in {counted(len(found.parts), 'part')}, each part traced to "
+        f"files with a digest; {n_computed:,} are computed from them or fixed, the others stand "
+        "there",
+        method="files read while each field and section was written; every observed value of an "
+        "item compared with the digest of its artifact",
+        source=CardCheck,
+        limitations=f"That a number was computed rightly from its files is not shown. {_DRAFT}",
+    )
+
+
+@check("P9-04", step="s7_evidence")
+def limits_are_listed(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Open items and absent attributes that card or report do not list among the limits."""
+    found = documents.need(CardCheck)
+    return judge(
+        criterion,
+        Observed(value=len(found.unlisted)),
+        reason=f"not listed: {listed(found.unlisted)}"
+        if found.unlisted
+        else f"{counted(found.n_limits, 'limit')}, all in card and report",
+        method="failed, missing and not evaluated items and absent attributes looked for in the "
+        "limits of the drafted card and report",
+        source=CardCheck,
+        limitations=_DRAFT,
+    )
+
+
+@check("P9-06", step="s7_evidence")
+def card_and_report_agree(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Card, JSON twin and report say the same."""
+    found = documents.need(CardCheck)
+    if found.n_compared == 0:
+        return not_evaluated("nothing was compared", source=CardCheck)
+    return judge(
+        criterion,
+        Observed(value=not found.disagreements),
+        reason=f"not alike: {listed(found.disagreements)}"
+        if found.disagreements
+        else f"{counted(found.n_compared, 'statement')} compared, all alike",
+        method="verdict, identity, conditions, principles, items, metrics and every field of the "
+        "card looked for in the rendered card (Markdown and JSON) and page (HTML)",
+        source=CardCheck,
+        limitations="The PDF is drawn from the same content as the page and is not read back "
+        f"here. {_DRAFT}",
+    )
+
+
+@check("P9-07", step="s7_evidence")
+def change_notes(documents: Documents, criterion: Criterion) -> CheckResult:
+    """What differs from the parent run is written down."""
+    lineage = documents.need(Lineage)
+    if lineage.is_first:
+        return not_evaluated(
+            f"a first run of {lineage.model} on {lineage.data} in this workspace has no parent to "
+            "be compared with",
+            source=Lineage,
+        )
+    if lineage.fault:
+        return judge(
+            criterion,
+            Observed(value=False),
+            reason=f"the parent run cannot be read: {lineage.fault}",
+            method="documents of the parent run, each compared with its digest",
+            source=Lineage,
+        )
+    change = documents.need(ChangeRecord)
+    return judge(
+        criterion,
+        Observed(value=True),
+        reason=f"against run {change.parent}: {len(change.config)} values of the configuration, "
+        f"{len(change.data)} of the data and {len(change.code)} of the code differ; "
+        f"{counted(len(change.metrics), 'metric')} side by side",
+        method="documents of both runs, the parent's compared with their digests",
+        source=ChangeRecord,
+        limitations=joined(
+            f"Not a fair comparison: {'; '.join(change.unfair)}." if change.unfair else "",
+            f"With caution: {'; '.join(change.cautions)}." if change.cautions else "",
+        ),
+    )
+
+
+@check("P9-08", step="s7_evidence")
+def words(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Words that claim too much, or call tuning by the name of a test."""
+    found = documents.need(CardCheck)
+    places = [f"{w.word!r} in {w.output} ({w.context})" for w in found.words]
+    return judge(
+        criterion,
+        Observed(value=len(found.words)),
+        reason=f"found: {listed(places)}" if places else "none is in card or report",
+        method="a fixed list of words looked for in the drafted card (Markdown and JSON) and page; the "
+        "title of this item, which names some, is left out",
+        source=CardCheck,
+        limitations=f"A list of words does not judge what is meant. {_DRAFT}",
+    )

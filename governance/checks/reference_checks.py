@@ -1,0 +1,164 @@
+"""Checks on the reference standard: which data set, which labels, which of them are suspected."""
+
+from governance.checks.registry import (
+    Documents,
+    check,
+    counted,
+    joined,
+    judge,
+    listed,
+    not_evaluated,
+)
+from governance.records.audit import LabelAudit
+from governance.records.base import TRAINING
+from governance.records.dataset import DatasetIdentity, ValidationRecord
+from governance.records.policy import Criterion
+from governance.records.verdict import CheckResult, Observed
+
+HIERARCHY_RULE = "brain_plane_only_with_fetal_brain"
+LABEL_RULES = (
+    HIERARCHY_RULE,
+    "fetal_brain_has_brain_plane",
+    "plane_allowed",
+    "brain_plane_allowed",
+)
+
+
+@check("P5-01", step="s1_ingest")
+def dataset_identity(documents: Documents, criterion: Criterion) -> CheckResult:
+    """The content of the selected images is the content that the configuration pins."""
+    dataset = documents.need(DatasetIdentity)
+    found, pinned = dataset.content_sha256, dataset.pinned_sha256
+    if found is None:
+        return not_evaluated("the images were not read to the end", source=DatasetIdentity)
+    method = "SHA-256 over id, pixel digest and labels of every selected image"
+    if pinned is None:
+        return not_evaluated(
+            "the content of the data set is not pinned; if it is the one you mean, put this line "
+            f"into the configuration: `data.digest: {found}`",
+            method=method,
+            source=DatasetIdentity,
+        )
+    unstated = [name for name in ("doi", "version", "licence") if not getattr(dataset, name)]
+    return judge(
+        criterion,
+        Observed(value=found == pinned),
+        reason=(
+            f"content {found[:12]} is the pinned one"
+            if found == pinned
+            else f"content is {found}, pinned is {pinned}; restore the data or pin the new content"
+        ),
+        method=method,
+        source=DatasetIdentity,
+        limitations=f"The data set states no {', no '.join(unstated)}." if unstated else "",
+    )
+
+
+@check("P5-02", step="s2_validate")
+def label_hierarchy(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Labels are known ones, and a brain plane is given only where the plane is the fetal brain."""
+    validation = documents.need(ValidationRecord)
+    rules = [rule for rule in validation.rules if rule.rule in LABEL_RULES]
+    if not any(rule.rule == HIERARCHY_RULE for rule in rules):
+        return not_evaluated(f"the rule {HIERARCHY_RULE} was not run", source=ValidationRecord)
+    failed = [rule for rule in rules if not rule.passed]
+    # Where all selected images are of the brain, no image is outside it to break the hierarchy;
+    # that brain planes are recorded at all is what the other rules show then.
+    if not failed and not any(r.n_evaluated for r in rules if r.column == "brain_plane"):
+        return not_evaluated("no image carries a brain plane", source=ValidationRecord)
+    outside = any(rule.n_evaluated for rule in rules if rule.rule == HIERARCHY_RULE)
+    worst: dict[str, int] = {}
+    for rule in rules:
+        worst[rule.rule] = max(worst.get(rule.rule, 0), rule.n_unexpected)
+    names = sorted({f"{rule.rule} ({rule.n_unexpected:,} images)" for rule in failed})
+    return judge(
+        criterion,
+        Observed(value=sum(worst.values()), n_images=validation.n_rows),
+        reason=f"broken: {listed(names)}" if failed else "no label breaks schema or hierarchy",
+        method=f"rules {', '.join(sorted(worst))}, by {', '.join(sorted({r.engine for r in rules}))}",
+        source=ValidationRecord,
+        limitations=""
+        if outside
+        else "No selected image is of another plane than the fetal brain.",
+        holds=not failed,
+    )
+
+
+@check("P5-03", step="s4_split")
+def suspected_labels(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Labels that the other patients' images speak against; any that nobody reviewed fails."""
+    audit = documents.need(LabelAudit)
+    if doubt := _label_doubt(audit):
+        return not_evaluated(doubt, method=audit.method, source=LabelAudit)
+    named = [f"{s.image_id} ({s.given}, rather {s.suggested})" for s in audit.suspects]
+    share, interval = audit.n_suspected / audit.n_images, audit.rate_ci95
+    rate = f"{share:.1%} of {audit.n_images:,}"
+    rate += f", 95 % interval {interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
+    review = f"reviewed: {audit.reviewed}" if audit.reviewed else "not reviewed"
+    words = f"{audit.n_suspected:,} suspected ({rate}), {review}"
+    return judge(
+        criterion,
+        Observed(
+            value=audit.n_suspected == 0 or bool(audit.reviewed),
+            n_patients=audit.n_patients,
+            n_images=audit.n_images,
+            partition=TRAINING,
+        ),
+        reason=f"{words}: {listed(named)}"
+        if audit.n_suspected
+        else f"no label of {audit.label} is suspected ({rate})",
+        method=audit.method,
+        source=LabelAudit,
+        limitations=_label_limits(audit, documents.unit),
+    )
+
+
+@check("P5-04", step="s4_split")
+def label_effect(documents: Documents, criterion: Criterion) -> CheckResult:
+    """What the suspected labels can do to the headline metrics, in words."""
+    audit = documents.need(LabelAudit)
+    doubt = _label_doubt(audit) or ("" if audit.effect else "the effect is not stated")
+    if doubt:
+        return not_evaluated(doubt, method=audit.method, source=LabelAudit)
+    return judge(
+        criterion,
+        Observed(
+            value=audit.n_suspected / audit.n_images,
+            unit="fraction of training images",
+            ci95=audit.rate_ci95,
+            n_patients=audit.n_patients,
+            n_images=audit.n_images,
+            partition=TRAINING,
+        ),
+        reason=audit.effect,
+        method=f"share of suspected labels; {audit.method}",
+        source=LabelAudit,
+        limitations=_label_limits(audit, documents.unit),
+    )
+
+
+def _label_doubt(audit: LabelAudit) -> str:
+    """Why the audit says nothing about the labels; empty when it does."""
+    if audit.reason:
+        return audit.reason
+    if not audit.n_images or len(audit.classes) < 2:
+        return "fewer than two classes of labels to compare"
+    if audit.balanced_accuracy is None:
+        return "how well the model judges the labels is not on record"
+    if audit.balanced_accuracy <= 1 / len(audit.classes):
+        return (
+            f"the model cannot judge these labels: balanced accuracy {audit.balanced_accuracy:.2f}, "
+            f"chance {1 / len(audit.classes):.2f}"
+        )
+    return ""
+
+
+def _label_limits(audit: LabelAudit, unit: str) -> str:
+    return joined(
+        f"Suspicion is only as good as the model: balanced accuracy {audit.balanced_accuracy:.2f} "
+        f"over {counted(len(audit.classes), 'class', 'classes')} of {audit.label}.",
+        "Tuning and the held-out test set are not audited.",
+        ""
+        if unit == "patient"
+        else f"Cross-validated by {unit}: images of one patient may be on both sides.",
+    )

@@ -1,0 +1,317 @@
+"""The registry of checks, the documents they read, and the records their results become.
+
+A check is a pure function of a run's documents and one criterion. It computes one item of the
+policy and never judges by what is absent: an absent document gives NOT_EVALUATED with a reason.
+"""
+
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import combinations
+
+from pydantic import ValidationError
+
+from governance.checks.run_documents import PATHS, NotRunError
+from governance.checks.run_documents import Documents as Documents  # part of a check's signature
+from governance.people.rules import human_result
+from governance.records.audit import CoverageAudit
+from governance.records.base import PARTITIONS, TEST, TRAINING, Document, ItemStatus
+from governance.records.errors import EvidenceError, PolicyError
+from governance.records.policy import Criterion, Item, Policy, Principle
+from governance.records.run import Plan
+from governance.records.verdict import Artifact, CheckResult, FrozenCriterion, ItemRecord, Observed
+
+NO_CHECK = "not implemented yet"
+_NAMES_SHOWN = 5
+_FROM_A_CHECK = (
+    ItemStatus.PASSED,
+    ItemStatus.FAILED,
+    ItemStatus.RECORDED,
+    ItemStatus.NOT_EVALUATED,
+)
+
+Check = Callable[[Documents, Criterion], CheckResult]
+
+
+@dataclass(frozen=True)
+class RegisteredCheck:
+    """A check, and the step of the flow that leaves what it reads."""
+
+    function: Check
+    step: str
+
+
+CHECKS: dict[str, RegisteredCheck] = {}
+
+
+def check(item_id: str, *, step: str) -> Callable[[Check], Check]:
+    """Register a check under the id of the item it computes.
+
+    Args:
+        item_id: Id of a computed item, e.g. "P4-01".
+        step: Step that leaves the evidence, e.g. "s4_split".
+
+    Raises:
+        PolicyError: Another check has this id.
+    """
+
+    def register(function: Check) -> Check:
+        if item_id in CHECKS:
+            taken = CHECKS[item_id].function.__name__
+            raise PolicyError(f"{item_id}: the check {taken!r} has this id; an item has one check")
+
+        @functools.wraps(function)
+        def complete(documents: Documents, criterion: Criterion) -> CheckResult:
+            try:
+                return function(documents, criterion)
+            except NotRunError as absence:
+                return not_evaluated(str(absence))
+
+        CHECKS[item_id] = RegisteredCheck(complete, step)
+        return complete
+
+    return register
+
+
+def not_evaluated(
+    reason: str,
+    *,
+    observed: Observed | None = None,
+    method: str = "",
+    source: type[Document] | None = None,
+    limitations: str = "",
+) -> CheckResult:
+    """Result of a check that cannot say; the reason says why."""
+    return CheckResult(
+        status=ItemStatus.NOT_EVALUATED,
+        observed=observed,
+        reason=reason,
+        method=method,
+        artifact=PATHS[source] if source else None,
+        limitations=limitations,
+    )
+
+
+def judge(
+    criterion: Criterion,
+    observed: Observed,
+    *,
+    reason: str,
+    method: str,
+    source: type[Document],
+    limitations: str = "",
+    compared: float | None = None,
+    holds: bool = True,
+) -> CheckResult:
+    """Compare what was observed with a criterion.
+
+    Args:
+        criterion: What must hold. Without a limit the result is RECORDED, never PASSED.
+        observed: What was measured; the criterion's unit is filled in where it has none.
+        reason: Why the status is what it is.
+        method: How it was measured.
+        source: Document it was read from.
+        limitations: What the result does not show.
+        compared: Number to compare instead of the observed value, e.g. a bound of its interval.
+        holds: Whether what the item asks besides the criterion holds.
+    """
+    value = observed.value if compared is None else compared
+    if isinstance(value, float) and not math.isfinite(value):
+        return not_evaluated(f"the measured value is {value}; {reason}", source=source)
+    if criterion.operator == "none" or criterion.value is None:
+        status = ItemStatus.RECORDED if holds else ItemStatus.FAILED
+        if status is ItemStatus.RECORDED and criterion.operator != "none":
+            reason = f"{reason}; no limit is configured, so it is recorded and not judged"
+    else:
+        meets = holds and _meets(value, criterion)
+        status = ItemStatus.PASSED if meets else ItemStatus.FAILED
+    return CheckResult(
+        status=status,
+        observed=observed.model_copy(update={"unit": observed.unit or criterion.unit}),
+        reason=reason,
+        method=method,
+        artifact=PATHS[source],
+        limitations=limitations,
+    )
+
+
+def _meets(value: float | int | bool | str | None, criterion: Criterion) -> bool:
+    limit = criterion.value
+    if criterion.operator == "==":
+        # In Python True == 1: a truth value must not pass for a count, or a count for a truth.
+        return isinstance(value, bool) == isinstance(limit, bool) and value == limit
+    if isinstance(value, bool | str) or value is None or limit is None:
+        return False
+    return value <= limit if criterion.operator == "<=" else value >= limit
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Number and noun that agree: "1 image", "12,400 images"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """First names in words; the rest is counted."""
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def evaluate(
+    policy: Policy,
+    documents: Documents,
+    *,
+    plan_sha256: str | None,
+    now: datetime,
+    artifacts: Mapping[str, str],
+    only: Collection[str] | None = None,
+) -> tuple[ItemRecord, ...]:
+    """Compute the items of a policy from the documents of a run.
+
+    Args:
+        policy: Policy in force; the same that the plan froze, when there is a plan.
+        documents: What the run has left so far.
+        plan_sha256: Digest of plan.json; None when the plan was not frozen.
+        now: Time of writing, with a time zone.
+        artifacts: SHA-256 by path in the run folder.
+        only: Ids to compute; None for all.
+
+    Returns:
+        One record an item, in the order of the policy; none is left out.
+
+    Raises:
+        EvidenceError: The frozen plan holds another policy, or a check returned what none may.
+        PolicyError: `only` names an item that the policy does not have.
+    """
+    if unknown := set(only or ()) - {item.id for item in policy.items}:
+        raise PolicyError(f"{min(unknown)}: the policy has no such item")
+    _refuse_other_policy(policy, documents.plan)
+    documents = replace(documents, plan_sha256=plan_sha256, now=now)
+    return tuple(
+        _record(principle, item, documents, now, artifacts)
+        for principle in policy.principles
+        for item in principle.items
+        if only is None or item.id in only
+    )
+
+
+def _refuse_other_policy(policy: Policy, plan: Plan | None) -> None:
+    """A criterion may be called frozen only if it is the one that was frozen."""
+    if plan is None:
+        return
+    try:
+        frozen = Policy.model_validate(plan.policy)
+    except ValidationError as error:
+        raise EvidenceError(
+            "plan.json: its policy is not readable; rerun from the start"
+        ) from error
+    if frozen != policy:
+        raise EvidenceError(
+            "plan.json: the frozen policy differs from the one to judge by; "
+            "judge by the frozen one or start a new run"
+        )
+
+
+def _record(
+    principle: Principle,
+    item: Item,
+    documents: Documents,
+    now: datetime,
+    artifacts: Mapping[str, str],
+) -> ItemRecord:
+    result = _result(item, documents)
+    artifact = None
+    if result.artifact is not None and result.artifact in artifacts:
+        artifact = Artifact(path=result.artifact, sha256=artifacts[result.artifact])
+    return ItemRecord(
+        id=item.id,
+        title=item.title,
+        principle=principle.id,
+        item_class=item.item_class,
+        kind=item.kind,
+        status=result.status,
+        criterion=_frozen(item.criterion, documents),
+        observed=result.observed,
+        method=result.method,
+        artifact=artifact,
+        reason=result.reason,
+        limitations=result.limitations,
+        time_utc=now,
+    )
+
+
+def _result(item: Item, documents: Documents) -> CheckResult:
+    if item.kind == "human" or item.criterion is None:
+        return human_result(item, documents.declarations, documents.facts, documents.today)
+    registered = CHECKS.get(item.id)
+    if registered is None:
+        return not_evaluated(NO_CHECK)
+    result = registered.function(documents, item.criterion)
+    if result.status not in _FROM_A_CHECK:
+        raise EvidenceError(f"{item.id}: its check returned {result.status.value!r}; none may")
+    if not result.reason:
+        raise EvidenceError(f"{item.id}: its check gave no reason for {result.status.value!r}")
+    return result
+
+
+def _frozen(criterion: Criterion | None, documents: Documents) -> FrozenCriterion | None:
+    if criterion is None or documents.plan is None or documents.plan_sha256 is None:
+        return None
+    return FrozenCriterion(
+        **criterion.model_dump(),
+        frozen_at=documents.plan.frozen_utc,
+        frozen_sha256=documents.plan_sha256,
+    )
+
+
+NOT_RECORDED = "not recorded"  # level of images without a value
+NO_PARTITIONS = "counts by partition are not on record"
+_PAIRS = tuple(combinations(PARTITIONS, 2))
+
+
+def recorded_attributes(
+    coverage: CoverageAudit, wanted: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Attributes that have a value for at least one patient, of the wanted ones or of all."""
+    found = {x.attribute for x in coverage.levels if x.n_patients and x.level != NOT_RECORDED}
+    return tuple(a for a in wanted or coverage.attributes if a in found)
+
+
+def patients_by_level(coverage: CoverageAudit, attribute: str, partition: str) -> dict[str, int]:
+    """Patients of each level in one partition; 0 for a level that only others have."""
+    counts: dict[str, int] = defaultdict(int)
+    for level in coverage.levels:
+        if level.attribute == attribute and level.level != NOT_RECORDED:
+            counts[level.level] += level.n_patients if level.partition == partition else 0
+    return counts
+
+
+def by_partition(coverage: CoverageAudit) -> bool:
+    """Whether training and the held-out test set were counted; the audit alone counts all."""
+    return {TRAINING, TEST} <= {level.partition for level in coverage.levels if level.n_images}
+
+
+def across_pairs(by_pair: dict[str, int]) -> tuple[int, list[str], str]:
+    """Sum over the pairs of partitions, pairs that were not counted, and counts in words."""
+    found = {frozenset(pair.split(" | ")) for pair in by_pair}
+    gaps = [f"{a} | {b}" for a, b in _PAIRS if frozenset((a, b)) not in found]
+    words = [f"{n:,} in {pair}" for pair, n in by_pair.items() if n]
+    return sum(by_pair.values()), gaps, "; ".join(words)
+
+
+def unit_note(documents: Documents) -> str:
+    """What counting by another unit than the patient cannot show; empty for patients."""
+    if documents.unit == "patient":
+        return ""
+    return (
+        f"Counted by {documents.unit}: the data set does not say which {documents.unit}s are of "
+        "one patient."
+    )
+
+
+def joined(*sentences: str) -> str:
+    """Sentences that are there, with a blank between."""
+    return " ".join(sentence for sentence in sentences if sentence)

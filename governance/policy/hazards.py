@@ -1,0 +1,64 @@
+"""The project's list of hazards, and what a configuration adds to it."""
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+
+from governance.records.errors import PolicyError
+
+_PACKAGED = "hazards.yaml"
+_ADDED = re.compile(r"\s*(\S.*?)\s*:\s*([^:]*?)\s*")
+EXPECTED = "expected 'what could go wrong: P6-04, P7-H2', the ids of items that look at it"
+
+
+class ListedHazard(NamedTuple):
+    """One thing that could go wrong.
+
+    Attributes:
+        id: Id in the list, e.g. "HZ-01"; those that a configuration adds are "HZ-C1" and so on.
+        hazard: What could go wrong.
+        harm: What harm it could do; "" where nobody said.
+        items: Ids of the items that look at it.
+        is_default: Whether it is one of the project's own.
+    """
+
+    id: str
+    hazard: str
+    harm: str
+    items: tuple[str, ...]
+    is_default: bool
+
+
+def split_hazard(text: str) -> tuple[str, tuple[str, ...]]:
+    """Hazard and item ids of a line "hazard: id, id".
+
+    Raises:
+        PolicyError: It is no such line.
+    """
+    match = _ADDED.fullmatch(text)
+    items = tuple(part.strip() for part in match[2].split(",") if part.strip()) if match else ()
+    if match is None or not items:
+        raise PolicyError(f"{EXPECTED}; found {text[:80]!a}")
+    return match[1], items
+
+
+def list_hazards(added: Sequence[str] = ()) -> tuple[ListedHazard, ...]:
+    """The packaged hazards, then those of the configuration, lines "hazard: id, id".
+
+    Raises:
+        PolicyError: An added line cannot be read. Whether its ids exist is for P6-10 to say.
+    """
+    data = (resources.files("governance.policy") / _PACKAGED).read_text("utf-8")
+    known = YAML(typ="safe", pure=True).load(data)["hazards"]
+    own = [
+        ListedHazard(entry["id"], entry["hazard"], entry["harm"], tuple(entry["items"]), True)
+        for entry in known
+    ]
+    more = [
+        ListedHazard(f"HZ-C{place}", hazard, "", items, False)
+        for place, (hazard, items) in enumerate(map(split_hazard, added), start=1)
+    ]
+    return (*own, *more)

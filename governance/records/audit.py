@@ -1,0 +1,409 @@
+"""Documents of the data set audit: correctness, completeness, coverage, consistency."""
+
+from typing import Literal
+
+from governance.records.base import Document
+
+Interval = tuple[float, float]
+
+
+class CoverageLevel(Document):
+    """Patients and images of one level of one attribute in one partition.
+
+    Attributes:
+        attribute: E.g. "machine".
+        level: E.g. "Voluson E6"; "not recorded" for images without a value.
+        partition: One of PARTITIONS, or "all".
+        n_patients: Patients with at least one such image; one may count in several levels.
+        n_images: Such images.
+        share: Share of the partition's patients, 0 to 1; None where the partition has none.
+        share_ci95: Wilson interval of the share.
+    """
+
+    attribute: str
+    level: str
+    partition: str
+    n_patients: int
+    n_images: int
+    share: float | None = None
+    share_ci95: Interval | None = None
+
+
+class CoverageAudit(Document):
+    """Who is in the data (data/coverage.json)."""
+
+    attributes: tuple[str, ...]
+    levels: tuple[CoverageLevel, ...]
+    completeness: dict[str, float]  # attribute -> fraction of patients with a value
+
+
+class Concentration(Document):
+    """How much of one class rests on few patients.
+
+    Attributes:
+        attribute: "all", "plane" or "brain_plane".
+        level: Level; "all" for the whole table.
+        n_patients: Patients with such images.
+        n_images: Such images.
+        largest_patient: Patient with most of them.
+        largest_share: That patient's share of the images, 0 to 1.
+        effective_patients: Inverse Simpson index of images by patient, 1 to n_patients.
+    """
+
+    attribute: str
+    level: str
+    n_patients: int
+    n_images: int
+    largest_patient: str
+    largest_share: float
+    effective_patients: float
+
+
+class Confounding(Document):
+    """How far two attributes go together.
+
+    Attributes:
+        left: Attribute.
+        right: Attribute.
+        v: Cramér's V over images, 0 (independent) to 1.
+        p_value: Share of permutations of whole patients with a V at least as large, one added to
+            both counts.
+        n_permutations: Permutations.
+        n_patients: Patients with both attributes.
+        n_images: Images with both attributes.
+        exclusive: Levels of one attribute that occur with a single level of the other, in words,
+            e.g. "operator Op. 3 only with machine Aloka".
+    """
+
+    left: str
+    right: str
+    v: float
+    p_value: float
+    n_permutations: int
+    n_patients: int
+    n_images: int
+    exclusive: tuple[str, ...] = ()
+
+
+class AttributeShift(Document):
+    """How unlike two partitions are in one attribute.
+
+    Attributes:
+        attribute: Attribute.
+        left: Partition.
+        right: Partition.
+        total_variation: Half the sum of absolute differences of shares of patients, 0 to 1.
+        ci95: Interval by patient bootstrap.
+        floor: 95th percentile of the same number when patients are dealt at random: what a split
+            without any shift would show.
+        one_sided: Levels that only one of the two has, in words, e.g. "Voluson S10 only in test".
+    """
+
+    attribute: str
+    left: str
+    right: str
+    total_variation: float
+    ci95: Interval | None
+    floor: float | None
+    one_sided: tuple[str, ...] = ()
+
+
+class QuantityLevel(Document):
+    """Distribution of one number over images or patients of one partition.
+
+    Attributes:
+        quantity: Column, e.g. "mean_intensity", "head_circumference_mm".
+        unit: E.g. "grey levels", "mm"; "" for none.
+        partition: One of PARTITIONS, or "all".
+        n_images: Images with a value.
+        n_patients: Patients with a value.
+        quantiles: Values at 0, 1, 5, 25, 50, 75, 95, 99 and 100 per cent.
+        n_outliers: Images beyond three interquartile ranges from the quartiles of all images.
+        outliers: At most 20 of their ids, farthest first.
+    """
+
+    quantity: str
+    unit: str
+    partition: str
+    n_images: int
+    n_patients: int
+    quantiles: tuple[float, ...]
+    n_outliers: int = 0
+    outliers: tuple[str, ...] = ()
+
+
+class DatasetAudit(Document):
+    """Concentration, confounding, shift and image quality (data/audit.json).
+
+    `shifts` is empty until the partitions are known.
+    """
+
+    concentration: tuple[Concentration, ...]
+    confounding: tuple[Confounding, ...]
+    quality: tuple[QuantityLevel, ...]
+    shifts: tuple[AttributeShift, ...] = ()
+    n_resamples: int = 0
+    seed: int = 0
+
+
+class DeclaredAttribute(Document):
+    """A demographic or clinical attribute that the contract declares.
+
+    Attributes:
+        name: E.g. "maternal age", "gestational age".
+        column: Column of the metadata file.
+        kind: "category" or "number".
+        unit: Unit of a number; "" for a category.
+        is_proxy: True when the column only stands in for the attribute.
+        note: How it was recorded, or what the proxy cannot show.
+        completeness: Share of patients with a value, 0 to 1.
+    """
+
+    name: str
+    column: str
+    kind: Literal["category", "number"]
+    unit: str
+    is_proxy: bool
+    note: str
+    completeness: float
+
+
+class DemographicCell(Document):
+    """Patients of one level, or of one combination of levels, in one partition.
+
+    Attributes:
+        attributes: One or two attribute names.
+        levels: Level of each.
+        partition: One of PARTITIONS, or "all".
+        n_patients: None when the cell is suppressed.
+        share: Share of the partition's patients with values; None when suppressed or undefined.
+        share_ci95: Wilson interval.
+    """
+
+    attributes: tuple[str, ...]
+    levels: tuple[str, ...]
+    partition: str
+    n_patients: int | None
+    share: float | None = None
+    share_ci95: Interval | None = None
+
+
+class TargetDistance(Document):
+    """Distance of the data set to the declared target population in one attribute.
+
+    Attributes:
+        attribute: Attribute.
+        total_variation: Half the sum of absolute differences of shares, 0 to 1.
+        ci95: Interval by patient bootstrap.
+        n_patients: Patients with a value.
+        source: Where the target's shares come from, as declared.
+        widest: Level with the largest difference, in words.
+    """
+
+    attribute: str
+    total_variation: float
+    ci95: Interval
+    n_patients: int
+    source: str
+    widest: str
+
+
+class DemographicsAudit(Document):
+    """Who the patients are, as far as the data set declares it (data/demographics.json).
+
+    Attributes:
+        declared: Attributes that the contract declares.
+        undeclared: Names of the usual attributes that it does not.
+        cells: Levels of each attribute and, for pairs of attributes, combinations of levels.
+        numbers: Distributions of attributes that are numbers, by partition.
+        smallest_cell: Cells below this number of patients are suppressed.
+        n_suppressed: Cells suppressed, complementary ones included.
+        target_name: Declared target population; "" when none is declared.
+        distances: Distance to it, one an attribute.
+        not_compared: Attributes of the target that the data set lacks, with the reason.
+    """
+
+    declared: tuple[DeclaredAttribute, ...]
+    undeclared: tuple[str, ...]
+    cells: tuple[DemographicCell, ...]
+    numbers: tuple[QuantityLevel, ...]
+    smallest_cell: int
+    n_suppressed: int
+    target_name: str = ""
+    distances: tuple[TargetDistance, ...] = ()
+    not_compared: tuple[str, ...] = ()
+
+
+class DuplicatePair(Document):
+    """Two images with the same content.
+
+    Attributes:
+        kind: "same file" for equal bytes, "same pixels" for equal pictures stored differently,
+            "near-duplicate" for a confirmed copy that was changed.
+        transform: "as is", "mirrored left to right", "mirrored top to bottom" or "turned by 180
+            degrees": what brings the left image onto the right one.
+        similarity: Correlation after alignment, at most 1; None for exact pairs.
+        figure: Picture of both images side by side, relative to the run folder; "" when not drawn.
+    """
+
+    kind: Literal["same file", "same pixels", "near-duplicate"]
+    left_id: str
+    left_patient: str
+    left_partition: str | None
+    right_id: str
+    right_patient: str
+    right_partition: str | None
+    transform: str = "as is"
+    similarity: float | None = None
+    figure: str = ""
+
+
+class SimilarityNull(Document):
+    """How alike images of different patients are: what the threshold is held against.
+
+    Attributes:
+        n_pairs: Pairs of images of different patients that were compared.
+        nearest: For each image the similarity to the most similar image of another patient,
+            confirmed pairs left out, sorted; at most 500 quantiles.
+        threshold: Similarity from which a pair is a near-duplicate.
+        highest: Largest similarity below the threshold between different patients; None when
+            there was no pair.
+    """
+
+    n_pairs: int
+    nearest: tuple[float, ...]
+    threshold: float
+    highest: float | None
+
+
+class DuplicateAudit(Document):
+    """Images that occur more than once (data/duplicates.json).
+
+    Attributes:
+        method: How they were searched.
+        n_images: Images searched.
+        n_pairs: Confirmed pairs, exact and near.
+        n_near: Near-duplicates among them.
+        n_pairs_across_patients: Pairs under different patients.
+        n_pairs_across_partitions: Pairs whose images are in different partitions: the official
+            ones, or those of the run once it has divided the images.
+        n_groups: Groups of patients tied together by pairs.
+        pairs: Pairs across patients first; at most 1,000.
+        null: Similarity between different patients; None with fewer than two patients.
+        distinct: Pairs that a person declared to be different images, with the reason given; they
+            are not in `pairs`.
+    """
+
+    method: str
+    n_images: int
+    n_pairs: int
+    n_pairs_across_patients: int
+    n_pairs_across_partitions: int
+    pairs: tuple[DuplicatePair, ...]
+    n_near: int = 0
+    n_groups: int = 0
+    null: SimilarityNull | None = None
+    distinct: tuple[str, ...] = ()
+
+
+class TextMark(Document):
+    """Burned-in text that looks as if it could identify somebody.
+
+    Attributes:
+        image_id: Image.
+        kind: "name", "date", "time" or "number".
+        text: The text as read, at most 80 characters; letters and digits of a name or number
+            replaced, so that the report repeats no identifier.
+        confidence: Confidence of the reading, 0 to 1.
+    """
+
+    image_id: str
+    kind: Literal["name", "date", "time", "number"]
+    text: str
+    confidence: float
+
+
+class IdentifyingColumn(Document):
+    """A column of the metadata file that looks as if it could identify somebody."""
+
+    column: str
+    reason: str
+    n_values: int
+
+
+class ContentScan(Document):
+    """What stands in the images and the metadata besides anatomy (data/content.json).
+
+    Attributes:
+        engine: What looked for burned-in text, e.g. "tesseract 5.3.0" or "overlay detector".
+        reads_text: Whether the engine reads letters; else it only finds overlays.
+        n_images: Images of the table.
+        n_scanned: Images that the engine looked at.
+        n_with_overlay: Images of the table with a burned-in overlay (text, callipers, marks).
+        n_with_text: Scanned images in which text was read.
+        n_with_callipers: Scanned images with measuring callipers.
+        marks: Text that looks identifying; at most 200.
+        n_images_with_marks: Images with such text.
+        text_chunks: Keyword of PNG text chunks -> number of images, values never repeated.
+        n_columns: Columns of the metadata file that were looked at.
+        columns: Columns that look identifying.
+        reviewed: Columns and images that a person declared reviewed.
+        limitations: What the scan cannot see.
+    """
+
+    engine: str
+    reads_text: bool
+    n_images: int
+    n_scanned: int
+    n_with_overlay: int
+    n_with_text: int
+    n_with_callipers: int
+    marks: tuple[TextMark, ...]
+    n_images_with_marks: int
+    text_chunks: dict[str, int]
+    n_columns: int
+    columns: tuple[IdentifyingColumn, ...]
+    reviewed: tuple[str, ...] = ()
+    limitations: str = ""
+
+
+class SuspectedLabel(Document):
+    """An image whose label the other patients' images speak against."""
+
+    image_id: str
+    given: str
+    suggested: str
+    probability_of_given: float
+
+
+class LabelAudit(Document):
+    """Suspected label errors among training images (data/labels.json).
+
+    Attributes:
+        label: Attribute audited, e.g. "brain_plane"; "" when none could be.
+        method: Features, model, folds and library with its version.
+        n_images: Training images with a label.
+        n_patients: Their patients.
+        classes: Class -> images.
+        balanced_accuracy: Of the cross-validated model; None when not computed. Suspicion is only
+            as good as this.
+        n_suspected: Images suspected.
+        rate_ci95: Wilson interval of their share; None when not computed.
+        suspects: Most suspect first; at most 200.
+        reason: Why nothing was computed; empty otherwise.
+        effect: What the suspected labels can do to the headline metrics, in words.
+        reviewed: Who reviewed the list, or where the review is found; "" when nobody did.
+    """
+
+    label: str
+    method: str
+    n_images: int
+    n_patients: int
+    classes: dict[str, int]
+    balanced_accuracy: float | None
+    n_suspected: int
+    rate_ci95: Interval | None
+    suspects: tuple[SuspectedLabel, ...]
+    reason: str = ""
+    effect: str = ""
+    reviewed: str = ""

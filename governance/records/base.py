@@ -1,0 +1,61 @@
+"""The words for how an item, a principle and a gate stand. Ids and meanings follow docs/gmlp.md."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+
+class ItemStatus(StrEnum):
+    """How one evidence item stands. A human item is never PASSED."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    RECORDED = "recorded"  # measured, no criterion
+    NOT_EVALUATED = "not evaluated"  # always with a reason
+    DECLARED = "declared"  # a named person's word; not verified
+    MISSING = "missing"
+    NOT_APPLICABLE = "not applicable"  # always with a reason and an owner
+
+
+class ItemClass(StrEnum):
+    """Weight of an item in the roll-up."""
+
+    CORE = "C"
+    REQUIRED = "R"
+    INFORMATIVE = "I"
+
+
+class PrincipleStatus(StrEnum):
+    """How one GMLP principle stands, best to worst; NOT_APPLICABLE stands apart."""
+
+    SATISFIED = "satisfied"
+    DECLARED = "declared"
+    PARTIAL = "partial"
+    NOT_SATISFIED = "not satisfied"
+    NOT_APPLICABLE = "not applicable"
+
+
+class Gate(StrEnum):
+    """Whether every gate item passed; WAIVED: those that did not were waived by a person."""
+
+    PASSED = "passed"
+    WAIVED = "passed with waivers"
+    FAILED = "failed"
+
+    @property
+    def headline(self) -> str:
+        """What reports and card of a finished run say of it first."""
+        return "Gate not passed" if self is Gate.FAILED else f"Gate {self.value}"
+
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+TRAINING, TUNING, TEST = "training", "tuning", "held-out test set"
+PARTITIONS = (TRAINING, TUNING, TEST)
+
+
+class Document(BaseModel):
+    """Base of all documents: frozen, closed, collections are tuples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,171 @@
+"""Documents of ingest and validation: which data set, which faults, what the contract says."""
+
+from typing import Literal
+
+from governance.records.base import Document, Sha256
+
+
+class AbsentAttribute(Document):
+    """An attribute that the data set does not record, and what that prevents."""
+
+    name: str
+    consequence: str
+
+
+class FlowLevel(Document):
+    """Images and patients of one level of one attribute that a step left."""
+
+    attribute: str
+    level: str  # "not recorded" for images without a value
+    n_images: int
+    n_patients: int
+
+
+class FlowStep(Document):
+    """What one selection step left: the flow of images from listing to partitions.
+
+    Attributes:
+        step: "listed", "selected", "present", "decoded".
+        n_images: Images left.
+        n_patients: Patients left; one may count in several levels below.
+        note: What the step asked for, or why images were lost.
+        levels: The same images by level of each recorded attribute; the images of an attribute's
+            levels add up to `n_images`.
+    """
+
+    step: str
+    n_images: int
+    n_patients: int
+    note: str = ""
+    levels: tuple[FlowLevel, ...] = ()
+
+
+class DatasetIdentity(Document):
+    """Which data set this is (data/dataset.json).
+
+    Attributes:
+        name: Adapter name, e.g. "hc18".
+        title: Full title.
+        version: Publisher's version; empty when it has none.
+        doi: DOI; empty when it has none.
+        licence: Licence of the data.
+        citation: How to cite it.
+        is_simulated: True for phantoms: no patient is behind any image.
+        split_unit: Unit that is never divided: "patient" or "examination".
+        split_unit_note: What that unit can and cannot guarantee; empty when nothing is to be said.
+        metadata_file: Metadata file, relative to the data root.
+        metadata_sha256: Its digest.
+        content_sha256: Digest over (id, pixel digest, labels) of every selected image.
+        pinned_sha256: What the configuration expects content_sha256 to be; None when not pinned.
+        n_listed: Rows of the metadata file.
+        n_missing: Listed images without a file.
+        missing_policy: "error" or "drop".
+        missing_examples: Up to 20 missing files.
+        planes: Planes selected, as configured.
+        absent_attributes: Attributes not recorded.
+        flow: Images and patients left after each selection step.
+        notes: What a reader must know about this data set.
+        n_decoded: Images decoded in this run.
+        n_from_cache: Images whose file digest was known, so that an earlier decoding was used.
+        decode_s: Seconds of reading, digesting and decoding them; None in older runs.
+    """
+
+    name: str
+    title: str
+    version: str
+    doi: str
+    licence: str
+    citation: str
+    is_simulated: bool
+    split_unit: str
+    split_unit_note: str
+    metadata_file: str
+    metadata_sha256: Sha256
+    content_sha256: Sha256 | None
+    pinned_sha256: Sha256 | None
+    n_listed: int
+    n_missing: int
+    missing_policy: str
+    missing_examples: tuple[str, ...]
+    planes: str
+    absent_attributes: tuple[AbsentAttribute, ...]
+    flow: tuple[FlowStep, ...]
+    notes: tuple[str, ...] = ()
+    n_decoded: int = 0
+    n_from_cache: int = 0
+    decode_s: float | None = None
+
+
+class FindingRecord(Document):
+    """One fault found in the data."""
+
+    code: str
+    where: str
+    row: int | None
+    column: str | None
+    message: str
+
+
+class Findings(Document):
+    """Every fault found in the data (data/findings.json)."""
+
+    findings: tuple[FindingRecord, ...]
+
+
+class RuleResult(Document):
+    """One rule of the data contract, as one engine judged it."""
+
+    engine: Literal["pandera", "great_expectations"]
+    rule: str
+    column: str
+    severity: Literal["critical", "warning", "info"]
+    passed: bool
+    n_evaluated: int
+    n_unexpected: int
+    reason: str
+    examples: tuple[str, ...] = ()
+
+
+class ValidationRecord(Document):
+    """What both engines said about the image table (data/validation.json).
+
+    Attributes:
+        contract: Name of the contract, e.g. "hc18".
+        contract_version: Its version.
+        contract_files: YAML files that it was made of, base first, each with its SHA-256; a
+            user's own contract beside the data is the last.
+        n_rows: Rows of the table.
+        engine_versions: Version of each engine.
+        rules: Every rule, once an engine.
+        native_results: File with Great Expectations' own result, relative to the run folder.
+    """
+
+    contract: str
+    contract_version: str
+    n_rows: int
+    engine_versions: dict[str, str]
+    rules: tuple[RuleResult, ...]
+    contract_files: tuple[tuple[str, Sha256], ...] = ()
+    native_results: str = ""
+
+
+class BoundaryCheck(Document):
+    """The typed schema tried on the table that one step hands to the next.
+
+    Attributes:
+        boundary: E.g. "s3_audit to s4_split".
+        n_rows: Rows of the table.
+        n_rules: Rules tried.
+        failed: Names of the rules that did not hold.
+    """
+
+    boundary: str
+    n_rows: int
+    n_rules: int
+    failed: tuple[str, ...] = ()
+
+
+class BoundaryChecks(Document):
+    """The table at every step boundary (data/boundaries.json)."""
+
+    checks: tuple[BoundaryCheck, ...]

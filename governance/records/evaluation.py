@@ -1,0 +1,188 @@
+"""Documents of the evaluation."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from governance.records.base import TEST, Document, ItemStatus, Sha256
+from governance.records.comparison import Control
+from governance.records.training import PretrainedComponent
+
+
+class MetricResult(Document):
+    """One number about the synthetic images, with what changes its value.
+
+    Attributes:
+        id: Id that carries what changes the value, e.g. "fid-inception_pool3-d2048-n100".
+        title: Name for people, e.g. "Fréchet Inception distance (FID)".
+        status: RECORDED or NOT_EVALUATED.
+        value: The number; None when not evaluated.
+        ci95: Interval by patient bootstrap; None when there is none.
+        floor: The same metric, real training against real test images, at the same n.
+        floor_ci95: Its interval.
+        better: "lower", "higher" or "near floor".
+        n_real: Real images; n_synthetic: synthetic images; n_patients: patients behind n_real.
+        partition: Partition that is the reference.
+        subgroup: "" for all, else "attribute=level".
+        extractor: Feature extractor; extractor_sha256: digest of its weights.
+        n_features: Length of a feature vector.
+        resize: How images were brought to the extractor's size.
+        seed: Seed of resampling.
+        reason: Why it was not evaluated, or a caution.
+    """
+
+    id: str
+    title: str
+    status: ItemStatus
+    value: float | None = None
+    ci95: tuple[float, float] | None = None
+    floor: float | None = None
+    floor_ci95: tuple[float, float] | None = None
+    better: Literal["lower", "higher", "near floor"] = "lower"
+    n_real: int = 0
+    n_synthetic: int = 0
+    n_patients: int = 0
+    partition: str = TEST
+    subgroup: str = ""
+    extractor: str = ""
+    extractor_sha256: str = ""
+    n_features: int = 0
+    resize: str = ""
+    seed: int = 0
+    reason: str = ""
+
+
+class NearestPair(Document):
+    """A synthetic image and its nearest training image."""
+
+    synthetic: str
+    training_id: str
+    distance: float
+
+
+class MemorisationRecord(Document):
+    """Whether synthetic images copy training images.
+
+    Attributes:
+        method: Distance, size and normalisation used.
+        threshold: Distance below which a synthetic image is flagged: 1st percentile of the null.
+        null_median: Median distance of real tuning images to their nearest training image.
+        synthetic_median: Median distance of synthetic images to their nearest training image.
+        n_null: Tuning images; n_synthetic: synthetic images.
+        n_flagged: Synthetic images below the threshold.
+        share_ci95: Wilson interval of the flagged share.
+        null_distances: Sorted distances of the null (at most 500).
+        synthetic_distances: Sorted distances of the synthetic images (at most 500).
+        closest: The closest pairs.
+    """
+
+    method: str
+    threshold: float
+    null_median: float
+    synthetic_median: float
+    n_null: int
+    n_synthetic: int
+    n_flagged: int
+    share_ci95: tuple[float, float]
+    null_distances: tuple[float, ...]
+    synthetic_distances: tuple[float, ...]
+    closest: tuple[NearestPair, ...]
+
+
+class Opening(Document):
+    """One recorded opening of the sealed test set."""
+
+    number: int  # over all runs that sealed the same set
+    label: str  # "confirmatory" or "exploratory, opening k"
+    purpose: str
+    plan_sha256: Sha256
+    model_sha256: Sha256
+    opened_utc: AwareDatetime
+    n_images: int
+
+
+class EvaluationRecord(Document):
+    """What the synthetic images are worth (metrics/evaluation.json).
+
+    `pretrained` says where the weights of the feature extractors come from: P2-09 asks for it.
+    `n_test_images_in_training` counts test images whose pixels are in the training or tuning view,
+    under whatever name; None where an older run did not look.
+    `extraction_s`: seconds of loading the extractors and of extracting features; None in older runs.
+    """
+
+    metrics: tuple[MetricResult, ...]
+    memorisation: MemorisationRecord | None
+    controls: tuple[Control, ...]
+    opening: Opening | None
+    n_synthetic_in_test: int | None
+    n_test_patients_in_training: int | None
+    n_test_images_in_training: int | None = None
+    notes: tuple[str, ...] = ()
+    pretrained: tuple[PretrainedComponent, ...] = ()
+    extraction_s: float | None = None
+
+
+class ImageStatistic(Document):
+    """One statistic over images, as a histogram of equal bins.
+
+    Attributes:
+        name: Statistic, e.g. "mean_intensity".
+        unit: Its unit; "" when it has none.
+        low: Lower end of the first bin; high: upper end of the last. Values beyond are counted in
+            the first and the last bin.
+        counts: Images in each bin.
+        mean: Mean over images; sd: standard deviation over images.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    mean: float
+    sd: float
+
+
+class FeatureStatistics(Document):
+    """Features of training images in summary.
+
+    Attributes:
+        extractor: Feature extractor; extractor_sha256: digest of its weights.
+        n_images: Images behind it.
+        mean: Mean of each feature; sd: its standard deviation; both to six significant digits.
+        total_variance: Trace of the covariance.
+        leading_variances: Largest eigenvalues of the covariance, largest first.
+    """
+
+    extractor: str
+    extractor_sha256: Sha256
+    n_images: int
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    total_variance: float
+    leading_variances: tuple[float, ...]
+
+
+class Baseline(Document):
+    """What a later run or new data can be held against (metrics/baseline.json).
+
+    Attributes:
+        partition: Partition that images and features are of.
+        view_sha256: Digest of the view.
+        n_images: Images behind the image statistics; n_patients: their patients.
+        image_size_px: Side of the squares that the statistics are of.
+        images: Statistics of the images.
+        features: Statistics of their features; None when they were not extracted.
+        metrics: Evaluated metrics of the released generator, with intervals.
+        reason: Why features or metrics lack; "" when nothing does.
+    """
+
+    partition: str
+    view_sha256: Sha256
+    n_images: int
+    n_patients: int
+    image_size_px: int
+    images: tuple[ImageStatistic, ...]
+    features: FeatureStatistics | None
+    metrics: tuple[MetricResult, ...]
+    reason: str = ""

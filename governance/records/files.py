@@ -1,0 +1,80 @@
+"""Bytes on disk: digests, canonical JSON and the one atomic write of the whole project."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+
+from governance.records.errors import RecordWriteError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, 64 lowercase hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 lowercase hex digits; reads in blocks, any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """RFC 8785 canonical JSON: equal values give equal bytes.
+
+    Args:
+        value: JSON data (dict, list, tuple, str, int, float, bool, None).
+
+    Raises:
+        rfc8785.CanonicalizationError: A float is not finite or an integer exceeds 2**53.
+    """
+    return rfc8785.dumps(value)
+
+
+def write_atomic(path: Path, data: bytes) -> str:
+    """Write a whole file or nothing, survive a crash at any moment, and return its SHA-256.
+
+    A temporary file in the same folder is written and synced, moved over the target, and the
+    folder is synced. Missing parent folders are made.
+
+    Raises:
+        RecordWriteError: The folder cannot be written or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+        )
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        temporary = None
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise RecordWriteError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "check permission and free space, or choose another folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    return sha256_bytes(data)

@@ -1,0 +1,109 @@
+"""A policy holds principles, a principle holds items, an item may hold a criterion."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from governance.records.base import ItemClass
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Criterion(_Closed):
+    """What an observed value is compared with, fixed before training starts.
+
+    Attributes:
+        metric: What is measured, in words, e.g. "patients shared between partitions".
+        operator: Comparison that must hold: observed OPERATOR value. "none" records only.
+        value: Limit; a number or a truth value. None when the operator is "none", and when the
+            configuration must set the limit and has not: such an item is never passed.
+        unit: Unit of the value, e.g. "patients"; empty when it has none.
+        set_by: "configuration" when the user set it, else "project default".
+    """
+
+    metric: str
+    operator: Literal["==", "<=", ">=", "none"] = "none"
+    value: float | int | bool | None = None
+    unit: str = ""
+    set_by: Literal["project default", "configuration"] = "project default"
+
+
+class Item(_Closed):
+    """One thing to show.
+
+    Attributes:
+        id: Item id of the evidence map, e.g. "P4-01" (computed) or "P4-H1" (human).
+        title: What must be shown, in a few words.
+        item_class: Core, required or informative.
+        kind: "computed" from the run, or "human": rests on a named person's word.
+        criterion: What a computed item is compared with; None for human items.
+        source: Where the evidence comes from, e.g. "partition manifest".
+        when: Condition under which a human item is asked for; empty for always.
+    """
+
+    id: str = Field(pattern=r"^P(10|[1-9])-(H?\d{1,2})$")
+    title: str
+    item_class: ItemClass
+    kind: Literal["computed", "human"]
+    criterion: Criterion | None = None
+    source: str = ""
+    when: str = ""
+
+
+class Principle(_Closed):
+    """One GMLP principle.
+
+    Attributes:
+        id: "P1" to "P10", the numbers of the 2021 principles.
+        title_2021: Title of FDA, Health Canada and MHRA, October 2021.
+        title_n88: Title of IMDRF/AIML WG/N88 FINAL:2025.
+        items: Evidence items, in the order of the evidence map.
+        auditor_questions: What an auditor asks here.
+        ceiling: Best status a run on the built-in data sets can reach, and why; empty if open.
+    """
+
+    id: str = Field(pattern=r"^P(10|[1-9])$")
+    title_2021: str
+    title_n88: str
+    items: tuple[Item, ...]
+    auditor_questions: str = ""
+    ceiling: str = ""
+
+
+class GateItem(_Closed):
+    """An item that the gate looks at, and the exit code when it has not passed."""
+
+    item_id: str
+    exit_code: Literal[3, 4, 5, 9]
+
+
+class Policy(_Closed):
+    """All principles and the gate.
+
+    Attributes:
+        name: Short name, e.g. "gmlp".
+        version: Version of the policy text.
+        principles: P1 to P10, in order.
+        gate: Items whose failure stops the run or changes the exit code. The gate is configured
+            apart from the statuses and can never improve one.
+    """
+
+    name: str
+    version: str
+    principles: tuple[Principle, ...]
+    gate: tuple[GateItem, ...]
+
+    def item(self, item_id: str) -> Item:
+        """Return the item with this id; KeyError when the policy has none."""
+        for principle in self.principles:
+            for item in principle.items:
+                if item.id == item_id:
+                    return item
+        raise KeyError(item_id)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All items of all principles, in order."""
+        return tuple(item for principle in self.principles for item in principle.items)

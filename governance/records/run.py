@@ -1,0 +1,215 @@
+"""Documents about the run itself: who, what, when, how it ended, what was decided before."""
+
+from typing import Any, Literal
+
+from pydantic import AwareDatetime
+
+from governance.records.base import Document, Gate, ItemStatus, PrincipleStatus, Sha256
+from governance.records.people import WaiverLine
+
+
+class RunIdentity(Document):
+    """Who, what, when (run.json, written first).
+
+    Attributes:
+        run_id: UTC time and short digest; sortable.
+        started_utc: Start of the run.
+        tool_version: Version of medisynth-gov.
+        code_commit: Commit of the framework's source; None when it is not a git checkout.
+        code_clean: Whether the tree had no uncommitted change; None when unknown.
+        command: Command line as typed, one entry an argument.
+        preset: Preset name.
+        generator: Registered generator name, e.g. "dsr-gan".
+        seed: Seed of the run.
+        config_sha256: Digest of config.yaml.
+        output_role: What the synthetic images are for; "" where the run did not say.
+    """
+
+    run_id: str
+    started_utc: AwareDatetime
+    tool_version: str
+    code_commit: str | None
+    code_clean: bool | None
+    command: tuple[str, ...]
+    preset: str
+    generator: str
+    seed: int
+    config_sha256: Sha256
+    output_role: str = ""
+
+
+class Package(Document):
+    """One installed distribution, and the version in the lock file (None: not in it)."""
+
+    name: str
+    version: str
+    locked: str | None = None
+
+
+class Environment(Document):
+    """What the run ran on (environment.json).
+
+    Attributes:
+        python: Version, e.g. "3.11.7".
+        platform: Operating system and architecture.
+        cpu_count: Logical processors available to the process.
+        memory_bytes: Physical memory; None when unknown.
+        compute_device: Device trained on, e.g. "cpu".
+        packages: Installed distributions, sorted by name.
+        lock_file: Name of the lock file compared with; None when none was found.
+        lock_differences: Installed versions unlike the lock, in words; empty when equal.
+    """
+
+    python: str
+    platform: str
+    cpu_count: int
+    memory_bytes: int | None
+    compute_device: str
+    packages: tuple[Package, ...]
+    lock_file: str | None
+    lock_differences: tuple[str, ...] = ()
+
+
+class StepTiming(Document):
+    """How one step went."""
+
+    step: str
+    status: Literal["finished", "blocked", "failed", "interrupted", "skipped"]
+    duration_s: float
+    message: str = ""
+
+
+class Outcome(Document):
+    """How the run ended before evidence and report (outcome.json)."""
+
+    status: Literal["finished", "blocked", "failed", "interrupted"]
+    stopped_at: str | None
+    error_code: str | None
+    message: str
+    steps: tuple[StepTiming, ...]
+    duration_s: float
+
+
+class IntegrityRecord(Document):
+    """Every file re-read at the end of the run and compared (integrity.json).
+
+    Attributes:
+        n_files: Files whose digest was on record from the moment of writing.
+        mismatches: Files that changed or vanished since, by path.
+        unregistered: Files in the run folder that no step put on record.
+        journal_events: Events in the journal when it was checked.
+        journal_head: Digest of the last of them.
+        journal_faults: Breaks of the chain, in words; empty when it verifies.
+    """
+
+    n_files: int
+    mismatches: tuple[str, ...]
+    unregistered: tuple[str, ...]
+    journal_events: int
+    journal_head: Sha256
+    journal_faults: tuple[str, ...]
+
+
+class GateLine(Document):
+    """One gate item and how it stands.
+
+    Attributes:
+        exit_code: Exit code that it brings; 0 when it passed or is waived.
+        waiver: Who waived it, until when and why; "" when nobody did.
+    """
+
+    item_id: str
+    title: str
+    status: ItemStatus
+    exit_code: int
+    reason: str
+    waiver: str = ""
+
+
+class PrincipleLine(Document):
+    """One principle and how it stands.
+
+    Attributes:
+        n_passed / n_computed: "verified by this run a/b".
+        n_declared / n_human: "declared c/d".
+        gaps: What is failed, missing or not evaluated, in words, core items first.
+    """
+
+    id: str
+    title_2021: str
+    title_n88: str
+    status: PrincipleStatus
+    n_passed: int
+    n_computed: int
+    n_declared: int
+    n_human: int
+    n_missing: int
+    n_not_evaluated: int
+    n_failed: int
+    n_recorded: int
+    n_not_applicable: int
+    gaps: tuple[str, ...]
+
+
+class RollUp(Document):
+    """Statuses and gate of the whole run (summary.json)."""
+
+    policy: str
+    policy_version: str
+    gate: Gate
+    exit_code: int
+    verdict: str  # one sentence for page 1
+    gate_items: tuple[GateLine, ...]
+    principles: tuple[PrincipleLine, ...]
+    waivers: tuple[WaiverLine, ...] = ()
+
+
+class Plan(Document):
+    """Criteria and test plan, written and hashed before the first training step (plan.json)."""
+
+    frozen_utc: AwareDatetime
+    config_sha256: Sha256
+    policy: dict[str, Any]
+    primary_endpoint: str
+    endpoints: tuple[str, ...]
+    subgroups: tuple[str, ...]
+    statistics: str
+    multiplicity: str
+
+
+class Figure(Document):
+    """A picture for people, with the caption it must carry."""
+
+    path: str
+    title: str
+    caption: str
+
+
+class Figures(Document):
+    """The pictures of the run, in the order of the report (figures/figures.json)."""
+
+    figures: tuple[Figure, ...]
+
+
+class Hazard(Document):
+    """One thing that could go wrong.
+
+    Attributes:
+        id: Id in the list, e.g. "HZ-01".
+        hazard: What could go wrong.
+        harm: What harm it could do; "" where nobody said.
+        items: Ids of the items that look at it.
+        set_by: "configuration" when the user added it, else "project default".
+    """
+
+    id: str
+    hazard: str
+    harm: str = ""
+    items: tuple[str, ...]
+    set_by: Literal["project default", "configuration"] = "project default"
+
+
+class Hazards(Document):
+    """The list of hazards, fixed before training (hazards.json)."""
+
+    hazards: tuple[Hazard, ...]

@@ -1,0 +1,117 @@
+"""Documents about the software of a run: what it is made of, and what is known of it."""
+
+from pydantic import AwareDatetime
+
+from governance.records.base import Document, Sha256
+from governance.records.run import Package
+
+
+class BillOfMaterials(Document):
+    """The software bill of materials as it was read back (software/bill_of_materials.json).
+
+    Attributes:
+        path: The file, CycloneDX JSON.
+        sha256: Its digest.
+        spec_version: Version of the CycloneDX specification that it names.
+        serial_number: Its serial number, derived from the run id.
+        n_packages: Installed packages that it lists, without the framework itself.
+        n_without_licence: Those of them whose licence is not known.
+        n_pretrained: Weights made by others that it lists.
+        faults: What is wrong with it, in words; empty when nothing is.
+    """
+
+    path: str
+    sha256: Sha256
+    spec_version: str
+    serial_number: str
+    n_packages: int
+    n_without_licence: int
+    n_pretrained: int
+    faults: tuple[str, ...] = ()
+
+
+class Vulnerability(Document):
+    """One known vulnerability of one package.
+
+    Attributes:
+        package: Package.
+        version: Version that was scanned.
+        id: Its name in the database, e.g. "PYSEC-2019-179".
+        aliases: Other names of it.
+        severity: "low", "medium", "high" or "critical"; "" where the scan gives none.
+        fixed_in: Versions that do not have it.
+        accepted: Why a person accepts it; "" when nobody does.
+    """
+
+    package: str
+    version: str
+    id: str
+    aliases: tuple[str, ...] = ()
+    severity: str = ""
+    fixed_in: tuple[str, ...] = ()
+    accepted: str = ""
+
+
+class VulnerabilityScan(Document):
+    """What somebody's scan for known vulnerabilities said (software/vulnerabilities.json).
+
+    Attributes:
+        file: File it was read from, as the configuration names it.
+        sha256: Its digest; its bytes are in software/vulnerability_scan.json of the run folder.
+        read_utc: When it was read.
+        packages: Packages that were scanned, sorted by name.
+        skipped: Packages that the scan passed over, and why.
+        vulnerabilities: What was found in them.
+    """
+
+    file: str
+    sha256: Sha256
+    read_utc: AwareDatetime
+    packages: tuple[Package, ...]
+    skipped: tuple[tuple[str, str], ...]
+    vulnerabilities: tuple[Vulnerability, ...]
+
+
+class MalformedInput(Document):
+    """Tests that feed malformed input of one kind, e.g. "csv", and how they ended."""
+
+    kind: str
+    n_passed: int
+    n_failed: int
+    n_skipped: int
+
+
+class SuiteReport(Document):
+    """One run of the framework's test suite, as it left it (software/tests.json).
+
+    Attributes:
+        commit: Commit that was tested.
+        clean: Whether the tree had no uncommitted change, before the tests and after them.
+        finished_utc: When they ended.
+        duration_s: How long they took.
+        python: Version of Python.
+        selection: Expression of markers that chose the tests; "" for all.
+        exit_status: Exit status of pytest; 0 is green.
+        n_passed: Tests that passed.
+        n_failed: Tests that failed.
+        n_errors: Faults outside a test: in set-up, clearing up or collecting.
+        n_skipped: Tests that skipped themselves or failed as expected.
+        n_deselected: Tests that the selection left out.
+        malformed: Those among them that feed malformed input, by kind.
+        junit_sha256: Digest of the list of all tests (JUnit XML); None when none was written.
+    """
+
+    commit: str
+    clean: bool
+    finished_utc: AwareDatetime
+    duration_s: float
+    python: str
+    selection: str
+    exit_status: int
+    n_passed: int
+    n_failed: int
+    n_errors: int
+    n_skipped: int
+    n_deselected: int
+    malformed: tuple[MalformedInput, ...]
+    junit_sha256: Sha256 | None = None

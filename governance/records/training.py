@@ -1,0 +1,166 @@
+"""Documents of training and sampling."""
+
+from typing import Literal
+
+from governance.records.base import Document, Sha256
+from governance.records.comparison import TuningComparison
+
+
+class Curve(Document):
+    """One quantity over training steps."""
+
+    stage: str  # e.g. "diffusion", "super-resolution"
+    name: str  # e.g. "training loss"
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+class TrainingStage(Document):
+    """One stage of training in numbers.
+
+    `batch_size` is that of one update over all processes together; `peak_memory_bytes` is None
+    where the device does not tell.
+    """
+
+    name: str
+    n_parameters: int
+    n_steps: int
+    batch_size: int
+    duration_s: float
+    images_per_s: float
+    precision: str
+    n_processes: int = 1
+    peak_memory_bytes: int | None = None
+
+
+class FittedThing(Document):
+    """Something fitted to data, and the digest of the view it was fitted on."""
+
+    name: str
+    fit_view_sha256: Sha256
+
+
+class Candidate(Document):
+    """One checkpoint that could have been chosen."""
+
+    step: int
+    score: float
+
+
+class Selection(Document):
+    """How the released checkpoint was chosen."""
+
+    partition: str
+    view_sha256: Sha256
+    criterion: str
+    candidates: tuple[Candidate, ...]
+    chosen_step: int
+
+
+Overlap = Literal["none known", "known", "unknown"]
+
+
+class PretrainedComponent(Document):
+    """Weights made by somebody else, and the data behind them.
+
+    Attributes:
+        name: Component.
+        used_for: What it is used for here.
+        source: Where it comes from.
+        licence: Its licence.
+        sha256: Digest of its weights.
+        training_data: What it was trained on.
+        overlap: Whether those data are known to hold images of this run's data set.
+        declared_by: Who says what it was trained on; "" where nobody does.
+    """
+
+    name: str
+    used_for: str
+    source: str
+    licence: str
+    sha256: Sha256
+    training_data: str
+    overlap: Overlap = "unknown"
+    declared_by: str = ""
+
+
+class TrainingRecord(Document):
+    """What was trained and how (metrics/training.json).
+
+    `comparison` sets the released checkpoint beside simple controls on tuning images; None in
+    records of earlier versions.
+    """
+
+    generator: str
+    title: str
+    recipe: str
+    image_size_px: int
+    training_view_sha256: Sha256
+    tuning_view_sha256: Sha256
+    description: dict[str, str]  # P6-01: architecture, losses, optimiser, schedule, augmentation …
+    stages: tuple[TrainingStage, ...]
+    curves: tuple[Curve, ...]
+    fitted: tuple[FittedThing, ...]
+    selection: Selection
+    checkpoint_path: str
+    checkpoint_sha256: Sha256
+    compute_device: str
+    duration_s: float
+    pretrained: tuple[PretrainedComponent, ...] = ()
+    comparison: TuningComparison | None = None
+
+
+class SampleSet(Document):
+    """The synthetic images of the run (samples/manifest.json).
+
+    `n_asked` is how many the configuration asked for, `n_drawn` how many the generator returned;
+    None in records of earlier versions.
+    """
+
+    generator: str
+    checkpoint_sha256: Sha256
+    seed: int
+    n_images: int
+    image_size_px: int
+    files: tuple[tuple[str, Sha256, Sha256], ...]  # path, file digest, pixel digest
+    n_marks_read_back: int
+    duration_s: float
+    n_asked: int | None = None
+    n_drawn: int | None = None
+
+
+class RepeatRecord(Document):
+    """The first steps of training made twice with the same seed (metrics/repeat.json).
+
+    Attributes:
+        stage: Stage of training that begins.
+        step: Steps after which the two states were compared.
+        sha256: Digest of the state of the training, all that it changes; None where none was kept.
+        repeated_sha256: Digest of the state of the repeat; None where it gave none.
+        largest_difference: Largest difference of two numbers of the states; None where they are
+            equal or cannot be compared.
+        largest_at: Tensor in which it is.
+        relative_difference: Norm of the differences divided by that of the state, networks and
+            optimisers each by itself; the larger of the two.
+        tolerance: Relative difference up to which the two count as equal.
+        compute_device: Device of both.
+        duration_s: What the repeat took.
+        problem: Why there is no comparison; "" where there is one.
+    """
+
+    stage: str = ""
+    step: int = 0
+    sha256: Sha256 | None = None
+    repeated_sha256: Sha256 | None = None
+    largest_difference: float | None = None
+    largest_at: str = ""
+    relative_difference: float | None = None
+    tolerance: float = 0.0
+    compute_device: str = ""
+    duration_s: float = 0.0
+    problem: str = ""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the two states are equal bit by bit."""
+        return self.sha256 is not None and self.sha256 == self.repeated_sha256

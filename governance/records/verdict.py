@@ -1,0 +1,199 @@
+"""The result of a check, and the immutable record that it becomes."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
+
+from governance.records.base import Document, ItemClass, ItemStatus
+from governance.records.policy import Criterion
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Observed(_Closed):
+    """What was measured.
+
+    Attributes:
+        value: The number, truth value or short text that the criterion is compared with.
+        unit: Unit of the value; empty when it has none.
+        ci95: Two-sided 95 % interval, (low, high), by patient; None when there is none.
+        n_patients: Patients behind the value.
+        n_images: Images behind the value.
+        partition: Partition measured on, e.g. "held-out test set".
+    """
+
+    value: float | int | bool | str | None
+    unit: str = ""
+    ci95: tuple[float, float] | None = None
+    n_patients: int | None = None
+    n_images: int | None = None
+    partition: str | None = None
+
+
+class CheckResult(_Closed):
+    """What a check says about one item.
+
+    Attributes:
+        status: PASSED, FAILED, RECORDED or NOT_EVALUATED.
+        observed: What was measured; None when nothing was.
+        reason: Why the status is what it is, one sentence. Required for NOT_EVALUATED.
+        method: How it was measured, one sentence.
+        artifact: Path in the run folder of the evidence behind it; None when there is none.
+        limitations: What the result does not show; empty when nothing is to be said.
+    """
+
+    status: ItemStatus
+    observed: Observed | None = None
+    reason: str = ""
+    method: str = ""
+    artifact: str | None = None
+    limitations: str = ""
+
+
+class Artifact(_Closed):
+    """A file of the run folder and its digest."""
+
+    path: str
+    sha256: Sha256
+
+
+class FrozenCriterion(Criterion):
+    """A criterion with the moment and the digest of the plan that froze it."""
+
+    frozen_at: AwareDatetime
+    frozen_sha256: Sha256
+
+
+class ItemRecord(_Closed):
+    """One immutable record that supports one item of the policy.
+
+    Attributes:
+        id: Item id, e.g. "P4-01".
+        title: Item title.
+        principle: Principle id, e.g. "P4".
+        item_class: Core, required or informative.
+        kind: "computed" or "human".
+        status: How the item stands.
+        criterion: Frozen criterion; None for human items or when the plan was never frozen.
+        observed: What was measured; None when nothing was.
+        method: How it was measured.
+        artifact: Evidence behind it.
+        reason: Why the status is what it is.
+        limitations: What the result does not show.
+        time_utc: Time of writing.
+    """
+
+    id: str
+    title: str
+    principle: str
+    item_class: ItemClass
+    kind: str
+    status: ItemStatus
+    criterion: FrozenCriterion | None = None
+    observed: Observed | None = None
+    method: str = ""
+    artifact: Artifact | None = None
+    reason: str = ""
+    limitations: str = ""
+    time_utc: AwareDatetime
+
+
+class TracedPart(Document):
+    """One field of the card or section of the report, and the files it was written from.
+
+    Attributes:
+        output: "card" or "report".
+        part: Id of the field or section.
+        n_numbers: Numbers printed in it.
+        computed: Those that do not stand in its files just as printed, each once: they are
+            counted or computed from them, or belong to fixed words ("95 %").
+        sources: Files of the run folder that were read to write it; "records/" is all records.
+    """
+
+    output: Literal["card", "report"]
+    part: str
+    n_numbers: int
+    computed: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+class FoundWord(Document):
+    """A word that neither card nor report may use, with what stands around it."""
+
+    output: str
+    word: str
+    context: str
+
+
+class CardCheck(Document):
+    """Card, its JSON twin and report, drafted and checked (card_check.json).
+
+    The draft differs from what is written later in the standing of the items that this check
+    decides, and in root and journal head of the evidence.
+
+    Attributes:
+        n_filled: Fields of the card that are filled; n_reasoned: that give a reason instead.
+        empty_fields: Fields with neither, as "section.field".
+        parts: Fields and sections that print numbers, with the files behind them.
+        untraced: Numbers without a file behind them, in words.
+        n_limits: Failed, missing and not evaluated items and absent attributes.
+        unlisted: Those that card or report leave out, in words.
+        n_compared: Statements looked for in card, JSON twin and report.
+        disagreements: Those that one of them lacks or says otherwise, in words.
+        words: Words found that must not stand there.
+    """
+
+    n_filled: int
+    n_reasoned: int
+    empty_fields: tuple[str, ...]
+    parts: tuple[TracedPart, ...]
+    untraced: tuple[str, ...]
+    n_limits: int
+    unlisted: tuple[str, ...]
+    n_compared: int
+    disagreements: tuple[str, ...]
+    words: tuple[FoundWord, ...]
+
+
+class TraceLine(Document):
+    """One item, and where what was found of it stands.
+
+    Attributes:
+        principle: Principle, e.g. "P4".
+        item_id: Item.
+        status: How it stands.
+        check: What computes it, "module.function"; "" where nothing does or people declare it.
+        step: Step that leaves what the check reads.
+        record: Path of its record; "" for the item whose record is written after the table.
+        record_sha256: Digest of that record.
+        artifact: Path of the evidence behind the record; "" where the record names none.
+        artifact_sha256: Digest of that evidence.
+    """
+
+    principle: str
+    item_id: str
+    status: str
+    check: str = ""
+    step: str = ""
+    record: str = ""
+    record_sha256: str = ""
+    artifact: str = ""
+    artifact_sha256: str = ""
+
+
+class TraceTable(Document):
+    """Principle, item, record, evidence, files: each link followed at the end (trace.json).
+
+    Attributes:
+        lines: One an item, in the order of the policy.
+        n_links: Links that were followed.
+        broken: Those that do not resolve, in words.
+    """
+
+    lines: tuple[TraceLine, ...]
+    n_links: int
+    broken: tuple[str, ...]

@@ -1,0 +1,178 @@
+"""What the run itself can say of its data in the model card.
+
+Each function returns the field's content, or, when there is none, the reason as a sentence part.
+"""
+
+from governance.records.base import TEST, TRAINING, TUNING
+from governance.records.partition import SplitRecord
+from governance.reports import formats
+from governance.reports.blocks import Block, Bullets, Table, Text, cells, columns, joined
+from governance.reports.evidence import ReportEvidence
+from governance.reports.sections.data import quality_sentences
+from governance.reports.sections.data_correctness import validation_sentence
+from governance.reports.sections.data_coverage import partition_blocks
+from governance.reports.sections.data_tables import units
+
+Answer = tuple[Block, ...] | str
+
+
+def stopped(evidence: ReportEvidence) -> str:
+    """Why a later step left nothing."""
+    outcome = evidence.outcome
+    if outcome is not None and outcome.status != "finished":
+        return f"the run {outcome.status} at {outcome.stopped_at or 'an unknown step'}"
+    return "this run left no evidence of it"
+
+
+def data_gaps(evidence: ReportEvidence) -> Answer:
+    """Attributes without values and shares of patients with a value."""
+    sentences = []
+    if evidence.dataset is not None:
+        names = joined([entry.name for entry in evidence.dataset.absent_attributes])
+        sentences.append(f"Not recorded in the data set: {names}.")
+    if evidence.coverage is not None:
+        sentences.extend(
+            f"{units(evidence.unit)} with a value for {key}: {formats.percent(fraction, 1)}."
+            for key, fraction in sorted(evidence.coverage.completeness.items())
+        )
+    sentences.extend(_declared(evidence))
+    return (Bullets(tuple(sentences)),) if sentences else stopped(evidence)
+
+
+def _declared(evidence: ReportEvidence) -> list[str]:
+    """Demographic attributes that the contract declares, and the usual ones that it does not."""
+    record = evidence.demographics
+    if record is None:
+        return []
+    sentences = [
+        f"{units(evidence.unit)} with a value for {entry.name}"
+        f"{' (by proxy)' if entry.is_proxy else ''}: {formats.percent(entry.completeness, 1)}."
+        for entry in record.declared
+    ]
+    if record.undeclared:
+        sentences.append(f"Not declared by the data contract: {joined(record.undeclared)}.")
+    return sentences
+
+
+def _sources(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
+    data = evidence.dataset
+    if data is None:
+        return stopped(evidence)
+    kind = "Simulated; no patient is behind any image. " if data.is_simulated else ""
+    doi = f", DOI {data.doi}" if data.doi else ""
+    text = Text(f"{kind}{data.title}{doi}, licence {data.licence or formats.NOT_AVAILABLE}.")
+    machines = _levels(evidence, "machine", parts)
+    return (text, Text(f"Machines: {machines}.")) if machines else (text,)
+
+
+def _levels(evidence: ReportEvidence, attribute: str, parts: tuple[str, ...]) -> str:
+    """Levels of an attribute in some partitions, with patients."""
+    if evidence.coverage is None:
+        return ""
+    counted: dict[str, int] = {}
+    for entry in evidence.coverage.levels:
+        if entry.attribute == attribute and entry.partition in parts:
+            counted[entry.level] = counted.get(entry.level, 0) + entry.n_patients
+    return ", ".join(f"{key} ({formats.counted(n, evidence.unit)})" for key, n in counted.items())
+
+
+def test_sources(evidence: ReportEvidence) -> Answer:
+    """Data set and machines of the held-out test set."""
+    if evidence.split is None:
+        return stopped(evidence)
+    return _sources(evidence, (TEST,))
+
+
+def training_sources(evidence: ReportEvidence) -> Answer:
+    """Data set and machines of training and tuning."""
+    return _sources(evidence, (TRAINING, TUNING))
+
+
+def data_types(evidence: ReportEvidence) -> Answer:
+    """Planes selected and unit that is never divided."""
+    data = evidence.dataset
+    if data is None:
+        return stopped(evidence)
+    return (Text(f"Images; planes selected: {data.planes or 'all'}; unit: {data.split_unit}."),)
+
+
+def _size(split: SplitRecord, names: tuple[str, ...]) -> tuple[Block, ...]:
+    return (
+        Bullets(
+            tuple(
+                f"{part.partition}: {formats.counted(part.n_images, 'image')}, "
+                f"{formats.counted(part.n_patients, split.unit)}"
+                for part in split.partitions
+                if part.partition in names
+            )
+        ),
+    )
+
+
+def test_size(evidence: ReportEvidence) -> Answer:
+    """Images and patients of the held-out test set."""
+    return _size(evidence.split, (TEST,)) if evidence.split else stopped(evidence)
+
+
+def training_size(evidence: ReportEvidence) -> Answer:
+    """Images and patients of training and tuning."""
+    return _size(evidence.split, (TRAINING, TUNING)) if evidence.split else stopped(evidence)
+
+
+def quality(evidence: ReportEvidence) -> Answer:
+    """What validation, search for copies, audit of labels and scan of the content found."""
+    record = evidence.validation
+    if record is None:
+        return stopped(evidence)
+    validation = f"Data validation: {validation_sentence(record)}"
+    return (Bullets((validation, *quality_sentences(evidence))),)
+
+
+def reference(evidence: ReportEvidence) -> Answer:
+    """What the data set says about its labels."""
+    notes = evidence.dataset.notes if evidence.dataset else ()
+    return (Bullets(notes),) if notes else "the data set says nothing about its labels"
+
+
+def _diversity(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
+    if evidence.coverage is None:
+        return stopped(evidence)
+    sentences = tuple(
+        f"{attribute}: {_levels(evidence, attribute, parts)}"
+        for attribute in evidence.coverage.attributes
+        if _levels(evidence, attribute, parts)
+    )
+    return (Bullets(sentences),) if sentences else "no attribute is recorded"
+
+
+def test_diversity(evidence: ReportEvidence) -> Answer:
+    """Levels of every attribute in the held-out test set."""
+    return _diversity(evidence, (TEST,))
+
+
+def training_diversity(evidence: ReportEvidence) -> Answer:
+    """Levels of every attribute in training and tuning."""
+    return _diversity(evidence, (TRAINING, TUNING))
+
+
+def partitions(evidence: ReportEvidence) -> Answer:
+    """Partitions, what they share, and isolation in force."""
+    if evidence.split is None:
+        return stopped(evidence)
+    isolation = evidence.isolation
+    level = (
+        f"Isolation level in force: {isolation.level} of 5, {isolation.level_name}."
+        if isolation
+        else "Isolation: none in force; nothing was trained."
+    )
+    return (*partition_blocks(evidence.split)[1:], Text(level))
+
+
+def absent_attributes(evidence: ReportEvidence) -> Answer:
+    """Attributes not recorded, with consequence."""
+    if evidence.dataset is None:
+        return stopped(evidence)
+    rows = tuple(cells(a.name, a.consequence) for a in evidence.dataset.absent_attributes)
+    if not rows:
+        return (Text("The data set lists no attribute as absent."),)
+    return (Table(columns(("Attribute", 0.3), ("Consequence", 0.7)), rows),)

@@ -1,0 +1,79 @@
+"""The audit report as one HTML file: no script, nothing loaded from outside."""
+
+import base64
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from governance.reports import formats
+from governance.reports.blocks import Histogram, Picture, RangeBars, Report, ShareBars, SmallChart
+from governance.reports.draw.bar_charts import range_bars, share_bars
+from governance.reports.draw.charts import Box, Chart, Label, Stroke, histogram, line_chart
+
+_TEMPLATE = "report.html.j2"
+_CHART_SIZE, _HISTOGRAM_SIZE = (340.0, 170.0), (620.0, 230.0)
+_LONG_TEXT_CHARACTERS = 6_000
+
+
+def html_page(report: Report) -> bytes:
+    """Draw a report as a page; equal content gives equal bytes.
+
+    Returns:
+        UTF-8 HTML with inline styles and pictures as data addresses. All text is escaped; a
+        content security policy forbids scripts and any load.
+    """
+    return _environment().get_template(_TEMPLATE).render(report=report).encode("utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("governance.reports.draw"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_clean,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "kind": lambda block: type(block).__name__,
+        "drawn": _drawn,
+        "data_address": _data_address,
+        "points": _points,
+        "short": formats.short,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def _clean(value: Any) -> Any:
+    """Make every text that the template prints safe to show; markup of the template passes."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return formats.clean(value, _LONG_TEXT_CHARACTERS)
+    return value
+
+
+def _drawn(block: SmallChart | Histogram) -> Chart:
+    if isinstance(block, Histogram):
+        return histogram(block, *_HISTOGRAM_SIZE)
+    if isinstance(block, ShareBars):
+        return share_bars(block, _CHART_SIZE[0])
+    if isinstance(block, RangeBars):
+        return range_bars(block, _CHART_SIZE[0])
+    return line_chart(block, *_CHART_SIZE)
+
+
+def _data_address(picture: Picture) -> Markup:
+    encoded = base64.b64encode(picture.data).decode("ascii")
+    return Markup(f"data:{picture.media_type};base64,{encoded}")  # noqa: S704 - letters of base64
+
+
+def _points(shape: Stroke | Box | Label, chart: Chart) -> str:
+    """Points of a line in SVG, whose y grows downwards."""
+    if not isinstance(shape, Stroke):
+        return ""
+    return " ".join(f"{x:g},{round(chart.height - y, 2):g}" for x, y in shape.points)

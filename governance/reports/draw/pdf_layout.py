@@ -1,0 +1,356 @@
+"""Pages of the PDF: frame, head and foot lines, bookmarks, contents, number of pages."""
+
+import importlib.util
+import unicodedata
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab.graphics.shapes import Drawing, Group, PolyLine, Rect, String
+from reportlab.lib.colors import Color, HexColor
+from reportlab.lib.enums import TA_LEFT, TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import (
+    BaseDocTemplate,
+    Frame,
+    KeepTogether,
+    PageTemplate,
+    Paragraph,
+    Spacer,
+    Table,
+    TableStyle,
+)
+from reportlab.platypus.doctemplate import IndexingFlowable
+from reportlab.platypus.flowables import Flowable
+from reportlab.platypus.tableofcontents import TableOfContents
+
+from governance.records.errors import RecordWriteError
+from governance.reports import formats
+from governance.reports.blocks import Report
+from governance.reports.draw.charts import Box, Chart, Label, Stroke
+
+REGULAR, BOLD, MONO = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"
+INK, MUTED, RULE, ACCENT = (HexColor(c) for c in ("#1b2430", "#5b6673", "#d3d9df", "#17506b"))
+TONES = {
+    "good": (HexColor("#1d6b3f"), HexColor("#edf6f0")),
+    "bad": (HexColor("#a3241c"), HexColor("#fbeeec")),
+    "unsure": (HexColor("#8a5a00"), HexColor("#fbf4e4")),
+    "unknown": (HexColor("#4b5563"), HexColor("#f1f3f5")),
+    "people": (HexColor("#4d4a8f"), HexColor("#f0f0f8")),
+    "none": (HexColor("#5b6673"), HexColor("#f4f6f8")),
+}
+_LONG_TEXT_CHARACTERS = 6000
+
+
+def _style(name: str, size: float, leading: float, **more: Any) -> ParagraphStyle:
+    settings: dict[str, Any] = {"fontName": REGULAR, "textColor": INK, "alignment": TA_LEFT}
+    return ParagraphStyle(name, fontSize=size, leading=leading, **(settings | more))
+
+
+STYLES: dict[str, ParagraphStyle] = {
+    "kicker": _style("kicker", 7.6, 10, textColor=ACCENT, fontName=BOLD),
+    "title": _style("title", 15.5, 20, fontName=BOLD, spaceAfter=2),
+    "about": _style("about", 7.2, 10, textColor=MUTED, spaceAfter=9),
+    "verdict": _style("verdict", 17, 22, fontName=BOLD),
+    "sentence": _style("sentence", 8.6, 12.6),
+    "section": _style("section", 13.5, 17.5, fontName=BOLD),
+    "principle": _style("principle", 10.6, 14, fontName=BOLD),
+    "subtitle": _style("subtitle", 7.8, 11, textColor=MUTED),
+    "heading": _style("heading", 8.8, 12, fontName=BOLD, textColor=ACCENT),
+    "body": _style("body", 8, 12),
+    "lead": _style("lead", 8.4, 12.4, fontName=BOLD),
+    "note": _style("note", 7.2, 10.4, textColor=MUTED),
+    "bullet": _style("bullet", 8, 12, leftIndent=11, bulletIndent=1),
+    "head": _style("head", 6.6, 9, fontName=BOLD, textColor=MUTED),
+    "plain": _style("plain", 7.2, 10),
+    "strong": _style("strong", 7.2, 10, fontName=BOLD),
+    "small": _style("small", 6.3, 8.8, textColor=MUTED),
+    "fact": _style("fact", 7.2, 10, textColor=MUTED),
+    "mono": _style("mono", 6.2, 9.4, fontName=MONO, textColor=MUTED),
+    "mark": _style("mark", 7.2, 10, fontName=BOLD),
+    "statement": _style("statement", 6.8, 9.8, textColor=MUTED),
+    "contents": _style("contents", 7.2, 10.2),
+}
+RIGHT_STYLES = {
+    name: ParagraphStyle(f"{name}-right", parent=style, alignment=TA_RIGHT)
+    for name, style in STYLES.items()
+}
+
+
+def font_folder() -> Path:
+    """Folder of the DejaVu fonts that matplotlib brings; matplotlib itself is not imported."""
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        raise RecordWriteError(
+            "report.pdf: the DejaVu fonts of the package matplotlib are not installed; "
+            "install medisynth-gov again"
+        )
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+
+
+@cache
+def register_fonts() -> frozenset[int]:
+    """Register the fonts once; return the code points that all of them can draw."""
+    covered: frozenset[int] | None = None
+    for name in (REGULAR, BOLD, MONO):
+        font = TTFont(name, str(font_folder() / f"{name}.ttf"))
+        pdfmetrics.registerFont(font)
+        points = frozenset(font.face.charToGlyph)
+        covered = points if covered is None else covered & points
+    pdfmetrics.registerFontFamily(REGULAR, normal=REGULAR, bold=BOLD, italic=REGULAR)
+    return covered or frozenset()
+
+
+def drawable(text: str, limit: int = _LONG_TEXT_CHARACTERS) -> str:
+    r"""Clean text in which letters that the fonts cannot draw are written as `\uXXXX`.
+
+    Right-to-left letters are written so as well: this PDF would show them in reverse.
+    """
+    covered = register_fonts()
+    return "".join(
+        letter if _can_draw(letter, covered) else formats.escaped(letter)
+        for letter in formats.clean(text, limit)
+    )
+
+
+def _can_draw(letter: str, covered: frozenset[int]) -> bool:
+    return ord(letter) in covered and unicodedata.bidirectional(letter) not in {"R", "AL"}
+
+
+def paragraph(text: str, style: str, *, right: bool = False, tone: str = "") -> Paragraph:
+    """Make a paragraph of any text. Nothing in the text is read as markup."""
+    limit = _LONG_TEXT_CHARACTERS if style in {"body", "note", "bullet", "about"} else 1_500
+    safe = escape(drawable(text, limit))
+    chosen = (RIGHT_STYLES if right else STYLES)[style]
+    if tone:
+        chosen = _toned(chosen, tone)
+    if style == "bullet":
+        return Paragraph(safe, chosen, bulletText="\u2022")
+    return Paragraph(safe, chosen)
+
+
+@cache
+def _toned(style: ParagraphStyle, tone: str) -> ParagraphStyle:
+    return ParagraphStyle(f"{style.name}-{tone}", parent=style, textColor=TONES[tone][0])
+
+
+MARGIN, TOP, BOTTOM = 20 * mm, 22 * mm, 20 * mm
+WIDTH = A4[0] - 2 * MARGIN
+FOOT = "Not a medical device · synthetic images · research use"
+_MOST_PASSES = 8
+_MOST_ROOM = 225 * mm
+
+
+class Bookmark(Flowable):
+    """Invisible flowable that puts an entry into the outline, and at level 0 into the contents."""
+
+    def __init__(self, key: str, title: str, level: int) -> None:
+        super().__init__()
+        self.key, self.title, self.level = key, drawable(title, 200), level
+        self.keepWithNext = True
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:  # noqa: N803
+        """Take no room."""
+        return 0, 0
+
+    def draw(self) -> None:
+        """Mark the place."""
+        self.canv.bookmarkHorizontal(self.key, 0, 24)
+        self.canv.addOutlineEntry(self.title, self.key, self.level, closed=self.level > 0)
+
+
+class _PageTotal(IndexingFlowable):
+    """Invisible flowable that asks for another pass until the number of pages stays the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self._before = 0
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:  # noqa: N803
+        """Take no room."""
+        return 0, 0
+
+    def draw(self) -> None:
+        """Draw nothing."""
+
+    def beforeBuild(self) -> None:  # noqa: N802
+        """Keep the count of the pass before."""
+        self._before, self.total = self.total, 0
+
+    @property
+    def expected(self) -> int:
+        """Pages of the pass before."""
+        return self._before
+
+    def isSatisfied(self) -> bool:  # noqa: N802
+        """Whether the last two passes made equally many pages."""
+        return self.total == self._before
+
+
+class ReportDocument(BaseDocTemplate):
+    """Document with running lines, outline, contents and "page x of y"; same input, same bytes."""
+
+    def __init__(self, stream: BytesIO, report: Report) -> None:
+        super().__init__(
+            stream,
+            pagesize=A4,
+            leftMargin=MARGIN,
+            rightMargin=MARGIN,
+            topMargin=TOP,
+            bottomMargin=BOTTOM,
+            invariant=1,
+            title=drawable(f"Audit report {report.run_id}", 200),
+            author=f"medisynth-gov {drawable(report.tool_version, 40)}",
+            subject=drawable(report.title, 200),
+            lang="en-GB",
+        )
+        self._report = report
+        self.page_total = _PageTotal()
+        frame = Frame(MARGIN, BOTTOM, WIDTH, A4[1] - TOP - BOTTOM, 0, 0, 0, 0, id="page")
+        self.addPageTemplates(PageTemplate("page", [frame], onPageEnd=self._running_lines))
+
+    def afterFlowable(self, flowable: Flowable) -> None:  # noqa: N802
+        """Tell the contents where a section stands."""
+        if isinstance(flowable, Bookmark) and flowable.level == 0:
+            entry = (0, flowable.title, self.page, flowable.key)
+            self.notify("TOCEntry", entry)
+
+    def build_all(self, story: list[Flowable]) -> None:
+        """Lay out until contents and number of pages are right."""
+        self.multiBuild([self.page_total, *story], maxPasses=_MOST_PASSES)
+
+    def _running_lines(self, canvas: Canvas, document: BaseDocTemplate) -> None:
+        self.page_total.total = document.page
+        canvas.saveState()
+        canvas.setFont(REGULAR, 6.4)
+        canvas.setFillColor(MUTED)
+        canvas.setStrokeColor(RULE)
+        canvas.setLineWidth(0.4)
+        top = A4[1] - 13 * mm
+        right = A4[0] - MARGIN
+        canvas.drawString(MARGIN, top, drawable(f"Run {self._report.run_id}", 60))
+        root = f"evidence root {formats.short(self._report.evidence_root)}"
+        canvas.drawRightString(right, top, root)
+        canvas.line(MARGIN, top - 5, right, top - 5)
+        canvas.drawString(MARGIN, 11 * mm, FOOT)
+        canvas.drawRightString(right, 11 * mm, f"page {document.page} of {self._last_page()}")
+        canvas.restoreState()
+
+    def _last_page(self) -> int:
+        return max(self.page_total.expected, self.page)
+
+
+def contents() -> TableOfContents:
+    """Contents of the sections of level 0."""
+    table = TableOfContents(dotsMinLevel=0)
+    table.levelStyles = [STYLES["contents"]]
+    table.tableStyle = TableStyle(
+        [("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 0)]
+        + [("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 0)]
+    )
+    return table
+
+
+def height_of(flowable: Flowable) -> float:
+    """Height that must stay with a heading before this flowable."""
+    if isinstance(flowable, Paragraph):
+        return min(3 * flowable.style.leading, float(flowable.wrap(WIDTH, A4[1])[1]))
+    if isinstance(flowable, KeepTogether):  # it can be measured on a page only; its parts anywhere
+        return sum(float(part.wrap(WIDTH, 10_000)[1]) for part in getattr(flowable, "_content", ()))
+    _, height = flowable.wrap(WIDTH, 10_000)
+    rows = getattr(flowable, "_rowHeights", None)
+    return float(sum(rows[:2])) if rows else float(height)
+
+
+def room_to_start(story: list[Flowable], *, whole: bool = False) -> float:
+    """Height that must be free below a section's title: up to the first rows of its first table.
+
+    Args:
+        story: What the section draws.
+        whole: Ask for all of it, as far as one page can hold it.
+    """
+    room = 0.0
+    for part in story:
+        if isinstance(part, Spacer):
+            room += part.height
+        elif isinstance(part, Paragraph | Table):
+            room += float(part.wrap(WIDTH, 10_000)[1]) if whole else height_of(part)
+            if isinstance(part, Table) and not whole:
+                break
+    return min(room, _MOST_ROOM)
+
+
+def tallest_row(table: Table) -> float:
+    """Height of the tallest row of a table laid out in the frame."""
+    table.wrap(WIDTH, 10_000)
+    return float(max(getattr(table, "_rowHeights", None) or [0]))
+
+
+_COLOURS: dict[str, Color] = {
+    "ink": INK,
+    "muted": MUTED,
+    "grid": RULE,
+    "axis": MUTED,
+    "series0": HexColor("#17506b"),
+    "series1": HexColor("#b3541e"),
+    "series2": HexColor("#a3241c"),
+    "series3": HexColor("#4d4a8f"),
+    "fill0": HexColor("#8fb6c8"),
+    "fill1": HexColor("#e3b594"),
+    "fill2": HexColor("#8c8ab8"),
+    "fill3": HexColor("#b9c4a0"),
+}
+_TITLE_SIZE = 7.6
+
+
+def drawing(chart: Chart) -> Drawing:
+    """Turn a chart's shapes into a drawing of the same size in points."""
+    made = Drawing(chart.width, chart.height)
+    for shape in chart.shapes:
+        if isinstance(shape, Stroke):
+            made.add(_line(shape))
+        elif isinstance(shape, Box):
+            made.add(_rectangle(shape))
+        else:
+            made.add(_text(shape))
+    return made
+
+
+def _rectangle(box: Box) -> Rect:
+    made = Rect(box.x, box.y, box.width, box.height)
+    made.fillColor, made.strokeColor = _COLOURS[box.role], None
+    return made
+
+
+def _line(stroke: Stroke) -> PolyLine:
+    made = PolyLine([value for point in stroke.points for value in point])
+    made.strokeColor, made.strokeWidth = _COLOURS[stroke.role], stroke.width
+    made.strokeLineJoin = 1
+    if stroke.dash:
+        made.strokeDashArray = list(stroke.dash)
+    return made
+
+
+def _text(label: Label) -> Group | String:
+    text = String(
+        0 if label.upright else label.x,
+        0 if label.upright else label.y,
+        drawable(label.text, 120),
+        fontName=BOLD if label.size >= _TITLE_SIZE else REGULAR,
+        fontSize=label.size,
+        fillColor=_COLOURS[label.role],
+        textAnchor=label.anchor,
+    )
+    if not label.upright:
+        return text
+    turned = Group(text)
+    turned.translate(label.x, label.y)
+    turned.rotate(90)
+    return turned

@@ -1,0 +1,386 @@
+"""Content of the data section: six parts, four of them in the words of FDA's DataCard."""
+
+from governance.records.audit import ContentScan, DuplicateAudit, LabelAudit
+from governance.records.base import TEST, TRAINING
+from governance.records.dataset import DatasetIdentity, FlowStep
+from governance.reports import formats
+from governance.reports.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Facts,
+    Heading,
+    Line,
+    Section,
+    Table,
+    Text,
+    cell,
+    cells,
+    columns,
+    joined,
+    mono,
+    small,
+    strong,
+)
+from governance.reports.sections.data_consistency import consistency_blocks
+from governance.reports.sections.data_content import content_blocks
+from governance.reports.sections.data_correctness import correctness_blocks
+from governance.reports.sections.data_coverage import coverage_blocks, partition_blocks
+from governance.reports.sections.data_tables import DataEvidence, limit_of, more, share_text, units
+
+_STATES: dict[str, Line] = {
+    "absent": Line("absent", "mark", "∅", "unsure"),
+    "by proxy": Line("by proxy", "mark", "◐", "unsure"),
+    "partly": Line("partly recorded", "mark", "◐", "unsure"),
+    "recorded": Line("recorded", "mark", "✓", "good"),
+}
+
+
+def completeness_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+    """Attributes by how far they are recorded, then missing files."""
+    return (*_attributes(evidence), *_missing(evidence.dataset))
+
+
+def _attributes(evidence: DataEvidence) -> tuple[Block, ...]:
+    heading = Heading("Attributes recorded, partly recorded and absent")
+    fractions = dict(evidence.coverage.completeness) if evidence.coverage else {}
+    notes: dict[str, tuple[str, ...]] = {}
+    proxies: set[str] = set()
+    for declared in evidence.demographics.declared if evidence.demographics else ():
+        fractions[declared.name] = declared.completeness
+        proxies |= {declared.name} if declared.is_proxy else set()
+        notes[declared.name] = (f"column {declared.column}", declared.note)
+    absent = evidence.dataset.absent_attributes if evidence.dataset else ()
+    if not fractions and not absent:
+        return (heading, Text("What is recorded was not looked at."))
+    for entry in absent:
+        fractions.setdefault(entry.name, 0.0)
+        notes[entry.name] = (entry.consequence, *notes.get(entry.name, ()))
+    rows = [
+        _row(name, part, notes.get(name, ()), name in proxies)
+        for name, part in sorted(fractions.items(), key=lambda entry: (entry[1], entry[0]))
+    ]
+    head = columns(
+        ("Attribute", 0.24),
+        ("State", 0.19),
+        (f"{units(evidence.unit)} with a value", 0.17, "right"),
+        ("What follows from it, or how it was recorded", 0.40),
+    )
+    return (
+        heading,
+        Text(_sentence(evidence)),
+        Table(head, tuple(rows)),
+        *_undeclared(evidence),
+    )
+
+
+def _sentence(evidence: DataEvidence) -> str:
+    limit = limit_of(evidence, "P3-01")
+    asked = f" The policy asks for at least {formats.percent(limit, 1)}." if limit else ""
+    return (
+        f"How many {evidence.unit}s have a value of each attribute. What is absent cannot be "
+        f"checked by any later page, and no result can be given by it.{asked}"
+    )
+
+
+def _row(name: str, part: float, notes: tuple[str, ...], is_proxy: bool) -> tuple[Cell, ...]:
+    state = "absent" if part == 0 else "recorded" if part >= 1 else "partly"
+    state = "by proxy" if is_proxy and part else state
+    said = [note for note in notes if note]
+    shown = cell(*said) if state == "absent" else cell(*(small(note) for note in said))
+    value = "none" if part == 0 else formats.percent(part, 1)
+    return (cell(strong(name)), cell(_STATES[state]), cell(value), shown)
+
+
+def _undeclared(evidence: DataEvidence) -> tuple[Block, ...]:
+    names = evidence.demographics.undeclared if evidence.demographics else ()
+    if not names:
+        return ()
+    told = f"Usual attributes that the data contract does not declare: {joined(names)}."
+    return (Text(told, "note"),)
+
+
+def _missing(data: DatasetIdentity | None) -> tuple[Block, ...]:
+    heading = Heading("Missing files")
+    if data is None:
+        return (heading, Text("The data set was not read."))
+    if not data.n_missing:
+        n = formats.counted(data.n_listed, "listed image")
+        return (heading, Text(f"Every one of the {n} has a file."))
+    share = formats.percent(data.n_missing, data.n_listed)
+    text = (
+        f"{formats.count(data.n_missing)} of {formats.counted(data.n_listed, 'listed image')} have "
+        f"no file ({share}). What they would have shown is unknown; Flow by subgroup says "
+        "whom they belong to."
+    )
+    shown = data.missing_examples[:5]
+    more = f"Examples (all that were kept stand in data/dataset.json): {joined(shown)}."
+    return (heading, Text(text), *((Bullets((more,)),) if shown else ()))
+
+
+_LEVELS_SHOWN = 40
+_READING = (
+    "Six parts say what is known of the data: which images went in and which were lost "
+    "(identity and flow); whether what is recorded is right (correctness); what is not recorded "
+    "(completeness); who is in the data (coverage); whether its parts fit together (consistency); "
+    "and what stands in the pictures besides anatomy (image content). Unknown is said to be "
+    "unknown; it is never counted as good."
+)
+
+
+def data_section(evidence: DataEvidence) -> Section:
+    """What data went in and what is known of it."""
+    return Section("data", "3", "Data", blocks=(Text(_READING),), sections=data_parts(evidence, 3))
+
+
+def data_parts(evidence: DataEvidence, number: int | None = None) -> tuple[Section, ...]:
+    """The six parts: children of section `number`, or sections of their own from 2 on."""
+    parts = (
+        ("identity", "Identity and flow", _identity_blocks(evidence)),
+        ("correctness", "Correctness", correctness_blocks(evidence)),
+        ("completeness", "Completeness", completeness_blocks(evidence)),
+        ("coverage", "Coverage", coverage_blocks(evidence)),
+        ("consistency", "Consistency", consistency_blocks(evidence)),
+        ("content", "Image content", content_blocks(evidence)),
+    )
+    return tuple(
+        Section(
+            f"data-{key}", f"{number}.{place}" if number else str(place + 1), title, blocks=blocks
+        )
+        for place, (key, title, blocks) in enumerate(parts, start=1)
+    )
+
+
+def _identity_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+    data = evidence.dataset
+    if data is None:
+        return (Text("The data set was not read."), *partition_blocks(evidence.split))
+    notes = (Bullets(data.notes),) if data.notes else ()
+    steps = (
+        *data.flow,
+        *((evidence.split.flow,) if evidence.split and evidence.split.flow else ()),
+    )
+    return (
+        Facts(dataset_rows(data)),
+        *notes,
+        *_flow(data, steps),
+        *_flow_by_level(steps, evidence.unit),
+        *partition_blocks(evidence.split),
+    )
+
+
+def dataset_rows(data: DatasetIdentity) -> tuple[tuple[str, Cell], ...]:
+    """Names and values that identify a data set."""
+    kind = "simulated; no patient is behind any image" if data.is_simulated else "patient images"
+    pinned = {
+        True: "equal to the digest pinned in the configuration",
+        False: "differs from the digest pinned in the configuration",
+    }
+    state = (
+        pinned[data.pinned_sha256 == data.content_sha256]
+        if data.pinned_sha256
+        else "not pinned in the configuration"
+    )
+    read = (("Images read", cell(_decoded(data))),) if data.n_decoded or data.n_from_cache else ()
+    return (
+        ("Data set", cell(f"{data.title} ({data.name})")),
+        ("Version", cell(data.version or "the publisher gives none")),
+        ("DOI", cell(data.doi or "none")),
+        ("Licence", cell(data.licence or formats.NOT_AVAILABLE)),
+        ("Citation", cell(data.citation or formats.NOT_AVAILABLE)),
+        ("Kind", cell(kind)),
+        ("Planes selected", cell(data.planes or "all")),
+        ("Unit never divided", cell(data.split_unit, small(data.split_unit_note))),
+        ("Metadata file", cell(data.metadata_file, mono(data.metadata_sha256))),
+        ("Content digest", cell(mono(data.content_sha256 or formats.NOT_AVAILABLE), small(state))),
+        *read,
+    )
+
+
+def _decoded(data: DatasetIdentity) -> str:
+    return (
+        f"{formats.counted(data.n_decoded, 'file')} decoded in this run; "
+        f"{formats.count(data.n_from_cache)} unchanged since an earlier run, whose numbers were "
+        "used again"
+    )
+
+
+def _flow(data: DatasetIdentity, steps: tuple[FlowStep, ...]) -> tuple[Block, ...]:
+    rows = []
+    before: int | None = None
+    for step in steps:
+        lost = "" if before is None else formats.count(step.n_images - before)
+        rows.append(
+            (
+                cell(strong(step.step)),
+                *cells(formats.count(step.n_images), lost, formats.count(step.n_patients)),
+                cell(step.note),
+            )
+        )
+        before = step.n_images
+    head = columns(
+        ("Step", 0.25),
+        ("Images", 0.12, "right"),
+        ("Change", 0.12, "right"),
+        (units(data.split_unit), 0.17, "right"),
+        ("Note", 0.34),
+    )
+    text = Text(
+        "Images left after each step, from the publisher's list to the images used. Look for large "
+        "losses: images are seldom lost at random, so who is left may differ from who was listed."
+    )
+    blocks: list[Block] = [Heading("Flow of images"), text, Table(head, tuple(rows))]
+    if data.n_missing:
+        blocks.append(Text(missing_sentence(data), "note"))
+    return tuple(blocks)
+
+
+def _flow_by_level(steps: tuple[FlowStep, ...], unit: str) -> tuple[Block, ...]:
+    """What each step left of each level, with the share kept of the first step's images."""
+    steps = tuple(step for step in steps if step.levels)
+    if not steps:
+        return ()
+    found = [{(e.attribute, e.level): e for e in step.levels} for step in steps]
+    names = list(dict.fromkeys(key for levels in found for key in levels))
+    share = 0.54 / len(steps)
+    head = columns(
+        ("Level", 0.34), *((s.step, share, "right") for s in steps), ("Kept", 0.12, "right")
+    )
+    rows = []
+    for attribute, level in names[:_LEVELS_SHOWN]:
+        entries = [levels.get((attribute, level)) for levels in found]
+        images = [entry.n_images if entry else 0 for entry in entries]
+        rows.append(
+            (
+                cell(f"{attribute}: {level}"),
+                *(
+                    cell(f"{formats.count(e.n_images)} / {formats.count(e.n_patients)}")
+                    if e
+                    else cell("0 / 0")
+                    for e in entries
+                ),
+                cell(formats.percent(images[-1], images[0])),
+            )
+        )
+    text = Text(
+        f"The same by subgroup, as images / {unit}s, and the share of images kept. The images of "
+        "one attribute's levels add up to the step. Look for a level that keeps much less than "
+        "the others: the data then says less about it than the publisher's list does."
+    )
+    note = more(len(names), len(rows), "data/dataset.json")
+    return (Heading("Flow by subgroup"), text, Table(head, tuple(rows), note))
+
+
+def missing_sentence(data: DatasetIdentity) -> str:
+    """How many listed images have no file, and what followed.
+
+    The count is over the whole listing. Where missing images are errors, a run that came to know
+    the content of its images had selected none of those without a file.
+    """
+    n = f"{formats.count(data.n_missing)} of {formats.count(data.n_listed)} listed images"
+    if data.missing_policy == "drop":
+        return f"{n} have no file and were dropped, as the configuration asks."
+    if data.content_sha256 is not None:
+        return f"{n} have no file; none of them was selected."
+    return f"{n} are missing."
+
+
+_NAMED = 8
+
+
+def limit_sentences_on_data(evidence: DataEvidence) -> tuple[str, ...]:
+    """What the data cannot tell apart or does not hold: confounding, shift, one-sided levels."""
+    return (*_confounding(evidence), *_shifts(evidence))
+
+
+def _confounding(evidence: DataEvidence) -> tuple[str, ...]:
+    limit = limit_of(evidence, "P3-07")
+    pairs = evidence.audit.confounding if evidence.audit else ()
+    return tuple(
+        f"{pair.left} and {pair.right} go together (Cramér's V {pair.v:.2f}, p {pair.p_value:.3f}, "
+        f"limit {limit:g}): an effect of one cannot be told from an effect of the other."
+        for pair in sorted(pairs, key=lambda pair: -pair.v)
+        if limit is not None and pair.v > limit
+    )
+
+
+def _shifts(evidence: DataEvidence) -> tuple[str, ...]:
+    """Training against the held-out test set: shift above the limit, levels on one side only."""
+    limit = limit_of(evidence, "P3-05")
+    sentences = []
+    for shift in evidence.audit.shifts if evidence.audit else ():
+        if {shift.left, shift.right} != {TRAINING, TEST}:
+            continue
+        if limit is not None and shift.total_variation > limit:
+            share = share_text(shift.total_variation, shift.ci95)
+            sentences.append(
+                f"{shift.attribute} differs between {TRAINING} and {TEST} by {share} of "
+                f"{evidence.unit}s, limit {formats.percent(limit, 1)}."
+            )
+        if shift.one_sided:
+            sentences.append(f"{shift.attribute}, on one side only: {_named(shift.one_sided)}.")
+    return tuple(sentences)
+
+
+def _named(words: tuple[str, ...]) -> str:
+    hidden = len(words) - _NAMED
+    tail = f" and {formats.count(hidden)} more" if hidden > 0 else ""
+    return f"{joined(words[:_NAMED])}{tail}"
+
+
+def quality_sentences(evidence: DataEvidence) -> tuple[str, ...]:
+    """Copies found and dropped, suspected labels, content of the images."""
+    sentences: list[str] = []
+    if evidence.duplicates is not None:
+        sentences.append(_duplicates(evidence.duplicates, evidence.unit))
+    split = evidence.split
+    if split is not None:
+        equal = formats.count(sum(split.shared_content.values()))
+        near = formats.count(sum(split.shared_near.values())) if split.shared_near else None
+        sentences.append(f"Images with equal pixels in two partitions: {equal}.")
+        sentences.append(f"Near-duplicate pairs across partitions: {near or 'not evaluated'}.")
+        dropped = formats.counted(len(split.dropped), "image")
+        sentences.append(f"Taken out of training as copies: {dropped}.")
+    if evidence.labels is not None:
+        sentences.append(_labels(evidence.labels, evidence.unit))
+    if evidence.content is not None:
+        sentences.append(_content(evidence.content))
+    return tuple(sentences)
+
+
+def _duplicates(audit: DuplicateAudit, unit: str) -> str:
+    exact = formats.counted(audit.n_pairs - audit.n_near, "pair")
+    return (
+        f"Duplicates among {formats.counted(audit.n_images, 'image')}: {exact} of equal images, "
+        f"{formats.counted(audit.n_near, 'near-duplicate pair')}; "
+        f"{formats.count(audit.n_pairs_across_patients)} across {unit}s."
+    )
+
+
+def _labels(audit: LabelAudit, unit: str) -> str:
+    if audit.balanced_accuracy is None:
+        reason = audit.reason.rstrip(".") or "no reason is on record"
+        return f"Suspected label errors: not evaluated; {reason}."
+    share = audit.n_suspected / audit.n_images if audit.n_images else None
+    return (
+        f"Suspected label errors in {audit.label}: {formats.count(audit.n_suspected)} of "
+        f"{formats.counted(audit.n_images, 'training image')} of "
+        f"{formats.counted(audit.n_patients, unit)}, {share_text(share, audit.rate_ci95)}; found by "
+        f"a model with a balanced accuracy of {formats.percent(audit.balanced_accuracy, 1)}; "
+        f"reviewed {f'by {audit.reviewed}' if audit.reviewed else 'by nobody'}."
+    )
+
+
+def _content(scan: ContentScan) -> str:
+    n = formats.counted(scan.n_scanned, "image")
+    text = (
+        f"text that looks identifying in {formats.count(scan.n_images_with_marks)} of {n} read"
+        if scan.reads_text
+        else "identifying text not evaluated, as this engine does not read letters"
+    )
+    columns = joined([column.column for column in scan.columns])
+    return (
+        f"Image content ({scan.engine}): {text}; burned-in overlay in "
+        f"{formats.count(scan.n_with_overlay)} of {formats.counted(scan.n_images, 'image')}; "
+        f"columns that look identifying: {columns}."
+    )

@@ -1,0 +1,215 @@
+"""The page of a data check alone: what the check found, with the data section of the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from governance.records.audit import (
+    ContentScan,
+    CoverageAudit,
+    DatasetAudit,
+    DemographicsAudit,
+    DuplicateAudit,
+    LabelAudit,
+)
+from governance.records.base import ItemStatus
+from governance.records.dataset import BoundaryChecks, DatasetIdentity, Findings, ValidationRecord
+from governance.records.partition import SplitRecord
+from governance.records.policy import Policy
+from governance.records.run import Figures
+from governance.records.verdict import ItemRecord
+from governance.reports import formats
+from governance.reports.blocks import (
+    Report,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    cell,
+    columns,
+    mono,
+    small,
+    status_line,
+    strong,
+)
+from governance.reports.draw.html import html_page
+from governance.reports.evidence import PictureFile
+from governance.reports.items import natural_key
+from governance.reports.sections.data import data_parts
+
+_SUBTITLE = "Data check: is this data set fit to be used?"
+_SHORT_REASON = 80
+_EXIT_WORDS = {
+    0: "nothing stops a run",
+    3: "data unreadable, invalid or refused by validation",
+    4: "a leak between partitions, or isolation broken",
+}
+_STATUS_ORDER = (
+    ItemStatus.FAILED,
+    ItemStatus.NOT_EVALUATED,
+    ItemStatus.MISSING,
+    ItemStatus.RECORDED,
+    ItemStatus.DECLARED,
+    ItemStatus.PASSED,
+    ItemStatus.NOT_APPLICABLE,
+)
+
+
+@dataclass(frozen=True)
+class DataCheckEvidence:
+    """Everything the page may say. A document is None when its step did not run.
+
+    Attributes:
+        dataset: Which data set it is.
+        findings: Faults found while reading.
+        validation: What both engines said about the contract.
+        boundaries: The typed schema at every step boundary.
+        coverage: Who is in the data.
+        audit: Concentration, confounding, shift and image quality.
+        demographics: Declared attributes of patients.
+        duplicates: Images that occur more than once.
+        content: What stands in images and metadata besides anatomy.
+        labels: Suspected label errors.
+        split: How a run would divide the data.
+        figures: Pictures and their captions.
+        pictures: Picture files by path.
+        records: Records of the data items by item id.
+        tool_version: Version of medisynth-gov.
+        folder: Folder that was checked, as the user named it.
+        exit_code: Exit code of the command.
+        sentence: What stops a run, or that nothing does, in one sentence.
+        policy: Policy in force, for its limits; None leaves limits out that no record names.
+    """
+
+    dataset: DatasetIdentity | None
+    findings: Findings | None
+    validation: ValidationRecord | None
+    boundaries: BoundaryChecks | None
+    coverage: CoverageAudit | None
+    audit: DatasetAudit | None
+    demographics: DemographicsAudit | None
+    duplicates: DuplicateAudit | None
+    content: ContentScan | None
+    labels: LabelAudit | None
+    split: SplitRecord | None
+    figures: Figures | None
+    pictures: Mapping[str, PictureFile]
+    records: Mapping[str, ItemRecord]
+    tool_version: str
+    folder: str
+    exit_code: int
+    sentence: str
+    policy: Policy | None = None
+
+    @property
+    def unit(self) -> str:
+        """Unit that is counted and never divided: "patient", or what the data set records."""
+        return self.dataset.split_unit if self.dataset else "patient"
+
+
+def write_data_check_html(evidence: DataCheckEvidence) -> bytes:
+    """Draw the data check as a page; equal evidence gives equal bytes.
+
+    Returns:
+        UTF-8 HTML with inline styles and pictures as data addresses; no script, nothing loaded.
+        All text is escaped.
+    """
+    return html_page(build_data_check(evidence))
+
+
+def build_data_check(evidence: DataCheckEvidence) -> Report:
+    """Turn evidence into the page's content; equal evidence gives equal content."""
+    data = evidence.dataset
+    title = data.title if data else evidence.folder
+    kind = " Simulated data: no patient is behind any image." if data and data.is_simulated else ""
+    return Report(
+        title=formats.clean(title.split(":")[0].strip() or title, 110),
+        about=f"{title}.{kind}",
+        subtitle=_SUBTITLE,
+        run_id="",
+        evidence_root="",
+        tool_version=evidence.tool_version,
+        foot=f"medisynth-gov {evidence.tool_version} · not a medical device · research use",
+        verdict=_verdict(evidence),
+        strip=_strip(evidence),
+        front=(),
+        sections=(_items_section(evidence), *data_parts(evidence)),
+        is_open=True,
+    )
+
+
+def _verdict(evidence: DataCheckEvidence) -> Verdict:
+    """Whether a run would stop; what failed without stopping it is said as well."""
+    said = formats.sentence(evidence.sentence)
+    if evidence.exit_code:
+        return Verdict("A run on this data stops", "✗", "bad", said)
+    failed = sum(record.status is ItemStatus.FAILED for record in evidence.records.values())
+    if failed:
+        n = formats.counted(failed, "item")
+        sentence = f"{said} {n} failed all the same; see the table of items."
+        return Verdict("Nothing stops a run on this data", "!", "unsure", sentence.strip())
+    return Verdict("Nothing stops a run on this data", "✓", "good", said)
+
+
+def _strip(evidence: DataCheckEvidence) -> tuple[tuple[str, str], ...]:
+    data = evidence.dataset
+    digest = data.content_sha256 if data else None
+    return (
+        ("Folder", evidence.folder),
+        ("Exit code", _exit_words(evidence.exit_code)),
+        ("Content digest", digest or formats.NOT_AVAILABLE),
+    )
+
+
+def _exit_words(code: int) -> str:
+    return f"{code} ({_EXIT_WORDS[code]})" if code in _EXIT_WORDS else str(code)
+
+
+def _items_section(evidence: DataCheckEvidence) -> Section:
+    """Data items, failed ones first."""
+    records = sorted(
+        evidence.records.values(),
+        key=lambda record: (_STATUS_ORDER.index(record.status), natural_key(record.id)),
+    )
+    if not records:
+        blocks: tuple[Text | Table, ...] = (Text("No item was judged."),)
+        return Section("items", "1", "Items on data", blocks=blocks)
+    counts = ", ".join(
+        f"{sum(record.status is status for record in records)} {status.value}"
+        for status in _STATUS_ORDER
+        if any(record.status is status for record in records)
+    )
+    text = Text(
+        "What the evidence map asks of the data, failed and unknown items first; the parts below "
+        f"show what each answer rests on. {formats.counted(len(records), 'item')}: {counts}."
+    )
+    head = columns(("Item", 0.09), ("What must be shown", 0.37), ("Status", 0.17), ("Why", 0.37))
+    rows = tuple(
+        (
+            cell(strong(record.id)),
+            cell(record.title),
+            cell(status_line(record.status)),
+            cell(_reason(record, evidence), small(_observed(record)), mono(_source(record))),
+        )
+        for record in records
+    )
+    return Section("items", "1", "Items on data", blocks=(text, Table(head, rows)))
+
+
+def _reason(record: ItemRecord, evidence: DataCheckEvidence) -> str:
+    """Why an item stands as it does; what the verdict says already is not said again."""
+    reason = record.reason.rstrip(".")
+    told = len(reason) > _SHORT_REASON and reason in evidence.sentence
+    return "the run stops before it could be judged; the reason stands above" if told else reason
+
+
+def _observed(record: ItemRecord) -> str:
+    """Observed value and what it is held against."""
+    if record.observed is None:
+        return ""
+    seen = f"observed {formats.with_unit(record.observed.value, record.observed.unit)}"
+    asked = formats.criterion(record.criterion)
+    return f"{seen}; asked {asked}" if asked else seen
+
+
+def _source(record: ItemRecord) -> str:
+    return record.artifact.path if record.artifact else ""

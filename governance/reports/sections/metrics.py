@@ -1,0 +1,232 @@
+"""Content of the sections on metrics and on memorisation."""
+
+from governance.records.base import ItemStatus
+from governance.records.comparison import Control
+from governance.records.evaluation import EvaluationRecord, MemorisationRecord, MetricResult
+from governance.reports import formats
+from governance.reports.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Facts,
+    Heading,
+    Histogram,
+    Section,
+    Table,
+    Text,
+    cell,
+    cells,
+    columns,
+    mono,
+    small,
+    status_line,
+    strong,
+)
+from governance.reports.evidence import ReportEvidence
+from governance.reports.sections.training import pretrained_block
+
+_FLOOR_NOTE = (
+    "Intervals are two-sided 95 % by {unit} bootstrap. The floor is the same metric between real "
+    "training and real held-out images at the same numbers: what perfect images could be expected "
+    "to reach."
+)
+
+
+def metrics_section(evidence: ReportEvidence) -> Section:
+    """Metrics with intervals and floor, subgroups, controls."""
+    evaluation = evidence.evaluation
+    if evaluation is None:
+        text = Text("The synthetic images were not evaluated in this run: every metric is unknown.")
+        return Section("metrics", "7", "Metrics", blocks=(text,))
+    overall = tuple(metric for metric in evaluation.metrics if not metric.subgroup)
+    parts = tuple(metric for metric in evaluation.metrics if metric.subgroup)
+    unit = evidence.unit
+    blocks: list[Block] = [Text(comparison_sentence(evidence)), Text(_FLOOR_NOTE.format(unit=unit))]
+    if evidence.plan:
+        endpoint = formats.sentence(evidence.plan.primary_endpoint)
+        blocks.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
+    blocks.append(metric_table(overall, unit))
+    blocks.append(Heading("Subgroups"))
+    blocks.append(metric_table(parts, unit) if parts else Text("No subgroup was measured."))
+    blocks.extend(_controls(evaluation))
+    blocks.append(Heading("Test set and synthetic images"))
+    blocks.append(Facts(provenance_rows(evaluation, unit)))
+    blocks.append(Heading("Feature extractors made by others"))
+    blocks.append(pretrained_block(evaluation.pretrained))
+    if evaluation.notes:
+        blocks.append(Bullets(evaluation.notes))
+    return Section("metrics", "7", "Metrics", blocks=tuple(blocks))
+
+
+def comparison_sentence(evidence: ReportEvidence) -> str:
+    """Whether the images are worth more than simple controls, on tuning images."""
+    comparison = evidence.training.comparison if evidence.training else None
+    if comparison is not None and comparison.sentence:
+        return comparison.sentence
+    why = comparison.reason if comparison else "an older version left no such record"
+    return formats.sentence(f"Not compared with simple controls on the tuning images: {why}")
+
+
+def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str, Cell], ...]:
+    """Counts that must be zero for an honest test."""
+    n_seen = evaluation.n_test_images_in_training
+    seen = "not compared" if n_seen is None else formats.count(n_seen)
+    return (
+        (
+            "Synthetic images in the held-out test set",
+            cell(formats.count(evaluation.n_synthetic_in_test)),
+        ),
+        (
+            f"Held-out {unit}s in training",
+            cell(formats.count(evaluation.n_test_patients_in_training)),
+        ),
+        ("Held-out images with equal pixels in training", cell(seen)),
+    )
+
+
+def metric_table(metrics: tuple[MetricResult, ...], unit: str) -> Table:
+    """One row a metric: value and floor with intervals, numbers behind them, reference."""
+    head = columns(
+        ("Metric", 0.36),
+        ("Synthetic", 0.17, "right"),
+        ("Real against real", 0.17, "right"),
+        ("Measured on", 0.30),
+    )
+    return Table(head, tuple(_metric_row(metric, unit) for metric in metrics))
+
+
+def metric_texts(metric: MetricResult) -> tuple[str, str, str, str]:
+    """Value, its interval, floor, its interval, as every report writes them."""
+    value = interval = floor = floor_interval = ""
+    if metric.value is not None:
+        value, interval = formats.estimate(metric.value, metric.ci95)
+    if metric.floor is not None:
+        floor, floor_interval = formats.estimate(metric.floor, metric.floor_ci95)
+    return value, interval, floor, floor_interval
+
+
+def metric_basis(metric: MetricResult, unit: str) -> str:
+    """Numbers behind a metric and the partition it is measured on."""
+    return (
+        f"{metric.partition}: {formats.counted(metric.n_real, 'real image')} of "
+        f"{formats.counted(metric.n_patients, unit)}, "
+        f"{formats.counted(metric.n_synthetic, 'synthetic image')}"
+    )
+
+
+def _metric_row(metric: MetricResult, unit: str) -> tuple[Cell, ...]:
+    value, interval, floor, floor_interval = metric_texts(metric)
+    unknown = metric.value is None
+    goal = (
+        "near the floor is better"
+        if metric.better == "near floor"
+        else (f"{metric.better} is better")
+    )
+    title = f"{metric.title}: {metric.subgroup}" if metric.subgroup else metric.title
+    extractor = " ".join(
+        part
+        for part in (metric.extractor, formats.short(metric.extractor_sha256 or None))
+        if metric.extractor
+    )
+    return (
+        cell(
+            strong(title),
+            mono(metric.id),
+            small(goal),
+        ),
+        cell(status_line(ItemStatus.NOT_EVALUATED) if unknown else value, small(interval)),
+        cell(floor or formats.DASH, small(floor_interval)),
+        cell(
+            "" if unknown else metric_basis(metric, unit),
+            small(extractor),
+            small(f"resize: {metric.resize}" if metric.resize else ""),
+            small(metric.reason),
+        ),
+    )
+
+
+def _controls(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    if not evaluation.controls:
+        return ()
+    rows = tuple(
+        (
+            cell(control.name),
+            cell(mono(control.metric_id)),
+            _control_value(control),
+            cell(control.meaning),
+        )
+        for control in evaluation.controls
+    )
+    head = columns(("Control", 0.14), ("Metric", 0.34), ("Value", 0.17, "right"), ("Meaning", 0.35))
+    return (Heading("Controls"), Table(head, rows))
+
+
+def _control_value(control: Control) -> Cell:
+    if control.ci95 is None:
+        return cell(formats.number(control.value))
+    value, interval = formats.estimate(control.value, control.ci95)
+    return cell(value, small(interval))
+
+
+def memorisation_section(evidence: ReportEvidence) -> Section:
+    """Whether synthetic images copy training images."""
+    record = evidence.evaluation.memorisation if evidence.evaluation else None
+    if record is None:
+        text = Text("Memorisation was not measured in this run: whether it copies is unknown.")
+        return Section("memorisation", "8", "Memorisation", blocks=(text,))
+    head = columns(
+        ("Synthetic image", 0.42), ("Nearest training image", 0.38), ("Distance", 0.20, "right")
+    )
+    rows = tuple(
+        cells(pair.synthetic, pair.training_id, formats.number(pair.distance))
+        for pair in record.closest
+    )
+    chart = Histogram(
+        title="Distance to the nearest training image",
+        x_label="distance (unit of the method above)",
+        y_label="share of images (%)",
+        reference=("real tuning images (the null)", record.null_distances),
+        subject=("synthetic images", record.synthetic_distances),
+        threshold=(f"threshold {formats.number(record.threshold)}", record.threshold),
+    )
+    drawn = (chart,) if record.null_distances or record.synthetic_distances else ()
+    return Section(
+        "memorisation",
+        "8",
+        "Memorisation",
+        blocks=(
+            Facts(memorisation_rows(record)),
+            *drawn,
+            Heading("Closest pairs"),
+            Table(head, rows, "" if rows else "No pair is on record."),
+        ),
+    )
+
+
+def memorisation_rows(record: MemorisationRecord) -> tuple[tuple[str, Cell], ...]:
+    """Names and values of the memorisation audit."""
+    low, high = record.share_ci95
+    share = (
+        f"{formats.count(record.n_flagged)} of {formats.count(record.n_synthetic)} synthetic "
+        f"images ({formats.percent(record.n_flagged, record.n_synthetic)}, 95 % interval "
+        f"{formats.percent(low, 1)} to {formats.percent(high, 1)})"
+    )
+    return (
+        ("Closer than the threshold", cell(strong(share))),
+        (
+            "Threshold",
+            cell(
+                f"{formats.number(record.threshold)}: 1st percentile of the distances of "
+                f"{formats.counted(record.n_null, 'real tuning image')} to their nearest "
+                "training image"
+            ),
+        ),
+        (
+            "Median distance",
+            cell(
+                f"synthetic {formats.number(record.synthetic_median)}, real tuning images "
+                f"{formats.number(record.null_median)}"
+            ),
+        ),
+        ("Method", cell(record.method)),
+    )

@@ -1,0 +1,73 @@
+"""The whole audit report as blocks: what the PDF and the HTML page both draw."""
+
+from collections.abc import Callable
+
+from governance.reports import formats
+from governance.reports.blocks import Report, Section
+from governance.reports.evidence import ReportEvidence
+from governance.reports.sections.data import data_section
+from governance.reports.sections.front import (
+    STATEMENT,
+    front_blocks,
+    full_titles,
+    report_title,
+    strip_rows,
+    verdict,
+)
+from governance.reports.sections.hazards import hazards_section
+from governance.reports.sections.isolation import isolation_section
+from governance.reports.sections.limits_and_plan import (
+    environment_section,
+    evidence_section,
+    limits_section,
+    plan_section,
+    verify_section,
+)
+from governance.reports.sections.lineage import lineage_section
+from governance.reports.sections.metrics import memorisation_section, metrics_section
+from governance.reports.sections.people import declarations_section
+from governance.reports.sections.principles import matrix_section, principle_sections
+from governance.reports.sections.trace import trace_section
+from governance.reports.sections.training import samples_section, training_section
+
+SECTIONS: tuple[Callable[[ReportEvidence], Section], ...] = (
+    matrix_section,
+    principle_sections,
+    data_section,
+    isolation_section,
+    training_section,
+    samples_section,
+    metrics_section,
+    memorisation_section,
+    limits_section,
+    environment_section,
+    plan_section,
+    declarations_section,
+    lineage_section,
+    hazards_section,
+    trace_section,
+    evidence_section,
+    verify_section,
+)
+
+
+def build_report(evidence: ReportEvidence) -> Report:
+    """Turn evidence into the report's content; equal evidence gives an equal report."""
+    return Report(
+        title=report_title(evidence),
+        about=full_titles(evidence),
+        subtitle="Audit report, mapped to the ten GMLP principles",
+        run_id=evidence.run.run_id,
+        evidence_root=evidence.manifest.evidence_root,
+        tool_version=evidence.run.tool_version,
+        foot=(
+            f"Run {evidence.run.run_id} · evidence root "
+            f"{formats.short(evidence.manifest.evidence_root)} · medisynth-gov "
+            f"{evidence.run.tool_version} · not a medical device · synthetic images · research use"
+        ),
+        verdict=verdict(evidence),
+        strip=strip_rows(evidence),
+        front=front_blocks(evidence),
+        sections=tuple(section(evidence) for section in SECTIONS),
+        statement=STATEMENT,
+    )

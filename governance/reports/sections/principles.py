@@ -1,0 +1,130 @@
+"""Content of the principle matrix and of one section a principle."""
+
+from governance.records.base import PrincipleStatus
+from governance.records.policy import Principle
+from governance.records.run import PrincipleLine
+from governance.reports.blocks import (
+    Block,
+    Cell,
+    Section,
+    Table,
+    Text,
+    cell,
+    columns,
+    joined,
+    small,
+    status_line,
+    strong,
+)
+from governance.reports.evidence import ReportEvidence
+from governance.reports.items import GAPS, ItemView, by_weight, item_table, item_views
+
+_HOW_TO_READ = (
+    "Each principle is shown by items. Computed items are checked by this run; human items rest "
+    "on a named person's word and can at best be declared. Core items decide whether a principle "
+    "is satisfied or not; required items can hold it at partial; informative items change nothing. "
+    "The gate is a separate list of items and never improves a status."
+)
+
+
+def tally(line: PrincipleLine) -> str:
+    """Numbers behind a principle's status, in the words of every report."""
+    return (
+        f"verified by this run {line.n_passed}/{line.n_computed} · "
+        f"declared {line.n_declared}/{line.n_human} · missing {line.n_missing} · "
+        f"not evaluated {line.n_not_evaluated}"
+    )
+
+
+def principle_number(line: PrincipleLine) -> str:
+    """Number of 2021, e.g. "4"."""
+    return line.id.removeprefix("P")
+
+
+def matrix_section(evidence: ReportEvidence) -> Section:
+    """Ten rows: number, both titles, status, numbers behind it."""
+    lines = evidence.summary.principles
+    head = columns(
+        ("No.", 0.06, "right"),
+        ("Title 2021, and title of N88 (2025)", 0.52),
+        ("Status", 0.17),
+        ("Items", 0.25),
+    )
+    table = Table(head, tuple(_matrix_row(line) for line in lines))
+    name = f"{evidence.summary.policy} {evidence.summary.policy_version}"
+    return Section(
+        "principles",
+        "1",
+        "The ten principles at a glance",
+        blocks=(
+            Text(
+                "Numbers and first titles: FDA, Health Canada and MHRA, October 2021. Second "
+                f"titles: IMDRF/AIML WG/N88 FINAL:2025. Mapped by policy {name}."
+            ),
+            table,
+            Text(_HOW_TO_READ, "note"),
+        ),
+    )
+
+
+def _matrix_row(line: PrincipleLine) -> tuple[Cell, ...]:
+    other = line.title_n88 if line.title_n88 != line.title_2021 else "same title in N88"
+    counts = [f"failed {line.n_failed}"] if line.n_failed else []
+    if line.n_not_applicable:
+        counts.append(f"not applicable {line.n_not_applicable}")
+    return (
+        cell(strong(principle_number(line))),
+        cell(line.title_2021, small(other)),
+        cell(status_line(line.status)),
+        cell(small(" · ".join([tally(line), *counts]))),
+    )
+
+
+def principle_sections(evidence: ReportEvidence) -> Section:
+    """All principles, one section each, inside section 2."""
+    policy = {p.id: p for p in evidence.policy.principles} if evidence.policy else {}
+    return Section(
+        "items",
+        "2",
+        "Evidence, principle by principle",
+        sections=tuple(
+            _principle(evidence, line, policy.get(line.id)) for line in evidence.summary.principles
+        ),
+    )
+
+
+def _principle(
+    evidence: ReportEvidence, line: PrincipleLine, principle: Principle | None
+) -> Section:
+    items = tuple(item for item in item_views(evidence) if item.principle == line.id)
+    blocks: list[Block] = [Text(tally(line), "lead")]
+    if principle and principle.auditor_questions:
+        blocks.append(Text(f"Auditors ask: {principle.auditor_questions}", "note"))
+    if principle and principle.ceiling:
+        expected = "Expected when the policy was written, not a result of this run: "
+        blocks.append(Text(f"{expected}{principle.ceiling}", "note"))
+    if line.gaps and line.status is PrincipleStatus.NOT_APPLICABLE:
+        blocks.append(Text(f"Not applicable: {'; '.join(line.gaps)}."))
+    blocks.extend(_gaps(items))
+    if items:
+        blocks.append(item_table(items))
+    else:
+        blocks.append(Text("The run left no record for this principle."))
+    return Section(
+        f"principle-{line.id}",
+        f"2.{principle_number(line)}",
+        line.title_2021,
+        subtitle=line.title_n88,
+        status=status_line(line.status),
+        blocks=tuple(blocks),
+    )
+
+
+def _gaps(items: tuple[ItemView, ...]) -> tuple[Block, ...]:
+    """What is failed, missing or not evaluated, core items first; the table has the words."""
+    parts = []
+    for status in GAPS:
+        names = [item.id for item in by_weight(items) if item.status is status]
+        if names:
+            parts.append(f"{status.value} {joined(names)}")
+    return (Text(f"Gaps: {'; '.join(parts)}.", "note"),) if parts else ()

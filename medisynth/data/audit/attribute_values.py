@@ -1,0 +1,134 @@
+"""Declared attributes of each patient: read from the metadata, put into levels or bins."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from medisynth.data.audit.levels import Coded, Codes, Floats, membership
+from medisynth.data.audit.target_population import declared_levels
+from medisynth.data.contract.contract import AttributeDeclaration
+
+OUTSIDE = "outside the declared levels"
+
+
+@dataclass(frozen=True)
+class DeclaredAttribute:
+    """A demographic or clinical attribute that the contract declares.
+
+    Attributes:
+        name: E.g. "maternal age", "gestational age".
+        column: Column of the metadata file.
+        kind: "category" or "number".
+        unit: Unit of a number; "" for a category.
+        is_proxy: True when the column only stands in for the attribute.
+        note: How it was recorded, or what the proxy cannot show.
+        completeness: Share of patients with a value, 0 to 1.
+    """
+
+    name: str
+    column: str
+    kind: Literal["category", "number"]
+    unit: str
+    is_proxy: bool
+    note: str
+    completeness: float
+
+
+@dataclass(frozen=True)
+class AttributeValues:
+    """One declared attribute of every row.
+
+    Attributes:
+        declared: The attribute and how complete it is.
+        levels: Levels or bins in the order of reports; () for a number without bins.
+        codes: Place of each row in `levels`, -1 where there is no value, length n.
+        values: The number of each row, NaN where there is none or for a category, length n.
+    """
+
+    declared: DeclaredAttribute
+    levels: tuple[str, ...]
+    codes: Codes
+    values: Floats
+
+
+def attribute_values(
+    attribute: AttributeDeclaration,
+    table: pd.DataFrame,
+    metadata: pd.DataFrame,
+    patients: Coded,
+) -> AttributeValues:
+    """Read one declared attribute.
+
+    Args:
+        attribute: Declaration.
+        table: Image table, looked up where the metadata lacks the column.
+        metadata: Metadata file as text, rows in the table's order; may be empty.
+        patients: Patient of each row.
+
+    Returns:
+        Its values; a patient's only level is given to all images of that patient. A column that
+        neither has gives no value at all. A number that cannot be read is no value.
+    """
+    texts = _column(attribute, table, metadata)
+    values = np.full(len(texts), np.nan)
+    if attribute.kind == "number":
+        parsed = pd.to_numeric(pd.Series(texts), errors="coerce").to_numpy(dtype=np.float64)
+        values = np.where(np.isfinite(parsed), parsed, np.nan)
+        has = np.isfinite(values)
+        levels = declared_levels(attribute)
+        codes = np.full(len(texts), -1, dtype=np.intp)
+        if levels:
+            codes[has] = np.searchsorted(np.array(attribute.edges), values[has], side="right")
+    else:
+        has = np.asarray(texts != "", dtype=bool)
+        levels, codes = _categories(attribute, texts)
+    n_patients = len(patients.names)
+    n_with = len(np.unique(patients.codes[has]))
+    return AttributeValues(
+        DeclaredAttribute(
+            name=attribute.name,
+            column=attribute.column,
+            kind=attribute.kind,
+            unit=attribute.unit,
+            is_proxy=attribute.is_proxy,
+            note=attribute.note,
+            completeness=n_with / n_patients if n_patients else 0.0,
+        ),
+        levels,
+        _spread(codes, patients, len(levels)),
+        values,
+    )
+
+
+def _categories(
+    attribute: AttributeDeclaration, texts: NDArray[np.object_]
+) -> tuple[tuple[str, ...], Codes]:
+    """Levels and the place of each text: as declared, or those found where none is declared."""
+    levels = declared_levels(attribute) or tuple(sorted({str(x) for x in texts} - {""}))
+    place = {level: i for i, level in enumerate(levels)} | {"": -1}
+    codes = np.array([place.get(text, len(levels)) for text in texts], dtype=np.intp)
+    return (levels + (OUTSIDE,) if (codes == len(levels)).any() else levels), codes
+
+
+def _spread(codes: Codes, patients: Coded, n_levels: int) -> Codes:
+    """Give a patient's only level to all images of that patient."""
+    if not n_levels:
+        return codes
+    has = membership(patients.codes, codes, len(patients.names), n_levels)
+    only = np.where(has.sum(axis=1) == 1, has.argmax(axis=1), -1)[patients.codes]
+    return np.where(only >= 0, only, codes)
+
+
+def _column(
+    attribute: AttributeDeclaration, table: pd.DataFrame, metadata: pd.DataFrame
+) -> NDArray[np.object_]:
+    """Text of each row, "" where there is none."""
+    for source in (metadata, table):
+        if attribute.column in source:
+            column = source[attribute.column].astype(object)
+            filled = column.where(column.notna(), "").astype(str).str.strip()
+            return filled.to_numpy(dtype=object)
+    return np.full(len(table), "", dtype=object)

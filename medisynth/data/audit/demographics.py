@@ -1,0 +1,276 @@
+"""Who the patients are, as far as the data contract declares it, and how far from a target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from medisynth.data.audit.attribute_values import (
+    AttributeValues,
+    DeclaredAttribute,
+    attribute_values,
+)
+from medisynth.data.audit.coverage import ALL, rows_by_side
+from medisynth.data.audit.levels import (
+    Coded,
+    Codes,
+    Floats,
+    membership,
+    named_rng,
+    patient_codes,
+    redrawn,
+    shares,
+    total_variation,
+)
+from medisynth.data.audit.quality import PERCENTS, QuantityLevel, fence_distance
+from medisynth.data.audit.suppression import UNASSIGNED, DemographicCell, demographic_cells
+from medisynth.data.audit.target_population import TargetPopulation, check_levels
+from medisynth.data.contract.contract import AttributeDeclaration
+from medisynth.intervals import Interval, percentile_interval
+
+USUAL_ATTRIBUTES = (
+    "maternal age",
+    "ethnicity",
+    "body mass index",
+    "gestational age",
+    "parity",
+    "fetal sex",
+    "country",
+    "site",
+)
+
+
+@dataclass(frozen=True)
+class TargetDistance:
+    """Distance of the data set to the declared target population in one attribute.
+
+    Attributes:
+        attribute: Attribute.
+        total_variation: Half the sum of absolute differences of shares, 0 to 1.
+        ci95: Interval by patient bootstrap.
+        n_patients: Patients with a value.
+        source: Where the target's shares come from, as declared.
+        widest: Level with the largest difference, in words.
+    """
+
+    attribute: str
+    total_variation: float
+    ci95: Interval
+    n_patients: int
+    source: str
+    widest: str
+
+
+@dataclass(frozen=True)
+class DemographicsAudit:
+    """Who the patients are, as far as the data set declares it.
+
+    Attributes:
+        declared: Attributes that the contract declares.
+        undeclared: Names of the usual attributes that it does not.
+        cells: Levels of each attribute and, for pairs of attributes, combinations of levels.
+        numbers: Distributions of attributes that are numbers, by partition.
+        smallest_cell: Cells below this number of patients are suppressed.
+        n_suppressed: Cells suppressed, complementary ones included.
+        target_name: Declared target population; "" when none is declared.
+        distances: Distance to it, one an attribute.
+        not_compared: Attributes of the target that the data set lacks, with the reason.
+    """
+
+    declared: tuple[DeclaredAttribute, ...]
+    undeclared: tuple[str, ...]
+    cells: tuple[DemographicCell, ...]
+    numbers: tuple[QuantityLevel, ...]
+    smallest_cell: int
+    n_suppressed: int
+    target_name: str = ""
+    distances: tuple[TargetDistance, ...] = ()
+    not_compared: tuple[str, ...] = ()
+
+
+def demographics_audit(
+    table: pd.DataFrame,
+    metadata: pd.DataFrame,
+    declared: Sequence[AttributeDeclaration],
+    partition: pd.Series | None = None,
+    *,
+    smallest_cell: int,
+    target: TargetPopulation | None = None,
+    n_resamples: int,
+    seed: int,
+) -> DemographicsAudit:
+    """Count the declared attributes of patients, alone and in pairs, without giving anybody away.
+
+    A patient with one value has it on all images. One with several (head circumference at several
+    visits) counts once in each level that occurs; in pairs, once in each combination that occurs on
+    one image. Values outside the declared levels are one level of their own, a number that cannot
+    be read is none.
+
+    Args:
+        table: Image table with patient_id.
+        metadata: The metadata file, text, rows in the table's order; empty when there is none.
+        declared: Attributes that the contract declares.
+        partition: Partition of rows, on the table's index; None gives the whole table only.
+        smallest_cell: Cells of 1 to smallest_cell - 1 patients are withheld, and further ones so
+            that totals do not give them away. Cells of 0 are shown unless they protect another.
+        target: Declared target population; None compares with none.
+        n_resamples: Bootstrap samples behind each distance's interval, at least 40.
+        seed: Seed.
+
+    Returns:
+        The audit. With nothing declared it has no cell: not evaluated, rather than passed.
+
+    Raises:
+        ValueError: The metadata's rows are not the table's.
+        SettingsError: The target's levels are not the declared ones.
+    """
+    if len(metadata.columns) and len(metadata) != len(table):
+        raise ValueError(f"{len(metadata)} rows of metadata for {len(table)} images")
+    if target is not None:
+        check_levels(target, declared)
+    patients = patient_codes(table)
+    sides = _sides(table, partition)
+    found = [attribute_values(x, table, metadata, patients) for x in declared]
+    cells = demographic_cells(found, patients, sides, smallest_cell)
+    distances: list[TargetDistance] = []
+    not_compared: list[str] = []
+    if target is not None:
+        distances, not_compared = _distances(
+            found, patients, target, cells, n_resamples=n_resamples, seed=seed
+        )
+    names = {_plain(x.name) for x in declared}
+    return DemographicsAudit(
+        declared=tuple(x.declared for x in found),
+        undeclared=tuple(name for name in USUAL_ATTRIBUTES if name not in names),
+        cells=cells,
+        numbers=tuple(_numbers(found, patients, sides, smallest_cell)),
+        smallest_cell=smallest_cell,
+        n_suppressed=sum(cell.n_patients is None for cell in cells),
+        target_name="" if target is None else target.name,
+        distances=tuple(distances),
+        not_compared=tuple(not_compared),
+    )
+
+
+def _sides(table: pd.DataFrame, partition: pd.Series | None) -> dict[str, NDArray[np.bool_]]:
+    """Rows of "all", of each partition, and of UNASSIGNED where some have none."""
+    whole = {ALL: np.ones(len(table), dtype=bool)}
+    if partition is None:
+        return whole
+    parts = rows_by_side(table, partition)
+    unassigned = np.sum([*parts.values(), ~whole[ALL]], axis=0) == 0
+    return whole | parts | ({UNASSIGNED: unassigned} if unassigned.any() else {})
+
+
+def _plain(name: str) -> str:
+    plain = name.strip().lower().replace("_", " ")
+    return "body mass index" if plain == "bmi" else plain
+
+
+def _numbers(
+    found: Sequence[AttributeValues],
+    patients: Coded,
+    sides: dict[str, NDArray[np.bool_]],
+    smallest: int,
+) -> list[QuantityLevel]:
+    """Distribution of each number over patients, ends drawn in so that no patient stands alone."""
+    levels = []
+    for attribute in found:
+        outside = fence_distance(attribute.values) > 0
+        for side, rows in sides.items():
+            kept = rows & np.isfinite(attribute.values)
+            people, values = patients.codes[kept], attribute.values[kept]
+            n_patients = len(np.unique(people))
+            if side == UNASSIGNED or n_patients < max(smallest, 1):
+                continue
+            levels.append(
+                QuantityLevel(
+                    quantity=attribute.declared.column,
+                    unit=attribute.declared.unit,
+                    partition=side,
+                    n_images=int(kept.sum()),
+                    n_patients=n_patients,
+                    quantiles=_quantiles(people, values, smallest),
+                    n_outliers=int((outside & kept).sum()),
+                )
+            )
+    return levels
+
+
+def _quantiles(people: Codes, values: Floats, smallest: int) -> tuple[float, ...]:
+    """Quantiles of each patient's distinct values, none beyond the smallest-th patient's."""
+    pairs = np.unique(np.column_stack((people.astype(np.float64), values)), axis=0)
+    first = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1.0))
+    lowest = np.sort(np.minimum.reduceat(pairs[:, 1], first))
+    highest = np.sort(np.maximum.reduceat(pairs[:, 1], first))[::-1]
+    place = max(smallest, 1) - 1
+    low, high = lowest[place], highest[place]
+    if low > high:
+        low = high = float(np.median(pairs[:, 1]))
+    return tuple(map(float, np.clip(np.percentile(pairs[:, 1], PERCENTS), low, high)))
+
+
+def _distances(
+    found: Sequence[AttributeValues],
+    patients: Coded,
+    target: TargetPopulation,
+    cells: Sequence[DemographicCell],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> tuple[list[TargetDistance], list[str]]:
+    by_name = {x.declared.name: x for x in found}
+    distances, not_compared = [], []
+    for name, wanted in target.attributes.items():
+        attribute = by_name.get(name)
+        if attribute is None:
+            not_compared.append(f"{name}: the data contract does not declare it")
+            continue
+        if not (attribute.codes >= 0).any():
+            has_values = attribute.declared.completeness > 0
+            words = "the data contract declares no bins" if has_values else "no patient has a value"
+            not_compared.append(f"{name}: {words}")
+            continue
+        levels = tuple(dict.fromkeys((*attribute.levels, *wanted.shares)))
+        has = membership(patients.codes, attribute.codes, len(patients.names), len(levels))
+        has = has[has.any(axis=1)]
+        expected = np.array([wanted.shares.get(level, 0.0) for level in levels])
+        counts = has.sum(axis=0)
+        value = float(total_variation(counts, expected))
+        resampled = redrawn(has, n_resamples, named_rng(seed, ("target", name)))
+        ci95 = percentile_interval(value, total_variation(resampled, expected))
+        if ci95 is None:
+            raise ValueError(f"{n_resamples} resamples; expected at least 40")
+        distances.append(
+            TargetDistance(
+                attribute=name,
+                total_variation=value,
+                ci95=(max(ci95[0], 0.0), min(ci95[1], 1.0)),
+                n_patients=len(has),
+                source=wanted.source,
+                widest=_widest(name, levels, shares(counts), expected, cells),
+            )
+        )
+    return distances, not_compared
+
+
+def _widest(
+    name: str,
+    levels: Sequence[str],
+    observed: Floats,
+    expected: Floats,
+    cells: Sequence[DemographicCell],
+) -> str:
+    place = int(np.abs(observed - expected).argmax())
+    level = levels[place]
+    is_withheld = any(
+        cell.attributes == (name,)
+        and cell.levels == (level,)
+        and cell.partition == ALL
+        and cell.n_patients is None
+        for cell in cells
+    )
+    here = "a withheld share" if is_withheld else f"{observed[place]:.1%}"
+    return f"{level}: {here} of the data, {expected[place]:.1%} of the target"

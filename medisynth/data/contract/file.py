@@ -1,0 +1,328 @@
+"""Read one contract file: safe YAML into checked records, every fault with file, line and key."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    NodeEvent,
+)
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from governance.records.errors import SettingsError
+from medisynth.data.contract.records import Kind, Severity, Step
+from medisynth.data.reading.csv_table import shown
+
+_MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 8
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Path_ = tuple[str | int, ...]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Values(_Part):
+    """What image columns and metadata columns have in common."""
+
+    required: bool | None = None
+    nullable: Literal["all_or_none"] | bool | None = None
+    unique: bool | None = None
+    pattern: Annotated[str, Field(max_length=1000)] | None = None
+    min: Number | None = None
+    max: Number | None = None
+    severity: Severity
+    severities: dict[Kind, Severity] = Field(default_factory=dict)
+    reason: Text
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        return None if pattern is None else checked_pattern(pattern)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"expected min to be at most max, found {self.min} and {self.max}")
+        return self
+
+
+class ImageColumn(_Values):
+    """Rules about a column of the image table; a later file gives only what it changes."""
+
+    dtype: Literal["text", "integer", "real", "boolean"] | None = None
+    allowed: Annotated[list[str | bool], Field(min_length=1)] | None = None
+    since: Step | None = None
+
+
+class MetadataColumn(_Values):
+    """Rules about a column of the metadata file; all its values are text, read as declared."""
+
+    dtype: Literal["text", "integer", "real"] = "text"
+    allowed: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _numbers_have_ranges(self) -> Self:
+        if self.dtype == "text" and (self.min is not None or self.max is not None):
+            raise ValueError("min and max need dtype integer or real, as text has no order")
+        return self
+
+
+class CrossColumn(_Part):
+    """In rows where one column is (or is not) a value, another is empty or filled."""
+
+    name: Name
+    column: Name
+    when_column: Name
+    is_: Annotated[str | None, Field(alias="is")] = None
+    is_not: str | None = None
+    expect: Literal["empty", "filled"]
+    if_recorded: bool = False
+    severity: Severity
+    reason: Text
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        if (self.is_ is None) == (self.is_not is None):
+            raise ValueError("expected exactly one of `is` and `is_not`")
+        return self
+
+
+class Agreement(_Part):
+    """The values of several columns, parted by blanks, match a pattern together."""
+
+    name: Name
+    columns: Annotated[list[Name], Field(min_length=2, max_length=5)]
+    pattern: Annotated[str, Field(max_length=1000)]
+    severity: Severity
+    reason: Text
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        return checked_pattern(pattern)
+
+
+class Attribute(_Part):
+    """A demographic or clinical attribute; see AttributeDeclaration."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9 _-]{0,59}$")]
+    column: Name
+    kind: Literal["category", "number"]
+    unit: Annotated[str, Field(max_length=40)] = ""
+    levels: list[Name] = Field(default_factory=list, max_length=200)
+    edges: list[Number] = Field(default_factory=list, max_length=50)
+    is_proxy: bool = False
+    note: Annotated[str, Field(max_length=2000)] = ""
+    severity: Severity = "warning"
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "category":
+            if not self.levels or self.edges or self.unit:
+                raise ValueError("a category needs `levels` and has neither `edges` nor `unit`")
+            if len(set(self.levels)) < len(self.levels):
+                raise ValueError("expected each level once")
+        else:
+            if not self.edges or self.levels:
+                raise ValueError("a number needs `edges` for its bins and has no `levels`")
+            if any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
+                raise ValueError("expected increasing `edges`")
+        if self.is_proxy and not self.note:
+            raise ValueError("a proxy needs a `note` that says what it cannot show")
+        return self
+
+
+class Content(_Part):
+    """What a contract file may say."""
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    extends: Name | None = None
+    min_rows: Annotated[int, Field(ge=1)] | None = None
+    columns: dict[Name, ImageColumn] = Field(default_factory=dict)
+    metadata: dict[Name, MetadataColumn] = Field(default_factory=dict)
+    cross_column: list[CrossColumn] = Field(default_factory=list)
+    agreements: list[Agreement] = Field(default_factory=list)
+    demographics: list[Attribute] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ContractFile:
+    """One contract file, read and checked.
+
+    Attributes:
+        path: The file.
+        sha256: Digest of its bytes.
+        content: What it says.
+        root: Its syntax tree, for the line of a key.
+    """
+
+    path: Path
+    sha256: str
+    content: Content
+    root: Node
+
+    def fault(self, where: Path_, message: str) -> NoReturn:
+        """Refuse the file for what it says at a key.
+
+        Raises:
+            SettingsError: Always; names file, line and key.
+        """
+        raise SettingsError(_place(self.path, self.root, where) + message)
+
+
+def whole(pattern: str) -> str:
+    """The pattern, anchored at both ends."""
+    return rf"\A(?:{pattern})\Z"
+
+
+def checked_pattern(pattern: str) -> str:
+    """The pattern, if it is one.
+
+    Raises:
+        ValueError: It is no regular expression of Python.
+    """
+    try:
+        re.compile(pattern)
+        re.compile(whole(pattern))  # a flag such as (?i) may stand at the very start only
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no regular expression of Python ({error})") from error
+    return pattern
+
+
+def read_contract(path: Path) -> ContractFile:
+    """Read one contract file.
+
+    Raises:
+        SettingsError: The file is unreadable, larger than 64 kB, no plain YAML (aliases, anchors,
+            tags, directives and equal keys are refused) or says something a contract cannot say.
+    """
+    data = _bytes(path)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{path}:{line}: is not UTF-8 text; save it again as UTF-8") from error
+    try:
+        refuse_tricks(text, path)
+        root = YAML(typ="safe", pure=True).compose(text)
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise SettingsError(_yaml_fault(path, error)) from error
+    except (ValueError, RecursionError, OverflowError) as error:  # e.g. a number of 5,000 digits
+        raise SettingsError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected `name`, `version` and rules, found no mapping")
+    try:
+        checked = Content.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError(_schema_fault(path, root, error)) from error
+    return ContractFile(path, hashlib.sha256(data).hexdigest(), checked, root)
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; expected a data contract (YAML)")
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) > _MAX_BYTES:
+        raise SettingsError(f"{path}: larger than {_MAX_BYTES:,} bytes; shorten the contract")
+    return data
+
+
+def refuse_tricks(text: str, path: Path) -> None:
+    """Refuse what YAML can do and a file of ours does not need, before anything is built.
+
+    Raises:
+        SettingsError: Anchors, aliases, tags, directives or deep nesting; the line is named.
+        YAMLError: The text is no YAML.
+    """
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        trick = ""
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, CollectionEndEvent):
+            depth -= 1
+        if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
+            trick = "anchors and aliases"
+        elif isinstance(event, NodeEvent) and getattr(event, "tag", None):
+            trick = "tags"
+        elif isinstance(event, DocumentStartEvent) and (event.version or event.tags):
+            trick = "directives"
+        elif depth > _MAX_DEPTH:
+            trick = f"more than {_MAX_DEPTH} levels"
+        if trick:
+            line = event.start_mark.line + 1
+            raise SettingsError(f"{path}:{line}: {trick} are not allowed; write the values out")
+
+
+def _yaml_fault(path: Path, error: YAMLError) -> str:
+    place, problem = str(path), "not readable as YAML"
+    if isinstance(error, MarkedYAMLError):
+        if error.problem_mark is not None:
+            place += f":{error.problem_mark.line + 1}"
+        problem += f" ({' '.join(str(error.problem).split())})"
+    if isinstance(error, DuplicateKeyError):
+        problem = f"{' '.join(str(error.problem).split())[:200]}; name each key once"
+    return f"{place}: {problem}"
+
+
+def _schema_fault(path: Path, root: Node, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where: list[str | int] = []
+    node: Node | None = root
+    for key in first["loc"]:  # union members and "[key]" stand in the location, too
+        pair = _child(node, key)
+        if pair is not None or first["type"] in {"missing", "extra_forbidden"}:
+            where.append(key)
+            node = None if pair is None else pair[1]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{_place(path, root, tuple(where[:-1]))}{where[-1]}: is missing; add it"
+    if first["type"] == "extra_forbidden":
+        return f"{_place(path, root, tuple(where))}is no key of a contract; remove or mend it"
+    found = first.get("input")
+    if isinstance(found, str | int | float | bool) and message.startswith("Input"):
+        message = f"{message.replace('Input should', 'should')}, found {shown(str(found))}"
+        if message.startswith("should be a valid string"):
+            message += "; put it in quotes"
+    return _place(path, root, tuple(where)) + message
+
+
+def _place(path: Path, root: Node, where: Path_) -> str:
+    node: Node | None = root
+    line = root.start_mark.line
+    for key in where:
+        found = _child(node, key)
+        node = None if found is None else found[1]
+        line = line if found is None else found[0].start_mark.line
+    key = ".".join(map(str, where))
+    return f"{path}:{line + 1}: {key}: " if key else f"{path}:{line + 1}: "
+
+
+def _child(node: Node | None, key: str | int) -> tuple[Node, Node] | None:
+    """Key node and value node of one step into the tree."""
+    if isinstance(node, MappingNode):
+        return next((pair for pair in node.value if pair[0].value == str(key)), None)
+    if isinstance(node, SequenceNode) and isinstance(key, int) and key < len(node.value):
+        return node.value[key], node.value[key]
+    return None

@@ -1,0 +1,252 @@
+"""One PNG file to pixels: checked before, while and after it is decoded, and digested."""
+
+import contextlib
+import hashlib
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from kornia_rs.io import decode_image_png_u8
+from PIL import Image
+
+from governance.records.errors import DataError, Finding
+from medisynth.data.reading import png
+from medisynth.data.reading.synthetic_mark import is_marked_synthetic
+from medisynth.data.reading.views import Pixels
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_PIXELS = 25_000_000
+MODES = ("L", "RGB", "LA", "RGBA")  # the last two only where nothing is transparent
+_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_DAMAGED = "is a damaged or cut PNG file; restore it from the source"
+# Pillow raises LookupError for files without pixel data and for chunks of unexpected content.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image file, decoded from memory.
+
+    Attributes:
+        grey: Grey image at its own size, shape (height, width), uint8; colour by ITU-R 601 luma.
+        mode: "L" if the content is grey however it was stored, "RGB" if it has colour.
+        width_px: Width.
+        height_px: Height.
+        n_bytes: Size of the file.
+        file_sha256: Digest of the file's bytes.
+        pixel_sha256: Digest of mode, size and raw pixels: equal for equal pictures, however they
+            were compressed, and equal for a grey picture stored as RGB.
+        synthetic_mark: Whether the file says that it is synthetic.
+        png_text_keywords: Keywords of the text in the file, see `png.text_keywords`.
+    """
+
+    grey: Pixels
+    mode: str
+    width_px: int
+    height_px: int
+    n_bytes: int
+    file_sha256: str
+    pixel_sha256: str
+    synthetic_mark: bool
+    png_text_keywords: str
+
+
+def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> DecodedImage:
+    """Decode one PNG file from memory, refusing everything that is not one whole grey or RGB image.
+
+    Args:
+        data: Bytes of the whole file.
+        where: Name of the file for messages.
+        file_sha256: Digest of `data` where it is known already.
+
+    Raises:
+        DataError: The file is no PNG, damaged, cut short, animated, too large or of another kind
+            of pixels; its one finding says which.
+    """
+    kinds = _check_container(data, where)
+    try:
+        # Every checksum has been compared, as verify() would, for decoders pass over some; unpacking
+        # sees cut, damaged or surplus pixel data that has fitting checksums; what was unpacked is
+        # then decoded, once.
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.mode not in MODES:
+                raise image_fault(
+                    "D065", where, f"found pixels of mode {image.mode}, expected 8-bit grey or RGB"
+                )
+            pixels = png.inflated_pixels(data)
+            if pixels is None:
+                raise image_fault(
+                    "D063", where, "has more or fewer pixels than its header says; restore it"
+                )
+        grey, mode, content = _decode(data, kinds, pixels, where)
+    except _DECODE_ERRORS as error:
+        raise image_fault("D063", where, _DAMAGED) from error
+    has_text = not png.TEXT_KINDS.isdisjoint(kinds)
+    height, width = grey.shape
+    content_digest = hashlib.sha256(f"{mode} {width} {height}\n".encode())
+    content_digest.update(np.ascontiguousarray(content).data)
+    return DecodedImage(
+        grey=grey,
+        mode=mode,
+        width_px=width,
+        height_px=height,
+        n_bytes=len(data),
+        file_sha256=file_sha256 or hashlib.sha256(data).hexdigest(),
+        pixel_sha256=content_digest.hexdigest(),
+        synthetic_mark=has_text and is_marked_synthetic(data),
+        png_text_keywords=png.text_keywords(data) if has_text else "",
+    )
+
+
+def image_fault(code: str, where: str, message: str) -> DataError:
+    """The error of one image file, with its one finding."""
+    finding = Finding(code, where, message)
+    return DataError(str(finding), code=code, findings=[finding])
+
+
+def _check_container(data: bytes, where: str) -> list[bytes]:
+    """Refuse by the file's outline alone what must not reach the decoder; return its chunks' types."""
+    if not data:
+        raise image_fault(
+            "D063", where, "is empty, expected a PNG file; restore it from the source"
+        )
+    if len(data) > MAX_FILE_BYTES:
+        raise image_fault("D062", where, f"has more than {MAX_FILE_BYTES:,} bytes")
+    size = png.header_size(data)
+    if size is None:
+        raise image_fault("D064", where, "is not a PNG file; expected an 8-bit grey or RGB PNG")
+    if math.prod(size) > MAX_PIXELS or 0 in size:
+        raise image_fault(
+            "D062",
+            where,
+            f"is {size[0]} x {size[1]} pixels, expected at most {MAX_PIXELS:,} in all",
+        )
+    if not data.endswith(png.END):
+        raise image_fault(
+            "D063",
+            where,
+            "does not end as a PNG file must: it is cut short or has bytes appended; restore it "
+            "from the source",
+        )
+    kinds = png.intact_kinds(data)
+    if kinds is None:
+        raise image_fault("D063", where, _DAMAGED)
+    if kinds.count(b"IHDR") != 1:  # the size checked above must be the one that the decoder uses
+        raise image_fault("D063", where, "has two headers; restore it from the source")
+    if not _ANIMATION.isdisjoint(kinds):
+        raise image_fault("D066", where, "holds several frames, expected one image")
+    return kinds
+
+
+def _decode(
+    data: bytes, kinds: list[bytes], pixels: bytes, where: str
+) -> tuple[Pixels, str, Pixels]:
+    """Grey pixels, mode and content of a file whose pixel data are unpacked already."""
+    stored = png.with_stored_pixels(data, pixels)
+    size = png.header_size(data)
+    if size is not None and png.is_plain_grey(data, kinds):
+        # Takes half of Pillow's time. What it refuses is left to Pillow's judgement.
+        with contextlib.suppress(Exception):
+            width, height = size
+            grey: Pixels = decode_image_png_u8(stored, (height, width), "mono")[:, :, 0]
+            return grey, "L", grey
+    with Image.open(io.BytesIO(stored), formats=["PNG"]) as image:
+        image.load()
+        return _content(image, where)
+
+
+def _content(image: Image.Image, where: str) -> tuple[Pixels, str, Pixels]:
+    """Grey pixels, mode and content in raw order, storage left aside."""
+    bands = image.split() if image.mode != "L" else (image,)
+    if image.mode in {"LA", "RGBA"}:
+        if bands[-1].getextrema()[0] != 255:
+            raise image_fault("D067", where, "has transparent pixels, expected an opaque image")
+        bands = bands[:-1]
+    first = bands[0].tobytes() if len(bands) > 1 else b""
+    if any(band.tobytes() != first for band in bands[1:]):
+        colour = image.convert("RGB")
+        return np.asarray(colour.convert("L")), "RGB", np.asarray(colour)
+    grey = np.asarray(bands[0])
+    return grey, "L", grey
+
+
+Fit = Literal["pad", "stretch"]
+
+THUMBNAIL_PX = 64
+# Frames are reduced by whole factors, by means over areas, to no less than 1.5 times the size asked
+# for, then filtered: a third of a grey level from filtering at full size on average (959 x 661
+# pixels to 128), at most about 10 levels, at the edges of burned-in text.
+_REDUCING_GAP = 1.5
+
+
+def to_square(grey: Pixels, size_px: int, fit: Fit = "pad") -> Pixels:
+    """Resize a grey image to a square.
+
+    Args:
+        grey: Image, shape (height, width), uint8.
+        size_px: Side of the result.
+        fit: "pad" keeps the aspect ratio and centres the image on black; "stretch" fills the
+            square and changes the shape of the anatomy.
+
+    Returns:
+        Shape (size_px, size_px), uint8; reduced with a Lanczos filter as wide as the reduction.
+    """
+    return _Frame(grey).square(size_px, fit)
+
+
+def to_square_and_thumbnail(grey: Pixels, size_px: int, fit: Fit = "pad") -> tuple[Pixels, Pixels]:
+    """The square as `to_square` makes it, and the whole frame stretched to a small one.
+
+    Args:
+        grey: Image, shape (height, width), uint8.
+        size_px: Side of the square.
+        fit: See `to_square`.
+
+    Returns:
+        The square; and the thumbnail, shape (THUMBNAIL_PX, THUMBNAIL_PX), uint8, by means over
+        areas whose borders lie on whole pixels. It does not depend on the other arguments.
+    """
+    frame = _Frame(grey)
+    return frame.square(size_px, fit), frame.thumbnail()
+
+
+class _Frame:
+    """One frame, reduced to half its size at most once."""
+
+    def __init__(self, grey: Pixels) -> None:
+        self._full = Image.fromarray(grey)
+        self._half: Image.Image | None = None
+
+    def square(self, size_px: int, fit: Fit) -> Pixels:
+        width, height = self._full.size
+        if fit == "stretch":
+            new_width = new_height = size_px
+        else:
+            scale = size_px / max(width, height)
+            new_width = min(size_px, max(1, round(width * scale)))
+            new_height = min(size_px, max(1, round(height * scale)))
+        image = self._resized((new_width, new_height), Image.Resampling.LANCZOS)
+        square = np.zeros((size_px, size_px), dtype=np.uint8)
+        top, left = (size_px - new_height) // 2, (size_px - new_width) // 2
+        square[top : top + new_height, left : left + new_width] = np.asarray(image)
+        return square
+
+    def thumbnail(self) -> Pixels:
+        size = (THUMBNAIL_PX, THUMBNAIL_PX)
+        return np.asarray(self._resized(size, Image.Resampling.BOX))
+
+    def _resized(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+        width, height = self._full.size
+        if size == (width, height):
+            return self._full
+        if min(width / size[0], height / size[1]) < 2 * _REDUCING_GAP:
+            return self._full.resize(size, resample, reducing_gap=_REDUCING_GAP)
+        if self._half is None:
+            self._half = self._full.reduce(2)
+        # in an odd number of columns the last one of the half stands for one column, not two
+        box = (0, 0, width / 2, height / 2)
+        return self._half.resize(size, resample, box, reducing_gap=_REDUCING_GAP)

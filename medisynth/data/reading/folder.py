@@ -1,0 +1,64 @@
+"""The one way in which image files are opened: regular, inside the data folder, bounded."""
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from medisynth.data.reading.decode import MAX_FILE_BYTES, image_fault
+
+
+class DataFolder:
+    """A data folder that hands out the bytes of its files; safe to use from several threads."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._folder_of: dict[str, Path | None] = {}  # a path is resolved once a folder
+
+    def read(self, path: str) -> bytes:
+        """Bytes of a regular file inside the folder; nothing else is opened.
+
+        Args:
+            path: POSIX path relative to the folder.
+
+        Raises:
+            DataError: It lies outside, is missing, a link, no regular file, too large or unreadable.
+        """
+        pure = PurePosixPath(path)
+        folder = self._folder(str(pure.parent))
+        if folder is None or pure.name in {"", ".."}:
+            raise image_fault(
+                "D060", path, "lies outside the data folder; expected a file inside it"
+            )
+        # O_NONBLOCK: a named pipe must not hold the run up before it is refused.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            if stat.S_ISLNK((folder / pure.name).lstat().st_mode):
+                raise image_fault(
+                    "D061", path, "is a symbolic link, expected the image file itself"
+                )
+            with open(os.open(folder / pure.name, flags), "rb") as stream:  # noqa: PTH123
+                status = os.fstat(stream.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise image_fault("D061", path, "is not a regular file, expected a PNG file")
+                if status.st_size > MAX_FILE_BYTES:
+                    raise image_fault(
+                        "D062",
+                        path,
+                        f"has {status.st_size:,} bytes, expected at most {MAX_FILE_BYTES:,}",
+                    )
+                return stream.read(status.st_size + 1)
+        except FileNotFoundError as error:
+            raise image_fault("D030", path, "is listed but missing; complete the folder") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "unusable name"
+            raise image_fault("D061", path, f"cannot be read ({reason}); check the file") from error
+
+    def _folder(self, name: str) -> Path | None:
+        """The folder with all links resolved; None if it then lies outside the root."""
+        if name not in self._folder_of:
+            try:
+                folder = (self._root / name).resolve()
+            except (OSError, RuntimeError, ValueError):
+                return None
+            self._folder_of[name] = folder if folder.is_relative_to(self._root) else None
+        return self._folder_of[name]

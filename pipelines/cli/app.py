@@ -1,0 +1,378 @@
+"""The command line: parse, call, print, exit code. Heavy imports happen inside the commands."""
+
+import gc
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli import data as cli_data
+from pipelines.cli import keys as cli_verify
+from pipelines.cli import seal as cli_seal
+from pipelines.cli import selftest as cli_selftest
+from pipelines.cli.options import Json, Workspace
+from pipelines.cli.options import errors as _errors
+from pipelines.cli.options import print_error as _print_error
+from pipelines.cli.runs import add_commands
+
+app = typer.Typer(
+    name="medisynth-gov",
+    help="Train and evaluate generators of synthetic fetal ultrasound images, with evidence an "
+    "auditor can verify.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+weights_app = typer.Typer(help="Weights of the FID feature extractor.", no_args_is_help=True)
+app.add_typer(cli_data.app, name="data")
+app.add_typer(weights_app, name="weights")
+app.add_typer(cli_seal.app, name="seal")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # Read by the thread library when torch loads it: threads that wait must sleep, not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()  # ends by SystemExit; what else comes out is a bug of ours
+    except Exception:  # noqa: BLE001
+        typer.echo(
+            f"error[B000] a fault of medisynth-gov itself; please report {_write_crash()}", err=True
+        )
+        sys.exit(1)
+    finally:
+        # The interpreter would look for cycles among a million objects that all go in a moment; a
+        # second of every `data check`.
+        gc.freeze()
+
+
+def _write_crash() -> Path:
+    """Keep the traceback in a file: it is for us, not for the screen."""
+    import tempfile
+    import traceback
+
+    descriptor, name = tempfile.mkstemp(prefix="medisynth-gov-crash-", suffix=".txt")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(traceback.format_exc())
+    return Path(name)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options of the tool itself."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"medisynth-gov {installed('medisynth-gov')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="Configuration file (YAML).")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="smoke, laptop (the default), workstation or paper.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder; none simulates phantoms.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Data set adapter; detected if left out.")] = (
+        None
+    ),
+    model: Annotated[str | None, typer.Option(help="Generator, e.g. dsr-gan.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of training and sampling.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option("--workspace", "-w", help="Folder for runs/, mlflow/, ledger/.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-o", help="KEY=VALUE, e.g. -o data.planes=all.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was cut short (id or folder)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run every step and write evidence, model card and report."""
+    from pipelines.config.model import changed_config, load_config
+    from pipelines.current_run.console import Console
+
+    flags = {
+        "data.path": data,
+        "data.adapter": adapter,
+        "model.name": model,
+        "seed": seed,
+        "workspace": workspace,
+    }
+    with _errors(as_json):
+        console = Console(json_lines=as_json)
+        if resume is not None:
+            from pipelines.finished_runs.find import find_run
+            from pipelines.flow import resume_flow
+
+            folder = find_run(resume, Path(workspace or "."))
+            asked = partial(
+                changed_config, file=config, preset=preset, flags=flags, overrides=override or ()
+            )
+            with console.stop.listening(), console.live():
+                result = resume_flow(folder, asked, sys.argv, console)
+        else:
+            resolved = load_config(config, preset=preset, flags=flags, overrides=override or ())
+            from pipelines.flow import run_flow
+
+            with console.stop.listening(), console.live():
+                result = run_flow(resolved, sys.argv, console)
+        _print_result(result, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the copies; none checks against the run's own.")
+    ] = None,
+) -> None:
+    """Render card and reports again from the evidence; the same evidence gives the same bytes."""
+    with _errors(False):
+        from governance.records.files import write_atomic
+        from pipelines.steps.s8_report import render
+
+        outputs = render(run_dir)
+        different = []
+        for name, rendered in outputs.items():
+            if out is not None:
+                write_atomic(out / name, rendered)
+            same = (run_dir / name).is_file() and (run_dir / name).read_bytes() == rendered
+            typer.echo(f"{name}: {'same bytes' if same else 'differs from the copy in the run'}")
+            if not same:
+                different.append(name)
+    raise typer.Exit(5 if different else 0)
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A file got by other means.")
+    ] = None,
+) -> None:
+    """Get the FID network's weights, check their pinned digest and keep them in the cache."""
+    with _errors(False):
+        from pipelines.fetch.weights import fetch_weights
+
+        path = fetch_weights(lambda text: typer.echo(text, err=True), from_file=source)
+        typer.echo(f"FID weights: {path}")
+
+
+@app.command()
+def ui(
+    workspace: Workspace = Path(),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open the workspace's MLflow UI on 127.0.0.1."""
+    with _errors(False):
+        from pipelines.cli.doctor import serve
+
+        code = serve(workspace.resolve(), port)
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor(workspace: Workspace = Path(), as_json: Json = False) -> None:
+    """Say what this machine can do: versions, weights, confinement, disk."""
+    with _errors(as_json):
+        from pipelines.cli.doctor import examine
+
+        lines = examine(workspace.resolve())
+        if as_json:
+            typer.echo(json.dumps([line._asdict() for line in lines], indent=1))
+        else:
+            width = max(len(line.subject) for line in lines)
+            for line in lines:
+                typer.echo(f"{line.mark:4}  {line.subject:<{width}}  {line.finding}")
+
+
+@app.command("reproduction-audit")
+def reproduction_audit(
+    table: Annotated[Path, typer.Option(help="FETAL_PLANES_DB_data.csv.")],
+    logs: Annotated[Path, typer.Option(help="Folder with the published loss and FID logs.")],
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folder of real frames (PNG); may be given again.")
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="Folder of synthetic pictures named after real ones.")
+    ] = None,
+    networks: Annotated[
+        bool, typer.Option("--networks", help="Build the published upscaler and count gradients.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Markdown page to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute what the MIDL 2023 paper reports from its public table and logs."""
+    with _errors(as_json):
+        from pipelines.finished_runs import reproduction_audit as page
+
+        result = page.run_audit(
+            table, logs, images=images or (), synthetic=synthetic, networks=networks
+        )
+        typer.echo(page.as_json(result) if as_json else page.as_text(result))
+        if out is not None:
+            page.write_page(result, out)
+            if not as_json:
+                typer.echo(f"\npage  {out}")
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    """The end of a run: verdict, paths, and how to look further."""
+    folder = result.run_dir
+    if as_json:
+        if result.error is not None:
+            _print_stop(result.error, folder, as_json)
+        facts = {
+            "run_id": folder.name,
+            "run_dir": str(folder),
+            "verdict": result.rollup.verdict,
+            "gate": result.rollup.gate.value,
+            "exit_code": result.exit_code,
+            "evidence_root": result.manifest.evidence_root,
+            "journal_head": result.manifest.journal_head,
+            "principles": {p.id: p.status.value for p in result.rollup.principles},
+            "waivers": {w.item_id: w.state for w in result.rollup.waivers},
+            "resume": result.resume_command or None,
+        }
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    if result.error is not None:
+        _print_stop(result.error, folder, as_json)
+    else:
+        from governance.records.base import ItemStatus
+        from governance.verdict.rollup import short_title
+
+        typer.echo(result.rollup.verdict)
+        for line in result.rollup.gate_items:
+            if line.status is not ItemStatus.PASSED:
+                name = f"{line.item_id} {short_title(line.title)}"
+                waiver = f" ({line.waiver})" if line.waiver else ""
+                typer.echo(f"  {name}: {line.status.value}; {line.reason}{waiver}")
+        for waived in result.rollup.waivers:
+            typer.echo(f"  waiver of {waived.item_id}: {waived.state}; effect: {waived.effect}")
+    typer.echo(f"report         {folder / 'report.pdf'}")
+    typer.echo(f"model card     {folder / 'model_card.md'}")
+    typer.echo(f"evidence root  {result.manifest.evidence_root}")
+    typer.echo(f"journal head   {result.manifest.journal_head}")
+    typer.echo(f"verify         medisynth-gov verify {_relative(folder)}")
+    typer.echo(f"MLflow UI      medisynth-gov ui -w {_relative(folder.parent.parent)}")
+    if result.resume_command:
+        typer.echo(f"resume         {result.resume_command}")
+
+
+def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
+    """What stopped a run: its own sentence, or for a bug where the details are."""
+    from governance.records.errors import PipelineError
+    from pipelines.flow import EXPECTED_ERRORS
+
+    if not isinstance(error, EXPECTED_ERRORS):
+        details = folder / "crash.txt"
+        error = PipelineError(f"a fault of medisynth-gov itself; please report {details}")
+        error.code = "B000"
+    _print_error(error, as_json)
+
+
+def _relative(path: Path) -> Path:
+    """The path as a person in this folder would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+@app.command()
+def sample(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")],
+    n: Annotated[int, typer.Option("-n", help="Images to draw.")],
+    plane: Annotated[str | None, typer.Option(help="Plane that the images shall show.")] = None,
+    machine: Annotated[str | None, typer.Option(help="Machine that they shall look like.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; none is the run's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder; none is samples/<run>-<time>.")
+    ] = None,
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Folder that holds runs/.")
+    ] = None,
+    visible_mark: Annotated[
+        bool, typer.Option("--visible-mark", help="Burn SYNTHETIC into the lower edge.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or mps; none is what the run trained on.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw more images from a run's checkpoint, each marked as synthetic in its file."""
+    from pipelines.current_run.console import Console
+
+    with _errors(as_json):
+        from medisynth.generator import Condition
+        from pipelines.finished_runs.sample import SampleRequest, sample_run
+
+        request = SampleRequest(
+            run=run_name,
+            n=n,
+            workspace=workspace,
+            condition=Condition(plane=plane, machine=machine),
+            seed=seed,
+            out=out,
+            visible_mark=visible_mark,
+            compute_device=device,
+        )
+        console = Console(json_lines=as_json)
+        with console.stop.listening(), console.live():
+            sampled = sample_run(request, console)
+    if as_json:
+        facts = {**vars(sampled), "folder": str(sampled.folder)}
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        typer.echo(
+            f"{sampled.n_images:,} synthetic images of run {sampled.run_id}, "
+            f"{sampled.n_marks_read_back:,} marks read back, seed {sampled.seed}\n{sampled.folder}"
+        )
+
+
+@app.command()
+def mark(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files.")],
+    as_json: Json = False,
+) -> None:
+    """Print what each image file says about being synthetic; exit 3 if one has no mark of ours."""
+    from dataclasses import asdict
+
+    from pipelines.cli.marks import read_marks
+
+    found = read_marks(files)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+    else:
+        for one in found:
+            typer.echo(f"{one.path}: {one.words}")
+    raise typer.Exit(0 if all(one.kind == "mark" for one in found) else 3)
+
+
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")] = Path(),
+) -> None:
+    """Write a starting configuration and a declarations file to fill in; overwrites nothing."""
+    with _errors(False):
+        from pipelines.people.template import write_templates
+
+        for path in write_templates(folder):
+            typer.echo(str(path))
+
+
+cli_verify.add_commands(app)
+add_commands(app)
+cli_selftest.add_commands(app)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""How the command line says what went wrong: one line, findings below it, the right exit code."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_SHOWN_FINDINGS = 20
+
+
+@contextmanager
+def errors(as_json: bool) -> Iterator[None]:
+    """Turn every error a user can cause into one line and its exit code."""
+    from governance.records.errors import GovernanceError, MedisynthError, PipelineError
+
+    try:
+        yield
+    except (GovernanceError, MedisynthError, PipelineError) as error:
+        print_error(error, as_json)
+        raise typer.Exit(error.exit_code) from error
+
+
+def print_error(error: Exception, as_json: bool) -> None:
+    """Write an error with its findings."""
+    findings = tuple(str(finding) for finding in getattr(error, "findings", ()))
+    print_failure(getattr(error, "code", "B000"), str(error), findings, as_json)
+
+
+def print_failure(code: str, message: str, findings: tuple[str, ...], as_json: bool) -> None:
+    """Write a failure: its code, one sentence, and the first findings."""
+    if as_json:
+        facts = {
+            "error": code,
+            "message": message,
+            "findings": findings[:_SHOWN_FINDINGS],
+            "n_findings": len(findings),
+        }
+        typer.echo(json.dumps(facts, ensure_ascii=False), err=True)
+        return
+    typer.echo(f"error[{code}] {message}", err=True)
+    for finding in findings[:_SHOWN_FINDINGS]:
+        typer.echo(f"  {finding}", err=True)
+    if len(findings) > _SHOWN_FINDINGS:
+        typer.echo(f"  … and {len(findings) - _SHOWN_FINDINGS:,} more", err=True)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
+Workspace = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder that holds runs/, mlflow/ and ledger/.")
+]

@@ -1,0 +1,150 @@
+"""Commands about runs that are finished: promote, card, compare, sync."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import Json, errors
+
+if TYPE_CHECKING:
+    from pipelines.finished_runs.promote import Promoted
+    from pipelines.finished_runs.sync import Synced
+
+_Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")]
+_Workspace = Annotated[
+    Path | None, typer.Option("--workspace", "-w", help="Folder that holds runs/.")
+]
+_NOT_MIRRORED = 6
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command()(promote)
+    app.command()(card)
+    app.command()(compare)
+    app.command()(sync)
+
+
+def promote(
+    run_name: _Run,
+    to: Annotated[str, typer.Option("--to", help="candidate or released.")],
+    by: Annotated[
+        str | None, typer.Option(help="Who promotes; none is the user of the system.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    accept_waivers: Annotated[
+        bool, typer.Option("--accept-waivers", help="Let waived gate items stand; needs --reason.")
+    ] = False,
+    workspace: _Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a run anew and promote its model; exit 5 or 9 names what stands in the way."""
+    with errors(as_json):
+        from pipelines.finished_runs.find import find_run
+        from pipelines.finished_runs.promote import Request
+        from pipelines.finished_runs.promote import promote as promote_run
+
+        request = Request(to, by, reason, accept_waivers)
+        done = promote_run(find_run(run_name, workspace), request, _warn)
+    if as_json:
+        facts = {
+            **asdict(done.promotion),
+            "is_new": done.is_new,
+            "card": str(done.card) if done.card else None,
+            "mirror": done.mirror.state,
+        }
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _print_promoted(done)
+
+
+def _print_promoted(done: "Promoted") -> None:
+    line = done.promotion
+    name = f"{line.model} version {line.version}, run {line.run_id}"
+    if done.is_new:
+        typer.echo(f"{name}: {line.came_from} -> {line.to}, by {line.by}")
+        if line.replaces:
+            typer.echo(f"in place of run {line.replaces}")
+    else:
+        typer.echo(f"{name}: is {line.to} already, since {line.time_utc} by {line.by}")
+    typer.echo(f"evidence root  {line.evidence_root}")
+    if done.card is not None:
+        typer.echo(f"model card     {done.card}")
+    words = {
+        "complete": f"{line.to} points at this version",
+        "off": "none: tracking is off for this run; promotions.jsonl is the record",
+    }
+    later = f"not moved yet ({done.mirror.words}); later: medisynth-gov sync {line.run_id}"
+    typer.echo(f"MLflow alias   {words.get(done.mirror.state, later)}")
+
+
+def card(
+    run_name: _Run,
+    to: Annotated[Path, typer.Option("--to", help="Folder of published cards.")] = Path(
+        "model_cards"
+    ),
+    workspace: _Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a run anew and publish its card as that of a reference run; it is not promoted."""
+    with errors(as_json):
+        from pipelines.finished_runs.find import find_run
+        from pipelines.finished_runs.published_cards import publish_reference_card
+
+        done = publish_reference_card(find_run(run_name, workspace), to)
+    if as_json:
+        typer.echo(json.dumps({**asdict(done), "path": str(done.path)}, indent=1))
+        return
+    typer.echo(f"model card     {done.path}{'' if done.is_new else ' (was there already)'}")
+    typer.echo(f"evidence root  {done.evidence_root}")
+    typer.echo(f"journal head   {done.journal_head}")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="Run folder, or id of a run.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Run folder, or id of a run.")],
+    workspace: _Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two runs, and whether their results can be compared at all."""
+    with errors(as_json):
+        from pipelines.finished_runs.compare import as_text, compare_runs
+        from pipelines.finished_runs.find import find_run
+
+        found = compare_runs(find_run(a, workspace), find_run(b, workspace))
+        text = json.dumps(found.facts(), indent=1, ensure_ascii=False)
+        typer.echo(text if as_json else as_text(found))
+
+
+def sync(
+    run_name: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Run folder or id; none is all that wait.")
+    ] = None,
+    workspace: _Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Mirror to MLflow what could not be mirrored earlier; nothing is doubled. Exit 0 or 6."""
+    with errors(as_json):
+        from pipelines.finished_runs import sync as outbox
+        from pipelines.finished_runs.find import find_run
+
+        done: tuple[Synced, ...]
+        if run_name is None:
+            done = outbox.sync((workspace or Path()).resolve(), _warn)
+        else:
+            done = (outbox.sync_run(find_run(run_name, workspace), _warn),)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in done], indent=1, ensure_ascii=False))
+    else:
+        for one in done:
+            typer.echo(f"{one.run_id}: {one.words}")
+        if not done:
+            typer.echo("no run waits to be mirrored")
+    raise typer.Exit(_NOT_MIRRORED if any(one.is_left_over for one in done) else 0)
+
+
+def _warn(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,281 @@
+"""What a run depends on: one frozen configuration, resolved before any work starts.
+
+Order of precedence, last wins: the preset, the configuration file, the command line's flags, its
+`-o a.b=value` overrides. Nothing else (no environment variable, no global state) changes a result.
+"""
+
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from ruamel.yaml import YAML
+
+from governance.policy.hazards import split_hazard
+from governance.records.errors import ConfigError, PolicyError, SettingsError
+from governance.records.people import OutputRole
+from governance.records.yaml_text import (
+    describe,
+    flatten,
+    merge,
+    parse_override,
+    parse_yaml,
+    read_yaml_file,
+    set_value,
+)
+from medisynth.models.registry import load_generator
+from pipelines.config.sections import (
+    AuditConfig,
+    DataConfig,
+    EvaluationConfig,
+    EvidenceConfig,
+    LineageConfig,
+    ModelConfig,
+    SealConfig,
+    Section,
+    SigningConfig,
+    SplitConfig,
+    Texts,
+    TrackingConfig,
+    TrainingConfig,
+)
+
+
+def _a_number_alone(value: Any) -> Any:
+    if not isinstance(value, float | int):
+        raise ValueError(
+            "expected a number alone: the operator is the policy's, only its limit can be set"
+        )
+    return value
+
+
+_Limit = Annotated[float | int | bool, BeforeValidator(_a_number_alone)]
+
+
+class RunConfig(Section):
+    """Everything a run depends on.
+
+    Attributes:
+        preset: Preset that the rest started from.
+        seed: Seed of training, sampling and resampling.
+        workspace: Folder that holds runs/, mlflow/, ledger/ and simulated data.
+        compute_device: "auto" takes CUDA, then MPS, then CPU.
+        criteria: Limits of policy items that differ from the project's defaults, by item id.
+        declarations: File with what people declare and waive (YAML); None leaves every item that
+            asks for people's word missing.
+        output_role: What the synthetic images are for; compared with the declared intended use.
+        hazards: Hazards beside the project's own, as "what could go wrong: P6-04, P7-H2".
+    """
+
+    preset: str
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    workspace: str = "."
+    compute_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    data: DataConfig = DataConfig()
+    audit: AuditConfig = AuditConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    signing: SigningConfig = SigningConfig()
+    seal: SealConfig = SealConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
+    criteria: dict[str, _Limit] = Field(default_factory=dict)
+    declarations: str | None = Field(default=None, min_length=1)
+    output_role: OutputRole = "research"
+    lineage: LineageConfig = LineageConfig()
+    hazards: Texts = ()
+
+    @field_validator("hazards")
+    @classmethod
+    def _hazards_name_items(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                split_hazard(text)
+            except PolicyError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("workspace")
+    @classmethod
+    def _workspace_is_named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("name a folder")
+        return value
+
+    @property
+    def workspace_path(self) -> Path:
+        """Workspace as an absolute path."""
+        return Path(self.workspace).expanduser().resolve()
+
+    def generator_settings(self) -> BaseModel:
+        """Settings of the generator, every default written out."""
+        return load_generator(self.model.name).Settings.model_validate(self.model.settings)
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON data, every default written out."""
+        plain = self.model_dump(mode="json")
+        plain["model"]["settings"] = self.generator_settings().model_dump(mode="json")
+        return plain
+
+    def to_yaml(self) -> bytes:
+        """The configuration as YAML, every default written out; same values, same bytes."""
+        plain = self.plain()
+        stream = io.BytesIO()
+        writer = YAML(typ="safe", pure=True)
+        writer.default_flow_style = False
+        writer.dump(plain, stream)
+        return stream.getvalue()
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the packaged presets, sorted."""
+    folder = resources.files("pipelines.config") / "presets"
+    return tuple(sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_config(
+    file: Path | None = None,
+    *,
+    preset: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """Resolve the configuration.
+
+    Args:
+        file: Configuration file; its `preset` key names the preset it starts from.
+        preset: Preset of the command line; wins over the file's.
+        flags: Dotted key to value, from the command line's flags; None values are left out.
+        overrides: "a.b=value" strings; the value is read as YAML.
+
+    Raises:
+        ConfigError: A key or value cannot be used; names key, value and what is allowed.
+    """
+    given: dict[str, Any] = {}
+    if file is not None:
+        merge(given, read_yaml_file(file))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            set_value(given, key, value)
+    for override in overrides:
+        key, value = parse_override(override)
+        set_value(given, key, value)
+    name = preset or given.pop("preset", None) or "laptop"
+    given.pop("preset", None)
+    resolved = _read_preset(name)
+    _drop_pin_of_other_data(resolved, given)
+    _take_settings_of_other_model(resolved, given)
+    merge(resolved, given)
+    resolved["preset"] = name
+    return _validate(resolved)
+
+
+def read_config(data: bytes, where: str) -> RunConfig:
+    """Read what `RunConfig.to_yaml` wrote.
+
+    `where` names the file in messages.
+
+    Raises:
+        ConfigError: This version cannot use it.
+    """
+    config = _validate(parse_yaml(data.decode("utf-8", "replace"), where))
+    if config.to_yaml() != data:
+        raise ConfigError(
+            f"{where}: was written by another version of medisynth-gov, which knew other keys; "
+            "resume with that version"
+        )
+    return config
+
+
+def changed_config(
+    config: RunConfig,
+    file: Path | None = None,
+    *,
+    preset: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """The configuration that arguments name, where what they leave out is as in `config`.
+
+    With a file or a preset it is what these give, as in `load_config`.
+    """
+    if file is not None or preset is not None:
+        return load_config(file, preset=preset, flags=flags, overrides=overrides)
+    values = config.plain()
+    for key, value in (flags or {}).items():
+        if value is not None:
+            set_value(values, key, value)
+    for override in overrides:
+        key, value = parse_override(override)
+        set_value(values, key, value)
+    return _validate(values)
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """Every value of a configuration by its dotted key."""
+    return flatten(config.plain())
+
+
+def _drop_pin_of_other_data(preset: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """A preset's pinned digest belongs to the preset's own data, not to what the user names."""
+    if set(given.get("data", {})) - {"digest"}:
+        preset.get("data", {}).pop("digest", None)
+
+
+def _take_settings_of_other_model(preset: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """A preset has settings for its own model and, under `models`, for others by name."""
+    others = preset.pop("models", {})
+    name = given.get("model", {}).get("name")
+    if name is not None and name != preset.get("model", {}).get("name"):
+        preset["model"] = {"name": name, "settings": others.get(name, {})}
+
+
+def _validate(values: dict[str, Any]) -> RunConfig:
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, RunConfig)) from error
+    try:
+        settings_type = load_generator(config.model.name).Settings
+    except SettingsError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        settings_type.model_validate(config.model.settings)
+    except ValidationError as error:
+        raise ConfigError(describe(error, settings_type, prefix="model.settings")) from error
+    _refuse_seal_folders(config)
+    return config
+
+
+def _refuse_seal_folders(config: RunConfig) -> None:
+    """A data folder is never written to, and no key lies among the evidence."""
+    refused = {"run folders": config.workspace_path / "runs"}
+    if config.data.path is not None:
+        refused["data folder"] = Path(config.data.path).expanduser().resolve()
+    for name in ("ledger_dir", "key_dir"):
+        folder = config.seal.folder(name)
+        for what, place in refused.items():
+            if folder is not None and folder.is_relative_to(place):
+                raise ConfigError(
+                    f"seal.{name}: {folder} is in the {what} ({place}); choose another"
+                )
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        near = difflib.get_close_matches(name, preset_names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(preset_names())}"
+        raise ConfigError(f"preset: unknown preset {name!r}; {hint}")
+    text = (resources.files("pipelines.config") / "presets" / f"{name}.yaml").read_text("utf-8")
+    return parse_yaml(text, f"preset {name}")

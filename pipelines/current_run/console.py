@@ -1,0 +1,176 @@
+"""What a person (or a machine) sees while work goes on: bars on a terminal, lines otherwise."""
+
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, TextIO
+
+from governance.records.errors import InterruptedByUser
+
+_LINE_EVERY_S = 10.0  # plain lines: at most one for each task in this time
+
+
+def write_or_leave(stream: TextIO, text: str) -> None:
+    """Write; a terminal that is gone ends no run.
+
+    After a hang-up every write to the terminal fails, those at the end of the process too, so what
+    still points at it is pointed at nothing.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        _leave_terminal()
+
+
+def _leave_terminal() -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for number in (1, 2):
+        with suppress(OSError):
+            is_device = stat.S_ISCHR(os.fstat(number).st_mode)
+            if is_device and not os.isatty(number):  # a terminal that answers is one
+                os.dup2(nothing, number)
+    os.close(nothing)
+
+
+class StopRequest:
+    """A stop signal seen; read between pieces of work. A second signal leaves at once."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def check(self) -> None:
+        """Raise InterruptedByUser if a stop was asked for."""
+        if self.signal_number is not None:
+            raise InterruptedByUser(self.signal_number)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.signal_number = number
+        write_or_leave(
+            sys.stderr, "\nstopping after the current piece of work; once more leaves at once\n"
+        )
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to SIGINT, SIGTERM and SIGHUP while the block runs."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._receive) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class Console:
+    """Progress and messages of one command; results go elsewhere (standard output).
+
+    Attributes:
+        json_lines: Write one JSON object a message instead of text.
+        stop: Stop request that every progress report reads.
+        stream: Where messages go; standard error by default.
+    """
+
+    json_lines: bool = False
+    stop: StopRequest = field(default_factory=StopRequest)
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    _bar: Any = None
+    _tasks: dict[str, Any] = field(default_factory=dict)
+    _last_line: dict[str, float] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        """Print one message."""
+        if self.json_lines:
+            self._write_json({"message": text})
+        elif self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            write_or_leave(self.stream, f"{text}\n")
+
+    def warn(self, text: str) -> None:
+        """Print one warning."""
+        self.say(f"warning: {text}")
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Report that `done` of `total` pieces of `task` are done; obeys a stop request."""
+        if self._bar is not None:
+            if task not in self._tasks:
+                self._tasks[task] = self._bar.add_task(task, total=total)
+            self._bar.update(self._tasks[task], completed=done, total=total)
+        else:
+            self._progress_line(task, done, total)
+        self.stop.check()
+
+    def transfer(self, task: str, words: str, done_bytes: int, total_bytes: int) -> None:
+        """Report how far a download is, rate and time left in `words`; obeys a stop request."""
+        if self._bar is not None:
+            if task not in self._tasks:
+                self._tasks[task] = self._bar.add_task(task, total=total_bytes)
+            self._bar.update(
+                self._tasks[task], description=words, completed=done_bytes, total=total_bytes
+            )
+        else:
+            now = time.monotonic()
+            due = now - self._last_line.get(task, -_LINE_EVERY_S) >= _LINE_EVERY_S
+            if due or done_bytes >= total_bytes:
+                self._last_line[task] = now
+                self.say(f"  {words}")
+        self.stop.check()
+
+    def _progress_line(self, task: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        first = task not in self._last_line
+        if first:
+            self._last_line[task] = now
+        if done < total and (first or now - self._last_line[task] < _LINE_EVERY_S):
+            return
+        self._last_line[task] = now
+        if self.json_lines:
+            self._write_json({"task": task, "done": done, "total": total})
+        else:
+            write_or_leave(self.stream, f"  {task}: {done:,} of {total:,}\n")
+
+    def _write_json(self, value: dict[str, Any]) -> None:
+        write_or_leave(self.stream, json.dumps(value, ensure_ascii=False) + "\n")
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show bars while the block runs, when the stream is a terminal."""
+        if self.json_lines or not self.stream.isatty():
+            yield
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=RichConsole(file=self.stream)) as bar:
+            self._bar = bar
+            try:
+                yield
+            finally:
+                self._bar = None
+                self._tasks.clear()

@@ -1,0 +1,218 @@
+"""What every step may use, and what one step hands to the next."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from governance.evidence.store import EvidenceStore
+from governance.records.audit import DatasetAudit, DuplicateAudit
+from governance.records.dataset import BoundaryCheck, BoundaryChecks
+from governance.records.errors import DataError
+from governance.records.policy import Policy
+from governance.records.run import Figure, Figures
+from governance.sealing.access_log import AccessLog
+from governance.sealing.seal import SealedTestSet
+from governance.sealing.vault import Vault
+from governance.signing.keys import RunSigner
+from medisynth.data.adapters import DatasetInfo, Listing
+from medisynth.data.contract.contract import DataContract, check_boundary
+from medisynth.data.duplicates.exact import DuplicatePair
+from medisynth.data.reading.views import ImageView, Pixels
+from pipelines.config.model import RunConfig
+from pipelines.current_run.console import Console
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every step may use.
+
+    Attributes:
+        config: Resolved configuration.
+        policy: Policy with the run's criteria.
+        store: Evidence of this run.
+        console: Messages and progress; every progress report obeys a stop request.
+        workspace: Folder that holds runs, ledger and simulated data.
+        keep_open: Descriptors that the training process keeps open: the run's lock.
+        signer: Key that signs the run; None leaves it unsigned.
+    """
+
+    config: RunConfig
+    policy: Policy
+    store: EvidenceStore
+    console: Console
+    workspace: Path
+    keep_open: tuple[int, ...] = ()
+    signer: RunSigner | None = None
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for packed views and temporary files; removed when the run cannot go on."""
+        return self.store.run_dir / ".scratch"
+
+    @property
+    def ledger_dir(self) -> Path:
+        """Folder of the ledgers of all data sets."""
+        return self.config.seal.folder("ledger_dir") or self.workspace / "ledger"
+
+    @property
+    def vault(self) -> Vault:
+        """Where this run's encrypted test images and their key lie, or would lie."""
+        run_id = self.store.run_id
+        keys = self.config.seal.folder("key_dir") or self.workspace / "keys"
+        return Vault(self.workspace / "vault" / f"{run_id}.vault", keys / f"{run_id}.key")
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with this run."""
+        workspace = "" if self.workspace == Path.cwd() else f" -w {self.workspace}"
+        return f"medisynth-gov run --resume {self.store.run_id}{workspace}"
+
+
+@dataclass(frozen=True)
+class ListedData:
+    """s1, first half: what the data set says it has.
+
+    Attributes:
+        root: Data folder.
+        listing: All rows of the metadata file.
+        selected: Rows of the selected planes.
+        missing: For every row of the listing, whether its image has no file.
+    """
+
+    root: Path
+    listing: Listing
+    selected: pd.DataFrame
+    missing: "pd.Series[bool]"
+
+    @cached_property
+    def present(self) -> pd.DataFrame:
+        """Selected rows whose image has a file."""
+        there = set(self.listing.table["image_id"][~self.missing])
+        return self.selected[self.selected["image_id"].isin(there)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """s1 to s4: every selected image, decoded once.
+
+    Attributes:
+        root: Data folder.
+        info: Facts about the data set.
+        metadata_file: Metadata file, relative to the data folder.
+        table: One row an image, with digests.
+        metadata: The same rows as they stand in the metadata file, every column as text.
+        pixels: Grey squares in the order of the table, shape (n, size, size), uint8.
+        thumbnails: Whole frames stretched to small squares, for comparing, in the same order.
+        content_sha256: Digest of the selection.
+        contract: What the table must hold to: the data set's contract and the user's own.
+    """
+
+    root: Path
+    info: DatasetInfo
+    metadata_file: str
+    table: pd.DataFrame
+    metadata: pd.DataFrame
+    pixels: Pixels
+    thumbnails: Pixels
+    content_sha256: str
+    contract: DataContract
+
+
+@dataclass(frozen=True)
+class AuditedImages:
+    """s3: what was found, as far as the split needs it and completes it.
+
+    Attributes:
+        pairs: Confirmed pairs of equal and nearly equal images.
+        groups: Group of each row that a split must not divide.
+        duplicates: The pairs as they are on record; the split adds partitions.
+        audit: The data set audit as it is on record; the split adds what needs partitions.
+    """
+
+    pairs: tuple[DuplicatePair, ...]
+    groups: pd.Series
+    duplicates: DuplicateAudit
+    audit: DatasetAudit
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """s4: views that training may see, and a test set that it may not.
+
+    The test set is here as a seal, not as pixels: what wants to read it must open it on record.
+
+    Attributes:
+        training: What is fitted.
+        tuning: What a checkpoint is chosen on.
+        sealed_test: The closed test set.
+        access_log: Counts reads of sealed files by this process until the opening.
+        must_refuse: Description -> path of what the training process must fail to read.
+    """
+
+    training: ImageView
+    tuning: ImageView
+    sealed_test: SealedTestSet
+    access_log: AccessLog
+    must_refuse: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """s5: the released checkpoint and the images that it drew.
+
+    Attributes:
+        checkpoint_path: Checkpoint, relative to the run folder.
+        checkpoint_sha256: Its digest.
+        synthetic: Synthetic images, shape (n, size, size), uint8.
+        sample_paths: Files of the synthetic images, relative to the run folder, in the same order.
+    """
+
+    checkpoint_path: str
+    checkpoint_sha256: str
+    synthetic: Pixels
+    sample_paths: tuple[str, ...]
+
+
+BOUNDARIES = "data/boundaries.json"
+
+
+def hand_over(
+    table: pd.DataFrame, contract: DataContract, boundary: str, context: RunContext
+) -> None:
+    """Try the contract on a table that one step hands to the next, and put the result on record.
+
+    Args:
+        table: Image table with the columns that the steps so far have added.
+        contract: Contract of the data set.
+        boundary: E.g. "s3_audit to s4_split".
+        context: What every step may use.
+
+    Raises:
+        DataError: A critical rule does not hold.
+    """
+    found = BoundaryCheck.model_validate(asdict(check_boundary(table, contract, boundary)))
+    path = context.store.run_dir / BOUNDARIES
+    before = BoundaryChecks.model_validate_json(path.read_bytes()).checks if path.exists() else ()
+    context.store.write_document(BOUNDARIES, BoundaryChecks(checks=(*before, found)))
+    if found.failed:
+        raise DataError(
+            f"image table, {boundary}: {len(found.failed):,} critical rules of the contract "
+            f"{contract.name} do not hold ({', '.join(found.failed[:5])}); "
+            "this is a fault of the step before or of an adapter, please report it",
+            code="D071",
+        )
+
+
+FIGURES = "figures/figures.json"
+
+
+def add_figures(figures: Sequence[Figure], store: EvidenceStore) -> None:
+    """Put figures, whose files are written, on the list of the run."""
+    path = store.run_dir / FIGURES
+    before = Figures.model_validate_json(path.read_bytes()).figures if path.exists() else ()
+    new = {figure.path for figure in figures}  # drawn again by a resumed run
+    kept = tuple(figure for figure in before if figure.path not in new)
+    store.write_document(FIGURES, Figures(figures=(*kept, *figures)))

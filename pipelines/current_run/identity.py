@@ -1,0 +1,164 @@
+"""Which code, on which machine: what a run writes down about itself before it starts."""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageMetadata, distributions, version
+from pathlib import Path
+
+from governance.policy.hazards import list_hazards
+from governance.records.policy import Policy
+from governance.records.run import Environment, Hazard, Hazards, Package, Plan, RunIdentity
+from pipelines.config.model import RunConfig
+
+DISTRIBUTION = "medisynth-gov"
+_SOURCE = Path(__file__).resolve().parents[2]
+TEST_REPORTS = _SOURCE / ".test-report"
+"""Where scripts/check leaves the result of the tests."""
+
+
+def tool_version() -> str:
+    """Version of the installed distribution."""
+    return version(DISTRIBUTION)
+
+
+def new_run_id(config_yaml: bytes) -> str:
+    """UTC time and a short digest; sortable, and unique on one machine."""
+    now = datetime.now(UTC)
+    material = config_yaml + f"{time.time_ns()} {os.getpid()}".encode()
+    return f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(material).hexdigest()[:8]}"
+
+
+def code_identity() -> tuple[str | None, bool | None]:
+    """Commit of the framework's source and whether its tree is clean; (None, None) if unknown."""
+    git = shutil.which("git")
+    if git is None or not (_SOURCE / ".git").exists():
+        return None, None
+    try:
+        commit = _git(git, "rev-parse", "HEAD").strip()
+        changes = _git(git, "status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return commit, not changes.strip()
+
+
+def _git(git: str, *arguments: str) -> str:
+    command = [git, "-C", str(_SOURCE), *arguments]
+    return subprocess.run(  # noqa: S603 - fixed arguments
+        command, capture_output=True, text=True, check=True, timeout=20
+    ).stdout
+
+
+def run_identity(
+    run_id: str, config: RunConfig, config_yaml: bytes, command: list[str]
+) -> RunIdentity:
+    """Who, what, when."""
+    commit, clean = code_identity()
+    return RunIdentity(
+        run_id=run_id,
+        started_utc=datetime.now(UTC),
+        tool_version=tool_version(),
+        code_commit=commit,
+        code_clean=clean,
+        command=tuple(command),
+        preset=config.preset,
+        generator=config.model.name,
+        seed=config.seed,
+        config_sha256=hashlib.sha256(config_yaml).hexdigest(),
+        output_role=config.output_role,
+    )
+
+
+def installed_packages() -> dict[str, PackageMetadata]:
+    """Metadata of what is installed by normalised name, sorted; of two what Python imports."""
+    found: dict[str, PackageMetadata] = {}
+    for metadata in (dist.metadata for dist in distributions()):  # parsed at each access
+        if metadata and metadata["Name"] and metadata["Version"]:
+            found.setdefault(normal_name(metadata["Name"]), metadata)
+    return dict(sorted(found.items()))
+
+
+def environment(compute_device: str, packages: Mapping[str, PackageMetadata]) -> Environment:
+    """Installed packages, compared with the lock file beside the source when there is one."""
+    lock_file = _SOURCE / "constraints.txt"
+    locked = _read_lock(lock_file) if lock_file.is_file() else {}
+    installed = {name: metadata["Version"] for name, metadata in packages.items()}
+    differences = tuple(
+        f"{name}: installed {installed.get(name, 'not at all')}, locked {wanted}"
+        for name, wanted in sorted(locked.items())
+        if installed.get(name, "").split("+")[0] != wanted
+    )
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu_count=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(),
+        compute_device=compute_device,
+        packages=tuple(
+            Package(name=name, version=found, locked=locked.get(name))
+            for name, found in installed.items()
+        ),
+        lock_file=lock_file.name if locked else None,
+        lock_differences=differences if locked else (),
+    )
+
+
+def _read_lock(path: Path) -> dict[str, str]:
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", path.read_text("utf-8"), re.MULTILINE)
+    return {normal_name(name): wanted for name, wanted in pins}
+
+
+def normal_name(name: str) -> str:
+    """Name of a distribution as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def test_plan(config: RunConfig, config_sha256: str, policy: Policy) -> Plan:
+    """Criteria and test plan, fixed before one image is read."""
+    return Plan(
+        frozen_utc=datetime.now(UTC),
+        config_sha256=config_sha256,
+        policy=policy.model_dump(mode="json"),
+        primary_endpoint="KID on Inception pool3 features, synthetic images against the "
+        "held-out test set, with a 95 % interval by patient bootstrap",
+        endpoints=(
+            "FID on Inception pool3 features, with the real-against-real floor at the same n",
+            "precision, recall, density and coverage, k = 5",
+            "share of synthetic images nearer to a training image than the 1st percentile of "
+            "real tuning images",
+        ),
+        subgroups=("not evaluated: subgroup metrics are not implemented yet",),
+        statistics=f"two-sided 95 % percentile intervals, {config.evaluation.n_bootstrap} "
+        "resamples of patients; Wilson intervals for shares",
+        multiplicity="one primary endpoint; all others are descriptive",
+    )
+
+
+def hazard_list(config: RunConfig) -> Hazards:
+    """The project's hazards and those of the configuration, with the items that look at them."""
+    return Hazards(
+        hazards=tuple(
+            Hazard(
+                id=one.id,
+                hazard=one.hazard,
+                harm=one.harm,
+                items=one.items,
+                set_by="project default" if one.is_default else "configuration",
+            )
+            for one in list_hazards(config.hazards)
+        )
+    )

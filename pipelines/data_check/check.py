@@ -1,0 +1,495 @@
+"""Results of earlier data checks, shown again as long as nothing at all has changed.
+
+Nothing changed means: the tool's own code, the packages it rests on, Python, the text reader, the
+configuration, the files it names, the names and sizes of all files in the data folder, and then,
+file by file, their SHA-256. A check takes up no result that it could not have come to itself.
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from pathlib import Path
+from typing import Any
+
+from governance.checks.registry import CHECKS, Documents, evaluate
+from governance.evidence.store import EvidenceStore
+from governance.policy.load import load_policy, with_criteria
+from governance.records.errors import MedisynthError
+from governance.records.verdict import ItemRecord
+from governance.reports import formats
+from governance.reports.evidence import read_pictures
+from governance.reports.sections.data_check import DataCheckEvidence, write_data_check_html
+from governance.verdict.rollup import short_title
+from medisynth.data.audit.coverage import ALL, NOT_RECORDED, ListingSummary, listing_summary
+from pipelines.config.model import RunConfig
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
+from pipelines.current_run.identity import DISTRIBUTION, tool_version
+from pipelines.data_check.junit import junit_xml
+from pipelines.fetch.cache import cache_folder
+from pipelines.steps import s1_ingest, s2_validate, s3_audit, s4_split
+from pipelines.steps.data_audit import audit_listing
+
+_SOURCE = Path(__file__).resolve().parents[2]
+_PACKAGES = ("governance", "medisynth", "pipelines")
+_EXTENSIONS = ("medisynth.data", "medisynth.models")
+_KEPT = 16
+_MAX_ENTRY_BYTES = 1 << 28
+_STALE_SECONDS = 24 * 3600
+_BLOCK_BYTES = 1 << 20
+_DIGESTS = "digests.json"
+
+Places = dict[str, tuple[int, int, int]]  # path in the folder -> size, time of change, inode
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """What a data check found.
+
+    Attributes:
+        text: For people.
+        facts: The same for machines.
+        html: The same as a page that loads nothing.
+        junit: The same as JUnit XML: one test case an item.
+        exit_code: 0, 3 or 4.
+        error_code: Code of the error that stops a run on this data set; None when none does.
+        sentence: That error, or that nothing stops a run.
+        findings: Single faults behind the error.
+        checked_utc: When it was found.
+        read_sha256: Path in the data folder -> SHA-256 of the bytes that were judged, for each
+            image that was; empty when the result is shown again.
+    """
+
+    text: str
+    facts: dict[str, Any]
+    html: bytes
+    junit: bytes
+    exit_code: int
+    error_code: str | None
+    sentence: str
+    findings: tuple[str, ...]
+    checked_utc: datetime
+    read_sha256: dict[str, str] = field(default_factory=dict)
+
+
+class CheckMemory:
+    """Remembers the result of checking one data folder with one configuration.
+
+    A folder that cannot be read or written costs time, never the check.
+
+    Args:
+        config: Configuration of the check; `data.path` is set.
+        progress: Called with files compared and files in all; may raise to stop.
+    """
+
+    def __init__(self, config: RunConfig, progress: Callable[[int, int], None]) -> None:
+        self._root = Path(str(config.data.path)).expanduser().resolve()
+        self._progress = progress
+        self._places: Places | None = None
+        self._entry: Path | None = None
+        folder = cache_folder(config.data, "checks")
+        if folder is None or not _only_built_in():
+            return
+        with suppress(OSError):
+            self._places = _places(self._root)
+        if self._places is not None:
+            self._entry = folder / f"{_key(config, self._places)}.zip"
+
+    def recall(self) -> CheckedData | None:
+        """The result of an earlier check of the same, or None."""
+        if self._entry is None:
+            return None
+        try:
+            if self._entry.stat().st_size > _MAX_ENTRY_BYTES:
+                return None
+            with zipfile.ZipFile(self._entry) as stored:
+                parts = {name: stored.read(name) for name in stored.namelist()}
+            facts = json.loads(parts["facts.json"])
+            end = json.loads(parts["end.json"])
+            if json.loads(parts[_DIGESTS]) != self._file_digests({}):
+                return None
+            os.utime(self._entry)
+            return CheckedData(
+                text=parts["text.txt"].decode(),
+                facts=facts,
+                html=parts["page.html"],
+                junit=parts["junit.xml"],
+                exit_code=int(end["exit_code"]),
+                error_code=end["error_code"],
+                sentence=str(end["sentence"]),
+                findings=tuple(end["findings"]),
+                checked_utc=datetime.fromisoformat(end["checked_utc"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            return None
+
+    def keep(self, checked: CheckedData) -> None:
+        """Remember a result, unless a file changed while it was found."""
+        if self._entry is None:
+            return
+        with suppress(OSError):
+            digests = self._file_digests(checked.read_sha256)
+            if self._places != _places(self._root):
+                return
+            end = {
+                "exit_code": checked.exit_code,
+                "error_code": checked.error_code,
+                "sentence": checked.sentence,
+                "findings": checked.findings,
+                "checked_utc": checked.checked_utc.isoformat(),
+            }
+            parts = {
+                _DIGESTS: json.dumps(digests).encode(),
+                "facts.json": json.dumps(checked.facts).encode(),
+                "end.json": json.dumps(end).encode(),
+                "text.txt": checked.text.encode("utf-8", "backslashreplace"),
+                "page.html": checked.html,
+                "junit.xml": checked.junit,
+            }
+            _write(self._entry, parts)
+            _remove_old(self._entry.parent)
+
+    def _file_digests(self, known: dict[str, str]) -> dict[str, str]:
+        """Digest of every file of the folder; those that are known are not read again."""
+        digests = {path: known.get(path, "") for path in sorted(self._places or {})}
+        unread = [path for path, digest in digests.items() if not digest]
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compare") as pool:
+            found = pool.map(partial(_digest, self._root), unread)
+            for n, (path, digest) in enumerate(zip(unread, found, strict=True), start=1):
+                digests[path] = digest
+                self._progress(n, len(unread))
+        return digests
+
+
+def _digest(root: Path, path: str) -> str:
+    digest = hashlib.sha256()
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(root / path, flags), "rb", buffering=0) as stream:  # noqa: PTH123
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _places(root: Path) -> Places | None:
+    """Every file of a folder; None where it holds anything but files and folders."""
+    places: Places = {}
+    for entry in _entries(root):
+        status = entry.stat(follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        place = Path(entry.path).relative_to(root).as_posix() if entry.path else entry.name
+        places[place] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return places
+
+
+def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(Path(entry.path))
+            else:
+                yield entry
+
+
+def _key(config: RunConfig, places: Places) -> str:
+    """Digest of everything that decides a result, but for the bytes of the data."""
+    named = (config.data.contract, config.audit.target_population)
+    facts = {
+        "code": _code_digest(),
+        "packages": _versions(),
+        "machine": [platform.python_version(), platform.machine(), platform.system()],
+        "text reader": _program("tesseract"),
+        "config": config.model_dump(mode="json"),
+        "folder": str(config.data.path),  # printed as it was given
+        "named files": [_named_file(name) for name in named if name is not None],
+        "files": sorted((path, size) for path, (size, _, _) in places.items()),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        for path in sorted((_SOURCE / package).rglob("*")):
+            if path.suffix in {".py", ".yaml", ".html", ".json"}:
+                digest.update(f"{path.relative_to(_SOURCE)}\n".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {DISTRIBUTION: version(DISTRIBUTION)}
+    for line in requires(DISTRIBUTION) or ():
+        if "extra ==" not in line:
+            name = line.split(";")[0].strip()
+            name = name[: next((i for i, c in enumerate(name) if c in "<>=!~ ["), len(name))]
+            with suppress(PackageNotFoundError):
+                found[name] = version(name)
+    return found
+
+
+def _program(name: str) -> list[str | int]:
+    found = shutil.which(name)
+    if found is None:
+        return []
+    path = Path(found).resolve()
+    return [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def _named_file(name: str) -> str:
+    """Digest of a file that the configuration names; its absence is a fact, too."""
+    path = Path(name).expanduser().resolve()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"unreadable {error.errno}"
+
+
+def _only_built_in() -> bool:
+    """Whether all adapters and generators are our own: the code of others is not compared."""
+    points = [point for group in _EXTENSIONS for point in entry_points(group=group)]
+    return all(point.value.startswith("medisynth.") for point in points)
+
+
+def _write(path: Path, parts: dict[str, bytes]) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as stored:
+        for name, data in parts.items():
+            stored.writestr(name, data)
+    part = path.with_name(f"{secrets.token_hex(8)}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(buffer.getvalue())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _remove_old(folder: Path) -> None:
+    newest_first = sorted(folder.glob("*.zip"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in newest_first[_KEPT:]:
+        path.unlink(missing_ok=True)
+    for path in folder.glob("*.part"):  # left behind by a check that was killed
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def now() -> datetime:
+    """Time of a result, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+DATA_STEPS = ("s1_ingest", "s2_validate", "s3_audit", "s4_split")
+_SHOWN_PAIRS = 20
+_REASON_CHARACTERS = 220  # the whole reason stands in JSON and page
+
+
+def check_data(config: RunConfig, console: Console) -> CheckedData:
+    """Ingest, validate, audit and divide a data set; nothing is kept but caches.
+
+    Raises:
+        DataError: The folder or its metadata file cannot be read at all.
+        SettingsError: The contract or the target population cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="medisynth-gov-") as folder:
+        store = EvidenceStore.create(Path(folder), "check", tool_version=tool_version())
+        policy = with_criteria(load_policy(), config.criteria)
+        context = RunContext(config, policy, store, console, Path(folder))
+        listed = s1_ingest.list_data(context)
+        summary = listing_summary(listed.listing)
+        audit_listing(listed, context)
+        error: MedisynthError | None = None
+        read_sha256: dict[str, str] = {}
+        try:
+            images = s1_ingest.run(listed, context)
+            read_sha256 = dict(zip(images.table["path"], images.table["file_sha256"], strict=True))
+            s2_validate.run(images, context)
+            s4_split.divide(images, s3_audit.run(images, context), context)
+        except MedisynthError as caught:
+            if caught.exit_code not in (3, 4):
+                raise
+            error = caught
+        checked = _gather(context, summary, str(listed.root), error)
+        return replace(checked, read_sha256=read_sha256)
+
+
+def _gather(
+    context: RunContext, summary: ListingSummary, folder: str, error: MedisynthError | None
+) -> CheckedData:
+    """Judge the data items and write what was found in four forms."""
+    store = context.store
+    documents = Documents.load(store.run_dir)
+    records = evaluate(
+        context.policy,
+        documents,
+        plan_sha256=None,
+        now=datetime.now(UTC),
+        artifacts=store.artifacts(),
+        only=[item_id for item_id, check in CHECKS.items() if check.step in DATA_STEPS],
+    )
+    exit_code = error.exit_code if error else 0
+    sentence = str(error) if error else "Nothing stops a run on this data set as configured."
+    evidence = DataCheckEvidence(
+        dataset=documents.dataset,
+        findings=documents.findings,
+        validation=documents.validation,
+        boundaries=documents.boundaries,
+        coverage=documents.coverage,
+        audit=documents.audit,
+        demographics=documents.demographics,
+        duplicates=documents.duplicates,
+        content=documents.content,
+        labels=documents.labels,
+        split=documents.split,
+        figures=documents.figures,
+        pictures=read_pictures(store.run_dir, documents.figures),
+        records={record.id: record for record in records},
+        tool_version=tool_version(),
+        folder=folder,
+        exit_code=exit_code,
+        sentence=sentence,
+        policy=context.policy,
+    )
+    facts = _facts(store.run_dir, summary, records, exit_code, sentence)
+    return CheckedData(
+        text=_text(facts, summary, records),
+        facts=facts,
+        html=write_data_check_html(evidence),
+        junit=junit_xml(records, name=f"medisynth-gov data check {folder}", stopped_by=error),
+        exit_code=exit_code,
+        error_code=error.code if error else None,
+        sentence=sentence,
+        findings=tuple(str(finding) for finding in getattr(error, "findings", ())),
+        checked_utc=now(),
+    )
+
+
+def _facts(
+    run_dir: Path,
+    summary: ListingSummary,
+    records: tuple[ItemRecord, ...],
+    exit_code: int,
+    sentence: str,
+) -> dict[str, Any]:
+    """Everything found, as JSON data: the listing, the items, the documents of the steps that ran."""
+    facts: dict[str, Any] = {
+        "exit_code": exit_code,
+        "sentence": sentence,
+        "listing": asdict(summary),
+        "items": [record.model_dump(mode="json") for record in records],
+    }
+    for path in sorted((run_dir / "data").glob("*.json")):
+        if path.name != "great_expectations.json":
+            facts[path.stem] = json.loads(path.read_bytes())
+    return facts
+
+
+def _text(facts: dict[str, Any], summary: ListingSummary, records: tuple[ItemRecord, ...]) -> str:
+    lines = [
+        f"{facts['dataset']['title']}",
+        f"{summary.n_images:,} rows, {summary.n_patients:,} {facts['dataset']['split_unit']}s, "
+        f"{summary.images_per_patient[0]} to {summary.images_per_patient[2]} images each "
+        f"(median {summary.images_per_patient[1]:g})",
+    ]
+    partitions = [name for name in summary.images_per_partition if name != NOT_RECORDED]
+    for name in partitions:
+        lines.append(
+            f"official {name}: {summary.images_per_partition[name]:,} images, "
+            f"{summary.patients_per_partition[name]:,} patients"
+        )
+    if partitions:
+        lines.append(f"patients in both official partitions: {summary.shared_patients}")
+    lines += _level_table(summary, partitions)
+    for attribute, level, partition in summary.one_sided:
+        lines.append(f"only in {partition}: {attribute} {level}")
+    absent = [attribute["name"] for attribute in facts["dataset"]["absent_attributes"]]
+    if absent:
+        lines.append(f"not recorded: {', '.join(absent)}")
+    lines += _step_lines(facts)
+    lines.append("")
+    lines += [
+        f"{record.id}  {record.status.value:<13}  {short_title(record.title)}: "
+        f"{formats.clean(record.reason, _REASON_CHARACTERS)}"
+        for record in records
+    ]
+    return "\n".join(lines)
+
+
+def _level_table(summary: ListingSummary, partitions: list[str]) -> list[str]:
+    columns = [*partitions, ALL]
+    names = dict.fromkeys(
+        (row.attribute, row.level) for row in summary.rows if row.level != NOT_RECORDED
+    )
+    if not names:
+        return []
+    width = max(len(f"{attribute}: {level}") for attribute, level in names)
+    lines = [" " * width + "".join(f"  {name:>22}" for name in columns)]
+    for attribute, level in names:
+        cells = [summary.count(attribute, level, name) for name in columns]
+        counts = "".join(f"  {f'{c.n_images:,} ({c.n_patients:,})':>22}" for c in cells)
+        lines.append(f"{f'{attribute}: {level}':<{width}}{counts}")
+    return [*lines, "images (patients)"]
+
+
+def _step_lines(facts: dict[str, Any]) -> list[str]:
+    lines = []
+    if "validation" in facts:
+        rules = facts["validation"]["rules"]
+        judged = [rule for rule in rules if rule["n_evaluated"]]
+        failed = [rule for rule in rules if not rule["passed"]]
+        lines.append(
+            f"data contract: {len(judged) - len(failed)} of {len(judged)} rules hold; "
+            f"{len(rules) - len(judged)} not evaluated, nothing recorded to judge"
+        )
+        lines += [
+            f"  {rule['severity']}, {rule['engine']}: {rule['rule']} ({rule['n_unexpected']:,} of "
+            f"{rule['n_evaluated']:,} rows)"
+            for rule in failed
+        ]
+    if "duplicates" in facts:
+        found = facts["duplicates"]
+        lines.append(
+            f"images that occur twice: {found['n_pairs']:,} pairs, {found['n_near']:,} of them "
+            f"near-duplicates; {found['n_pairs_across_patients']:,} under different patients, "
+            f"{found['n_pairs_across_partitions']:,} across the split"
+        )
+        lines += [_pair_line(pair) for pair in found["pairs"][:_SHOWN_PAIRS]]
+        if found["n_pairs"] > _SHOWN_PAIRS:
+            lines.append(f"  … and {found['n_pairs'] - _SHOWN_PAIRS:,} more")
+    if "content" in facts:
+        found = facts["content"]
+        lines.append(
+            f"burned-in text ({found['engine']}): {found['n_scanned']:,} of {found['n_images']:,} "
+            f"images looked at, {found['n_images_with_marks']:,} with text that looks identifying; "
+            f"{len(found['columns']):,} columns that look identifying"
+        )
+    if facts["dataset"]["content_sha256"]:
+        lines.append(f"data.digest: {facts['dataset']['content_sha256']}")
+    return lines
+
+
+def _pair_line(pair: dict[str, Any]) -> str:
+    words = pair["kind"]
+    if pair["similarity"] is not None:
+        words += f" {pair['similarity']:.3f}"
+    if pair["transform"] != "as is":
+        words += f", {pair['transform']}"
+    return f"  {pair['left_id']} = {pair['right_id']} ({words})"

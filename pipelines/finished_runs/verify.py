@@ -1,0 +1,126 @@
+"""Everything that can be verified of a run: its folder, its data set's ledger, its mirror."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from governance.evidence.folder import CONFIG, FinishedRun
+from governance.records.errors import ConfigError, TrackingError
+from governance.records.yaml_text import read_yaml_file
+from governance.verify.folder import Verification, verify_run
+from governance.verify.ledger import check_openings
+from governance.verify.signatures import NOTHING_HELD, Anchors
+
+NOT_ASKED = "not compared: --mirror compares it"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found.
+
+    Attributes:
+        run: What the run folder shows by itself.
+        ledger: What comparing with the ledger gave, in words.
+        mirror: The same of the MLflow mirror.
+        faults: Every mismatch, of folder, ledger and mirror.
+    """
+
+    run: Verification
+    ledger: str
+    mirror: str
+    faults: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON data."""
+        run = self.run
+        return {
+            "run_id": run.run_id,
+            "verified": not self.faults,
+            "n_files": run.n_files,
+            "evidence_root": run.evidence_root,
+            "journal_events": run.journal_events,
+            "journal_head": run.journal_head,
+            "signature": run.signature,
+            "time_stamp": run.time_stamp,
+            "ledger": self.ledger,
+            "mirror": self.mirror,
+            "faults": list(self.faults),
+        }
+
+    @property
+    def text(self) -> str:
+        """For people, when nothing differs."""
+        run = self.run
+        return (
+            f"verified: {run.n_files:,} files, {run.journal_events:,} journal events\n"
+            f"evidence root {run.evidence_root}\njournal head  {run.journal_head}\n"
+            f"signature     {run.signature}\ntime-stamp    {run.time_stamp}\n"
+            f"ledger        {self.ledger}\nMLflow mirror {self.mirror}"
+        )
+
+
+def verify_all(
+    run_dir: Path,
+    anchors: Anchors = NOTHING_HELD,
+    *,
+    ledger_dir: Path | None = None,
+    with_mirror: bool = False,
+) -> Verified:
+    """Verify a run folder and compare it with what lies outside it.
+
+    Args:
+        run_dir: Folder of the run.
+        anchors: What is known of the run from elsewhere.
+        ledger_dir: Folder of the ledgers; None takes the one that the run used.
+        with_mirror: Whether to compare with MLflow, which is imported only then.
+
+    Raises:
+        ConfigError: `ledger_dir` is no folder.
+        EvidenceError: It is no run folder.
+        TrackingError: The mirror was asked for and cannot be read, or there is none.
+    """
+    if ledger_dir is not None and not ledger_dir.is_dir():
+        raise ConfigError(f"--ledger: {ledger_dir}: no such folder")
+    run = verify_run(run_dir, anchors)
+    folders = _ledger_folders(run_dir) if ledger_dir is None else (ledger_dir,)
+    ledger = check_openings(run_dir, folders)
+    mirror, found = (NOT_ASKED, ()) if not with_mirror else _compare_mirror(run_dir, run)
+    return Verified(run, ledger.words, mirror, (*run.faults, *ledger.faults, *found))
+
+
+def _ledger_folders(run_dir: Path) -> tuple[Path, ...]:
+    """Where the run's ledger may lie: as its configuration says, else in its workspace.
+
+    A relative folder in the configuration began at the folder of the command, which nobody
+    recorded: only an absolute one is looked into.
+    """
+    try:
+        config = read_yaml_file(run_dir / CONFIG)
+    except ConfigError:
+        config = {}  # told as a changed or missing file
+    seal = config.get("seal")
+    named = seal.get("ledger_dir") if isinstance(seal, dict) else None
+    if named is not None:
+        folder = Path(str(named)).expanduser()
+        return (folder,) if folder.is_absolute() else ()
+    workspace = Path(str(config.get("workspace", "."))).expanduser()
+    beside = run_dir.resolve().parent.parent / "ledger"
+    return (beside, workspace / "ledger") if workspace.is_absolute() else (beside,)
+
+
+def _compare_mirror(run_dir: Path, run: Verification) -> tuple[str, tuple[str, ...]]:
+    if run.faults:
+        return "not compared: the run folder itself does not verify", ()
+    from pipelines.finished_runs.sync import tracking_config
+
+    finished = FinishedRun(run_dir)
+    config = tracking_config(finished)
+    if not config.enabled:
+        raise TrackingError(
+            f"{run_dir.name}: has no MLflow mirror, its configuration asks for none "
+            "(tracking.enabled); verify it without --mirror"
+        )
+    from pipelines.tracking.compare import compare_mirror
+
+    return compare_mirror(finished, config)

@@ -1,0 +1,359 @@
+"""Read what people declared and waived, once, before a run begins; a fault stops it there."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from governance.evidence.store import EvidenceStore
+from governance.people.intended_use import INTENDED_USE, NO_SCOPE, Used, declared_scope, outside
+from governance.people.rules import (
+    DOCUMENT,
+    MAY_BE_NOT_APPLICABLE,
+    UNTOUCHED,
+    RunFacts,
+    is_placeholder,
+    is_untouched,
+    unlike,
+    waiver_refusal,
+    why_missing,
+)
+from governance.people.signature import check_entry_signature
+from governance.records.errors import ConfigError, DeclarationsError, SigningKeyError
+from governance.records.files import sha256_bytes, sha256_file
+from governance.records.people import AppliesTo, Declaration, Declarations, Waiver
+from governance.records.policy import Policy
+from governance.records.run import RunIdentity
+from governance.records.yaml_text import MAX_BRACKETS, parse_yaml
+from governance.reports.card.fields import DECLARABLE_FIELDS
+from governance.signing.keys import read_public_key
+from medisynth.models.registry import load_generator
+from pipelines.config.model import RunConfig
+from pipelines.people.entries import DeclarationEntry, DeclarationsFile, WaiverEntry
+
+MAX_BYTES = 64 * 1024
+COPY = "declarations.yaml"
+_Place = tuple[int | str, ...]
+
+
+class ReadDeclarations(BaseModel):
+    """The file's bytes and what it says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data: bytes
+    document: Declarations
+
+    def put_on_record(self, store: EvidenceStore) -> None:
+        """Write both into the run folder; before the plan is frozen."""
+        store.write_bytes(COPY, self.data)
+        store.write_document(DOCUMENT, self.document)
+
+    def warnings(
+        self, identity: RunIdentity, today: date | None = None, used: Used | None = None
+    ) -> tuple[str, ...]:
+        """What already is known to do nothing in this run, one sentence an entry.
+
+        Args:
+            identity: Who, what, when.
+            today: Day of judgement; None is today (UTC).
+            used: What the run is known to use before it reads an image.
+        """
+        today = today or datetime.now(UTC).date()
+        sentences = []
+        n_untouched = 0
+        for entry in self.document.declarations:
+            fault = why_missing(entry, _facts(identity, entry.applies_to), today)
+            n_untouched += fault == UNTOUCHED
+            if fault and fault != UNTOUCHED:
+                sentences.append(f"{self.document.file}: {entry.id} counts as missing: {fault}")
+            sentences.extend(self._void_signature(entry, entry.id))
+        if n_untouched:
+            entries = f"{n_untouched} {'entry' if n_untouched == 1 else 'entries'}"
+            sentences.append(f"{self.document.file}: {entries} not filled in, so missing")
+        for waiver in self.document.waivers:
+            fault = unlike(waiver.applies_to, _facts(identity, waiver.applies_to))
+            if waiver.expires < today:
+                fault = f"it expired on {waiver.expires}"
+            if fault:
+                sentences.append(f"{self.document.file}: waiver of {waiver.id} is void: {fault}")
+            sentences.extend(self._void_signature(waiver, f"waiver of {waiver.id}"))
+        return (*sentences, *self._scope_warnings(used or Used()))
+
+    def _scope_warnings(self, used: Used) -> Iterator[str]:
+        entries = [d for d in self.document.declarations if d.id == INTENDED_USE]
+        scope = declared_scope(self.document)
+        if scope is None and not all(is_untouched(entry) for entry in entries):
+            yield f"{self.document.file}: {NO_SCOPE}; without it P1-01 is not evaluated"
+        elif scope is not None and (names := outside(scope, used)):
+            words = "outside the declared intended use, so P1-01 fails"
+            yield f"{self.document.file}: {words}: {', '.join(names)}"
+
+    def _void_signature(self, entry: Declaration | Waiver, name: str) -> tuple[str, ...]:
+        found = check_entry_signature(entry)
+        return (f"{self.document.file}: {name}: {found.words}",) if found.state == "void" else ()
+
+
+def known_use(config: RunConfig) -> Used:
+    """What a run is known to use before it reads an image."""
+    size = load_generator(config.model.name).image_size_px(config.generator_settings())
+    return Used(image_size_px=size, output_role=config.output_role)
+
+
+def _facts(identity: RunIdentity, applies_to: AppliesTo) -> RunFacts:
+    """What is known of a run at its start; the data are not, and are taken to be as declared."""
+    return RunFacts(
+        run=identity.run_id,
+        config=identity.config_sha256,
+        version=identity.tool_version,
+        data=applies_to.data or None,
+        model=identity.generator,
+    )
+
+
+def read_declarations(path: str, policy: Policy) -> ReadDeclarations:
+    """Read a declarations file and check everything that does not depend on a run.
+
+    Args:
+        path: File as the configuration names it; a relative path starts at the current folder.
+        policy: Policy in force, whose items are declared and waived.
+
+    Raises:
+        DeclarationsError: The file cannot be read or used; every fault has its line and key.
+    """
+    file = Path(path).expanduser()
+    data = _read(file, path)
+    text = _decoded(data, path)
+    try:
+        content = parse_yaml(text, path)
+        tree = YAML(typ="safe", pure=True).compose(text)
+    except ConfigError as error:
+        raise DeclarationsError(" ".join(str(error).split())) from error
+    except (RecursionError, ValueError, YAMLError) as error:
+        raise DeclarationsError(f"{path}: not readable YAML; expected declarations") from error
+
+    def at(place: _Place) -> str:
+        return f"{path}:{_line(tree, place)}"
+
+    try:
+        parsed = DeclarationsFile.model_validate(content)
+    except ValidationError as error:
+        raise _refused(path, _shape_faults(error, content, at)) from error
+    if faults := [*_declaration_faults(parsed, policy, at), *_waiver_faults(parsed, policy, at)]:
+        raise _refused(path, faults)
+    document = Declarations(
+        file=path,
+        sha256=sha256_bytes(data),
+        read_utc=datetime.now(UTC),
+        declarations=tuple(_declaration(entry, file.parent, path) for entry in parsed.declarations),
+        waivers=tuple(_waiver(entry, file.parent, path) for entry in parsed.waivers),
+    )
+    return ReadDeclarations(data=data, document=document)
+
+
+def _read(file: Path, name: str) -> bytes:
+    try:
+        # Without waiting: a pipe would keep the run from starting.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise DeclarationsError(f"{name}: not a regular file; expected declarations (YAML)")
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise DeclarationsError(
+            f"{name}: cannot be read ({why}); a relative path of the key declarations starts at "
+            "the current folder, and `medisynth-gov init` writes a file to fill in"
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise DeclarationsError(f"{name}: larger than {MAX_BYTES // 1024} kB; shorten it")
+    return data
+
+
+def _decoded(data: bytes, name: str) -> str:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DeclarationsError(f"{name}: not UTF-8 text; expected declarations (YAML)") from error
+    # The reader's time grows with the square of open brackets: 20,000 would take a minute.
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise DeclarationsError(
+            f"{name}: more than {MAX_BRACKETS} opening brackets; expected declarations (YAML)"
+        )
+    return text
+
+
+def _line(node: Node | None, place: _Place) -> int:
+    """Line of a key or value, counted from 1; that of the nearest part that is there."""
+    line = 1
+    for part in place:
+        found: Node | None = None
+        if isinstance(node, MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    line, found = key.start_mark.line + 1, value
+        elif isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = node.value[part]
+            line = found.start_mark.line + 1
+        if found is None:
+            return line
+        node = found
+    return line
+
+
+def _refused(path: str, faults: Sequence[str]) -> DeclarationsError:
+    if len(faults) == 1:
+        return DeclarationsError(faults[0])
+    return DeclarationsError(f"{path}: {len(faults)} faults; mend each", findings=tuple(faults))
+
+
+def _shape_faults(error: ValidationError, content: Any, at: Callable[[_Place], str]) -> list[str]:
+    return [
+        f"{at(fault['loc'])}: {_key(fault['loc'], content)}: {_problem(fault)}"
+        for fault in error.errors(include_url=False)
+    ]
+
+
+def _problem(fault: Any) -> str:
+    if fault["type"] == "missing":
+        return "a value is required; add the key"
+    if fault["type"] == "extra_forbidden":
+        return "unknown key; remove it or mend its spelling"
+    shown = repr(fault["input"])[:80]
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    quotes = "; put it in quotes" if fault["type"] == "string_type" else ""
+    return f"{shown} cannot be used; {message}{quotes}"
+
+
+def _key(place: _Place, content: Any) -> str:
+    """Key of a fault, with the item's id in place of a position: "P1-H1.expires"."""
+    words: list[str] = []
+    for part in place:
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):
+            content = None
+        if isinstance(part, int):
+            item_id = content.get("id") if isinstance(content, dict) else None
+            words.append(str(item_id or f"entry {part + 1}"))
+        elif part not in ("declarations", "waivers") or len(place) == 1:
+            words.append(str(part))
+    return ".".join(words)
+
+
+def _declaration_faults(
+    file: DeclarationsFile, policy: Policy, at: Callable[[_Place], str]
+) -> list[str]:
+    kinds = {item.id: item.kind for item in policy.items}
+    counts = Counter(entry.id for entry in file.declarations)
+    faults = []
+    for place, entry in enumerate(file.declarations):
+        where: _Place = ("declarations", place)
+        line = f"{at((*where, 'id'))}: {entry.id}"
+        if entry.id not in kinds:
+            faults.append(f"{line}: the policy has no such item; mend the id")
+        elif kinds[entry.id] != "human":
+            faults.append(f"{line}: the run computes this item, nobody declares it; remove it")
+        elif counts[entry.id] > 1:
+            faults.append(f"{line}: declared {counts[entry.id]} times; an item has one entry")
+        if entry.not_applicable and entry.id not in MAY_BE_NOT_APPLICABLE:
+            only = " and ".join(sorted(MAY_BE_NOT_APPLICABLE))
+            faults.append(
+                f"{at((*where, 'not_applicable'))}: {entry.id}.not_applicable: only {only} may be "
+                "marked so; remove the key"
+            )
+        if entry.scope is not None and entry.id != INTENDED_USE:
+            faults.append(
+                f"{at((*where, 'scope'))}: {entry.id}.scope: the scope belongs to the declaration "
+                f"of intended use, {INTENDED_USE}; move it there"
+            )
+        faults.extend(
+            f"{at((*where, 'card', key))}: {entry.id}.card.{key}: no field of the model card that "
+            f"people fill; known are {', '.join(DECLARABLE_FIELDS)}"
+            for key in entry.card
+            if key not in DECLARABLE_FIELDS
+        )
+    return faults
+
+
+def _waiver_faults(
+    file: DeclarationsFile, policy: Policy, at: Callable[[_Place], str]
+) -> list[str]:
+    counts = Counter(entry.id for entry in file.waivers)
+    faults = []
+    for place, entry in enumerate(file.waivers):
+        where: _Place = ("waivers", place)
+        if refusal := waiver_refusal(policy, entry.id):
+            faults.append(f"{at((*where, 'id'))}: waiver of {entry.id}: {refusal}; remove it")
+        elif counts[entry.id] > 1:
+            faults.append(
+                f"{at((*where, 'id'))}: waiver of {entry.id}: given twice; once is enough"
+            )
+        empty = [key for key in ("author", "reason") if is_placeholder(getattr(entry, key))]
+        if entry.expires is None:
+            empty.append("expires")
+        if all(is_placeholder(text) for text in entry.applies_to.model_dump().values()):
+            empty.append("applies_to")
+        faults.extend(
+            f"{at((*where, key))}: waiver of {entry.id}: {key} is empty or a placeholder; a waiver "
+            "needs author, reason, expires and applies_to"
+            for key in empty
+        )
+    return faults
+
+
+def _declaration(entry: DeclarationEntry, folder: Path, name: str) -> Declaration:
+    fields = entry.model_dump()
+    fields["applies_to"] = AppliesTo.model_validate(fields["applies_to"])
+    fields["scope"] = entry.scope.document() if entry.scope is not None else None
+    given = fields["reference_sha256"]
+    fields["reference_sha256"] = "" if is_placeholder(given) else given
+    fields["reference_found"] = _reference_digest(entry, folder, name)
+    fields["key_file_id"] = _key_file_id(entry, folder, name)
+    return Declaration.model_validate(fields)
+
+
+def _key_file_id(entry: DeclarationEntry | WaiverEntry, folder: Path, name: str) -> str | None:
+    """Id of the key that must have signed the entry; None when it names no key file."""
+    if is_placeholder(entry.key_file):
+        return None
+    try:
+        return str(read_public_key(folder / entry.key_file.strip()).keyid)
+    except SigningKeyError as error:
+        raise DeclarationsError(f"{name}: {entry.id}.key_file: {error}") from error
+
+
+def _reference_digest(entry: DeclarationEntry, folder: Path, name: str) -> str | None:
+    """Digest of the referenced file; None when the reference names no regular file."""
+    if is_placeholder(entry.reference):
+        return None
+    try:
+        file = folder / Path(entry.reference.strip())
+        is_there = file.is_file()
+    except (OSError, ValueError):
+        return None  # a sentence, not a path
+    if not is_there:
+        return None
+    try:
+        return sha256_file(file)
+    except OSError as error:
+        raise DeclarationsError(
+            f"{name}: {entry.id}.reference: {entry.reference} cannot be read ({error.strerror}); "
+            "make it readable or name another"
+        ) from error
+
+
+def _waiver(entry: WaiverEntry, folder: Path, name: str) -> Waiver:
+    fields = entry.model_dump()
+    fields["applies_to"] = AppliesTo.model_validate(fields["applies_to"])
+    fields["key_file_id"] = _key_file_id(entry, folder, name)
+    return Waiver.model_validate(fields)

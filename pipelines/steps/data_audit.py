@@ -1,0 +1,164 @@
+"""Documents of the data set audit: written by the audit, completed when partitions are known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from governance.evidence.store import EvidenceStore
+from governance.records.audit import (
+    CoverageAudit,
+    DatasetAudit,
+    DemographicsAudit,
+    DuplicateAudit,
+    LabelAudit,
+)
+from governance.records.base import TRAINING
+from medisynth.data.audit.confounding import confounding
+from medisynth.data.audit.coverage import ATTRIBUTES, completeness, concentration, coverage
+from medisynth.data.audit.demographics import demographics_audit
+from medisynth.data.audit.labels import audit_labels
+from medisynth.data.audit.quality import image_quality
+from medisynth.data.audit.shift import shifts
+from medisynth.data.audit.target_population import load_target_population
+from medisynth.data.duplicates.exact import DuplicatePair
+from pipelines.current_run.context import AuditedImages, ImageSet, ListedData, RunContext
+
+LABELS = "labels"  # the name under which audit.reviewed holds the review of suspected labels
+
+
+def write_coverage(
+    table: pd.DataFrame, partition: "pd.Series[str] | None", store: EvidenceStore
+) -> None:
+    """Write data/coverage.json: patients and images of every attribute level, by partition."""
+    complete = completeness(table, ATTRIBUTES)
+    audit = CoverageAudit.model_validate(
+        {
+            "attributes": tuple(complete),
+            "levels": [asdict(row) for row in coverage(table, partition)],
+            "completeness": complete,
+        }
+    )
+    store.write_document("data/coverage.json", audit)
+
+
+def write_demographics(
+    images: ImageSet, partition: "pd.Series[str] | None", context: RunContext
+) -> None:
+    """Write data/demographics.json: who the patients are, as far as the contract declares it.
+
+    Raises:
+        SettingsError: The target population cannot be read.
+    """
+    config = context.config.audit
+    target = None
+    if config.target_population is not None:
+        target = load_target_population(Path(config.target_population).expanduser())
+    rows = images.table.index if partition is None else partition.index
+    places = images.table.index.get_indexer(rows)
+    audit = demographics_audit(
+        images.table.iloc[places],
+        images.metadata.iloc[places],
+        images.contract.demographics,
+        partition,
+        smallest_cell=config.smallest_cell,
+        target=target,
+        n_resamples=config.n_resamples,
+        seed=context.config.seed,
+    )
+    context.store.write_document(
+        "data/demographics.json", DemographicsAudit.model_validate(asdict(audit))
+    )
+
+
+def audit_listing(listed: ListedData, context: RunContext) -> None:
+    """Audit what the metadata file says, with official partitions; needs no image.
+
+    The steps that read images write the same documents again, about the selected images.
+    """
+    table, config = listed.listing.table, context.config.audit
+    official = table["official_partition"]
+    partition = official[official.notna()] if official.notna().any() else None
+    write_coverage(table, partition, context.store)
+    seed, n_resamples = context.config.seed, config.n_resamples
+    found: dict[str, Any] = {
+        "concentration": [asdict(row) for row in concentration(table)],
+        "confounding": [
+            asdict(row) for row in confounding(table, n_resamples=n_resamples, seed=seed)
+        ],
+        "quality": (),
+        "n_resamples": n_resamples,
+        "seed": seed,
+    }
+    if partition is not None:
+        listed_in = table.loc[partition.index]
+        rows = shifts(listed_in, partition, n_resamples=n_resamples, seed=seed)
+        found["shifts"] = [asdict(row) for row in rows]
+    context.store.write_document("data/audit.json", DatasetAudit.model_validate(found))
+
+
+def complete_audits(
+    images: ImageSet, audited: AuditedImages, partition: "pd.Series[str]", context: RunContext
+) -> None:
+    """Write the audit again with what only the partitions of this run can tell."""
+    config, store = context.config.audit, context.store
+    table = images.table.loc[partition.index]
+    write_coverage(table, partition, store)
+    write_demographics(images, partition, context)
+    found = {
+        "shifts": [
+            asdict(shift)
+            for shift in shifts(
+                table, partition, n_resamples=config.n_resamples, seed=context.config.seed
+            )
+        ],
+        "quality": [asdict(row) for row in image_quality(table, partition)],
+    }
+    whole = audited.audit.model_dump() | found
+    store.write_document("data/audit.json", DatasetAudit.model_validate(whole))
+    store.write_document("data/duplicates.json", _with_partitions(audited, images, partition))
+    store.write_document("data/labels.json", _labels(images, partition, context))
+
+
+def _with_partitions(
+    audited: AuditedImages, images: ImageSet, partition: "pd.Series[str]"
+) -> DuplicateAudit:
+    """The same pairs with the partitions of this run in place of the official ones."""
+    names = images.table["image_id"].reindex(partition.index).astype(str)
+    part = dict(zip(names, partition.astype(str), strict=True))
+    pairs = tuple(
+        pair.model_copy(
+            update={
+                "left_partition": part.get(pair.left_id),
+                "right_partition": part.get(pair.right_id),
+            }
+        )
+        for pair in audited.duplicates.pairs
+    )
+    n = n_across(audited.pairs, part)  # all pairs: those on record are cut at a number
+    return audited.duplicates.model_copy(update={"pairs": pairs, "n_pairs_across_partitions": n})
+
+
+def n_across(pairs: Sequence[DuplicatePair], partition: Mapping[str, str]) -> int:
+    """Pairs whose images are in two known, different partitions.
+
+    Args:
+        pairs: Pairs.
+        partition: Image id -> partition, where it is known.
+    """
+    sides = [(partition.get(pair.left_id), partition.get(pair.right_id)) for pair in pairs]
+    return sum(bool(left and right and left != right) for left, right in sides)
+
+
+def _labels(images: ImageSet, partition: "pd.Series[str]", context: RunContext) -> LabelAudit:
+    rows = images.table.index.get_indexer(partition.index[partition == TRAINING])
+    audit = audit_labels(
+        images.table.iloc[rows].reset_index(drop=True),
+        images.thumbnails[rows],
+        seed=context.config.seed,
+        progress=lambda done, total: context.console.progress("auditing labels", done, total),
+    )
+    review = context.config.audit.reviews().get(LABELS, "")
+    return LabelAudit.model_validate(asdict(audit) | {"reviewed": review})

@@ -1,0 +1,413 @@
+"""The training process itself: confined first, then everything else.
+
+Nothing that is imported here may be heavy: a library that starts a thread before confinement would
+leave that thread outside. With several processes torchrun starts one of these for each.
+"""
+
+import ctypes
+import json
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from governance.records.errors import (
+    GovernanceError,
+    IsolationError,
+    MedisynthError,
+    ResourceError,
+    TrainingError,
+)
+from governance.records.files import sha256_bytes, write_atomic
+from pipelines.training.parent import (
+    ANSWERS,
+    ATTEMPTS,
+    MESSAGES,
+    Message,
+    TrainingJob,
+    smaller_batch,
+)
+from pipelines.training.segment import Comparison, Keeper
+
+if TYPE_CHECKING:
+    from governance.confinement.attempts import AttemptWatch
+    from governance.records.partition import RefusedRead
+    from medisynth.data.reading.views import ImageView, Pixels
+    from medisynth.generator import TrainingContext
+    from medisynth.metrics.tuning_distance import TuningDistance
+
+_PR_SET_PDEATHSIG = 1
+_NOTHING_TO_COMPARE_BY = (
+    "training had no feature extractor (no FID weights on this machine, or turned off in the "
+    "configuration) or fewer than 2 tuning images"
+)
+_PREVIEW_COLUMNS = 8
+
+
+class Parent:
+    """The way to the parent; of several processes only the first has one.
+
+    Attributes:
+        stage: Stage named last, for errors.
+    """
+
+    def __init__(self, out: IO[str] | None, answers: IO[bytes] | None) -> None:
+        self._out, self._answers = out, answers
+        self.stage = ""
+
+    def send(self, **message: Any) -> None:
+        """Send one message."""
+        self.stage = message.get("stage", self.stage)
+        if self._out is not None:
+            self._out.write(json.dumps(message) + "\n")
+            self._out.flush()
+
+    def ask(self, **message: Any) -> None:
+        """Send one message and wait until it was dealt with; StoppedError when nobody does."""
+        from medisynth.generator import StoppedError
+
+        self.send(**message, answer=True)
+        if self._answers is not None and not self._answers.readline():
+            raise StoppedError("the process that started this one is gone")
+
+
+def main() -> int:
+    """Entry point of the child; its last message is a result or an error."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if sys.argv[1:2] == ["--agent"]:
+        _become_agent(sys.argv[2], sys.argv[3])
+    rank = int(os.environ.get("RANK", "0"))
+    if len(sys.argv) > 1:
+        job = TrainingJob.from_json(Path(sys.argv[1]).read_bytes())
+        parent = _named_pipes(Path(job.work)) if rank == 0 else Parent(None, None)
+    else:
+        parent = Parent(os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stdin.buffer)
+        os.dup2(2, 1)  # what libraries print goes to the log, not between the messages
+        job = TrainingJob.from_json(sys.stdin.buffer.readline())
+    watch: AttemptWatch | None = None
+    try:
+        watch = _confine(job, parent, rank)
+        if job.proof_only:
+            parent.send(type="result")
+            return 0
+        # Only now: whatever the generator imports or runs is confined from its first line, and
+        # no library has started a thread that would have stayed outside.
+        return _work(job, parent, rank)
+    except Exception as error:  # noqa: BLE001 - the boundary of a process
+        if watch is not None:
+            watch.hear_error(error)
+        message = _error_message(error, job, parent.stage)
+        if rank == 0:
+            parent.send(**message)
+        else:
+            (Path(job.work) / f"error-{rank}.json").write_text(json.dumps(message), "utf-8")
+        return int(message["exit_code"])
+
+
+def _become_agent(n: str, job: str) -> None:
+    """Turn into torchrun, which keeps the request to end with the parent."""
+    arguments = ["--standalone", "--nproc-per-node", n, "-m", "pipelines.training.child", job]
+    os.execv(  # noqa: S606 - fixed arguments
+        sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments]
+    )
+
+
+def _named_pipes(work: Path) -> Parent:
+    out = (work / MESSAGES).open("w", encoding="utf-8")
+    return Parent(out, (work / ANSWERS).open("rb", buffering=0))
+
+
+def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
+    """What went wrong, for people; a bug leaves its traceback in the log."""
+    if isinstance(error, MedisynthError | GovernanceError):
+        code, exit_code, message = error.code, error.exit_code, str(error)
+    else:
+        text = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        words = ("out of memory", "can't allocate memory")
+        if isinstance(error, MemoryError) or any(word in text.lower() for word in words):
+            tries = smaller_batch(job.settings, stage)
+            code, exit_code = "R001", 7
+            message = f"not enough memory to train ({text or 'the system refused'}); {tries}"
+        else:
+            traceback.print_exc()
+            code, exit_code = "T901", 1
+            message = f"the generator failed: {type(error).__name__}: {text}"
+    return {"type": "error", "code": code, "exit_code": exit_code, "message": message}
+
+
+def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
+    """Give up every right that training does not need, prove it, and watch from then on."""
+    from governance.confinement.attempts import AttemptWatch, ForbiddenPaths
+    from governance.confinement.confine import attempt_read, confine, python_roots
+
+    forbidden = [Path(path) for path in job.forbidden]
+    files = [Path(path) for path in (*job.readable, *([job.weights] if job.weights else []))]
+    read = [*python_roots(forbidden=forbidden), Path(job.views), *files]
+    write = [Path(job.checkpoints), Path(job.work)]
+    targets = {target: Path(path) for target, path in job.must_refuse.items()}
+    is_alone = job.processes == 1  # processes that train together talk over TCP
+    watch = AttemptWatch(
+        ForbiddenPaths(targets, allowed=(*read, *write)), _reporter(job), watch_tcp=is_alone
+    )
+    sys.addaudithook(watch)
+    confinement = confine(read=read, write=write, allow_tcp=not is_alone, forbidden=forbidden)
+    attempts = [attempt_read(Path(path), target) for target, path in job.must_refuse.items()]
+    if rank > 0 and confinement.level >= 3 and not all(attempt.refused for attempt in attempts):
+        raise IsolationError(f"training process {rank + 1} could read what it must not")
+    parent.send(
+        type="isolation",
+        level=confinement.level,
+        level_name=confinement.level_name,
+        mechanism=confinement.mechanism,
+        attempts=[attempt.model_dump(mode="json") for attempt in attempts],
+    )
+    watch.start()
+    return watch
+
+
+def _reporter(job: TrainingJob) -> "Callable[[RefusedRead], None]":
+    """How attempts are told: by one write a line, whole from whichever process it comes."""
+    pipe = os.open(Path(job.work) / ATTEMPTS, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def report(attempt: "RefusedRead") -> None:
+        os.write(pipe, attempt.model_dump_json().encode() + b"\n")
+
+    return report
+
+
+def _work(job: TrainingJob, parent: Parent, rank: int) -> int:
+    """Train, keep the checkpoint, draw; return the exit code."""
+    from medisynth.generator import StoppedError
+
+    stopping = False
+
+    def stop(_number: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    work = _train_and_draw if job.repeats is None else _repeat
+    try:
+        result = work(job, parent, lambda: stopping, rank)
+    except StoppedError:
+        return 128 + signal.SIGTERM
+    if rank == 0:
+        parent.send(type="result", **result)
+    return 0
+
+
+def _context(
+    job: TrainingJob,
+    parent: Parent,
+    should_stop: Callable[[], bool],
+    score: "TuningDistance | None",
+) -> "TrainingContext":
+    from medisynth.generator import TrainingContext
+    from medisynth.training.states import StateFolder
+
+    states = StateFolder(
+        job.states,
+        generator=job.generator,
+        committed=job.committed,
+        on_commit=lambda stage, step, path, sha256: parent.ask(
+            type="committed", stage=stage, step=step, path=path, sha256=sha256
+        ),
+        write=write_atomic,
+    )
+    return TrainingContext(
+        seed=job.seed,
+        compute_device=_compute_device(job.compute_device),
+        log=lambda stage, step, values: parent.send(
+            type="log", stage=stage, step=step, values=dict(values)
+        ),
+        progress=_throttled(parent.send),
+        should_stop=should_stop,
+        states=states,
+        commit_every=job.commit_every,
+        preview=_preview(job, parent) if job.preview_every else None,
+        preview_every=job.preview_every or 1,
+        score=score,
+        score_name=score.name if score is not None else "",
+        segment=Keeper(job, parent.ask) if job.segment_steps else None,
+        segment_steps=job.segment_steps,
+    )
+
+
+def _repeat(
+    job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], rank: int
+) -> dict[str, Any]:
+    """Train from the start until the segment is reached, and compare it with the one kept."""
+    from medisynth.data.reading.views import load_view
+    from medisynth.generator import StoppedError
+    from medisynth.models.registry import load_generator
+
+    file, sha256 = job.repeats or ("", "")
+    comparison = Comparison(Path(file), sha256)
+    generator_type = load_generator(job.generator)
+    generator = generator_type(generator_type.Settings.model_validate(job.settings))
+    training, tuning = (load_view(Path(job.views), name) for name in ("training", "tuning"))
+    context = replace(
+        _context(job, parent, should_stop, _score(job, tuning)),
+        states=None,
+        should_stop=lambda: comparison.found is not None or should_stop(),
+        segment=comparison,
+    )
+    try:
+        generator.fit(training, tuning, context)
+    except StoppedError:
+        if should_stop():
+            raise
+    if rank == 0 and comparison.found is None:
+        raise TrainingError("the repeat did not reach the segment that training kept")
+    return comparison.found or {}
+
+
+def _train_and_draw(
+    job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], rank: int
+) -> dict[str, Any]:
+    """Everything after confinement; the result is empty for all processes but the first."""
+    import numpy as np
+
+    from medisynth import checkpoint
+    from medisynth.models.registry import load_generator
+
+    generator_type = load_generator(job.generator)
+    settings = generator_type.Settings.model_validate(job.settings)
+    generator = generator_type(settings)
+    training, tuning = _view(job, "training"), _view(job, "tuning")
+    score = _score(job, tuning)
+    context = _context(job, parent, should_stop, score)
+    started = time.monotonic()
+    report = generator.fit(training, tuning, context)
+    duration_s = time.monotonic() - started
+    if rank > 0:
+        return {}
+
+    data = checkpoint.encode(generator.state(), {"generator": generator_type.name})
+    digest = sha256_bytes(data)
+    path = Path(job.checkpoints) / f"{generator_type.name}-{digest[:12]}.safetensors"
+    write_atomic(path, data)
+    parent.send(type="checkpoint", path=path.name, sha256=digest)
+
+    # Drawn by a generator that was read back, so that what is tested is what is released.
+    released = generator_type(settings)
+    released.load_state(checkpoint.load(path, digest))
+    started = time.monotonic()
+    synthetic = released.sample(job.n_synthetic, context)
+    sampling_s = time.monotonic() - started
+    np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
+    comparison = _compare(score, synthetic, training, context)
+    return {
+        "report": asdict(report),
+        "training_view_sha256": training.digest,
+        "tuning_view_sha256": tuning.digest,
+        "compute_device": context.compute_device,
+        "duration_s": duration_s,
+        "sampling_s": sampling_s,
+        "checkpoint": {"path": path.name, "sha256": digest},
+        "comparison": comparison,
+        "extractor_sha256": score.weights_sha256 if score is not None else None,
+    }
+
+
+def _view(job: TrainingJob, partition: str) -> "ImageView":
+    """A packed view, which must be the one that was packed: nothing may have come into it since."""
+    from medisynth.data.reading.views import load_view
+
+    view = load_view(Path(job.views), partition)
+    packed = job.view_sha256.get(partition, "")
+    if packed and view.digest != packed:
+        raise IsolationError(
+            f"the packed {partition} images are not those of the split: packed with "
+            f"sha256:{packed[:12]}, now sha256:{view.digest[:12]}; nothing was trained, start a "
+            "new run"
+        )
+    return view
+
+
+def _score(job: TrainingJob, tuning: "ImageView") -> "TuningDistance | None":
+    """How candidates are scored; None without weights, or with too few images to compare with."""
+    from medisynth.metrics.tuning_distance import TuningDistance
+
+    if job.weights is None or len(tuning) < 2:
+        return None
+    return TuningDistance(Path(job.weights), tuning, _compute_device(job.compute_device))
+
+
+def _compare(
+    score: "TuningDistance | None",
+    synthetic: "Pixels",
+    training: "ImageView",
+    context: "TrainingContext",
+) -> dict[str, Any]:
+    """The images that were drawn beside simple controls, or why they are not."""
+    from medisynth.generator import StoppedError
+
+    if score is None:
+        return {"reason": _NOTHING_TO_COMPARE_BY}
+
+    def progress(done: int, total: int) -> None:
+        if context.should_stop():
+            raise StoppedError("asked to stop while comparing with controls")
+        context.progress("comparing with simple controls", done, total)
+
+    return asdict(score.compare(synthetic, training.pixels, context.seed, progress))
+
+
+def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], None]":
+    """Sheets of samples: written as PNG into the work folder, stored by the parent."""
+
+    def preview(stage: str, step: int, images: "Pixels") -> None:
+        from medisynth.data.reading.contact_sheet import contact_sheet
+
+        rows = [
+            (
+                f"SYNTHETIC: {stage}, step {step:,}" if first == 0 else "",
+                list(images[first : first + _PREVIEW_COLUMNS]),
+                (),
+            )
+            for first in range(0, len(images), _PREVIEW_COLUMNS)
+        ]
+        name = f"{re.sub(r'[^a-z0-9]+', '-', stage.lower())}-{step:07d}.png"
+        write_atomic(Path(job.work) / name, contact_sheet(rows))
+        parent.send(type="preview", stage=stage, step=step, path=name)
+
+    return preview
+
+
+def _compute_device(wanted: str) -> str:
+    import torch
+
+    if wanted == "cpu":
+        return wanted
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next((name for name, there in available.items() if there), "cpu")
+    if not available[wanted]:
+        raise ResourceError(f"compute_device: {wanted!r} is not available; use auto or cpu")
+    return wanted
+
+
+def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
+    """Send progress at most five times a second, and always the last of a stage."""
+    last = 0.0
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done >= total or now - last > 0.2:
+            last = now
+            send(type="progress", stage=stage, done=done, total=total)
+
+    return progress
+
+
+if __name__ == "__main__":
+    sys.exit(main())

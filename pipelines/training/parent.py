@@ -1,0 +1,440 @@
+"""The training process from the parent's side: a child that sees two packed views and no more.
+
+The parent starts `pipelines.training.child` with a clean environment, sends one JSON job and reads
+JSON messages, one a line. The child confines itself, proves it by trying to read what it must not,
+and only then imports the generator. A message that asks for it is answered by one line: a state
+counts as committed, and an older one may go, only after the parent has it in the journal.
+
+What the generator tries that it must not comes on a way of its own, from every process that the
+hook of `governance.confinement.attempts` reaches; it ends the training, whatever came of it.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from governance.records.errors import InterruptedByUser, IsolationError, MachineError, ProcessError
+from governance.records.partition import RefusedRead
+
+_GRACE_S = 5.0  # a child asked to stop has this long before it is ended; reports follow
+_KEEP_ENVIRONMENT = (
+    *("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+    "LD_LIBRARY_PATH",  # a Python or a CUDA in a place of its own does not start without
+)
+_LISTEN_S = 3.0  # attempts come in bursts: after the first one the child has this long
+_CHILD = "pipelines.training.child"
+MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that the training process is told.
+
+    Attributes:
+        generator: Registered generator name.
+        settings: Its settings, as JSON data.
+        seed: Seed of training and sampling.
+        compute_device: "auto", "cpu", "cuda" or "mps".
+        views: Folder of the packed training and tuning views (read).
+        checkpoints: Folder for checkpoints and, below it, training states (write).
+        work: Folder for everything else, also TMPDIR (write).
+        n_synthetic: Synthetic images to draw after training.
+        must_refuse: Description -> path of what it tries to read before its first step.
+        forbidden: Folders that must not be inside anything it may read.
+        commit_every: Steps between two committed states.
+        preview_every: Steps between two sheets of samples; 0 for none.
+        processes: Processes that train together.
+        weights: FID weights file to score candidates with (read); None for none.
+        committed: Stage -> (file name, SHA-256) of the state to go on from.
+        readable: Further files that the generator may read: weights that it starts from.
+        segment_steps: Steps after which the state is kept for a repeat to be compared; 0 for none.
+        segment_kept: Whether an earlier process of the run kept it.
+        repeats: File and SHA-256 of the state that this job repeats and is compared with, instead
+            of training to the end; None trains.
+        python_path: Folder that the generator's module is imported from; None when it is installed.
+        view_sha256: Partition -> digest of its view as it was packed; others are not trained on.
+        proof_only: End once the confinement is proven: nothing is trained, nothing is drawn.
+    """
+
+    generator: str
+    settings: dict[str, Any]
+    seed: int
+    compute_device: str
+    views: str
+    checkpoints: str
+    work: str
+    n_synthetic: int
+    must_refuse: dict[str, str]
+    forbidden: tuple[str, ...]
+    commit_every: int = 200
+    preview_every: int = 0
+    processes: int = 1
+    weights: str | None = None
+    committed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    readable: tuple[str, ...] = ()
+    segment_steps: int = 0
+    segment_kept: bool = False
+    repeats: tuple[str, str] | None = None
+    python_path: str | None = None
+    view_sha256: dict[str, str] = field(default_factory=dict)
+    proof_only: bool = False
+
+    @property
+    def states(self) -> Path:
+        """Folder of the training states: working files, neither evidence nor checked."""
+        return Path(self.checkpoints) / ".states"
+
+    def to_json(self) -> str:
+        """The job as one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "TrainingJob":
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        committed = {stage: (path, sha256) for stage, (path, sha256) in values["committed"].items()}
+        tuples = {name: tuple(values[name]) for name in ("forbidden", "readable")}
+        if values["repeats"] is not None:
+            tuples["repeats"] = tuple(values["repeats"])
+        return cls(**values | tuples | {"committed": committed})
+
+
+Message = dict[str, Any]
+
+
+def smaller_batch(settings: dict[str, Any], stage: str = "") -> str:
+    """What to set when memory runs out: half of each batch size, of one stage where it is known."""
+    sizes: dict[str, int] = {}
+
+    def walk(prefix: str, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}.{key}", value)
+            elif key == "batch_size" and isinstance(value, int) and value > 1:
+                sizes[f"{prefix}.{key}"] = value // 2
+
+    walk("model.settings", settings)
+    name = stage.replace("-", "_").replace(" ", "_")
+    own = {key: size for key, size in sizes.items() if name and f".{name}." in f"{key}."}
+    tries = " ".join(f"-o {key}={size}" for key, size in (own or sizes).items())
+    return f"start a new run with {tries}" if tries else "train smaller images"
+
+
+def run_training(
+    job: TrainingJob,
+    on_message: Callable[[Message], None],
+    check_stop: Callable[[], None],
+    *,
+    keep_open: Sequence[int] = (),
+) -> Message:
+    """Run a job in a child process and return its result message.
+
+    Args:
+        job: What to do.
+        on_message: Called with every message but the result.
+        check_stop: Called several times a second; an exception from it stops the child cleanly.
+        keep_open: Descriptors that stay open as long as the child lives, e.g. of the run's lock.
+
+    Raises:
+        IsolationError: The generator tried to reach what it must not; each attempt was a message
+            of type "attempt" before.
+        ProcessError: The child reported an error; code and exit code are the child's.
+        MachineError: The child was ended by the system.
+    """
+    work = Path(job.work)
+    work.mkdir(parents=True, exist_ok=True)
+    job.states.mkdir(parents=True, exist_ok=True)
+    for old in work.glob("error-*.json"):
+        old.unlink()
+    attempts = _Attempts(work / ATTEMPTS, on_message)
+    with (work / "training.log").open("wb") as log:
+        child = (
+            _start_one(job, log.fileno(), keep_open)
+            if job.processes == 1
+            else _start_several(job, log.fileno(), keep_open)
+        )
+        try:
+            return _watched(child, job, attempts, on_message, check_stop)
+        finally:
+            child.end()
+            attempts.close()
+
+
+class _Attempts:
+    """What the generator tried: taken from the named pipe and handed on, each kind once."""
+
+    def __init__(self, path: Path, on_message: Callable[[Message], None]) -> None:
+        self._path, self._pipe, self._on_message = path, _named_pipe(path), on_message
+        self._found: dict[tuple[str, str], RefusedRead] = {}
+        self._since: float | None = None
+
+    def look(self) -> None:
+        """Take what has come; IsolationError when the child had its time after the first one."""
+        self._take()
+        if self._since is not None and time.monotonic() - self._since > _LISTEN_S:
+            self.judge()
+
+    def judge(self) -> None:
+        """Take the rest; IsolationError when anything was tried."""
+        self._take()
+        if self._found:
+            raise IsolationError(_what_was_tried(list(self._found.values())))
+
+    def close(self) -> None:
+        """Listen no more."""
+        os.close(self._pipe)
+        self._path.unlink(missing_ok=True)
+
+    def _take(self) -> None:
+        with suppress(BlockingIOError):
+            while block := os.read(self._pipe, 1 << 16):  # a line is written whole or not at all
+                for line in block.splitlines():
+                    self._add(_attempt(line))
+
+    def _add(self, attempt: RefusedRead) -> None:
+        self._since = self._since or time.monotonic()
+        if (attempt.target, attempt.way) not in self._found:
+            self._found[attempt.target, attempt.way] = attempt
+            self._on_message({"type": "attempt", **attempt.model_dump(mode="json")})
+
+
+def _attempt(line: bytes) -> RefusedRead:
+    try:
+        return RefusedRead.model_validate_json(line)
+    except ValidationError:
+        return RefusedRead(target="list of attempts", refused=False, error="", way="change")
+
+
+def _what_was_tried(attempts: Sequence[RefusedRead]) -> str:
+    ways: dict[str, list[str]] = {}
+    for attempt in attempts:
+        ways.setdefault(attempt.target, []).append(attempt.way)
+    named = "; ".join(f"{target} ({', '.join(how)})" for target, how in ways.items())
+    reached = [f"{a.target} ({a.way})" for a in attempts if not a.refused]
+    answer = f"NOT refused: {'; '.join(reached)}" if reached else "the system refused all of it"
+    return (
+        f"the generator tried to reach what training must not: {named}; {answer}; its training was "
+        "ended; see isolation.json, and read the generator's code before it is run again"
+    )
+
+
+class _Child:
+    """A process and the two ways to talk with it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", messages: int, answers: int) -> None:
+        self.process, self._messages, self._answers = process, messages, answers
+
+    def messages(self, look: Callable[[], None]) -> Iterator[Message]:
+        """Messages as they come, until the process is gone; calls `look` several times a second."""
+        pending = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._messages, selectors.EVENT_READ)
+            while True:
+                look()
+                gone = self.process.poll() is not None
+                if not selector.select(timeout=0 if gone else 0.2):
+                    if gone:
+                        return
+                    continue
+                block = os.read(self._messages, 1 << 16)
+                if not block:
+                    return
+                *lines, pending = (pending + block).split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
+
+    def answer(self, message: Message) -> None:
+        """Tell the child that a message which asks for it was dealt with."""
+        if message.get("answer"):
+            with suppress(BrokenPipeError):
+                os.write(self._answers, b"\n")
+
+    def end(self) -> None:
+        """Ask a child that still runs to stop, then end it and all that it started."""
+        with suppress(OSError):
+            os.close(self._answers)  # whoever waits for an answer hears that none will come
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        with suppress(OSError):
+            os.close(self._messages)
+
+    def kill(self) -> None:
+        """End it and all that it started at once; what it committed stays."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
+        self.process.wait()
+
+
+def _start_one(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
+    """Start the child; the job goes to its standard input, as do answers."""
+    job_end, answers = os.pipe()
+    messages, message_end = os.pipe()
+    try:
+        process = _popen(
+            [sys.executable, "-m", _CHILD], job, (job_end, message_end, log), keep_open
+        )
+    finally:
+        os.close(job_end)
+        os.close(message_end)
+    child = _Child(process, messages, answers)
+    with suppress(BrokenPipeError), os.fdopen(os.dup(answers), "wb") as stream:
+        stream.write(job.to_json().encode() + b"\n")
+    return child
+
+
+def _start_several(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
+    """Start torchrun, whose processes have no standard input of ours: a file and two named pipes.
+
+    torchrun itself imports torch before anything is confined. It reads no data and it starts with
+    the same clean environment; its processes are fresh ones that confine themselves first.
+    """
+    work = Path(job.work)
+    messages, answers = _named_pipe(work / MESSAGES), _named_pipe(work / ANSWERS)
+    for pipe in (messages, answers):
+        os.set_blocking(pipe, True)
+    (work / JOB).write_text(job.to_json(), "utf-8")
+    command = [sys.executable, "-m", _CHILD, "--agent", str(job.processes), str(work / JOB)]
+    with Path(os.devnull).open("rb") as nothing:
+        process = _popen(command, job, (nothing.fileno(), log, log), keep_open)
+    return _Child(process, messages, answers)
+
+
+def _named_pipe(path: Path) -> int:
+    """Make a named pipe; its descriptor does not wait."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    # Open for both directions: neither end waits for the other, none is lost in between.
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _popen(
+    command: list[str], job: TrainingJob, streams: tuple[int, int, int], keep_open: Sequence[int]
+) -> "subprocess.Popen[bytes]":
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(  # noqa: S603 - fixed arguments
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=job.work,
+        env=_clean_environment(job),
+        close_fds=True,
+        pass_fds=tuple(keep_open),
+        start_new_session=True,  # Ctrl-C reaches the parent, which asks the child to stop
+    )
+
+
+def _clean_environment(job: TrainingJob) -> dict[str, str]:
+    environment = {name: os.environ[name] for name in _KEEP_ENVIRONMENT if name in os.environ}
+    environment |= {"TMPDIR": job.work, "HOME": job.work, "PYTHONUNBUFFERED": "1"}
+    if job.python_path is not None:
+        environment["PYTHONPATH"] = job.python_path
+    # Threads that wait must sleep: spinning made training 30 times slower beside one busy process.
+    environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    # The C library keeps the memory of a step for the next one. Given back, it would have to be
+    # mapped and filled with zeros again in every step: a twelfth of the time of training on a CPU.
+    return environment | {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+
+
+def _watched(
+    child: _Child,
+    job: TrainingJob,
+    attempts: _Attempts,
+    on_message: Callable[[Message], None],
+    check_stop: Callable[[], None],
+) -> Message:
+    """Talk with the child; what it tried that it must not outweighs whatever else came of it."""
+
+    def look() -> None:
+        attempts.look()
+        check_stop()
+
+    try:
+        result = _converse(child, job, on_message, look)
+    except (ProcessError, MachineError, InterruptedByUser):
+        attempts.judge()
+        raise
+    attempts.judge()
+    return result
+
+
+def _converse(
+    child: _Child,
+    job: TrainingJob,
+    on_message: Callable[[Message], None],
+    check_stop: Callable[[], None],
+) -> Message:
+    stage = ""
+    try:
+        for message in child.messages(check_stop):
+            stage = message.get("stage", stage)
+            if message["type"] == "result":
+                with suppress(subprocess.TimeoutExpired):
+                    child.process.wait(_GRACE_S)
+                return message
+            if message["type"] == "error":
+                raise _reported(message)
+            on_message(message)
+            child.answer(message)
+    except InterruptedByUser:
+        _stop(child, on_message)
+        raise
+    raise _no_result(child, job, stage)
+
+
+def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
+    """Ask the child to stop and take the states that it still commits."""
+    child.process.terminate()
+    deadline = time.monotonic() + _GRACE_S
+
+    def look() -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    try:
+        for message in child.messages(look):
+            if message["type"] in ("committed", "segment"):
+                on_message(message)
+            child.answer(message)
+    except TimeoutError:
+        child.kill()  # it had its time
+
+
+def _reported(message: Message) -> ProcessError:
+    return ProcessError(
+        str(message["message"]), code=message["code"], exit_code=message["exit_code"]
+    )
+
+
+def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
+    """Why a child ended without a last message."""
+    code = child.process.wait()
+    work = Path(job.work)
+    for path in sorted(work.glob("error-*.json")):
+        return _reported(json.loads(path.read_bytes()))
+    if code < 0:
+        return MachineError(
+            f"the training process was ended by signal {-code} "
+            f"({signal.Signals(-code).name}); when memory ran out, "
+            f"{smaller_batch(job.settings, stage)}"
+        )
+    log = (work / "training.log").read_text("utf-8", "replace")
+    tail = log.strip().splitlines()[-1:] or ["no output"]
+    return ProcessError(
+        f"the training process ended without a result ({tail[0][:200]})", code="T900", exit_code=1
+    )

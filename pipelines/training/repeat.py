@@ -1,0 +1,113 @@
+"""The first steps of training, made a second time by a process of its own and compared (P2-06)."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from governance.records.errors import IsolationError, MachineError, ProcessError
+from governance.records.training import RepeatRecord
+from pipelines.current_run.context import RunContext
+from pipelines.training.parent import Message, TrainingJob, run_training
+from pipelines.training.segment import FILE
+
+DOCUMENT = "metrics/repeat.json"
+KEPT = "segment kept"
+_OFF = "training.repeat_steps is 0, so no segment was repeated"
+_NO_SEGMENT = "training kept no state after its first steps, so there is nothing to compare with"
+
+
+def is_kept(context: RunContext) -> bool:
+    """Whether an earlier process of this run kept the segment."""
+    return any(event.type == KEPT for event in context.store.journal.events())
+
+
+def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> None:
+    """Repeat the segment that training kept, once a run, and write down what came of it.
+
+    Nothing of the training is touched: the repeat has a folder of its own, keeps no state and
+    draws no image.
+
+    Args:
+        job: The job that trained.
+        trained: Its result.
+        context: What every step may use.
+
+    Raises:
+        IsolationError: The repeating process could read what it must not.
+        InterruptedByUser: A stop was asked for; a resumed run begins the repeat anew.
+    """
+    store = context.store
+    if DOCUMENT in store.artifacts():
+        return
+    bodies = [event.body for event in store.journal.events() if event.type == KEPT]
+    if not bodies:
+        problem = _OFF if not job.segment_steps else _NO_SEGMENT
+        store.write_document(DOCUMENT, RepeatRecord(problem=problem))
+        return
+    kept = bodies[-1]
+    started = time.monotonic()
+    found, problem = _repeated(_repeat_job(job, kept, trained, context.scratch), context)
+    record = RepeatRecord(
+        stage=str(kept["stage"]),
+        step=int(kept["step"]),
+        sha256=str(kept["sha256"]),
+        repeated_sha256=found.get("sha256"),
+        largest_difference=found.get("largest"),
+        largest_at=found.get("at", ""),
+        relative_difference=found.get("relative"),
+        tolerance=context.config.training.repeat_tolerance,
+        compute_device=str(trained["compute_device"]),
+        duration_s=round(time.monotonic() - started, 3),
+        problem=problem,
+    )
+    store.write_document(DOCUMENT, record)
+    store.journal.append("segment repeated", {"equal": record.is_equal, "problem": problem})
+    (Path(job.work) / FILE).unlink(missing_ok=True)
+
+
+def _repeat_job(
+    job: TrainingJob, kept: Mapping[str, Any], trained: Message, scratch: Path
+) -> TrainingJob:
+    """The same job from the start, in a folder of its own."""
+    folder, segment = scratch / "repeat", Path(job.work) / FILE
+    settings = dict(job.settings)
+    if settings.get("precision") == "auto":  # chosen by timing: the repeat takes what was chosen
+        stages = {stage["name"]: stage["precision"] for stage in trained["report"]["stages"]}
+        settings["precision"] = stages.get(kept["stage"], "auto")
+    return replace(
+        job,
+        settings=settings,
+        work=str(folder),
+        checkpoints=str(folder / "checkpoints"),
+        preview_every=0,
+        committed={},
+        readable=(*job.readable, str(segment)),
+        repeats=(str(segment), str(kept["sha256"])),
+    )
+
+
+def _repeated(job: TrainingJob, context: RunContext) -> tuple[Message, str]:
+    """What the repeat found, and why it found nothing."""
+    shutil.rmtree(job.work, ignore_errors=True)
+    context.console.say(f"repeating the first {job.segment_steps} steps")
+    try:
+        stop = context.console.stop.check
+        return run_training(job, _refuse_reads, stop, keep_open=context.keep_open), ""
+    except (ProcessError, MachineError) as error:
+        return {}, f"the process that repeated the segment failed: {error}"
+    finally:
+        shutil.rmtree(job.work, ignore_errors=True)
+
+
+def _refuse_reads(message: Message) -> None:
+    """The repeat is confined as training was, and has to show it."""
+    if message["type"] == "isolation":
+        read = [a["target"] for a in message["attempts"] if not a["refused"]]
+        if read:
+            raise IsolationError(
+                f"the process that repeated the segment could read: {', '.join(read)}; "
+                "it was stopped before its first step"
+            )

@@ -11,18 +11,31 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import combinations
+from statistics import fmean, stdev
 
 from pydantic import ValidationError
 
 from governance.checks.run_documents import PATHS, NotRunError
 from governance.checks.run_documents import Documents as Documents  # part of a check's signature
 from governance.people.rules import human_result
-from governance.records.audit import CoverageAudit
+from governance.records.audit import (
+    CoverageAudit,
+)
 from governance.records.base import PARTITIONS, TEST, TRAINING, Document, ItemStatus
 from governance.records.errors import EvidenceError, PolicyError
+from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.lineage import Lineage
 from governance.records.policy import Criterion, Item, Policy, Principle
-from governance.records.run import Plan
-from governance.records.verdict import Artifact, CheckResult, FrozenCriterion, ItemRecord, Observed
+from governance.records.run import (
+    Plan,
+)
+from governance.records.verdict import (
+    Artifact,
+    CheckResult,
+    FrozenCriterion,
+    ItemRecord,
+    Observed,
+)
 
 NO_CHECK = "not implemented yet"
 _NAMES_SHOWN = 5
@@ -315,3 +328,53 @@ def unit_note(documents: Documents) -> str:
 def joined(*sentences: str) -> str:
     """Sentences that are there, with a blank between."""
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+LEAST_SEEDS = 3
+
+
+def seed_values(lineage: Lineage) -> dict[int, float]:
+    """Primary endpoint by seed, where it was measured as in this run, the last of the seeds."""
+    own = lineage.seeds[-1].metric_id if lineage.seeds else ""
+    return {r.seed: r.value for r in lineage.seeds if r.value is not None and r.metric_id == own}
+
+
+def spread_words(lineage: Lineage) -> str:
+    """Mean and standard deviation of the primary endpoint over seeds, in words."""
+    values = seed_values(lineage)
+    if len(values) < 2:
+        return f"no spread: the primary endpoint is known of {counted(len(values), 'seed')}"
+    mean, sd = fmean(values.values()), stdev(values.values())
+    share = f", {100 * sd / mean:.1f} % of the mean" if mean > 0 else ""
+    return f"KID over {len(values)} seeds: mean {mean:.4g}, SD {sd:.3g}{share}"
+
+
+def seen(metric: MetricResult) -> Observed:
+    """A metric as what was observed."""
+    return Observed(
+        value=metric.value,
+        ci95=metric.ci95,
+        n_patients=metric.n_patients,
+        n_images=metric.n_real,
+        partition=metric.partition,
+    )
+
+
+def evaluated(evaluation: EvaluationRecord) -> Sequence[MetricResult]:
+    """Metrics that were recorded with a value."""
+    return [
+        metric
+        for metric in evaluation.metrics
+        if metric.status is ItemStatus.RECORDED and metric.value is not None
+    ]
+
+
+def no_metric(evaluation: EvaluationRecord) -> str:
+    """Why an evaluation holds no metric with a value."""
+    reason = next((metric.reason for metric in evaluation.metrics if metric.reason), "")
+    return f"no metric was evaluated{f': {reason}' if reason else ''}"
+
+
+def family_of(metric: MetricResult) -> str:
+    """First word of a metric id: "kid" of "kid-inception_pool3-d2048-n100"."""
+    return metric.id.split("-")[0].lower()

@@ -1,1 +1,1 @@
-"""Policies: what people review, as data."""
+"""The policy: GMLP principles with their items, and the hazards they look at."""

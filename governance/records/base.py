@@ -1,4 +1,4 @@
-"""The words for how an item, a principle and a gate stand. Ids and meanings follow docs/gmlp.md."""
+"""Words that all records share: statuses, names of partitions, the base of documents."""
 
 from enum import StrEnum
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Documents of the evaluation."""
+"""What evaluation measured, and the fingerprint that later runs are compared with."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Documents about people's word: what they declared, and what they waived."""
+"""People's word as a run read it, and who signs the run."""
 
 from datetime import date as Date  # noqa: N812 - two fields are called `date`
 from typing import Any, Literal

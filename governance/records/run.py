@@ -1,4 +1,4 @@
-"""Documents about the run itself: who, what, when, how it ended, what was decided before."""
+"""The run itself: identity, environment, plan, hazards, outcome, integrity, roll-up."""
 
 from typing import Any, Literal
 

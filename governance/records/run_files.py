@@ -1,8 +1,4 @@
-"""The JSON documents of a run folder: what each step leaves behind and what reports read.
-
-Every document is frozen and closed. `DOCUMENTS` names the file of each. Reports are written from
-these files alone, after their digests were checked against the manifest.
-"""
+"""The file of each document in a run folder."""
 
 from governance.records.audit import (
     AttributeShift,

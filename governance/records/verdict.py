@@ -1,4 +1,4 @@
-"""The result of a check, and the immutable record that it becomes."""
+"""The result of a check and the record it becomes; the trace table; what was found in the card."""
 
 from typing import Annotated, Literal
 

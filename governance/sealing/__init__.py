@@ -1,1 +1,1 @@
-"""Isolation: the sealed test set, the ledger of its openings, and confinement of training."""
+"""The held-out test set: seal, vault, ledger of openings, proof."""

@@ -1,1 +1,1 @@
-"""."""
+"""Signing keys, signed statements, the signed PDF and time-stamps."""

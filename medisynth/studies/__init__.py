@@ -1,1 +1,1 @@
-"""."""
+"""Studies of published work, as plug-ins."""

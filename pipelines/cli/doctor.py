@@ -1,4 +1,4 @@
-"""What this machine can do, in words: versions, torchvision, weights, confinement, disk."""
+"""What the machine has, and the MLflow UI of a workspace on this machine only."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""How the command line says what went wrong: one line, findings below it, the right exit code."""
+"""Options that several commands share, and errors as they are printed."""
 
 import json
 from collections.abc import Iterator

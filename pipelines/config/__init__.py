@@ -1,1 +1,1 @@
-"""."""
+"""The configuration: its model, the presets and the templates."""

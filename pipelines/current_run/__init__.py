@@ -1,1 +1,1 @@
-"""."""
+"""What a run has while it runs: identity, context, lock, console, software."""

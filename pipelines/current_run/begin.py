@@ -1,4 +1,4 @@
-"""What training must not reach lies outside all that it must read: known before any work is done."""
+"""What is settled before the first step: what training must not reach, and the software in use."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

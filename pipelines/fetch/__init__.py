@@ -1,1 +1,1 @@
-"""."""
+"""What is loaded from elsewhere: data sets and weights, pinned by digest."""

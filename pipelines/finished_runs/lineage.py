@@ -1,4 +1,4 @@
-"""Which run of the workspace this one follows, what changed since, and runs of other seeds."""
+"""The ancestors of a run and what changed since, and the baseline for later runs."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,1 +1,1 @@
-"""."""
+"""Declarations files: template, reading, signing."""

@@ -1,4 +1,4 @@
-"""The bench: small runs on simulated patients, step by step, in a folder of their own.
+"""The bench: small runs on simulated patients, and what a plant in them is.
 
 Every step is the one that a run takes. Nothing here reads or writes the data, the ledger or the
 keys of a run: each small run has a workspace for itself.

@@ -1,4 +1,4 @@
-"""The self-test itself: each plant tried beside a clean control, and what that shows."""
+"""Plants tried one after the other, on the screen, as a file, and inside a run."""
 
 import re
 import tempfile

@@ -1,4 +1,4 @@
-"""s8 report: model card and audit report, from the manifest alone."""
+"""Step 8: card and reports, the verifier, statements, the manifest and its signature."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +8,8 @@ from governance.evidence.manifest import SIGNED_PDF, VERIFIER, add_outputs, read
 from governance.records.files import sha256_bytes, write_atomic
 from governance.records.manifest import Manifest
 from governance.records.run import RunIdentity
+from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.card.write import write_model_card
-from governance.reports.audit_report import write_html
-from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import load_evidence
 from governance.signing.keys import RunSigner, sign_manifest
 from governance.signing.pdf import certify_pdf

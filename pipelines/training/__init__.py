@@ -1,1 +1,1 @@
-"""."""
+"""The confined training process, seen from both sides."""

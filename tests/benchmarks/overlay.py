@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from medisynth.data.content.marks import find_overlay
 from medisynth.data.phantom import MACHINES, OPERATORS, PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import PhantomImage
 from medisynth.data.phantom.overlay import draw_callipers
-from medisynth.data.content.marks import find_overlay
 from medisynth.data.reading.statistics import OVERLAY_FRACTION, overlay_fraction
 from medisynth.data.reading.views import Pixels
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from governance.records.base import TEST, TRAINING, TUNING
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.reading.contact_sheet import contact_sheet
 from medisynth.data.reading.ingest import ingest_images
 from medisynth.data.reading.views import ImageView, Pixels
-from governance.records.base import TEST, TRAINING, TUNING
 from medisynth.data.split import split_images
 from medisynth.generator import Condition
 from medisynth.metrics.features import Features, InceptionPool3

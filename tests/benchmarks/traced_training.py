@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from governance.records.base import TEST
 from medisynth.data.adapters import load_adapter
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from governance.records.base import TEST
 
 CHILD = "pipelines.training.child"
 MODELS = ("dsr-gan", "tb-gan", "hostile")

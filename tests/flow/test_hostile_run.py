@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.confinement.confine import landlock_abi
+from governance.records.base import TEST
 from governance.verify.folder import verify_run
 from medisynth.data.adapters import load_adapter
 from medisynth.data.phantom import PhantomSettings, write_phantoms
-from governance.records.base import TEST
 from pipelines.cli.app import app
 
 QUICK = (

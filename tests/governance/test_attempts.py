@@ -26,7 +26,7 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 
-from governance.sealing import confine
+from governance.confinement import confine
 from governance.confinement.attempts import AttemptWatch, ForbiddenPaths
 
 top, has_landlock, ways = Path(sys.argv[1]), sys.argv[2] == "landlock", json.loads(sys.argv[3])

@@ -9,6 +9,7 @@ from reportlab.lib.pagesizes import A4
 
 from governance.records.base import ItemStatus
 from governance.records.errors import EvidenceError, EvidenceTamperedError
+from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.blocks import (
     Bullets,
     Heading,
@@ -23,8 +24,6 @@ from governance.reports.blocks import (
 from governance.reports.card.write import write_model_card
 from governance.reports.draw.bar_charts import range_bars, share_bars
 from governance.reports.draw.charts import Box, Label, Stroke, histogram, line_chart, ticks
-from governance.reports.audit_report import write_html
-from governance.reports.audit_report import write_audit_report
 from governance.reports.draw.pdf_layout import MARGIN, drawable
 from governance.reports.evidence import load_evidence
 from governance.reports.items import item_views

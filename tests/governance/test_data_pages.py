@@ -10,6 +10,7 @@ from PIL import Image
 from governance.records import run_files as docs
 from governance.records.base import ItemClass, ItemStatus
 from governance.records.verdict import ItemRecord
+from governance.reports.audit_report import write_audit_report
 from governance.reports.blocks import (
     Block,
     Bullets,
@@ -23,7 +24,6 @@ from governance.reports.blocks import (
     Table,
     Text,
 )
-from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import PictureFile, ReportEvidence, load_evidence
 from governance.reports.sections.data import completeness_blocks, data_parts
 from governance.reports.sections.data_check import (

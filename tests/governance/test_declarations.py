@@ -20,10 +20,9 @@ from governance.people.rules import (
 from governance.policy.load import load_policy
 from governance.records.base import ItemStatus
 from governance.records.people import AppliesTo, Declaration, Declarations
+from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.card.fields import DECLARABLE_FIELDS, card_sections
 from governance.reports.card.write import write_model_card
-from governance.reports.audit_report import write_html
-from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.order import build_report
 from tests.governance.example_run import HOSTILE, Example, build_example_run

@@ -10,10 +10,10 @@ from ruamel.yaml import YAML
 
 from governance.people.rules import NO_FILE
 from governance.reports import formats
+from governance.reports.audit_report import write_audit_report
 from governance.reports.card.fields import FIELD_IDS
 from governance.reports.card.write import completeness, write_model_card
 from governance.reports.draw.markdown import markdown_paragraph, markdown_text
-from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import load_evidence
 from governance.reports.items import item_views
 from tests.governance.example_run import HOSTILE, LONG, Example, build_example_run

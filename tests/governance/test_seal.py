@@ -10,8 +10,8 @@ from governance.evidence.journal import read_journal
 from governance.evidence.store import EvidenceStore
 from governance.records.errors import GovernanceError, SealError
 from governance.records.partition import SealRecord
-from governance.reports.card.write import write_model_card
 from governance.reports.audit_report import write_audit_report
+from governance.reports.card.write import write_model_card
 from governance.reports.evidence import load_evidence
 from governance.sealing.access_log import AccessLog
 from governance.sealing.ledger import Ledger

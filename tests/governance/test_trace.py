@@ -47,7 +47,7 @@ def test_every_item_has_a_line_with_its_check_record_and_evidence() -> None:
     line = lines["P4-01"]
     assert (line.principle, line.check, line.step) == (
         "P4",
-        "independence_checks.shared_patients",
+        "p4_independence.shared_patients",
         "s4_split",
     )
     assert (line.record, line.record_sha256) == ("records/P4-01.json", B)

@@ -10,9 +10,8 @@ import pytest
 
 from governance.evidence.manifest import add_outputs
 from governance.records.people import SigningRecord
+from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.card.write import write_model_card
-from governance.reports.audit_report import write_html
-from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.verify.claims import _is_rounded
 from governance.verify.folder import verify_run

@@ -18,9 +18,8 @@ from governance.records.errors import EvidenceError
 from governance.records.people import AppliesTo, Declarations, Waiver, WaiverLine
 from governance.records.run import Outcome
 from governance.records.verdict import ItemRecord
+from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.card.write import write_model_card
-from governance.reports.audit_report import write_html
-from governance.reports.audit_report import write_audit_report
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.items import item_views
 from governance.verdict.rollup import roll_up, waiver_lines

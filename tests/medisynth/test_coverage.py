@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.base import TEST, TRAINING
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.audit.coverage import (
     NOT_RECORDED,
@@ -16,7 +17,6 @@ from medisynth.data.audit.coverage import (
     coverage,
     listing_summary,
 )
-from governance.records.base import TEST, TRAINING
 from medisynth.intervals import wilson_interval
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"

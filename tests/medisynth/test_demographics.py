@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.base import TEST, TRAINING
 from governance.records.errors import SettingsError
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.audit.demographics import DemographicsAudit, demographics_audit
 from medisynth.data.audit.target_population import TargetAttribute, TargetPopulation
 from medisynth.data.contract.contract import AttributeDeclaration
-from governance.records.base import TEST, TRAINING
 from medisynth.intervals import wilson_interval
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"

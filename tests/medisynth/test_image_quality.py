@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from medisynth.data.audit.quality import QUANTITIES, image_quality
 from governance.records.base import TEST, TRAINING
+from medisynth.data.audit.quality import QUANTITIES, image_quality
 
 
 def table(values: list[float], column: str = "mean_intensity") -> pd.DataFrame:

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from medisynth.data.content.marks import windowed
-from medisynth.data.content.marks import find_overlay
+from medisynth.data.content.marks import find_overlay, windowed
 from medisynth.data.reading.statistics import OVERLAY_FRACTION, overlay_fraction
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.base import TEST, TRAINING, TUNING
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.audit.shift import shifts
-from governance.records.base import TEST, TRAINING, TUNING
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")

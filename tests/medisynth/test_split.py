@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from governance.records.errors import DataError, LeakageError, SettingsError
 from medisynth.data.duplicates.exact import DuplicatePair, exact_pairs, leakage_groups
 from medisynth.data.split import (
-    TEST,
     PARTITIONS,
+    TEST,
     TRAINING,
     TUNING,
     SplitResult,

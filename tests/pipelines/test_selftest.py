@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.checks import registry as checks
-from governance.checks import run_checks
+from governance.checks import p8_testing
 from governance.checks.registry import CHECKS, Documents, RegisteredCheck, evaluate
 from governance.evidence.store import EvidenceStore
 from governance.records.base import ItemStatus
@@ -153,7 +153,7 @@ DISARMED = {
         INTEGRITY,
     ),
     "rewritten-plan": (
-        lambda patch: patch.setattr(run_checks, "_plan_faults", lambda *_: []),
+        lambda patch: patch.setattr(p8_testing, "_plan_faults", lambda *_: []),
         INTEGRITY,
     ),
 }

@@ -1,1 +1,1 @@
-"""."""
+"""Blocks drawn as PDF, HTML page and Markdown."""

@@ -1,4 +1,4 @@
-"""Pages of the PDF: frame, head and foot lines, bookmarks, contents, number of pages."""
+"""Pages, letters and charts of the PDF."""
 
 import importlib.util
 import unicodedata

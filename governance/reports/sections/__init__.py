@@ -1,1 +1,1 @@
-"""."""
+"""The sections of the report, each a function from evidence to blocks."""

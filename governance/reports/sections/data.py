@@ -1,4 +1,4 @@
-"""Content of the data section: six parts, four of them in the words of FDA's DataCard."""
+"""The data section: its parts in order, completeness, and one sentence for each finding."""
 
 from governance.records.audit import ContentScan, DuplicateAudit, LabelAudit
 from governance.records.base import TEST, TRAINING

@@ -1,4 +1,4 @@
-"""What both engines said about the data contract: one table, broken rules first."""
+"""Data contract, step boundaries, suspected labels, faults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Content on coverage: levels in each partition, concentration on few patients."""
+"""Coverage, demographics and partitions."""
 
 from governance.records.audit import (
     Concentration,

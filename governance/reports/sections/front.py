@@ -1,4 +1,4 @@
-"""Content of the first page: verdict, identity, what failed or is unknown, conditions."""
+"""Page one: verdict, sentence, conditions that change how the rest is read."""
 
 import re
 from collections.abc import Sequence

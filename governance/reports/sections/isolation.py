@@ -1,4 +1,4 @@
-"""Content of the section on isolation of the held-out test set."""
+"""Isolation of the held-out test set, and whether the guards have ever caught anything."""
 
 from governance.records.partition import IsolationRecord, RefusedRead, SealRecord
 from governance.records.selftest import STOPPED, GuardAnswer, PlantTrial, SelftestRecord

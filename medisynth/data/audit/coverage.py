@@ -1,4 +1,4 @@
-"""Whom the data show: patients and images per attribute level, per partition, and what is absent."""
+"""Patients and images by level and partition, concentration on few patients, and the flow count."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from governance.records.base import PARTITIONS
 from medisynth.data.adapters import Listing
 from medisynth.data.audit.levels import coded, image_counts_of, patient_codes
-from governance.records.base import PARTITIONS
 from medisynth.intervals import Interval, wilson_interval
 
 ATTRIBUTES = ("plane", "brain_plane", "machine", "operator", "site")

@@ -20,6 +20,7 @@ from medisynth.data.content.identifiers import (
     reason_by_name,
     text_kind,
 )
+from medisynth.data.content.marks import Overlay, find_overlay
 from medisynth.data.content.text import (
     TextReaderError,
     Word,
@@ -31,7 +32,6 @@ from medisynth.data.content.text import (
 from medisynth.data.reading.decode import decode_bytes
 from medisynth.data.reading.folder import DataFolder
 from medisynth.data.reading.png import text_chunks
-from medisynth.data.content.marks import Overlay, find_overlay
 from medisynth.data.reading.statistics import OVERLAY_FRACTION
 from medisynth.data.reading.synthetic_mark import KEY
 from medisynth.data.reading.views import Pixels

@@ -1,1 +1,1 @@
-"""."""
+"""The data contract of an image table, and the two engines that check it."""

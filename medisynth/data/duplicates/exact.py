@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
 from typing import Literal
 
-from governance.records.base import PARTITIONS
 import numpy as np
-from governance.records.base import PARTITIONS
 import pandas as pd
+
+from governance.records.base import PARTITIONS
 
 Kind = Literal["same file", "same pixels", "near-duplicate"]
 

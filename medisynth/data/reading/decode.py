@@ -1,4 +1,4 @@
-"""One PNG file to pixels: checked before, while and after it is decoded, and digested."""
+"""Image files to grey pixels, and frames of any shape to squares of one size."""
 
 import contextlib
 import hashlib

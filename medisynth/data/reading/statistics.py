@@ -6,7 +6,6 @@ two. Where the marks stand: `medisynth.data.content.marks`.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,17 +1,22 @@
-"""Checks on the reference standard: which data set, which labels, which of them are suspected."""
+"""Checks of principle 5: labels, references and data quality."""
 
 from governance.checks.registry import (
     Documents,
     check,
     counted,
+    evaluated,
+    family_of,
     joined,
     judge,
     listed,
+    no_metric,
     not_evaluated,
 )
 from governance.records.audit import LabelAudit
 from governance.records.base import TRAINING
 from governance.records.dataset import DatasetIdentity, ValidationRecord
+from governance.records.evaluation import EvaluationRecord
+from governance.records.partition import SplitRecord
 from governance.records.policy import Criterion
 from governance.records.verdict import CheckResult, Observed
 
@@ -113,6 +118,33 @@ def suspected_labels(documents: Documents, criterion: Criterion) -> CheckResult:
     )
 
 
+def _label_limits(audit: LabelAudit, unit: str) -> str:
+    return joined(
+        f"Suspicion is only as good as the model: balanced accuracy {audit.balanced_accuracy:.2f} "
+        f"over {counted(len(audit.classes), 'class', 'classes')} of {audit.label}.",
+        "Tuning and the held-out test set are not audited.",
+        ""
+        if unit == "patient"
+        else f"Cross-validated by {unit}: images of one patient may be on both sides.",
+    )
+
+
+def _label_doubt(audit: LabelAudit) -> str:
+    """Why the audit says nothing about the labels; empty when it does."""
+    if audit.reason:
+        return audit.reason
+    if not audit.n_images or len(audit.classes) < 2:
+        return "fewer than two classes of labels to compare"
+    if audit.balanced_accuracy is None:
+        return "how well the model judges the labels is not on record"
+    if audit.balanced_accuracy <= 1 / len(audit.classes):
+        return (
+            f"the model cannot judge these labels: balanced accuracy {audit.balanced_accuracy:.2f}, "
+            f"chance {1 / len(audit.classes):.2f}"
+        )
+    return ""
+
+
 @check("P5-04", step="s4_split")
 def label_effect(documents: Documents, criterion: Criterion) -> CheckResult:
     """What the suspected labels can do to the headline metrics, in words."""
@@ -137,28 +169,54 @@ def label_effect(documents: Documents, criterion: Criterion) -> CheckResult:
     )
 
 
-def _label_doubt(audit: LabelAudit) -> str:
-    """Why the audit says nothing about the labels; empty when it does."""
-    if audit.reason:
-        return audit.reason
-    if not audit.n_images or len(audit.classes) < 2:
-        return "fewer than two classes of labels to compare"
-    if audit.balanced_accuracy is None:
-        return "how well the model judges the labels is not on record"
-    if audit.balanced_accuracy <= 1 / len(audit.classes):
-        return (
-            f"the model cannot judge these labels: balanced accuracy {audit.balanced_accuracy:.2f}, "
-            f"chance {1 / len(audit.classes):.2f}"
-        )
-    return ""
+@check("P5-05", step="s6_evaluate")
+def metric_reference(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Each metric names extractor, its weights' hash, both n and a partition with a digest."""
+    evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)
+    metrics = evaluated(evaluation)
+    if not metrics:
+        return not_evaluated(no_metric(evaluation), source=EvaluationRecord)
+    known = {part.partition for part in split.partitions}
+    loose = [
+        metric.id
+        for metric in metrics
+        if not (metric.extractor and metric.extractor_sha256 and metric.n_real)
+        or not metric.n_synthetic
+        or metric.partition not in known
+    ]
+    return judge(
+        criterion,
+        Observed(value=len(loose)),
+        reason=f"reference not fixed: {listed(loose)}"
+        if loose
+        else f"{counted(len(metrics), 'metric')} with extractor, its hash, n and partition",
+        method="fields of every evaluated metric; the partition's digest is in the split record",
+        source=EvaluationRecord,
+        limitations="That another run used the same reference is not shown by this one.",
+    )
 
 
-def _label_limits(audit: LabelAudit, unit: str) -> str:
-    return joined(
-        f"Suspicion is only as good as the model: balanced accuracy {audit.balanced_accuracy:.2f} "
-        f"over {counted(len(audit.classes), 'class', 'classes')} of {audit.label}.",
-        "Tuning and the held-out test set are not audited.",
-        ""
-        if unit == "patient"
-        else f"Cross-validated by {unit}: images of one patient may be on both sides.",
+@check("P5-06", step="s6_evaluate")
+def enough_images(documents: Documents, criterion: Criterion) -> CheckResult:
+    """FID has at least two images a feature, or is flagged and stands beside a KID interval."""
+    evaluation = documents.need(EvaluationRecord)
+    metrics = evaluated(evaluation)
+    fids = [metric for metric in metrics if family_of(metric) == "fid"]
+    kid_groups = {m.subgroup for m in metrics if family_of(m) == "kid" and m.ci95 is not None}
+    if not fids and "" not in kid_groups:
+        return not_evaluated(no_metric(evaluation), source=EvaluationRecord)
+    short = [m for m in fids if min(m.n_real, m.n_synthetic) < 2 * m.n_features]
+    broken = [m.id for m in short if not (m.reason and m.subgroup in kid_groups)]
+    if broken:
+        words = f"too few images, and not flagged beside a KID with interval: {listed(broken)}"
+    elif short:
+        words = f"too few images, flagged and led by KID with interval: {short[0].id}"
+    else:
+        words = "enough images, or KID with interval alone"
+    return judge(
+        criterion,
+        Observed(value=len(broken)),
+        reason=words,
+        method="images compared with twice the number of features",
+        source=EvaluationRecord,
     )

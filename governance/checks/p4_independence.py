@@ -1,4 +1,4 @@
-"""Checks on the independence of training and test data, as far as the data show it."""
+"""Checks of principle 4: independence of the data sets."""
 
 from governance.checks.registry import (
     NO_PARTITIONS,
@@ -16,14 +16,17 @@ from governance.checks.registry import (
     unit_note,
 )
 from governance.records.audit import CoverageAudit, DuplicateAudit
-from governance.records.base import TEST, TRAINING, ItemStatus
+from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
 from governance.records.evaluation import EvaluationRecord
-from governance.records.partition import SplitRecord
+from governance.records.partition import IsolationRecord, SealRecord, SplitRecord
 from governance.records.policy import Criterion
+from governance.records.selftest import PlantTrial, SelftestRecord
 from governance.records.training import PretrainedComponent, TrainingRecord
 from governance.records.verdict import CheckResult, Observed
 
 _SOURCE_ATTRIBUTES = ("site", "operator", "machine")
+_LEAST_LEVEL = 2  # a separate process with clean environment and packed view
+ASKED_FOR = ("patient", "duplicate", "early read")
 
 
 @check("P4-01", step="s4_split")
@@ -115,19 +118,6 @@ def shared_near_duplicates(documents: Documents, criterion: Criterion) -> CheckR
     )
 
 
-def _search_doubts(audit: DuplicateAudit, n_images: int, unit: str) -> list[str]:
-    """Why finding no pair shows nothing."""
-    doubts = []
-    if audit.null is None or not audit.null.n_pairs:
-        doubts.append(
-            "near-duplicates were not searched, or the threshold could not be held against images "
-            f"of different {unit}s"
-        )
-    if audit.n_images < n_images:
-        doubts.append(f"{audit.n_images:,} of {n_images:,} images were searched")
-    return doubts
-
-
 def _null_words(audit: DuplicateAudit, unit: str) -> str:
     null = audit.null
     if null is None:
@@ -144,6 +134,19 @@ def _decided(audit: DuplicateAudit) -> str:
         return ""
     declared = f"{counted(len(audit.distinct), 'pair')} declared to be different images"
     return f"; {declared}: {listed(audit.distinct)}"
+
+
+def _search_doubts(audit: DuplicateAudit, n_images: int, unit: str) -> list[str]:
+    """Why finding no pair shows nothing."""
+    doubts = []
+    if audit.null is None or not audit.null.n_pairs:
+        doubts.append(
+            "near-duplicates were not searched, or the threshold could not be held against images "
+            f"of different {unit}s"
+        )
+    if audit.n_images < n_images:
+        doubts.append(f"{audit.n_images:,} of {n_images:,} images were searched")
+    return doubts
 
 
 @check("P4-04", step="s4_split")
@@ -165,6 +168,104 @@ def official_split(documents: Documents, criterion: Criterion) -> CheckResult:
         limitations=(
             "" if kept else "Results are not comparable with those on the official split."
         ),
+    )
+
+
+@check("P4-05", step="s5_train")
+def sequestration(documents: Documents, criterion: Criterion) -> CheckResult:
+    """No sealed file was read before the opening, and the training process proved it could not."""
+    isolation = documents.need(IsolationRecord)
+    sealed = [a for a in isolation.attempts if "sealed" in a.target.lower()]
+    read = [a.target for a in isolation.attempts if not a.refused]
+    faults = [f"the training process could read: {listed(read)}"] if read else []
+    if isolation.noticed:
+        tried = [f"{a.target} ({a.way})" for a in isolation.noticed]
+        faults.append(f"the generator tried to reach what it must not: {listed(tried)}")
+    if isolation.level < _LEAST_LEVEL:
+        faults.append(f"isolation level {isolation.level}: training had no process of its own")
+    method = (
+        f"opens of sealed files counted, and {counted(len(isolation.attempts), 'forbidden read')} "
+        f"tried by the training process; level {isolation.level}, {isolation.mechanism}"
+    )
+    if not sealed and not faults and isolation.n_sealed_reads == 0:
+        return not_evaluated(
+            "the training process did not try to read a sealed image, so the isolation is not shown",
+            method=method,
+            source=IsolationRecord,
+        )
+    if not faults and isolation.n_sealed_reads == 0:
+        documents.need(EvaluationRecord)  # until the opening the count of reads is not final
+    if isolation.n_sealed_reads:
+        faults.append(f"{counted(isolation.n_sealed_reads, 'sealed file')} opened before the time")
+    return judge(
+        criterion,
+        Observed(value=isolation.n_sealed_reads),
+        reason="; ".join(faults) or f"all {counted(len(isolation.attempts), 'attempt')} refused",
+        method=method,
+        source=IsolationRecord,
+        limitations=" ".join(isolation.limits),
+        holds=not faults,
+    )
+
+
+@check("P4-06", step="s6_evaluate")
+def test_use(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Openings of this test set over all runs, from the ledger."""
+    evaluation = documents.need(EvaluationRecord)
+    opening = evaluation.opening
+    if opening is None:
+        earlier = documents.seal.n_earlier_openings if documents.seal else 0
+        return not_evaluated(
+            f"the test set was not opened in this run; {counted(earlier, 'earlier opening')}",
+            source=SealRecord if documents.seal else EvaluationRecord,
+        )
+    return judge(
+        criterion,
+        Observed(value=opening.number, n_images=opening.n_images),
+        reason=f"{opening.label}; purpose: {opening.purpose}",
+        method="number of this opening in the ledger of the data set",
+        source=EvaluationRecord,
+        limitations="The ledger knows the openings of one workspace, or of those that share it.",
+    )
+
+
+@check("P4-07", step="s5_train")
+def fitted_on_training(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Everything that was fitted was fitted on the training view."""
+    training = documents.need(TrainingRecord)
+    if not training.fitted:
+        return not_evaluated("no fitted thing is on record", source=TrainingRecord)
+    expected = training.training_view_sha256
+    others = [thing.name for thing in training.fitted if thing.fit_view_sha256 != expected]
+    names = [thing.name for thing in training.fitted]
+    return judge(
+        criterion,
+        Observed(value=len(others)),
+        reason=f"fitted on other images: {listed(others)}"
+        if others
+        else f"fitted on the training view: {', '.join(names)}",
+        method="digest of the view each was fitted on compared with the training view's",
+        source=TrainingRecord,
+    )
+
+
+@check("P4-08", step="s5_train")
+def selected_on_tuning(documents: Documents, criterion: Criterion) -> CheckResult:
+    """The released checkpoint was chosen on the tuning view."""
+    training = documents.need(TrainingRecord)
+    selection = training.selection
+    same_view = selection.view_sha256 == training.tuning_view_sha256
+    right = selection.partition == TUNING and same_view
+    n_candidates = counted(len(selection.candidates), "candidate")
+    chosen = f"step {selection.chosen_step:,} out of {n_candidates}"
+    return judge(
+        criterion,
+        Observed(value=right, partition=selection.partition),
+        reason=f"{chosen}, by {selection.criterion}"
+        if right
+        else f"{chosen}, chosen on {selection.partition} images that are not the tuning view",
+        method="partition and digest of the view the candidates were scored on",
+        source=TrainingRecord,
     )
 
 
@@ -241,6 +342,69 @@ def shared_sources(documents: Documents, criterion: Criterion) -> CheckResult:
         method=method,
         source=CoverageAudit,
     )
+
+
+@check("P4-11", step="s6_evaluate")
+def synthetic_apart(documents: Documents, criterion: Criterion) -> CheckResult:
+    """No synthetic image is in the test set, no test patient and no test image was in training."""
+    evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)
+    n_images, n_patients = evaluation.n_synthetic_in_test, evaluation.n_test_patients_in_training
+    if n_images is None or n_patients is None:
+        return not_evaluated("the test set was not compared", source=EvaluationRecord)
+    n_seen = evaluation.n_test_images_in_training
+    n = n_images + n_patients + (n_seen or 0)
+    words = (
+        f"{counted(n_images, 'synthetic image')} in the test set, "
+        f"{counted(n_patients, f'test {split.unit}')} in training"
+    )
+    if n_seen is not None:
+        words += f", {counted(n_seen, 'test image')} with equal pixels in training"
+    method = f"marks and pixels of the test images, and their {split.unit}s, at the opening"
+    if split.unit != "patient" and n == 0:
+        return not_evaluated(
+            f"{words}, but the data set does not say which {split.unit}s are of one patient",
+            observed=Observed(value=n, unit=f"images and {split.unit}s"),
+            method=method,
+            source=EvaluationRecord,
+        )
+    return judge(criterion, Observed(value=n), reason=words, method=method, source=EvaluationRecord)
+
+
+@check("P4-12", step="start")
+def guards_tried(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Planted leaks that their guards did not catch, or whose guards alarm on clean data too."""
+    record = documents.need(SelftestRecord)
+    tried = [trial for trial in record.trials if not trial.fault]
+    failed = [_failure(trial) for trial in tried if not trial.is_proof]
+    about = {trial.about for trial in tried}
+    doubts = [
+        f"no leak of this kind was planted: {kind}" for kind in ASKED_FOR if kind not in about
+    ]
+    doubts += [f"{trial.name}: {trial.fault}" for trial in record.trials if trial.fault]
+    method = (
+        f"{counted(len(tried), 'fault')} planted one at a time in simulated patients, each beside a "
+        "clean control, and given to the guards of this run"
+    )
+    if doubts and not failed:
+        return not_evaluated(listed(doubts), method=method, source=SelftestRecord)
+    return judge(
+        criterion,
+        Observed(value=len(failed)),
+        reason=listed(failed)
+        or f"all {counted(len(tried), 'planted fault')} caught, no false alarm",
+        method=method,
+        source=SelftestRecord,
+        limitations="Shows that the guards catch these faults, not that there are no others.",
+    )
+
+
+def _failure(trial: PlantTrial) -> str:
+    """What a trial that proves nothing showed instead."""
+    if not trial.is_caught:
+        silent = sorted({*trial.expected} - {a.guard for a in trial.answers if a.is_alarm})
+        return f"{trial.name} was not caught by {', '.join(silent)}"
+    false = sorted({answer.guard for answer in trial.control if answer.is_alarm})
+    return f"{trial.name}: {', '.join(false) or 'a guard'} did not let clean data pass"
 
 
 @check("P4-13", step="s6_evaluate")

@@ -1,6 +1,13 @@
-"""Checks of principle 10: baseline, drift, lineage, re-training, the way back."""
+"""Checks of principle 10: monitoring and retraining."""
 
-from governance.checks.registry import Documents, check, counted, judge, listed, not_evaluated
+from governance.checks.registry import (
+    Documents,
+    check,
+    counted,
+    judge,
+    listed,
+    not_evaluated,
+)
 from governance.records.evaluation import Baseline
 from governance.records.lineage import ChangedMetric, ChangeRecord, Lineage, ParentRun
 from governance.records.policy import Criterion
@@ -75,6 +82,18 @@ def drift(documents: Documents, criterion: Criterion) -> CheckResult:
         source=ChangeRecord,
         limitations="Whether a distance is too large is for people to judge; features are not "
         "compared.",
+    )
+
+
+def _parent(lineage: Lineage) -> ParentRun | CheckResult:
+    """The parent run, or why there is nothing to compare with."""
+    if lineage.parent is not None:
+        return lineage.parent
+    if lineage.fault:
+        return not_evaluated(f"the parent run cannot be read: {lineage.fault}", source=Lineage)
+    return not_evaluated(
+        f"no earlier run: this is the first of {lineage.model} on {lineage.data} in this workspace",
+        source=Lineage,
     )
 
 
@@ -200,17 +219,5 @@ def way_back(documents: Documents, criterion: Criterion) -> CheckResult:
         reason=f"checkpoint {parent.checkpoint_sha256[:12]} of run {parent.run_id} "
         f"{words[parent.checkpoint]}",
         method="file in the parent's run folder read and compared with its manifest",
-        source=Lineage,
-    )
-
-
-def _parent(lineage: Lineage) -> ParentRun | CheckResult:
-    """The parent run, or why there is nothing to compare with."""
-    if lineage.parent is not None:
-        return lineage.parent
-    if lineage.fault:
-        return not_evaluated(f"the parent run cannot be read: {lineage.fault}", source=Lineage)
-    return not_evaluated(
-        f"no earlier run: this is the first of {lineage.model} on {lineage.data} in this workspace",
         source=Lineage,
     )

@@ -1,20 +1,31 @@
-"""Checks of principle 6: baselines, overfitting, variety, seeds, hazards."""
+"""Checks of principle 6: the design of the model and what supports it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
-from governance.checks.registry import Documents, check, counted, judge, listed, not_evaluated
+from governance.checks.registry import (
+    LEAST_SEEDS,
+    Documents,
+    check,
+    counted,
+    judge,
+    listed,
+    not_evaluated,
+    seed_values,
+    seen,
+    spread_words,
+)
 from governance.records.base import Document, ItemStatus
 from governance.records.comparison import MUST_BEAT, Control, not_beaten, overlap
 from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.lineage import Lineage
+from governance.records.partition import SealRecord
 from governance.records.policy import Criterion, Policy
 from governance.records.run import Hazards, Plan
 from governance.records.training import Curve, TrainingRecord
 from governance.records.verdict import CheckResult, Observed
 
-LEAST_SEEDS = 3
 AUGMENTATION = "augmentation"  # name of the control that simple augmentation would be
 _BASELINES = ("black", "noise", "blur", "pca", AUGMENTATION)
 _FLOOR_IS_ONE = "fd_ratio"  # a ratio to the floor has no floor of its own
@@ -23,6 +34,89 @@ _METHOD = (
     "KID on tuning images and on the held-out test set beside that of controls; floors of all "
     "overall metrics; metrics of the parent run"
 )
+MODEL_FIELDS = (
+    "architecture",
+    "sizes",
+    "losses",
+    "optimiser",
+    "schedule",
+    "augmentation",
+    "pre-training",
+)
+_COPY_DISTANCE = 1e-6  # an exact copy has distance 0 up to rounding
+
+
+@dataclass(frozen=True)
+class _Bout:
+    """KID of the synthetic images beside that of the controls they must beat."""
+
+    where: str
+    value: float
+    ci95: tuple[float, float] | None
+    controls: tuple[Control, ...]
+    source: type[Document]
+
+    @property
+    def not_beaten(self) -> tuple[str, ...]:
+        return not_beaten(self.value, self.controls)
+
+    @property
+    def words(self) -> str:
+        """Which controls are beaten or not, and by how much."""
+        numbers = [f"KID {_estimate(self.value, self.ci95)}"]
+        numbers += [
+            f"{control.name} {_estimate(control.value, control.ci95)}"
+            + (", intervals overlap" if overlap(self.ci95, control.ci95) else "")
+            for control in self.controls
+        ]
+        names = self.not_beaten
+        said = "no better than" if names else "better than"
+        whom = listed(names or [control.name for control in self.controls])
+        return f"{said} {whom} on {self.where} ({'; '.join(numbers)})"
+
+
+@check("P6-01", step="s5_train")
+def model_description(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Every field of the model description is filled."""
+    training = documents.need(TrainingRecord)
+    filled = {_field(name) for name, text in training.description.items() if text.strip()}
+    empty = [name for name in MODEL_FIELDS if name not in filled]
+    empty += [
+        name
+        for name, text in training.description.items()
+        if not text.strip() and _field(name) not in MODEL_FIELDS
+    ]
+    return judge(
+        criterion,
+        Observed(value=len(empty)),
+        reason=f"empty: {listed(empty)}" if empty else f"filled: {', '.join(MODEL_FIELDS)}",
+        method="fields of the description that the generator gives of itself",
+        source=TrainingRecord,
+        limitations="That a field is filled says nothing about how well.",
+    )
+
+
+def _field(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+@check("P6-02", step="s5_train")
+def goals_frozen_before_training(documents: Documents, criterion: Criterion) -> CheckResult:
+    """The plan was frozen and hashed before the test set was sealed, which precedes training."""
+    plan, seal = documents.need(Plan), documents.need(SealRecord)
+    documents.need(TrainingRecord)
+    if documents.plan_sha256 is None:
+        return not_evaluated("the digest of the plan is not on record", source=Plan)
+    return judge(
+        criterion,
+        Observed(value=plan.frozen_utc <= seal.sealed_utc),
+        reason=f"plan {documents.plan_sha256[:12]} frozen {plan.frozen_utc:%Y-%m-%d %H:%M:%S} UTC, "
+        f"test set sealed {seal.sealed_utc:%Y-%m-%d %H:%M:%S} UTC",
+        method="time of the frozen plan compared with the sealing; training takes its images from "
+        "the step that seals, so it starts later",
+        source=Plan,
+        limitations="Times are those of the machine's clock.",
+    )
 
 
 @check("P6-03", step="s6_evaluate")
@@ -79,33 +173,37 @@ def _reported(documents: Documents, criterion: Criterion) -> CheckResult:
     )
 
 
-@dataclass(frozen=True)
-class _Bout:
-    """KID of the synthetic images beside that of the controls they must beat."""
+def _not_compared(documents: Documents) -> list[str]:
+    """What lacks of the comparison on tuning images."""
+    training = documents.training
+    comparison = training.comparison if training else None
+    there = {control.name for control in comparison.controls} if comparison else set()
+    missing = [name for name in MUST_BEAT if name not in there]
+    why = comparison.reason if comparison else ""
+    what = f"comparison with {' and '.join(missing)} on tuning images"
+    return [f"{what}: {why or 'not on record'}"] if missing else []
 
-    where: str
-    value: float
-    ci95: tuple[float, float] | None
-    controls: tuple[Control, ...]
-    source: type[Document]
 
-    @property
-    def not_beaten(self) -> tuple[str, ...]:
-        return not_beaten(self.value, self.controls)
+def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
+    """Evaluated metrics of all images."""
+    return [
+        m
+        for m in evaluation.metrics
+        if not m.subgroup and m.status is ItemStatus.RECORDED and m.value is not None
+    ]
 
-    @property
-    def words(self) -> str:
-        """Which controls are beaten or not, and by how much."""
-        numbers = [f"KID {_estimate(self.value, self.ci95)}"]
-        numbers += [
-            f"{control.name} {_estimate(control.value, control.ci95)}"
-            + (", intervals overlap" if overlap(self.ci95, control.ci95) else "")
-            for control in self.controls
-        ]
-        names = self.not_beaten
-        said = "no better than" if names else "better than"
-        whom = listed(names or [control.name for control in self.controls])
-        return f"{said} {whom} on {self.where} ({'; '.join(numbers)})"
+
+def _previous_model(documents: Documents) -> list[str]:
+    """What lacks of a comparison with the run before, in words."""
+    if documents.need(Lineage).is_first:
+        return ["previous model: this is a first run"]
+    change = documents.change
+    fair = [
+        m
+        for m in (change.metrics if change else ())
+        if not m.subgroup and not m.unfair and m.before_ci95 and m.after_ci95
+    ]
+    return [] if fair else ["previous model: no metric of it can be compared"]
 
 
 def _bouts(documents: Documents) -> tuple[_Bout, ...]:
@@ -129,32 +227,43 @@ def _bouts(documents: Documents) -> tuple[_Bout, ...]:
     return tuple(bouts)
 
 
-def _estimate(value: float, ci95: tuple[float, float] | None) -> str:
-    return f"{value:.3f}" + (f" [{ci95[0]:.3f} to {ci95[1]:.3f}]" if ci95 else "")
-
-
-def _not_compared(documents: Documents) -> list[str]:
-    """What lacks of the comparison on tuning images."""
-    training = documents.training
-    comparison = training.comparison if training else None
-    there = {control.name for control in comparison.controls} if comparison else set()
-    missing = [name for name in MUST_BEAT if name not in there]
-    why = comparison.reason if comparison else ""
-    what = f"comparison with {' and '.join(missing)} on tuning images"
-    return [f"{what}: {why or 'not on record'}"] if missing else []
-
-
-def _previous_model(documents: Documents) -> list[str]:
-    """What lacks of a comparison with the run before, in words."""
-    if documents.need(Lineage).is_first:
-        return ["previous model: this is a first run"]
-    change = documents.change
-    fair = [
-        m
-        for m in (change.metrics if change else ())
-        if not m.subgroup and not m.unfair and m.before_ci95 and m.after_ci95
-    ]
-    return [] if fair else ["previous model: no metric of it can be compared"]
+@check("P6-04", step="s6_evaluate")
+def memorisation(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Upper bound of the share of synthetic images nearer to training than unseen images are."""
+    evaluation = documents.need(EvaluationRecord)
+    memory = evaluation.memorisation
+    if memory is None or memory.n_synthetic == 0 or memory.n_null == 0:
+        return not_evaluated("nearest training images were not computed", source=EvaluationRecord)
+    n, flagged = memory.n_synthetic, memory.n_flagged
+    copies = [pair.synthetic for pair in memory.closest if pair.distance <= _COPY_DISTANCE]
+    upper = memory.share_ci95[1]
+    words = f"{flagged:,} of {n:,} flagged, upper 95 % bound {upper:.3f}"
+    observed = Observed(value=flagged / n, ci95=memory.share_ci95, n_images=n)
+    limit = criterion.value
+    if flagged and not copies and limit is not None and upper <= limit:
+        # Within the limit, but the item also asks that no flagged image is a copy.
+        return not_evaluated(
+            f"{words}; whether a flagged image is a copy was neither confirmed nor ruled out",
+            observed=observed.model_copy(update={"unit": criterion.unit}),
+            method=memory.method,
+            source=EvaluationRecord,
+        )
+    if copies:
+        words += f"; equal to a training image: {listed(copies)}"
+    elif not flagged and limit is not None and upper > limit:
+        words += "; too few synthetic images to show less, draw more"
+    return judge(
+        criterion,
+        observed,
+        reason=words,
+        method=f"{memory.method}; threshold from {counted(memory.n_null, 'tuning image')}",
+        source=EvaluationRecord,
+        limitations=(
+            "A 1st percentile of fewer than 100 images is uncertain." if memory.n_null < 100 else ""
+        ),
+        compared=upper,
+        holds=not copies,
+    )
 
 
 @check("P6-05", step="s6_evaluate")
@@ -285,22 +394,6 @@ def stability(documents: Documents, criterion: Criterion) -> CheckResult:
     )
 
 
-def seed_values(lineage: Lineage) -> dict[int, float]:
-    """Primary endpoint by seed, where it was measured as in this run, the last of the seeds."""
-    own = lineage.seeds[-1].metric_id if lineage.seeds else ""
-    return {r.seed: r.value for r in lineage.seeds if r.value is not None and r.metric_id == own}
-
-
-def spread_words(lineage: Lineage) -> str:
-    """Mean and standard deviation of the primary endpoint over seeds, in words."""
-    values = seed_values(lineage)
-    if len(values) < 2:
-        return f"no spread: the primary endpoint is known of {counted(len(values), 'seed')}"
-    mean, sd = fmean(values.values()), stdev(values.values())
-    share = f", {100 * sd / mean:.1f} % of the mean" if mean > 0 else ""
-    return f"KID over {len(values)} seeds: mean {mean:.4g}, SD {sd:.3g}{share}"
-
-
 @check("P6-10", step="start")
 def hazards_are_linked(documents: Documents, criterion: Criterion) -> CheckResult:
     """Hazards that no item of the policy looks at."""
@@ -328,21 +421,5 @@ def hazards_are_linked(documents: Documents, criterion: Criterion) -> CheckResul
     )
 
 
-def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
-    """Evaluated metrics of all images."""
-    return [
-        m
-        for m in evaluation.metrics
-        if not m.subgroup and m.status is ItemStatus.RECORDED and m.value is not None
-    ]
-
-
-def seen(metric: MetricResult) -> Observed:
-    """A metric as what was observed."""
-    return Observed(
-        value=metric.value,
-        ci95=metric.ci95,
-        n_patients=metric.n_patients,
-        n_images=metric.n_real,
-        partition=metric.partition,
-    )
+def _estimate(value: float, ci95: tuple[float, float] | None) -> str:
+    return f"{value:.3f}" + (f" [{ci95[0]:.3f} to {ci95[1]:.3f}]" if ci95 else "")

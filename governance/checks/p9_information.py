@@ -1,16 +1,20 @@
-"""Checks of principle 9 on the drafted card and report, and on the notes of change."""
+"""Checks of principle 9: what users are told."""
 
 from governance.checks.registry import (
     Documents,
     check,
     counted,
+    evaluated,
     joined,
     judge,
     listed,
+    no_metric,
     not_evaluated,
 )
+from governance.records.evaluation import EvaluationRecord
 from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.policy import Criterion
+from governance.records.training import SampleSet
 from governance.records.verdict import CardCheck, CheckResult, Observed
 
 _DRAFT = (
@@ -62,6 +66,26 @@ def numbers_are_traced(documents: Documents, criterion: Criterion) -> CheckResul
     )
 
 
+@check("P9-03", step="s6_evaluate")
+def metrics_are_complete(documents: Documents, criterion: Criterion) -> CheckResult:
+    """Every evaluated metric has interval, number of patients and partition."""
+    evaluation = documents.need(EvaluationRecord)
+    metrics = evaluated(evaluation)
+    if not metrics:
+        return not_evaluated(no_metric(evaluation), source=EvaluationRecord)
+    bare = [m.id for m in metrics if m.ci95 is None or not m.n_patients or not m.partition]
+    return judge(
+        criterion,
+        Observed(value=len(bare)),
+        reason=f"interval, {documents.unit}s or partition missing: {listed(bare)}"
+        if bare
+        else f"{counted(len(metrics), 'metric')}, all complete",
+        method="fields of every evaluated metric",
+        source=EvaluationRecord,
+        limitations="Read where card and reports take the numbers from, not from card and reports.",
+    )
+
+
 @check("P9-04", step="s7_evidence")
 def limits_are_listed(documents: Documents, criterion: Criterion) -> CheckResult:
     """Open items and absent attributes that card or report do not list among the limits."""
@@ -76,6 +100,23 @@ def limits_are_listed(documents: Documents, criterion: Criterion) -> CheckResult
         "limits of the drafted card and report",
         source=CardCheck,
         limitations=_DRAFT,
+    )
+
+
+@check("P9-05", step="s5_train")
+def synthetic_marking(documents: Documents, criterion: Criterion) -> CheckResult:
+    """The mark of every synthetic image is readable from the saved file."""
+    samples = documents.need(SampleSet)
+    if samples.n_images == 0:
+        return not_evaluated("no synthetic image was kept", source=SampleSet)
+    unread = samples.n_images - samples.n_marks_read_back
+    return judge(
+        criterion,
+        Observed(value=unread, n_images=samples.n_images),
+        reason=f"{samples.n_marks_read_back:,} of {samples.n_images:,} marks read back",
+        method="mark read from every saved file and compared with generator and run",
+        source=SampleSet,
+        limitations="The mark is metadata: it is lost when an image is copied as pixels.",
     )
 
 

@@ -1,6 +1,13 @@
-"""Checks of principle 1 on the register of declarations and the declared intended use."""
+"""Checks of principle 1: what the model is for."""
 
-from governance.checks.registry import Documents, check, counted, judge, listed, not_evaluated
+from governance.checks.registry import (
+    Documents,
+    check,
+    counted,
+    judge,
+    listed,
+    not_evaluated,
+)
 from governance.people.intended_use import (
     INTENDED_USE,
     NO_SCOPE,
@@ -10,7 +17,9 @@ from governance.people.intended_use import (
     unknown,
 )
 from governance.people.rules import can_be_compared, is_untouched, why_missing
-from governance.records.audit import CoverageAudit
+from governance.records.audit import (
+    CoverageAudit,
+)
 from governance.records.people import Declaration, Declarations
 from governance.records.policy import Criterion
 from governance.records.run import RunIdentity
@@ -53,14 +62,14 @@ def within_intended_use(documents: Documents, criterion: Criterion) -> CheckResu
     )
 
 
-def _fault(entry: Declaration, documents: Documents) -> str:
-    return why_missing(entry, documents.facts, documents.today)
-
-
 def _used_words(used: Used) -> str:
     planes = counted(len(used.planes) + len(used.brain_planes), "plane")
     machines = counted(len(used.machines), "machine")
     return f"{planes}, {machines}, {used.image_size_px} px, {used.output_role}"
+
+
+def _fault(entry: Declaration, documents: Documents) -> str:
+    return why_missing(entry, documents.facts, documents.today)
 
 
 @check("P1-02", step="s7_evidence")

@@ -274,7 +274,7 @@ def _print_result(result: Any, as_json: bool) -> None:
 def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
     """What stopped a run: its own sentence, or for a bug where the details are."""
     from governance.records.errors import PipelineError
-    from pipelines.flow import EXPECTED_ERRORS
+    from pipelines.run import EXPECTED_ERRORS
 
     if not isinstance(error, EXPECTED_ERRORS):
         details = folder / "crash.txt"

@@ -319,7 +319,7 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         error: MedisynthError | None = None
         read_sha256: dict[str, str] = {}
         try:
-            images = s1_ingest.run(listed, context)
+            images = s1_ingest.decode_all(listed, context)
             read_sha256 = dict(zip(images.table["path"], images.table["file_sha256"], strict=True))
             s2_validate.run(images, context)
             s4_split.divide(images, s3_audit.run(images, context), context)

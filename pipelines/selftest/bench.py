@@ -133,8 +133,8 @@ class SmallRun:
         context: What its steps use.
     """
 
-    def __init__(self, context: RunContext, plan_sha256: str) -> None:
-        self.context, self._plan_sha256 = context, plan_sha256
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
         self._prepared: tuple[ImageSet, SplitImages] | None = None
 
     @property
@@ -159,7 +159,7 @@ class SmallRun:
 
     def ingest(self) -> ImageSet:
         """Step 1."""
-        return s1_ingest.run(s1_ingest.list_data(self.context), self.context)
+        return s1_ingest.run(self.context)
 
     def audit(self) -> tuple[ImageSet, AuditedImages]:
         """Steps 1 and 3; the contract that step 2 tries in full is tried at every boundary."""
@@ -184,25 +184,16 @@ class SmallRun:
 
     def train(self) -> TrainedGenerator:
         """Step 5."""
-        split = self.split
-        return s5_train.run(
-            split.training, split.tuning, split.must_refuse, split.access_log, self.context
-        )
+        return s5_train.run(self.split, self.context)
 
     def evaluate(self, synthetic: Pixels, training: ImageView | None = None) -> None:
         """Step 6 on given synthetic images, as if a generator had drawn them."""
         names = tuple(f"samples/{number:05d}.png" for number in range(len(synthetic)))
         trained = TrainedGenerator("checkpoints/stand-in", _STAND_IN, synthetic, names)
         split = self.split
-        s6_evaluate.run(
-            trained,
-            training or split.training,
-            split.tuning,
-            split.sealed_test,
-            split.access_log,
-            self._plan_sha256,
-            self.context,
-        )
+        if training is not None:
+            split = replace(split, training=training)
+        s6_evaluate.run(trained, split, self.context)
 
     def close(self) -> None:
         """Step 7, with the items of `_RECORDED` only: integrity, records, manifest."""
@@ -360,9 +351,9 @@ class Bench:
         )
         store.write_document("run.json", identity)
         plan = test_plan(config, identity.config_sha256, policy)
-        plan_sha256 = store.write_document("plan.json", plan).sha256
+        store.write_document("plan.json", plan)
         context = RunContext(config, policy, store, self._console, workspace)
-        self._runs.append(SmallRun(context, plan_sha256))
+        self._runs.append(SmallRun(context))
         return self._runs[-1]
 
     @cached_property

@@ -294,13 +294,11 @@ def _run(data: Path, workspace: Path, config: RunConfig, seed: int, console: Con
     quiet = Console(stream=io.StringIO(), stop=console.stop)
     own = config.model_copy(update=values)
     context = RunContext(own, load_policy(), store, quiet, workspace)
-    images = s2_validate.run(s1_ingest.run(s1_ingest.list_data(context), context), context)
+    images = s2_validate.run(s1_ingest.run(context), context)
     audited = s3_audit.run(images, context)
     split = s4_split.run(images, audited, context)
     try:
-        trained = s5_train.run(
-            split.training, split.tuning, split.must_refuse, split.access_log, context
-        )
+        trained = s5_train.run(split, context)
     finally:
         split.access_log.stop()
     groups = zip(images.table["image_id"].astype(str), audited.groups.astype(str), strict=True)

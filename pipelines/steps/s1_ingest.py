@@ -61,7 +61,12 @@ def list_data(context: RunContext) -> ListedData:
     return listed
 
 
-def run(listed: ListedData, context: RunContext) -> ImageSet:
+def run(context: RunContext) -> ImageSet:
+    """List the data set and decode every selected image once; errors as in the two parts."""
+    return decode_all(list_data(context), context)
+
+
+def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     """Decode every selected image once.
 
     Raises:

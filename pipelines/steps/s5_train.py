@@ -32,9 +32,9 @@ from governance.records.training import (
 from governance.sealing.access_log import AccessLog
 from medisynth.data.reading.ingest import decode_bytes
 from medisynth.data.reading.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
-from medisynth.data.reading.views import ImageView, Pixels
+from medisynth.data.reading.views import Pixels
 from medisynth.models.registry import generator_origin, import_folder, load_generator
-from pipelines.current_run.context import RunContext, TrainedGenerator, add_figures
+from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.training.parent import Message, TrainingJob, run_training
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
@@ -44,20 +44,12 @@ _SAMPLES, _TRAINING = "samples/manifest.json", "metrics/training.json"
 _PREVIEWS_SHOWN = 6
 
 
-def run(
-    training: ImageView,
-    tuning: ImageView,
-    must_refuse: dict[str, str],
-    access_log: AccessLog,
-    context: RunContext,
-) -> TrainedGenerator:
+def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
     """Train a generator and draw the synthetic images; goes on from the last committed step.
 
     Args:
-        training: What the generator is fitted on.
-        tuning: What the checkpoint is chosen on.
-        must_refuse: Description -> path of files that the child must fail to read.
-        access_log: Counts reads of sealed files by this process.
+        split: The training view, which the generator is fitted on, the tuning view, which the
+            checkpoint is chosen on, and what the child must fail to read.
         context: What every step may use.
 
     Raises:
@@ -65,20 +57,22 @@ def run(
         ProcessError: Training failed, or a view is not the one that was packed.
     """
     store = context.store
+    if _SAMPLES in store.artifacts():  # an earlier process trained and drew all there is to draw
+        return reload(context)
     if any(event.type == ATTEMPT for event in store.journal.events()):
         raise IsolationError(
             "the generator tried to reach what training must not before this run was cut short; "
             "see isolation.json, and start a new run once its code was read"
         )
-    packed = {view.partition: view.digest for view in (training, tuning)}
-    job = replace(_job(must_refuse, context), view_sha256=packed)
+    packed = {view.partition: view.digest for view in (split.training, split.tuning)}
+    job = replace(_job(split.must_refuse, context), view_sha256=packed)
     Path(job.checkpoints).mkdir(exist_ok=True)
     store.journal.append(
         "training started",
         {**{f"{name}_view": digest for name, digest in packed.items()}, "seed": job.seed},
     )
     context.console.say(f"a run that is cut short goes on with: {context.resume_command}")
-    messages = _Messages(context, access_log)
+    messages = _Messages(context, split.access_log)
     try:
         result = run_training(
             job, messages.receive, context.console.stop.check, keep_open=context.keep_open
@@ -110,11 +104,6 @@ def prove_isolation(
     Path(job.checkpoints).mkdir(exist_ok=True)
     messages = _Messages(context, access_log)
     run_training(job, messages.receive, context.console.stop.check)
-
-
-def is_done(context: RunContext) -> bool:
-    """Whether an earlier process of this run trained and drew all there is to draw."""
-    return _SAMPLES in context.store.artifacts()
 
 
 def reload(context: RunContext) -> TrainedGenerator:

@@ -29,7 +29,7 @@ from medisynth.metrics.controls import MEANINGS, control_images
 from medisynth.metrics.features import ExtractorFacts, Features, check_reference
 from medisynth.metrics.fidelity import evaluate_fidelity, kernel_estimate, not_evaluated_fidelity
 from medisynth.metrics.memorisation import memorisation
-from pipelines.current_run.context import RunContext, TrainedGenerator, add_figures
+from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.finished_runs.lineage import baseline_of
 
@@ -53,21 +53,15 @@ class TestImages:
         return tuple(leaf.patient or leaf.id for leaf in self.leaves)
 
 
-def run(
-    trained: TrainedGenerator,
-    training: ImageView,
-    tuning: ImageView,
-    sealed_test: SealedTestSet,
-    access_log: AccessLog,
-    plan_sha256: str,
-    context: RunContext,
-) -> EvaluationRecord:
+def run(trained: TrainedGenerator, split: SplitImages, context: RunContext) -> EvaluationRecord:
     """Judge the synthetic images against the sealed test set, which is opened here, on record.
 
     Raises:
         SealError: A test image is not the one that was sealed.
     """
-    _close_access_log(access_log, context)
+    training, tuning, sealed_test = split.training, split.tuning, split.sealed_test
+    plan_sha256 = context.store.artifacts()["plan.json"]
+    _close_access_log(split.access_log, context)
     opening, test = _open(sealed_test, trained, plan_sha256, training.pixels.shape[1], context)
     if note := sealed_test.take_note():
         context.console.warn(note)

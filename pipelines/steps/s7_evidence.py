@@ -8,24 +8,27 @@ from pathlib import Path
 from governance.checks.registry import Documents, evaluate
 from governance.checks.trace import TRACED, trace
 from governance.evidence.manifest import close_evidence, evidence_root, measure, read_manifest
+from governance.evidence.store import EvidenceStore
 from governance.records.base import Document
 from governance.records.errors import EvidenceError, RecordWriteError
 from governance.records.manifest import Manifest, ManifestFile
 from governance.records.people import SigningRecord
-from governance.records.run import Outcome, RollUp
+from governance.records.run import Outcome, RollUp, RunIdentity
 from governance.records.verdict import CardCheck, ItemRecord
 from governance.reports.card.check import check_card
 from governance.reports.evidence import draft_evidence
 from governance.sealing.seal import remove_vault
 from governance.verdict.rollup import roll_up, waiver_lines
 from pipelines.current_run.context import RunContext
+from pipelines.current_run.identity import environment, installed_packages, tool_version
+from pipelines.current_run.software import write_bill_of_materials
 from pipelines.finished_runs.lineage import write_lineage
 
 # Judged from the draft of card and report, which needs all the others.
 _OF_THE_DRAFT = ("P9-01", "P9-02", "P9-04", "P9-06", "P9-08")
 
 
-def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollUp, Manifest]:
+def run(outcome: Outcome, context: RunContext) -> RollUp:
     """Judge every item of the policy, close the evidence and write the manifest.
 
     Works for any run: what a stopped run did not reach is `not evaluated`, with the reason. Card
@@ -33,6 +36,7 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     decides the items on card and report, and only then is the evidence closed.
     """
     store = context.store
+    _write_software(store)
     _end_vault(outcome, context)
     store.write_document("outcome.json", outcome)
     signing = SigningRecord() if context.signer is None else context.signer.record
@@ -42,7 +46,7 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     store.write_document("integrity.json", store.recheck())
     judge = _Judge(Documents.load(store.run_dir), outcome, datetime.now(UTC), context)
     records = judge.records()
-    found = _check_draft(judge, records, tool_version)
+    found = _check_draft(judge, records)
     if found is not None:
         store.write_document("card_check.json", found)
         judge = judge.knowing(card_check=found)
@@ -56,15 +60,26 @@ def run(outcome: Outcome, tool_version: str, context: RunContext) -> tuple[RollU
     store.write_records(tuple(record for record in records if record.id == TRACED))
     rollup = judge.roll_up(records)
     store.write_document("summary.json", rollup)
-    manifest = close_evidence(
+    close_evidence(
         store.run_dir,
         run_id=store.run_id,
-        tool_version=tool_version,
+        tool_version=tool_version(),
         journal=store.journal,
         previous_run=_previous_root(store.run_dir),
         now=judge.now,
     )
-    return rollup, manifest
+    return rollup
+
+
+def _write_software(store: EvidenceStore) -> None:
+    """Put on record what the run ran on, and the bill of materials of it."""
+    documents, installed = Documents.load(store.run_dir), installed_packages()
+    training = documents.training
+    device = training.compute_device if training else "none: nothing was trained"
+    store.write_document("environment.json", environment(device, installed))
+    parts = (training, documents.evaluation)
+    pretrained = [component for part in parts if part for component in part.pretrained]
+    write_bill_of_materials(documents.need(RunIdentity), installed, pretrained, store)
 
 
 @dataclass(frozen=True)
@@ -106,9 +121,7 @@ class _Judge:
         return roll_up(policy, records, self.outcome, waivers=waivers)
 
 
-def _check_draft(
-    judge: _Judge, records: tuple[ItemRecord, ...], tool_version: str
-) -> CardCheck | None:
+def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...]) -> CardCheck | None:
     """Look at card and report as they would be if the evidence closed now; None if it cannot be.
 
     Evidence that is damaged must still be closed, so that the report can say so.
@@ -117,7 +130,7 @@ def _check_draft(
     files = _files(judge)
     manifest = Manifest(
         run_id=store.run_id,
-        tool_version=tool_version,
+        tool_version=tool_version(),
         created_utc=judge.now,
         evidence=files,
         evidence_root=evidence_root(files),

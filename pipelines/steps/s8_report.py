@@ -14,6 +14,8 @@ from governance.reports.evidence import load_evidence
 from governance.signing.keys import RunSigner, sign_manifest
 from governance.signing.pdf import certify_pdf
 from governance.signing.statements import attestations
+from pipelines.current_run.context import RunContext
+from pipelines.current_run.keys import stamp_at_end
 
 
 def verifier_script() -> bytes:
@@ -56,7 +58,16 @@ def _signed(run_dir: Path, outputs: Mapping[str, bytes], signer: RunSigner) -> d
     return signed | attestations(read_manifest(run_dir), digests, identity.command, signer)
 
 
-def run(run_dir: Path, signer: RunSigner | None = None) -> Manifest:
+def run(context: RunContext) -> Manifest:
+    """Write card, reports and verifier, sign, and have the run time-stamped where that is asked."""
+    run_dir, config = context.store.run_dir, context.config
+    context.console.say("writing card and reports")
+    manifest = write_report(run_dir, context.signer)
+    stamp_at_end(run_dir, config.signing, context.console.warn)
+    return manifest
+
+
+def write_report(run_dir: Path, signer: RunSigner | None = None) -> Manifest:
     """Write card, reports and verifier into the run folder, list them, and sign last of all.
 
     The same evidence gives the same bytes, whenever and wherever it is rendered.

@@ -1,16 +1,17 @@
 """The mirror while a run goes on, and what completes it afterwards."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from governance.evidence.folder import FinishedRun
+from governance.evidence.folder import FinishedRun, RunFiles
+from governance.records.dataset import DatasetIdentity
 from governance.records.errors import InterruptedByUser, TrackingError
-from governance.records.evaluation import MetricResult
-from governance.records.partition import PartitionSummary
+from governance.records.evaluation import EvaluationRecord
+from governance.records.partition import SplitRecord
 from governance.records.run import RunIdentity
 from governance.records.training import TrainingRecord
 from pipelines.config.sections import TrackingConfig
@@ -59,7 +60,6 @@ class Tracker:
         self._store: Store | None = None
         self._mirror: RunMirror | None = None
         self._step_run: str | None = None
-        self._dataset = ""
 
     @property
     def is_on(self) -> bool:
@@ -130,25 +130,24 @@ class Tracker:
         self._step_run = None
 
     @_mirrored
-    def log_partitions(self, dataset: str, partitions: Sequence[PartitionSummary]) -> None:
-        """Data sets as inputs, with our digests."""
-        self._dataset = dataset
-        if self._mirror is not None:
-            self._mirror.write_partitions(dataset, partitions)
+    def log_step(self, step: str, files: RunFiles) -> None:
+        """Mirror what a finished step left in the run folder, as far as the store has a place for it.
 
-    @_mirrored
-    def log_training(self, record: TrainingRecord, checkpoint: Path) -> None:
-        """Curves, and the released checkpoint as a LoggedModel."""
-        if self._mirror is not None:
-            self._mirror.write_training(record, checkpoint)
-
-    @_mirrored
-    def log_evaluation(
-        self, metrics: Sequence[MetricResult], test: PartitionSummary | None
-    ) -> None:
-        """Metrics, tied to the model and to the data set they were measured on."""
-        if self._mirror is not None:
-            self._mirror.write_metrics(metrics, self._dataset, test)
+        Partitions are data sets as inputs, with our digests; training is curves and the released
+        checkpoint as a LoggedModel; metrics are tied to that model and to the held-out test set.
+        """
+        if self._mirror is None:
+            return
+        if step == "s4_split":
+            name = files.required(DatasetIdentity).name
+            self._mirror.write_partitions(name, files.required(SplitRecord).partitions)
+        elif step == "s5_train":
+            record = files.required(TrainingRecord)
+            self._mirror.write_training(record, files.folder / record.checkpoint_path)
+        elif step == "s6_evaluate":
+            metrics = files.required(EvaluationRecord).metrics
+            test = files.required(SplitRecord).partitions[-1]
+            self._mirror.write_metrics(metrics, files.required(DatasetIdentity).name, test)
 
     @_mirrored
     def finish(self, status: str) -> None:

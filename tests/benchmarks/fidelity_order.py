@@ -38,7 +38,7 @@ def main() -> None:
         store = EvidenceStore.create(Path(folder), name, tool_version="benchmark")
         policy = with_criteria(load_policy(), config.criteria)
         context = RunContext(config, policy, store, Console(), Path(folder))
-        images = s2_validate.run(s1_ingest.run(s1_ingest.list_data(context), context), context)
+        images = s2_validate.run(s1_ingest.run(context), context)
         partition = s4_split.divide(images, s3_audit.run(images, context), context).partition
     rows = {
         part: images.table.index.get_indexer(partition.index[partition == part])

@@ -26,7 +26,7 @@ def _built(example: Example) -> Path:
     folder = Path(mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     run_dir = build_example_run(folder / "runs", example)
-    s8_report.run(run_dir)
+    s8_report.write_report(run_dir)
     return run_dir
 
 

@@ -39,8 +39,8 @@ def open_run(workspace: Path, source: Path) -> RunContext:
 
 def close(context: RunContext) -> dict[str, str]:
     """Close the run and render it; return the statuses of its items."""
-    s7_evidence.run(OUTCOME, VERSION, context)
-    s8_report.run(context.store.run_dir)
+    s7_evidence.run(OUTCOME, context)
+    s8_report.write_report(context.store.run_dir)
     folder = context.store.run_dir / "records"
     records = [json.loads(path.read_bytes()) for path in folder.iterdir()]
     return {record["id"]: record["status"] for record in records}
@@ -81,7 +81,7 @@ def test_a_picture_that_is_gone_leaves_card_and_report_undrafted(tmp_path, sourc
     context = open_run(tmp_path, source)
     (context.store.run_dir / "figures" / "real.png").unlink()
 
-    s7_evidence.run(OUTCOME, VERSION, context)
+    s7_evidence.run(OUTCOME, context)
 
     record = json.loads((context.store.run_dir / "records" / "P9-01.json").read_bytes())
     assert (record["status"], record["reason"]) == (

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from governance.records.errors import ConfigError
 from medisynth.data.phantom import PhantomSettings, write_phantoms
+from pipelines.begin import refuse_readable_folders
 from pipelines.cli.app import app
 from pipelines.config.model import load_config
-from pipelines.current_run.begin import refuse_readable_folders
 
 
 def config(tmp_path: Path, **flags: str):

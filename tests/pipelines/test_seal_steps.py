@@ -37,7 +37,7 @@ def new_context(workspace: Path, run_id: str) -> RunContext:
 
 def sealed_run(workspace: Path, run_id: str) -> tuple[RunContext, ImageSet, SplitImages]:
     context = new_context(workspace, run_id)
-    images = s1_ingest.run(s1_ingest.list_data(context), context)
+    images = s1_ingest.run(context)
     patients = sorted(set(images.table["patient_id"]))
     parts = dict.fromkeys(patients, TRAINING) | dict.fromkeys(patients[:2], TEST)
     parts[patients[2]] = TUNING
@@ -147,7 +147,7 @@ def test_a_run_cut_short_after_a_forbidden_attempt_does_not_go_on(first):
     context.store.journal.append(s5_train.ATTEMPT, record)
 
     with pytest.raises(IsolationError, match="before this run was cut short"):
-        s5_train.run(split.training, split.tuning, split.must_refuse, split.access_log, context)
+        s5_train.run(split, context)
 
 
 def test_other_runs_vaults_and_keys_are_tried_as_well(first):

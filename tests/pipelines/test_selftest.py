@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.checks import registry as checks
 from governance.checks import p8_testing
+from governance.checks import registry as checks
 from governance.checks.registry import CHECKS, Documents, RegisteredCheck, evaluate
 from governance.evidence.store import EvidenceStore
 from governance.records.base import ItemStatus

@@ -1,0 +1,241 @@
+"""The beginning of a run: every refusal while nothing is written, then its folder is opened."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from governance.confinement.confine import readable_root
+from governance.evidence.store import EvidenceStore
+from governance.policy.load import load_policy, with_criteria
+from governance.records.errors import ConfigError, MachineError
+from governance.records.policy import Policy
+from governance.records.run import RunIdentity
+from governance.signing.keys import RunSigner
+from pipelines.config.model import RunConfig, flat_config
+from pipelines.current_run.console import Console
+from pipelines.current_run.context import RunContext
+from pipelines.current_run.identity import (
+    TEST_REPORTS,
+    code_identity,
+    hazard_list,
+    new_run_id,
+    run_identity,
+    test_plan,
+    tool_version,
+)
+from pipelines.current_run.keys import open_signer
+from pipelines.current_run.lock import folder_lock, run_lock
+from pipelines.current_run.suite_report import DOCUMENT as SUITE_REPORT
+from pipelines.current_run.suite_report import find_suite_report
+from pipelines.current_run.vulnerability_scan import ReadScan, read_scan
+from pipelines.fetch.cache import image_cache
+from pipelines.finished_runs import sync
+from pipelines.finished_runs.lineage import require_parent
+from pipelines.finished_runs.resume import EarlierRun, open_earlier_run
+from pipelines.people.read import ReadDeclarations, known_use, read_declarations
+from pipelines.run import Run
+from pipelines.steps import s1_ingest, s4_split
+from pipelines.tracking import Tracker
+
+_LEAST_FREE_BYTES = 32 << 20  # for records, reports and the tracking store of the smallest run
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A configuration that a run can begin with, and what was read for it.
+
+    Attributes:
+        config: The configuration.
+        policy: Policy with the configuration's criteria.
+        signer: Key that signs the run; None leaves it unsigned.
+        declared: Declarations file; None when none is named.
+        scan: Scan for known vulnerabilities; None when none is given.
+    """
+
+    config: RunConfig
+    policy: Policy
+    signer: RunSigner | None
+    declared: ReadDeclarations | None
+    scan: ReadScan | None
+
+
+def ready(config: RunConfig) -> Ready:
+    """Read all that a run needs to begin, and refuse what it could not be done with.
+
+    Nothing is written but the folder of the workspace.
+
+    Raises:
+        ConfigError: A file that the configuration names cannot be used; data, keys, ledger or
+            workspace lie in a folder that training must read; or the parent run is not there.
+        DataError: The data folder is missing, empty, or has no known layout.
+        PolicyError: The policy or a criterion cannot be used.
+        SigningKeyError: The signing key cannot be used.
+        MachineError: The workspace cannot be written or lacks space.
+    """
+    policy = with_criteria(load_policy(), config.criteria)
+    signer = open_signer(config.signing)
+    declared = read_declarations(config.declarations, policy) if config.declarations else None
+    scan = read_scan(config.evidence)
+    s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
+    refuse_readable_folders(config)
+    require_parent(config.workspace_path, config.lineage)
+    _make_workspace(config.workspace_path)
+    return Ready(config, policy, signer, declared, scan)
+
+
+@contextmanager
+def opened(ready: Ready, command: list[str], console: Console) -> Iterator[Run]:
+    """Open the folder of a new run: identity, plan and what was read go on record first.
+
+    The run's lock and its mirror are held until the block ends.
+
+    Raises:
+        TrackingError: The tracking store cannot be used.
+        RecordWriteError: The run folder cannot be made.
+    """
+    config, workspace = ready.config, ready.config.workspace_path
+    config_yaml = config.to_yaml()
+    run_id = new_run_id(config_yaml)
+    tracker = Tracker(workspace, config.tracking, console.warn)
+    with ExitStack() as held, tracker.closing():
+        with folder_lock(workspace):
+            tracker.connect()
+            sync.recover(workspace, console.warn)
+            store = EvidenceStore.create(workspace / "runs", run_id, tool_version=tool_version())
+            lock = held.enter_context(run_lock(store.run_dir))
+        console.say(f"run {run_id}")
+        identity = run_identity(run_id, config, config_yaml, command)
+        _put_on_record(ready, identity, config_yaml, store, console)
+        if tracker.is_on:
+            sync.mark(workspace, run_id, "run began")
+        tracker.start(identity, _parameters(config))
+        context = RunContext(config, ready.policy, store, console, workspace, (lock,), ready.signer)
+        yield Run(context, tracker)
+
+
+@contextmanager
+def resumed(
+    run_dir: Path, asked: Callable[[RunConfig], RunConfig], command: list[str], console: Console
+) -> Iterator[Run]:
+    """Open the folder of a run that was cut short; every refusal comes before anything changes.
+
+    Raises:
+        ConfigError: It is finished or cannot go on, was made by another version, or another
+            configuration was asked for.
+        EvidenceError: Something on record is missing, damaged or changed.
+        DataError: The data folder is gone.
+        TrackingError: The tracking store cannot be used.
+    """
+    with run_lock(run_dir) as lock:
+        earlier = open_earlier_run(run_dir, asked)
+        config, store, workspace = earlier.config, earlier.store, run_dir.parent.parent
+        policy, signer = with_criteria(load_policy(), config.criteria), open_signer(config.signing)
+        context = RunContext(config, policy, store, console, workspace, (lock,), signer)
+        handed_on = {}
+        if not earlier.did("s6_evaluate"):
+            handed_on["s4_split"] = s4_split.reload(s1_ingest.data_root(context), context)
+        tracker = Tracker(workspace, config.tracking, console.warn)
+        tracker.connect()
+        with tracker.closing():
+            _take_up(earlier, command)
+            console.say(f"run {store.run_id} goes on ({earlier.reason})")
+            if tracker.is_on:
+                sync.mark(workspace, store.run_id, "run went on")
+            tracker.resume(earlier.identity, _parameters(config))
+            run = Run(context, tracker, earlier, handed_on)
+            tracker.log_step("s4_split", run.files)
+            yield run
+
+
+def _put_on_record(
+    ready: Ready, identity: RunIdentity, config_yaml: bytes, store: EvidenceStore, console: Console
+) -> None:
+    """Write what is settled before the first step; the plan is frozen last of what it rests on."""
+    config = ready.config
+    store.write_bytes("config.yaml", config_yaml)
+    store.write_document("run.json", identity)
+    if ready.declared is not None:
+        ready.declared.put_on_record(store)
+        for sentence in ready.declared.warnings(identity, used=known_use(config)):
+            console.warn(sentence)
+    if ready.scan is not None:
+        ready.scan.put_on_record(store)
+    if tests := find_suite_report(identity.code_commit, TEST_REPORTS, console.warn):
+        store.write_document(SUITE_REPORT, tests)
+    plan = test_plan(config, identity.config_sha256, ready.policy)
+    frozen = store.write_document("plan.json", plan)
+    store.journal.append("plan frozen", {"plan_sha256": frozen.sha256})
+    store.write_document("hazards.json", hazard_list(config))
+
+
+def _take_up(earlier: EarlierRun, command: list[str]) -> None:
+    """Say in the journal that the run goes on, and with which code."""
+    commit, clean = code_identity()
+    earlier.store.resume(
+        {
+            "reason": earlier.reason,
+            "finished_steps": [timing.step for timing in earlier.finished],
+            "command": command,
+            "code_commit": commit,
+            "code_clean": clean,
+        }
+    )
+
+
+def refuse_readable_folders(config: RunConfig) -> None:
+    """Refuse a configuration under which the training process could not be confined.
+
+    Raises:
+        ConfigError: Data, keys, ledger or workspace lie in a folder that training must read, e.g.
+            the Python installation.
+    """
+    for key, path in _folders(config):
+        root = readable_root(path)
+        if root is not None:
+            raise ConfigError(
+                f"{key}: {path} is in {root}, which the training process must be able to read "
+                "(interpreter, packages, system); choose a folder outside"
+            )
+
+
+def _folders(config: RunConfig) -> Iterator[tuple[str, Path]]:
+    if config.data.path is not None:
+        yield "data.path", _absolute(config.data.path)
+    for name in ("key_dir", "ledger_dir"):
+        folder = config.seal.folder(name)
+        if folder is not None:
+            yield f"seal.{name}", folder
+    key = config.signing.key
+    if key is not None and Path(key).expanduser().is_file():  # not the address of a key service
+        yield "signing.key", _absolute(key)
+    cache = image_cache(config.data)
+    if cache is not None:
+        yield "data.cache", cache
+    yield "workspace", config.workspace_path
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().resolve()
+
+
+def _make_workspace(workspace: Path) -> None:
+    try:
+        (workspace / "runs").mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(workspace).free
+    except OSError as error:
+        raise MachineError(
+            f"{workspace}: the workspace cannot be written ({error.strerror}); "
+            "choose another with --workspace"
+        ) from error
+    if free < _LEAST_FREE_BYTES:
+        raise MachineError(
+            f"{workspace}: {free:,} bytes are free, a run needs at least {_LEAST_FREE_BYTES:,}; "
+            "make room, or choose another workspace with --workspace"
+        )
+
+
+def _parameters(config: RunConfig) -> dict[str, str]:
+    """The configuration as flat names for the tracking store's table of parameters."""
+    return {key: str(value) for key, value in flat_config(config).items()}

@@ -1,0 +1,223 @@
+"""One run from its first step to its result: steps are timed, journaled and mirrored."""
+
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple, cast
+
+from governance.evidence.folder import FinishedRun, RunFiles
+from governance.evidence.manifest import JOURNAL
+from governance.records.errors import (
+    GovernanceError,
+    InterruptedByUser,
+    MedisynthError,
+    PipelineError,
+)
+from governance.records.manifest import Manifest
+from governance.records.run import Outcome, RollUp, StepTiming
+from pipelines.current_run.context import RunContext
+from pipelines.finished_runs import sync
+from pipelines.finished_runs.resume import PREPARED, EarlierRun
+from pipelines.selftest.trials import try_guards
+from pipelines.tracking import Tracker
+
+_T = TypeVar("_T")
+_Inputs = TypeVarTuple("_Inputs")
+_LAST_TO_RELOAD_FOR = "s6_evaluate"  # once it finished, nobody needs what earlier steps handed on
+
+EXPECTED_ERRORS = (GovernanceError, MedisynthError, PipelineError)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        run_dir: Its folder.
+        rollup: Statuses, gate and verdict.
+        manifest: What was written.
+        error: The error that stopped it; None when all steps ran.
+        exit_code: Exit code of the command line.
+        resume_command: What to type to go on with it; empty when that cannot be.
+    """
+
+    run_dir: Path
+    rollup: RollUp
+    manifest: Manifest
+    error: Exception | None
+    exit_code: int
+    resume_command: str = ""
+
+
+class Run:
+    """A run whose folder is open: does its steps and keeps what they say.
+
+    A resumed run takes the same road: a step that an earlier process finished is not done again,
+    and its times count on.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        tracker: Tracker,
+        earlier: EarlierRun | None = None,
+        handed_on: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take what the run has.
+
+        Args:
+            context: What every step may use.
+            tracker: Mirror of the run, begun.
+            earlier: What earlier processes did; None for a new run.
+            handed_on: Step -> what it handed on before the run was cut short, where that was
+                read back already.
+        """
+        self.context = context
+        self._tracker = tracker
+        self._is_new = earlier is None
+        self._handed_on = dict(handed_on or {})
+        self._timings: list[StepTiming] = list(earlier.finished) if earlier else []
+        self._spent_s = earlier.spent_s if earlier else {}
+        self._started = time.monotonic() - (earlier.duration_s if earlier else 0.0)
+        self._error: Exception | None = None
+        self._can_resume = False
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Try the guards of a new run; turn an error of any step into the outcome of the run."""
+        try:
+            if self._is_new:
+                try_guards(self.context)
+            yield
+        except EXPECTED_ERRORS as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001 - a bug of ours still leaves a report
+            self._error = error
+            self.context.store.write_bytes("crash.txt", traceback.format_exc().encode())
+        self._can_resume = (
+            self._error is not None and self._did(PREPARED) and _status(self._error) != "blocked"
+        )
+        if not self._can_resume:
+            shutil.rmtree(self.context.scratch, ignore_errors=True)
+
+    def step(self, work: Callable[[*_Inputs, RunContext], _T], *inputs: *_Inputs) -> _T:
+        """Do one step and return what it hands on; a stop request ends it before it starts.
+
+        A step that finished in an earlier process hands on what its module's `reload` reads back
+        from the run folder, as long as a later step needs it, and else nothing.
+        """
+        name = _name(work)
+        if self._did(name):
+            return cast(_T, self._reloaded(name, work))
+        with self._timed(name):
+            handed_on = work(*inputs, self.context)
+            self._tracker.log_step(name, self.files)
+        return handed_on
+
+    def last_step(self, work: Callable[[*_Inputs, RunContext], _T], *inputs: *_Inputs) -> _T:
+        """Do a step that every run ends with, whatever came of the others; it is not timed."""
+        with self._tracker.step(_name(work)):
+            return work(*inputs, self.context)
+
+    @property
+    def outcome(self) -> Outcome:
+        """How steps 1 to 6 went, all together."""
+        failed = next((t for t in self._timings if t.status != "finished"), None)
+        error = self._error
+        return Outcome(
+            status=_status(error) if error is not None else "finished",
+            stopped_at=failed.step if failed else None,
+            error_code=getattr(error, "code", "B000") if error is not None else None,
+            message=_sentence(error) if error is not None else "",
+            steps=tuple(self._timings),
+            duration_s=round(time.monotonic() - self._started, 3),
+        )
+
+    @property
+    def files(self) -> RunFiles:
+        """The run folder as it stands, each file compared with its digest when it is read."""
+        store = self.context.store
+        return RunFiles(store.run_dir, store.artifacts(), JOURNAL)
+
+    def result(self, rollup: RollUp, manifest: Manifest) -> RunResult:
+        """Complete the mirror from the run folder and say how the run ended."""
+        self._complete_mirror()
+        error = self._error
+        exit_code = _exit_code(error) if error is not None else rollup.exit_code
+        resume_command = self.context.resume_command if self._can_resume else ""
+        run_dir = self.context.store.run_dir
+        return RunResult(run_dir, rollup, manifest, error, exit_code, resume_command)
+
+    def _did(self, step: str) -> bool:
+        """Whether a step finished, in this process or in an earlier one."""
+        return any(t.step == step and t.status == "finished" for t in self._timings)
+
+    def _reloaded(self, name: str, work: Callable[..., Any]) -> Any:
+        if name in self._handed_on:
+            return self._handed_on[name]
+        reload = getattr(sys.modules[work.__module__], "reload", None)
+        if reload is None or self._did(_LAST_TO_RELOAD_FOR):
+            return None
+        return reload(self.context)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        console, journal = self.context.console, self.context.store.journal
+        console.say(name)
+        started, status, message = time.monotonic(), "finished", ""
+        journal.append("step started", {"step": name})
+        try:
+            with self._tracker.step(name):
+                console.stop.check()
+                yield
+        except BaseException as error:
+            status, message = _status(error), _sentence(error)
+            raise
+        finally:
+            duration_s = round(time.monotonic() - started + self._spent_s.get(name, 0.0), 3)
+            timing = {"step": name, "status": status, "message": message, "duration_s": duration_s}
+            self._timings.append(StepTiming.model_validate(timing))
+            journal.append(f"step {status}", {"step": name, "message": message})
+
+    def _complete_mirror(self) -> None:
+        """What cannot be mirrored now waits in the outbox."""
+        context = self.context
+        try:
+            is_done = self._tracker.complete(FinishedRun(context.store.run_dir))
+            why = self._tracker.problem
+        except EXPECTED_ERRORS as error:
+            is_done, why = False, str(error)
+        if is_done:
+            sync.clear(context.workspace, context.store.run_id)
+        else:
+            context.console.warn(
+                f"MLflow mirror is not complete ({why}); "
+                f"later: medisynth-gov sync {context.store.run_id}"
+            )
+
+
+def _name(work: Callable[..., Any]) -> str:
+    """Name of a step: that of the module that its function stands in."""
+    return work.__module__.rpartition(".")[2]
+
+
+def _exit_code(error: BaseException) -> int:
+    return getattr(error, "exit_code", 1)
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, InterruptedByUser):
+        return "interrupted"
+    blocked = isinstance(error, EXPECTED_ERRORS) and _exit_code(error) in (3, 4)
+    return "blocked" if blocked else "failed"
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, EXPECTED_ERRORS):
+        return str(error)
+    return f"a fault of medisynth-gov itself ({type(error).__name__}); crash.txt has the details"

@@ -4,16 +4,20 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from governance.records.errors import TrackingError
+from governance.records.errors import RecordWriteError, TrackingError
+from governance.records.files import sha256_file, write_atomic
 from pipelines.config.sections import TrackingConfig
+from pipelines.fetch.cache import cache_dir
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -136,13 +140,12 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 def _make_sqlite(uri: str) -> None:
-    """Make MLflow's tables beside their place, then move them there whole.
+    """Put MLflow's empty tables in their place, whole.
 
-    MLflow makes them in hundreds of small steps. A kill between two of them would leave a file
-    that it never opens again, and with it no run of this workspace.
+    MLflow makes them in hundreds of small steps, which takes seconds. A kill between two of them
+    would leave a file that it never opens again, and with it no run of this workspace. So they are
+    made in the tool's cache, once for each version of MLflow, and copied from there.
     """
-    from mlflow import MlflowClient
-
     path = _sqlite_file(uri)
     if path is None or (path.exists() and path.stat().st_size > 0):
         return
@@ -150,8 +153,31 @@ def _make_sqlite(uri: str) -> None:
     part = path.with_name(f".{path.name}.part")
     for old in (part, part.with_name(f"{part.name}-journal")):
         old.unlink(missing_ok=True)  # left by a start that was killed
-    MlflowClient(tracking_uri=f"{_SQLITE}{part}").search_experiments(max_results=1)
+    empty = cache_dir() / f"mlflow-{version('mlflow')}-empty.db"
+    if empty.is_file() and sha256_file(empty) == _digest_beside(empty):
+        shutil.copyfile(empty, part)
+    else:
+        _make_tables(part)
+        with suppress(RecordWriteError):  # a cache that cannot be written is none
+            digest = write_atomic(empty, part.read_bytes())
+            write_atomic(empty.with_suffix(".sha256"), digest.encode())
     part.replace(path)
+
+
+def _make_tables(file: Path) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=f"{_SQLITE}{file}").search_experiments(max_results=1)
+    # The default experiment names this folder; whoever opens the copy makes one that names its own.
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DELETE FROM experiments")
+
+
+def _digest_beside(file: Path) -> str:
+    try:
+        return file.with_suffix(".sha256").read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _check_sqlite(uri: str) -> None:

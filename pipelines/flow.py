@@ -23,10 +23,10 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
     """Run the eight steps. A run that stops early still leaves evidence and a report.
 
     Raises:
-        PipelineError: The run could not even begin: workspace or tracking store not usable, or
-            what training must not read lies in a folder that it has to read.
+        UsageError: Configuration, policy or declarations cannot be used.
         DataError: The data folder is missing, empty, or has no known layout.
-        GovernanceError: The policy or the run folder cannot be used.
+        TrackingError: The tracking store cannot be used.
+        MachineError: The workspace or a signing key cannot be used.
     """
     ready = begin.ready(config)
     with begin.opened(ready, command, console) as run:
@@ -45,9 +45,10 @@ def resume_flow(
         console: Where messages go.
 
     Raises:
-        PipelineError: Another process works on it, it is finished or cannot go on, or another
-            configuration or version was asked for.
-        GovernanceError: Something on record is missing, damaged or changed.
+        ConfigError: It is finished or cannot go on, or another configuration or version was asked
+            for.
+        MachineError: Another process works on it.
+        EvidenceError: Something on record is missing, damaged or changed.
         DataError: The data folder is gone.
     """
     with begin.resumed(run_dir, asked, command, console) as run:

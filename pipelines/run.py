@@ -12,12 +12,7 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 
 from governance.evidence.folder import FinishedRun, RunFiles
 from governance.evidence.manifest import JOURNAL
-from governance.records.errors import (
-    GovernanceError,
-    InterruptedByUser,
-    MedisynthError,
-    PipelineError,
-)
+from governance.records.errors import InterruptedByUser, MedisynthGovError
 from governance.records.manifest import Manifest
 from governance.records.run import Outcome, RollUp, StepTiming
 from pipelines.current_run.context import RunContext
@@ -29,8 +24,6 @@ from pipelines.tracking import Tracker
 _T = TypeVar("_T")
 _Inputs = TypeVarTuple("_Inputs")
 _LAST_TO_RELOAD_FOR = "s6_evaluate"  # once it finished, nobody needs what earlier steps handed on
-
-EXPECTED_ERRORS = (GovernanceError, MedisynthError, PipelineError)
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class Run:
             if self._is_new:
                 try_guards(self.context)
             yield
-        except EXPECTED_ERRORS as error:
+        except MedisynthGovError as error:
             self._error = error
         except Exception as error:  # noqa: BLE001 - a bug of ours still leaves a report
             self._error = error
@@ -132,7 +125,7 @@ class Run:
         return Outcome(
             status=_status(error) if error is not None else "finished",
             stopped_at=failed.step if failed else None,
-            error_code=getattr(error, "code", "B000") if error is not None else None,
+            error_code=_code(error) if error is not None else None,
             message=_sentence(error) if error is not None else "",
             steps=tuple(self._timings),
             duration_s=round(time.monotonic() - self._started, 3),
@@ -190,7 +183,7 @@ class Run:
         try:
             is_done = self._tracker.complete(FinishedRun(context.store.run_dir))
             why = self._tracker.problem
-        except EXPECTED_ERRORS as error:
+        except MedisynthGovError as error:
             is_done, why = False, str(error)
         if is_done:
             sync.clear(context.workspace, context.store.run_id)
@@ -207,17 +200,21 @@ def _name(work: Callable[..., Any]) -> str:
 
 
 def _exit_code(error: BaseException) -> int:
-    return getattr(error, "exit_code", 1)
+    return error.exit_code if isinstance(error, MedisynthGovError) else MedisynthGovError.exit_code
+
+
+def _code(error: Exception) -> str:
+    return error.code if isinstance(error, MedisynthGovError) else MedisynthGovError.code
 
 
 def _status(error: BaseException) -> str:
     if isinstance(error, InterruptedByUser):
         return "interrupted"
-    blocked = isinstance(error, EXPECTED_ERRORS) and _exit_code(error) in (3, 4)
+    blocked = isinstance(error, MedisynthGovError) and error.exit_code in (3, 4)
     return "blocked" if blocked else "failed"
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, EXPECTED_ERRORS):
+    if isinstance(error, MedisynthGovError):
         return str(error)
     return f"a fault of medisynth-gov itself ({type(error).__name__}); crash.txt has the details"

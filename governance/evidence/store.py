@@ -28,7 +28,7 @@ from governance.evidence.manifest import (
 from governance.records.errors import (
     EvidenceError,
     EvidenceTamperedError,
-    GovernanceError,
+    MedisynthGovError,
     RecordWriteError,
 )
 from governance.records.files import sha256_bytes, sha256_file, write_atomic
@@ -177,7 +177,7 @@ class EvidenceStore:
         write_atomic(staged, data)
         try:
             artifact = self._record(ManifestFile(path=rel, n_bytes=len(data), sha256=sha256))
-        except GovernanceError:
+        except MedisynthGovError:
             staged.unlink(missing_ok=True)
             raise
         _move(staged, path)

@@ -1,36 +1,42 @@
-"""The exceptions of the medisynth package, in one tree.
+"""The errors that a user can cause or meet, in one tree: a branch for each exit code.
 
-    MedisynthError
-    ├── SettingsError           2  a model, adapter or metric setting cannot be used
-    ├── DataError               3  data cannot be read or is not what it must be
-    ├── LeakageError            4  a patient or an image is on both sides of a split
-    ├── WeightsError            5  weights are not the weights that were pinned
-    ├── ResourceError           7  memory, disk or device
-    ├── TrainingError           8  non-finite, diverged or collapsed
-    └── MetricUndefinedError    9  a metric has no value for this input
+    MedisynthGovError                  B000
+    ├── UsageError
+    │   ├── SettingsError              M010
+    │   ├── ConfigError                C000
+    │   │   └── DeclarationsError      C010
+    │   ├── PolicyError                G010
+    │   └── AnchorError                G042
+    ├── DataError                      D000
+    ├── SeparationError
+    │   ├── LeakageError               L000
+    │   └── IsolationError             G020
+    ├── IntegrityError
+    │   ├── WeightsError               W000
+    │   └── EvidenceError              G030
+    │       ├── EvidenceTamperedError  G031
+    │       └── SealError              G032
+    ├── TrackingError                  S000
+    ├── MachineError                   X000
+    │   ├── ResourceError              R000
+    │   ├── RecordWriteError           G040
+    │   ├── SigningKeyError            G041
+    │   └── TimeStampError             G043
+    ├── TrainingError                  T000
+    ├── UnfinishedError
+    │   ├── MetricUndefinedError       E000
+    │   └── PromotionError             P010
+    ├── ProcessError                   T901
+    └── InterruptedByUser              I000
 
-Each class carries the `code` printed in `error[CODE]` and the `exit_code` of the command line.
-Messages say what, where, expected, found and what to do.
+Classes without a code of their own are never raised. `error_codes.py` says of every code what it
+means and what to do. Messages say what, where, expected, found and what to do.
 """
 
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-
-class MedisynthError(Exception):
-    """Base of all errors that a user of the medisynth package can cause or meet."""
-
-    code = "M000"
-    exit_code = 3
-
-
-class SettingsError(MedisynthError):
-    """A setting cannot be used."""
-
-    code = "M010"
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -58,86 +64,115 @@ class Finding:
         return f"{place}: {self.message}"
 
 
-class DataError(MedisynthError):
-    """Data cannot be read or is not what it must be.
+class MedisynthGovError(Exception):
+    """A fault of medisynth-gov itself.
+
+    Base of all errors that a user can cause or meet.
 
     Attributes:
-        findings: Every fault found, first to last; may be empty when the message says it all.
+        code: What `error[CODE]` shows.
+        exit_code: Exit code of the command line.
+        findings: Every fault found, first to last; empty when the message says it all.
     """
 
-    code = "D000"
-    exit_code = 3
+    code = "B000"
+    exit_code = 1
+    findings: tuple[Finding | str, ...]
 
     def __init__(
-        self, message: str, *, code: str | None = None, findings: Sequence[Finding] = ()
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        exit_code: int | None = None,
+        findings: Sequence[Finding | str] = (),
     ) -> None:
         super().__init__(message)
         self.findings = tuple(findings)
         if code is not None:
             self.code = code
+        if exit_code is not None:
+            self.exit_code = exit_code
 
 
-class LeakageError(MedisynthError):
-    """A patient or an image is on both sides of a split."""
+class UsageError(MedisynthGovError):
+    """Something that was asked for cannot be used."""
 
-    code = "L000"
-    exit_code = 4
-
-
-class WeightsError(MedisynthError):
-    """Weights are missing, damaged or not the ones that were pinned."""
-
-    code = "W000"
-    exit_code = 5
-
-
-class ResourceError(MedisynthError):
-    """The machine lacks memory, disk or a device."""
-
-    code = "R000"
-    exit_code = 7
-
-
-class TrainingError(MedisynthError):
-    """Training produced non-finite values, diverged or collapsed."""
-
-    code = "T000"
-    exit_code = 8
-
-
-class MetricUndefinedError(MedisynthError):
-    """A metric has no value for this input, e.g. fewer than two images."""
-
-    code = "E000"
-    exit_code = 9
-
-
-class GovernanceError(Exception):
-    """Base of all errors that a user of the governance package can cause or meet."""
-
-    code = "G000"
-    exit_code = 5
-
-
-class PolicyError(GovernanceError):
-    """A policy cannot be read, or drops what a policy must hold."""
-
-    code = "G010"
     exit_code = 2
 
 
-class IsolationError(GovernanceError):
-    """Isolation of the held-out test set is broken or cannot be shown."""
+class SettingsError(UsageError):
+    """A setting of a model, a metric or a data contract cannot be used."""
 
-    code = "G020"
+    code = "M010"
+
+
+class ConfigError(UsageError):
+    """A key or value of the configuration cannot be used."""
+
+    code = "C000"
+
+
+class DeclarationsError(ConfigError):
+    """A declarations file cannot be read or used; findings name line and key."""
+
+    code = "C010"
+
+
+class PolicyError(UsageError):
+    """A policy cannot be read, or drops what a policy must hold."""
+
+    code = "G010"
+
+
+class AnchorError(UsageError):
+    """What a run is to be compared with is not a public key, a certificate or a digest."""
+
+    code = "G042"
+
+
+class DataError(MedisynthGovError):
+    """Data cannot be read or is not what it must be."""
+
+    code = "D000"
+    exit_code = 3
+    findings: tuple[Finding, ...]
+
+
+class SeparationError(MedisynthGovError):
+    """Training and held-out test set are not kept apart."""
+
     exit_code = 4
 
 
-class EvidenceError(GovernanceError):
+class LeakageError(SeparationError):
+    """A patient or an image is on both sides of a split."""
+
+    code = "L000"
+
+
+class IsolationError(SeparationError):
+    """Isolation of the held-out test set is broken or cannot be shown."""
+
+    code = "G020"
+
+
+class IntegrityError(MedisynthGovError):
+    """A file is missing, damaged or not the one on record."""
+
+    exit_code = 5
+
+
+class WeightsError(IntegrityError):
+    """Weights are missing, damaged or not the ones that were pinned."""
+
+    code = "W000"
+
+
+class EvidenceError(IntegrityError):
     """Evidence is missing, unreadable or contradicts itself."""
 
     code = "G030"
-    exit_code = 5
 
 
 class EvidenceTamperedError(EvidenceError):
@@ -165,103 +200,85 @@ class SealError(EvidenceError):
     code = "G032"
 
 
-class RecordWriteError(GovernanceError):
-    """A record cannot be written: disk full, read-only folder, missing permission."""
-
-    code = "G040"
-    exit_code = 7
-
-
-class SigningKeyError(GovernanceError):
-    """A signing key cannot be read, made or used."""
-
-    code = "G041"
-    exit_code = 7
-
-
-class TimeStampError(GovernanceError):
-    """A time-stamp authority cannot be reached, or its answer is no time-stamp of the manifest."""
-
-    code = "G043"
-    exit_code = 7
-
-
-class AnchorError(GovernanceError):
-    """What a run is to be compared with is not a public key or a digest."""
-
-    code = "G042"
-    exit_code = 2
-
-
-class PipelineError(Exception):
-    """Base of all errors of the pipelines package that a user can cause or meet."""
-
-    code = "P000"
-    exit_code = 9
-
-
-class ConfigError(PipelineError):
-    """A key or value of the configuration cannot be used."""
-
-    code = "C000"
-    exit_code = 2
-
-
-class DeclarationsError(ConfigError):
-    """A declarations file cannot be read or used.
-
-    Attributes:
-        findings: Every fault with its line and key, when there are several.
-    """
-
-    code = "C010"
-
-    def __init__(self, message: str, *, findings: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.findings = findings
-
-
-class TrackingError(PipelineError):
+class TrackingError(MedisynthGovError):
     """The tracking store cannot be used."""
 
     code = "S000"
     exit_code = 6
 
 
-class PromotionError(PipelineError):
-    """A run may not be promoted.
-
-    Attributes:
-        findings: Every open gate item, or every file that does not fit.
-    """
-
-    code = "P010"
-
-    def __init__(self, message: str, *, findings: tuple[str, ...] = (), exit_code: int = 9) -> None:
-        super().__init__(message)
-        self.findings, self.exit_code = findings, exit_code
-
-
-class MachineError(PipelineError):
-    """The machine lacks memory, disk space or permission, or ended a process of ours."""
+class MachineError(MedisynthGovError):
+    """The machine lacks something that is needed, or ended a process of ours."""
 
     code = "X000"
     exit_code = 7
 
 
-class ProcessError(PipelineError):
-    """The training process ended with an error of its own, which keeps its code."""
+class ResourceError(MachineError):
+    """The machine lacks memory, disk, a network or a device."""
 
-    def __init__(self, message: str, *, code: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.code, self.exit_code = code, exit_code
+    code = "R000"
 
 
-class InterruptedByUser(PipelineError):  # noqa: N818 - a request, not a fault
-    """A stop signal was received and obeyed between two pieces of work."""
+class RecordWriteError(MachineError):
+    """A record cannot be written: disk full, read-only folder, missing permission."""
+
+    code = "G040"
+
+
+class SigningKeyError(MachineError):
+    """A signing key cannot be read, made or used."""
+
+    code = "G041"
+
+
+class TimeStampError(MachineError):
+    """A time-stamp authority cannot be reached, or its answer is no time-stamp of the manifest."""
+
+    code = "G043"
+
+
+class TrainingError(MedisynthGovError):
+    """Training produced non-finite values, diverged or collapsed."""
+
+    code = "T000"
+    exit_code = 8
+
+
+class UnfinishedError(MedisynthGovError):
+    """A value cannot be computed, or a run may not be promoted."""
+
+    exit_code = 9
+
+
+class MetricUndefinedError(UnfinishedError):
+    """A metric has no value for this input, e.g. fewer than two images."""
+
+    code = "E000"
+
+
+class PromotionError(UnfinishedError):
+    """A run may not be promoted; findings are open gate items or files that do not fit."""
+
+    code = "P010"
+
+
+class ProcessError(MedisynthGovError):
+    """A generator or its process failed; an error of the process keeps its code and exit code."""
+
+    code = "T901"
+
+
+class InterruptedByUser(MedisynthGovError):  # noqa: N818 - a request, not a fault
+    """A stop signal was received and obeyed between two pieces of work.
+
+    The exit code is 128 and the number of the signal: 130 for SIGINT.
+    """
 
     code = "I000"
+    exit_code = 130
 
     def __init__(self, signal_number: int) -> None:
-        self.exit_code = 128 + signal_number
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name}", exit_code=128 + signal_number
+        )

@@ -273,13 +273,11 @@ def _print_result(result: Any, as_json: bool) -> None:
 
 def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
     """What stopped a run: its own sentence, or for a bug where the details are."""
-    from governance.records.errors import PipelineError
-    from pipelines.run import EXPECTED_ERRORS
+    from governance.records.errors import MedisynthGovError
 
-    if not isinstance(error, EXPECTED_ERRORS):
+    if not isinstance(error, MedisynthGovError):
         details = folder / "crash.txt"
-        error = PipelineError(f"a fault of medisynth-gov itself; please report {details}")
-        error.code = "B000"
+        error = MedisynthGovError(f"a fault of medisynth-gov itself; please report {details}")
     _print_error(error, as_json)
 
 

@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from governance.records.errors import MedisynthGovError
 
 _SHOWN_FINDINGS = 20
 
@@ -14,19 +17,18 @@ _SHOWN_FINDINGS = 20
 @contextmanager
 def errors(as_json: bool) -> Iterator[None]:
     """Turn every error a user can cause into one line and its exit code."""
-    from governance.records.errors import GovernanceError, MedisynthError, PipelineError
+    from governance.records.errors import MedisynthGovError
 
     try:
         yield
-    except (GovernanceError, MedisynthError, PipelineError) as error:
+    except MedisynthGovError as error:
         print_error(error, as_json)
         raise typer.Exit(error.exit_code) from error
 
 
-def print_error(error: Exception, as_json: bool) -> None:
+def print_error(error: "MedisynthGovError", as_json: bool) -> None:
     """Write an error with its findings."""
-    findings = tuple(str(finding) for finding in getattr(error, "findings", ()))
-    print_failure(getattr(error, "code", "B000"), str(error), findings, as_json)
+    print_failure(error.code, str(error), tuple(map(str, error.findings)), as_json)
 
 
 def print_failure(code: str, message: str, findings: tuple[str, ...], as_json: bool) -> None:

@@ -13,7 +13,7 @@ import platformdirs
 
 from governance.evidence.folder import FinishedRun
 from governance.evidence.manifest import MANIFEST, TOKEN
-from governance.records.errors import ConfigError, GovernanceError, TimeStampError
+from governance.records.errors import ConfigError, MedisynthGovError, TimeStampError
 from governance.signing.keys import KeyPair, RunSigner, load_signer, make_key_pair
 from governance.signing.timestamp import (
     LARGEST_TOKEN_BYTES,
@@ -90,7 +90,7 @@ def stamp_at_end(run_dir: Path, config: SigningConfig, warn: Callable[[str], Non
         return
     try:
         _stamp(run_dir, config.timestamp_url, open_authority(config))
-    except GovernanceError as error:
+    except MedisynthGovError as error:
         warn(f"no time-stamp: {error}; later: medisynth-gov timestamp {run_dir.name}")
 
 

@@ -29,7 +29,7 @@ from typing import Any
 from governance.checks.registry import CHECKS, Documents, evaluate
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
-from governance.records.errors import MedisynthError
+from governance.records.errors import DataError, LeakageError
 from governance.records.verdict import ItemRecord
 from governance.reports import formats
 from governance.reports.evidence import read_pictures
@@ -316,23 +316,24 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         listed = s1_ingest.list_data(context)
         summary = listing_summary(listed.listing)
         audit_listing(listed, context)
-        error: MedisynthError | None = None
+        error: DataError | LeakageError | None = None
         read_sha256: dict[str, str] = {}
         try:
             images = s1_ingest.decode_all(listed, context)
             read_sha256 = dict(zip(images.table["path"], images.table["file_sha256"], strict=True))
             s2_validate.run(images, context)
             s4_split.divide(images, s3_audit.run(images, context), context)
-        except MedisynthError as caught:
-            if caught.exit_code not in (3, 4):
-                raise
+        except (DataError, LeakageError) as caught:
             error = caught
         checked = _gather(context, summary, str(listed.root), error)
         return replace(checked, read_sha256=read_sha256)
 
 
 def _gather(
-    context: RunContext, summary: ListingSummary, folder: str, error: MedisynthError | None
+    context: RunContext,
+    summary: ListingSummary,
+    folder: str,
+    error: DataError | LeakageError | None,
 ) -> CheckedData:
     """Judge the data items and write what was found in four forms."""
     store = context.store
@@ -377,7 +378,7 @@ def _gather(
         exit_code=exit_code,
         error_code=error.code if error else None,
         sentence=sentence,
-        findings=tuple(str(finding) for finding in getattr(error, "findings", ())),
+        findings=tuple(map(str, error.findings)) if error else (),
         checked_utc=now(),
     )
 

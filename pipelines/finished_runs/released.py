@@ -23,7 +23,6 @@ from governance.records.errors import (
     ConfigError,
     EvidenceError,
     EvidenceTamperedError,
-    GovernanceError,
 )
 from governance.records.files import sha256_bytes
 from governance.records.manifest import Manifest
@@ -133,7 +132,7 @@ def _without_checkpoint(run_dir: Path, manifest: Manifest) -> str:
     try:
         outcome = _document(run_dir, OUTCOME, Outcome, manifest)
         why = f"it was {outcome.status} at {outcome.stopped_at} ({outcome.message[:200]})"
-    except GovernanceError:
+    except EvidenceError:
         why = "it was never trained"
     return f"{run_dir.name}: this run has no checkpoint, {why}; sample a run that was trained"
 

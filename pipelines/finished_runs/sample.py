@@ -23,10 +23,8 @@ from governance.evidence.manifest import JOURNAL
 from governance.records.base import Gate
 from governance.records.errors import (
     ConfigError,
-    GovernanceError,
     MachineError,
-    MedisynthError,
-    PipelineError,
+    MedisynthGovError,
     ProcessError,
     ResourceError,
 )
@@ -195,7 +193,7 @@ def _foreign_code(n: int, console: Console) -> Iterator[None]:
     """Turn whatever a generator's own code raises into one sentence."""
     try:
         yield
-    except (MedisynthError, GovernanceError, PipelineError):
+    except MedisynthGovError:
         raise
     except StoppedError:
         console.stop.check()
@@ -209,7 +207,7 @@ def _foreign_code(n: int, console: Console) -> Iterator[None]:
                 f"{smaller}"
             ) from error
         raise ProcessError(
-            f"the generator failed: {type(error).__name__}: {text}", code="T901", exit_code=1
+            f"the generator failed: {type(error).__name__}: {text}", code="T901"
         ) from error
 
 
@@ -221,7 +219,6 @@ def _checked(pixels: Any, n: int, run: ReleasedModel) -> Pixels:
             f"the generator failed: expected images of shape ({n}, {size}, {size}) and uint8, "
             f"found {shape} and {kind}",
             code="T901",
-            exit_code=1,
         )
     return np.asarray(pixels, np.uint8)
 

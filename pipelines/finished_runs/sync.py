@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from governance.evidence.chain import utc_text
 from governance.evidence.folder import FinishedRun, is_ended
 from governance.evidence.manifest import JOURNAL
-from governance.records.errors import ConfigError, GovernanceError, PipelineError, RecordWriteError
+from governance.records.errors import ConfigError, MedisynthGovError, RecordWriteError
 from governance.records.yaml_text import read_yaml_file
 from pipelines.config.sections import TrackingConfig
 from pipelines.current_run.lock import LOCK, folder_lock
@@ -177,7 +177,7 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
                 is_away = _close(run_dir, say).state == "waiting"
             else:
                 is_away = not _close_ended(run_dir, say)
-        except (GovernanceError, PipelineError) as error:
+        except MedisynthGovError as error:
             say(f"run {run_id} cannot be closed in MLflow: {error}")
     if n_waiting:
         say(f"finished runs that wait to be mirrored: {n_waiting:,}; medisynth-gov sync")
@@ -189,7 +189,7 @@ def sync(workspace: Path, say: Callable[[str], None]) -> tuple[Synced, ...]:
     for run_id in waiting(workspace):
         try:
             done.append(sync_run(workspace / "runs" / run_id, say))
-        except (GovernanceError, PipelineError) as error:
+        except MedisynthGovError as error:
             done.append(Synced(run_id, "unreadable", str(error)))
     return tuple(done)
 

@@ -18,12 +18,7 @@ from governance.evidence.manifest import close_evidence
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy
 from governance.records.base import ItemStatus
-from governance.records.errors import (
-    GovernanceError,
-    InterruptedByUser,
-    MedisynthError,
-    PipelineError,
-)
+from governance.records.errors import InterruptedByUser, MedisynthGovError
 from governance.records.files import sha256_bytes
 from governance.records.run import RunIdentity
 from governance.records.selftest import STOPPED, GuardAnswer
@@ -53,7 +48,6 @@ LEAKAGE: Literal[4] = 4
 INTEGRITY: Literal[5] = 5
 LONGER = "left to the whole self-test, which takes longer"
 TRAINS = "needs training, which takes longer"
-STOPS = (GovernanceError, MedisynthError, PipelineError)
 _MACHINE = 7
 
 
@@ -89,18 +83,18 @@ def stopped_by(guard: str, work: Callable[[], object]) -> Answers:
 
     Raises:
         InterruptedByUser: A stop was asked for.
-        GovernanceError, MedisynthError, PipelineError: Of the machine (exit code 7): no verdict.
+        MachineError, ProcessError: Of the machine (exit code 7): no verdict.
     """
     try:
         work()
     except InterruptedByUser:
         raise
-    except STOPS as error:
+    except MedisynthGovError as error:
         return (alarm_of(error),)
     return (silent(guard, "did not stop it"),)
 
 
-def alarm_of(error: GovernanceError | MedisynthError | PipelineError) -> GuardAnswer:
+def alarm_of(error: MedisynthGovError) -> GuardAnswer:
     """The alarm that an error is; an error of the machine is none and is raised again."""
     if error.exit_code == _MACHINE:
         raise error

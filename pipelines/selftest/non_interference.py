@@ -24,7 +24,12 @@ from PIL import Image
 
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy
-from governance.records.errors import GovernanceError, MedisynthError
+from governance.records.errors import (
+    InterruptedByUser,
+    MachineError,
+    MedisynthGovError,
+    ProcessError,
+)
 from governance.records.files import canonical_json, sha256_bytes, write_atomic
 from governance.records.training import TrainingRecord
 from governance.sealing.seal import Leaf
@@ -175,7 +180,8 @@ def prove(
 
     Raises:
         ConfigError: A generator does not exist.
-        MedisynthError, GovernanceError, PipelineError: The run on the images as they are failed.
+        MedisynthGovError: The run on the images as they are failed, or the machine or a training
+            process did: no verdict.
     """
     configs = {name: _config(name) for name in models}  # a mistyped name costs no time
     comparisons = []
@@ -224,7 +230,9 @@ def _compare(
     rows: tuple[Row, ...] = ()
     try:
         second = run(folder / "noise", folder / "second")
-    except (MedisynthError, GovernanceError) as error:
+    except (MachineError, ProcessError, InterruptedByUser):
+        raise
+    except MedisynthGovError as error:
         fault = f"with noise for test images the run stopped: {error}"
     else:
         rows, fault = compare(first.digests, second.digests), _leaf_fault(first, second)

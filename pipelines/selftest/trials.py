@@ -9,13 +9,13 @@ from errno import EDQUOT, EIO, ENOSPC, EROFS
 from pathlib import Path
 from typing import Literal
 
-from governance.records.errors import InterruptedByUser, MachineError
+from governance.records.errors import InterruptedByUser, MachineError, MedisynthGovError
 from governance.records.files import write_atomic
 from governance.records.selftest import GuardAnswer, NotPlanted, PlantTrial, SelftestRecord
 from governance.reports import formats
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
-from pipelines.selftest.bench import STOPS, Answers, Bench, Plant, alarm_of
+from pipelines.selftest.bench import Answers, Bench, Plant, alarm_of
 from pipelines.selftest.data_plants import DATA_PLANTS
 from pipelines.selftest.isolation_plants import ISOLATION_PLANTS
 from pipelines.selftest.model_plants import MODEL_PLANTS
@@ -87,7 +87,7 @@ def try_plant(plant: Plant, bench: Bench) -> PlantTrial:
         answers = _answers(plant, bench, is_planted=True)
     except InterruptedByUser:
         raise
-    except STOPS as error:  # of the machine: no verdict
+    except MedisynthGovError as error:  # of the machine: no verdict
         fault = str(error)
     except OSError as error:
         if error.errno not in _NO_ROOM:
@@ -117,7 +117,7 @@ def _answers(plant: Plant, bench: Bench, *, is_planted: bool) -> Answers:
         return plant.trial(bench, is_planted)
     except InterruptedByUser:
         raise
-    except STOPS as error:
+    except MedisynthGovError as error:
         return (alarm_of(error),)
 
 

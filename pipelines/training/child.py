@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from governance.records.errors import (
-    GovernanceError,
     IsolationError,
-    MedisynthError,
+    MedisynthGovError,
     ResourceError,
     TrainingError,
 )
@@ -126,7 +125,7 @@ def _named_pipes(work: Path) -> Parent:
 
 def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
     """What went wrong, for people; a bug leaves its traceback in the log."""
-    if isinstance(error, MedisynthError | GovernanceError):
+    if isinstance(error, MedisynthGovError):
         code, exit_code, message = error.code, error.exit_code, str(error)
     else:
         text = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""

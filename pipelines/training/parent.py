@@ -436,5 +436,5 @@ def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
     log = (work / "training.log").read_text("utf-8", "replace")
     tail = log.strip().splitlines()[-1:] or ["no output"]
     return ProcessError(
-        f"the training process ended without a result ({tail[0][:200]})", code="T900", exit_code=1
+        f"the training process ended without a result ({tail[0][:200]})", code="T900"
     )

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from governance.records.errors import MedisynthError
+from governance.records.errors import MedisynthGovError
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import PhantomImage, plan_cohort
 from medisynth.data.reading.contact_sheet import contact_sheet
@@ -292,7 +292,7 @@ def measure(
     except StoppedError:
         what = "compared" if figures.sheet else "drawn"
         return replace(figures, fault=f"time was over before all images were {what}")
-    except MedisynthError as error:
+    except MedisynthGovError as error:
         return replace(figures, fault=str(error))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from governance.evidence.journal import read_journal
 from governance.evidence.store import EvidenceStore
-from governance.records.errors import GovernanceError, SealError
+from governance.records.errors import MedisynthGovError, SealError
 from governance.records.partition import SealRecord
 from governance.reports.audit_report import write_audit_report
 from governance.reports.card.write import write_model_card
@@ -257,7 +257,7 @@ def test_the_key_is_not_read_before_the_opening_is_in_the_ledger_and_the_journal
     journal = tmp_path / "runs" / "r1" / "journal.jsonl"
     journal.rename(journal.with_name("away"))  # so that the opening cannot be recorded
 
-    with pytest.raises(GovernanceError):
+    with pytest.raises(MedisynthGovError):
         open_set(sealed)
 
     assert log.stop() == 0

@@ -29,6 +29,7 @@ from tests.held_still.corpus import AUTHORITY, HERE, NAMES, PUBLIC_KEY, Corpus
 
 ROOT = HERE.parents[1]
 PACKAGES = ("governance", "medisynth", "pipelines")
+LIST_OF_CODES = ROOT / "governance" / "records" / "error_codes.py"  # explains codes, gives none
 CHANGED = (
     ("finished", "data/split.json"),
     ("finished", "report.pdf"),
@@ -188,7 +189,7 @@ def error_codes() -> dict[str, Any]:
     codes: set[str] = set()
     classes: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted({*(ROOT / package).rglob("*.py")} - {LIST_OF_CODES}):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     codes.update(_CODE_IN_A_MESSAGE.findall(node.value))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from governance.records.errors import MedisynthError
+from governance.records.errors import MedisynthGovError
 from medisynth.data.contract.contract import (
     DataContract,
     RuleOutcome,
@@ -222,7 +222,7 @@ def test_an_expectation_that_breaks_is_an_error_of_ours_and_no_verdict():
     for validate in (validate_with_pandera, validate_with_great_expectations):
         with pytest.raises(Exception, match=r"broke|unterminated") as caught:
             validate(table, replace(contract, rules=(broken,)))
-        assert not isinstance(caught.value, MedisynthError)  # no exit code for faulty data
+        assert not isinstance(caught.value, MedisynthGovError)  # no exit code for faulty data
 
 
 def test_a_verdict_on_other_values_than_the_table_has_is_not_believed():

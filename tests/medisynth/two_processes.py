@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from governance.records.errors import MedisynthError
+from governance.records.errors import MedisynthGovError
 from medisynth import checkpoint
 from medisynth.generator import StageState, StoppedError, TrainingContext
 from medisynth.training.loop import gather_state, train, workers
@@ -80,7 +80,7 @@ def refusal(stage, seen):
     """What training says when it must not go on."""
     try:
         train(stage, seen.context, evaluate_every=10)
-    except MedisynthError as error:
+    except MedisynthGovError as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -10,7 +10,6 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from governance.records.errors import MedisynthError
 from medisynth.data.reading.statistics import Box
 from medisynth.data.reading.views import Pixels
 
@@ -26,7 +25,7 @@ _OPTIONS = ["stdin", "stdout", "-l", "eng", "--oem", "1", "--psm", "6", "--dpi",
 _ENVIRONMENT = {"OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"}
 
 
-class TextReaderError(MedisynthError):
+class TextReaderError(Exception):
     """Tesseract crashed, took too long or answered something else than words."""
 
 

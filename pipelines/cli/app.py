@@ -215,11 +215,12 @@ def reproduction_audit(
 ) -> None:
     """Recompute what the MIDL 2023 paper reports from its public table and logs."""
     with _errors(as_json):
-        from pipelines.finished_runs import reproduction_audit as page
+        from medisynth.studies.midl2023 import audit as page
+        from pipelines.fetch.weights import find_weights
 
-        result = page.run_audit(
-            table, logs, images=images or (), synthetic=synthetic, networks=networks
-        )
+        folders = tuple(images or ())
+        weights = find_weights() if folders else None
+        result = page.audit(page.Inputs(table, logs, folders, synthetic, networks, weights))
         typer.echo(page.as_json(result) if as_json else page.as_text(result))
         if out is not None:
             page.write_page(result, out)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from medisynth.studies.midl2023.audit import Inputs, as_json, as_page, as_text, audit
 from pipelines.cli.app import app
 from pipelines.fetch.weights import find_weights
-from pipelines.finished_runs.reproduction_audit import Inputs, as_json, as_page, as_text, audit
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"

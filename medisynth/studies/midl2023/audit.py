@@ -1,8 +1,7 @@
-"""`medisynth-gov reproduction-audit`: claims of a published paper beside what its data give."""
+"""The audit as a whole: claims of the paper beside what its data give, as text, JSON and page."""
 
 import json
 import textwrap
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -142,23 +141,6 @@ def _wiring(*, asked: bool) -> Finding:
         parameters_without_gradient(UpscalerWiring(faulty=True)),
         parameters_without_gradient(UpscalerWiring(faulty=False)),
     )
-
-
-def run_audit(
-    table: Path,
-    logs: Path,
-    *,
-    images: Sequence[Path] = (),
-    synthetic: Path | None = None,
-    networks: bool = False,
-) -> Audit:
-    """`audit` with the weights of this machine's cache, looked for only where they are needed."""
-    weights = None
-    if images:
-        from pipelines.fetch.weights import find_weights
-
-        weights = find_weights()
-    return audit(Inputs(table, logs, tuple(images), synthetic, networks, weights))
 
 
 def as_json(result: Audit) -> str:

@@ -189,7 +189,13 @@ def read_config(data: bytes, where: str) -> RunConfig:
     Raises:
         ConfigError: This version cannot use it.
     """
-    config = _validate(parse_yaml(data.decode("utf-8", "replace"), where))
+    values = parse_yaml(data.decode("utf-8", "replace"), where)
+    try:
+        config = _validate(values)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{where}: {error}; a run goes on with the version of medisynth-gov that began it"
+        ) from error
     if config.to_yaml() != data:
         raise ConfigError(
             f"{where}: was written by another version of medisynth-gov, which knew other keys; "

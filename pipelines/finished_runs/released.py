@@ -30,6 +30,7 @@ from governance.records.run import Outcome, RollUp, RunIdentity
 from governance.records.training import TrainingRecord
 from governance.records.yaml_text import parse_yaml
 from medisynth.generator import Generator
+from medisynth.models.recipe import model_on_record
 from medisynth.models.registry import GeneratorOrigin, generator_origin, load_generator
 from pipelines.config.sections import ModelConfig
 from pipelines.current_run.identity import tool_version
@@ -106,9 +107,10 @@ def read_run(run_dir: Path) -> ReleasedModel:
     rollup = _document(run_dir, SUMMARY, RollUp, manifest)
     _check_checkpoint_is_listed(run_dir, training, manifest)
     model = _model_config(run_dir, _recorded(run_dir, CONFIG, manifest))
-    generator_type = load_generator(model.name)
+    name, recorded = model_on_record(model.name, model.settings)
+    generator_type = load_generator(name)
     try:
-        settings = generator_type.Settings.model_validate(model.settings)
+        settings = generator_type.Settings.model_validate(recorded)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(["model.settings", *map(str, fault["loc"])])
@@ -122,7 +124,7 @@ def read_run(run_dir: Path) -> ReleasedModel:
         training=training,
         rollup=rollup,
         generator_type=generator_type,
-        origin=generator_origin(model.name),
+        origin=generator_origin(name),
         settings=settings,
     )
 

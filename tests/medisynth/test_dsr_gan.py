@@ -372,7 +372,6 @@ def test_the_refining_network_draws_other_images_than_the_untrained_one():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"deviations": {"noise_prediction": True}}, "the published recipe has no such stage"),
         ({"refining": {"discriminator_widths": [8]}}, "has 1 numbers; with diffusion.size 8"),
         ({"refining": {"steps": 5, "warm_up_steps": 5}}, "allowed are 0 to 4"),
     ],
@@ -476,10 +475,6 @@ def test_bf16_trains_and_repeats():
             r"super_resolution.speckle belongs to the enlarging stage before it drew noise",
         ),
         (
-            {"deviations": {"saturating_discriminator_loss": True}},
-            r"saturating_discriminator_loss is on; allowed with deviations.classic_srgan alone",
-        ),
-        (
             {"diffusion": {"steps": 5, "warm_up_steps": 5}},
             r"diffusion.warm_up_steps is 5; allowed are 0 to 4",
         ),
@@ -488,7 +483,6 @@ def test_bf16_trains_and_repeats():
         ({"diffusion": {"channels": [12]}}, r"diffusion.channels.0\n.*multiple of 8"),
         ({"diffusion": {"unshuffle": 3}}, r"diffusion.unshuffle\n.*1, 2, 4 or 8"),
         ({"diffusion": {"learning_rate": 0}}, r"diffusion.learning_rate\n.*greater than 0"),
-        ({"recipe": "best"}, r"recipe\n.*'corrected' or 'published'"),
         (
             {"diffusion": {"batch_size": 6, "accumulate": 4}},
             r"diffusion.accumulate is 4; allowed are divisors of diffusion.batch_size \(6\)",
@@ -496,10 +490,6 @@ def test_bf16_trains_and_repeats():
         (
             {"super_resolution": {"batch_size": 6, "accumulate": 4}},
             r"super_resolution\n.*accumulate is 4; allowed are divisors of batch_size \(6\)",
-        ),
-        (
-            {"deviations": {"classic_unet": True}},
-            r"diffusion.unshuffle is 4; allowed is 1 with deviations.classic_unet",
         ),
         ({"pretrained": {"path": "x", "sha256": "0" * 63}}, r"pretrained.sha256\n.*pattern"),
         ({"precision": "fp16"}, r"precision\n.*'auto', 'fp32' or 'bf16'"),

@@ -6,27 +6,33 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
+from governance.records.errors import SettingsError
+from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
 from medisynth.models.dsr_gan.batches import nothing_told
-from medisynth.models.dsr_gan.classic_srgan import ClassicBlock
-from medisynth.models.dsr_gan.classic_unet import ClassicAttention, ClassicUNet
-from medisynth.models.dsr_gan.deviations import (
+from medisynth.models.dsr_gan.histograms import histograms_of
+from medisynth.models.dsr_gan.settings import DiffusionSettings
+from medisynth.studies.midl2023.dsr_gan_published import DsrGanPublished, DsrGanPublishedSettings
+from medisynth.studies.midl2023.dsr_gan_published.average_histogram import (
+    matched_whole,
+    mean_histogram,
+)
+from medisynth.studies.midl2023.dsr_gan_published.classic_srgan import ClassicBlock, new_networks
+from medisynth.studies.midl2023.dsr_gan_published.classic_unet import ClassicAttention, ClassicUNet
+from medisynth.studies.midl2023.dsr_gan_published.fitting import enlarging_stage
+from medisynth.studies.midl2023.dsr_gan_published.noise_prediction import NoisePrediction
+from medisynth.studies.midl2023.dsr_gan_published.settings import (
     FAULTS_OF_CLASSIC_SRGAN,
     NOT_REPRODUCED,
-    PublishedDeviations,
+    DsrGanDeviations,
 )
-from medisynth.models.dsr_gan.diffusion import new_network
-from medisynth.models.dsr_gan.histograms import histograms_of, matched_whole, mean_histogram
-from medisynth.models.dsr_gan.noise_prediction import NoisePrediction
-from medisynth.models.dsr_gan.settings import DiffusionSettings
-from medisynth.models.dsr_gan.super_resolution import new_networks, super_resolution_stage
+from medisynth.studies.midl2023.dsr_gan_published.trained import new_diffusion
 from medisynth.training.loop import n_parameters
 
-PUBLISHED = DsrGanSettings(recipe="published")
+PUBLISHED = DsrGanPublishedSettings()
 TINY = {
-    "recipe": "published",
     "precision": "fp32",
     "selection_every": 4,
     "diffusion": {
@@ -62,39 +68,39 @@ def context(seed=0, logged=None):
 
 
 def tiny(**deviations):
-    return DsrGanSettings.model_validate(TINY | {"deviations": deviations})
+    return DsrGanPublishedSettings.model_validate(TINY | {"deviations": deviations})
 
 
 @pytest.fixture(scope="module")
 def once():
-    generator = DsrGan(tiny())
+    generator = DsrGanPublished(tiny())
     return generator, generator.fit(view(6), view(3, "tuning"), context())
 
 
 def test_the_published_unet_has_113_67_million_parameters():
     with torch.device("meta"):
-        network = new_network(PUBLISHED, 0, (0, 0))
+        network = new_diffusion(PUBLISHED, 0, (0, 0))
 
     assert n_parameters(network) == 113_673_219
     assert round(n_parameters(network) / 1e6, 2) == 113.67
 
 
 def test_the_published_super_resolution_networks_have_their_sizes():
-    enlarger, discriminator = new_networks(PUBLISHED, PUBLISHED.super_resolution.to, seed=0)
+    enlarger, discriminator = new_networks(PUBLISHED, seed=0)
 
     assert n_parameters(enlarger) == 565_768
     assert round(n_parameters(discriminator) / 1e6, 2) == 5.07
 
 
 def share_without_gradient(settings):
-    enlarger, _ = new_networks(settings, settings.super_resolution.to, seed=0)
+    enlarger, _ = new_networks(settings, seed=0)
     enlarger(torch.rand(2, 1, 12, 12)).square().sum().backward()
     dead = sum(p.numel() for p in enlarger.parameters() if p.grad is None or not p.grad.any())
     return dead / n_parameters(enlarger)
 
 
 def test_broken_residual_blocks_leave_65_4_per_cent_of_the_generator_without_gradient():
-    mended = DsrGanSettings(recipe="published", deviations={"broken_residual_blocks": False})
+    mended = DsrGanPublishedSettings(deviations={"broken_residual_blocks": False})
 
     assert share_without_gradient(PUBLISHED) == pytest.approx(0.654, abs=5e-4)
     # Off, every weight learns but the biases that the next layer's normalisation takes away.
@@ -108,61 +114,89 @@ def test_a_broken_block_is_its_last_layer_alone():
     assert torch.equal(block(x), x + functional.batch_norm(x, None, None, training=True))
 
 
-def test_recipe_published_turns_every_deviation_on_and_corrected_every_one_off():
-    names = set(PublishedDeviations.model_fields)
+def test_every_deviation_is_on_by_default():
+    names = set(DsrGanDeviations.model_fields)
 
     assert set(PUBLISHED.deviations.switched_on()) == names
-    assert DsrGanSettings().deviations.switched_on() == {}
     assert len(names) == 7
 
 
-@pytest.mark.parametrize("name", sorted(PublishedDeviations.model_fields))
+@pytest.mark.parametrize("name", sorted(DsrGanDeviations.model_fields))
 def test_each_deviation_is_set_by_name_and_says_what_it_did(name):
     # Two are faults of the published super-resolution networks: they come and go with those.
     needed = {"classic_srgan"} if name in FAULTS_OF_CLASSIC_SRGAN else set()
     gone = set(FAULTS_OF_CLASSIC_SRGAN) if name == "classic_srgan" else set()
-    without = DsrGanSettings(recipe="published", deviations={name: False})
-    switches = dict.fromkeys({name} | needed, True)
-    alone = DsrGanSettings(diffusion={"unshuffle": 1}, deviations=switches)
+    without = DsrGanPublishedSettings(deviations={name: False})
+    off = dict.fromkeys(set(DsrGanDeviations.model_fields) - {name} - needed, False)
+    alone = DsrGanPublishedSettings(deviations=off)
 
-    on = set(PublishedDeviations.model_fields) - {name} - gone
+    on = set(DsrGanDeviations.model_fields) - {name} - gone
     assert set(without.deviations.switched_on()) == on
     assert set(alone.deviations.switched_on()) == {name} | needed
     assert len(alone.deviations.switched_on()[name]) > 40
 
 
 @pytest.mark.parametrize("name", FAULTS_OF_CLASSIC_SRGAN)
-@pytest.mark.parametrize("recipe", ["corrected", "published"])
-def test_a_fault_of_the_published_networks_is_refused_without_them(recipe, name):
+def test_a_fault_of_the_published_networks_is_refused_without_them(name):
     message = f"deviations.{name} is on; allowed with deviations.classic_srgan alone"
 
     with pytest.raises(ValidationError, match=message):
-        DsrGanSettings(recipe=recipe, deviations={name: True, "classic_srgan": False})
+        DsrGanPublishedSettings(deviations={name: True, "classic_srgan": False})
 
 
-def test_sizes_of_the_published_recipe_are_those_of_the_paper_unless_given():
-    smaller = DsrGanSettings(recipe="published", diffusion={"steps": 5})
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"refining": {}}, "refining is set; the published model has no such stage"),
+        ({"diffusion": {"unshuffle": 4}}, "allowed is 1 with deviations.classic_unet"),
+        ({"super_resolution": {"speckle": 0.1}}, "super_resolution.speckle belongs to"),
+        ({"recipe": "published"}, r"recipe\n\s+Extra inputs"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused_in_one_sentence(change, message):
+    with pytest.raises(ValidationError, match=message):
+        DsrGanPublishedSettings.model_validate(change)
+
+
+def test_settings_of_the_built_in_generator_are_refused():
+    with pytest.raises(SettingsError, match="expected DsrGanPublishedSettings"):
+        DsrGanPublished(DsrGanSettings())
+
+
+def test_without_any_deviation_it_is_the_built_in_generator():
+    off = tiny(**dict.fromkeys(DsrGanDeviations.model_fields, False))
+    same = DsrGanSettings.model_validate(off.model_dump(exclude={"deviations"}))
+    one, other = DsrGanPublished(off), DsrGan(same)
+    for generator in (one, other):
+        generator.fit(view(6), view(3, "tuning"), context())
+
+    assert checkpoint.encode(one.state(), {}) == checkpoint.encode(other.state(), {})
+    assert np.array_equal(one.sample(3, context()), other.sample(3, context()))
+
+
+def test_sizes_are_those_of_the_paper_unless_given():
+    smaller = DsrGanPublishedSettings(diffusion={"steps": 5})
 
     assert PUBLISHED.diffusion.channels == (128, 128, 256, 256, 512, 512)
     assert (PUBLISHED.diffusion.steps, PUBLISHED.super_resolution.to) == (80_000, 256)
     assert (smaller.diffusion.steps, smaller.diffusion.size) == (5, 128)
 
 
-def test_settings_of_the_published_recipe_survive_json():
+def test_settings_survive_json():
     for settings in (PUBLISHED, tiny(classic_unet=False)):
-        assert DsrGanSettings.model_validate(settings.model_dump(mode="json")) == settings
+        assert DsrGanPublishedSettings.model_validate(settings.model_dump(mode="json")) == settings
 
 
 def test_an_unknown_deviation_is_refused():
     with pytest.raises(ValidationError, match=r"deviations.no_such_fault\n\s+Extra inputs"):
-        DsrGanSettings(deviations={"no_such_fault": True})
+        DsrGanPublishedSettings(deviations={"no_such_fault": True})
 
 
-def test_the_published_recipe_trains_and_samples_and_repeats(once):
+def test_it_trains_and_samples_and_repeats(once):
     generator, _ = once
-    again = DsrGan(tiny())
+    again = DsrGanPublished(tiny())
     again.fit(view(6), view(3, "tuning"), context())
-    restored = DsrGan(tiny())
+    restored = DsrGanPublished(tiny())
     restored.load_state(generator.state())
 
     images = [g.sample(3, context()) for g in (generator, again, restored)]
@@ -175,7 +209,7 @@ def test_the_published_recipe_trains_and_samples_and_repeats(once):
 
 def test_the_description_lists_the_deviations_that_are_on_and_what_is_not_reproduced(once):
     listed = once[1].description["deviations from the corrected recipe"]
-    generator = DsrGan(tiny(classic_srgan=False))
+    generator = DsrGanPublished(tiny(classic_srgan=False))
     report = generator.fit(view(6), view(3, "tuning"), context())
 
     for name, what in PUBLISHED.deviations.switched_on().items():
@@ -259,7 +293,7 @@ def test_attention_of_the_classic_network_is_at_the_fifth_level_and_in_the_middl
 def test_the_saturating_loss_is_exactly_one_when_both_probabilities_are_equal():
     settings = tiny()
     to, tuning = settings.super_resolution.to, view(3, "tuning")
-    stage = super_resolution_stage(settings, to, view(6), tuning, context(), "fp32")
+    stage = enlarging_stage(settings, to, view(6), tuning, context(), "fp32")
     with torch.no_grad():
         for parameter in stage.discriminator.parameters():
             parameter.zero_()
@@ -294,7 +328,7 @@ def test_matching_to_one_average_gives_all_images_the_same_grey_values():
 
 def test_a_constant_learning_rate_is_the_same_at_every_step():
     logged = []
-    DsrGan(tiny()).fit(view(6), view(3, "tuning"), context(logged=logged))
+    DsrGanPublished(tiny()).fit(view(6), view(3, "tuning"), context(logged=logged))
     rates = {
         (stage, values["learning rate"]) for stage, _, values in logged if "learning rate" in values
     }

@@ -13,6 +13,7 @@ from medisynth.models.dsr_gan.candidates import Candidates
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.fitted import fit_before_training
 from medisynth.models.dsr_gan.super_resolution import super_resolution_stage
+from medisynth.studies.midl2023.dsr_gan_published import DsrGanPublishedSettings, fitting
 
 TINY = {
     "precision": "fp32",
@@ -38,7 +39,6 @@ TINY = {
     "score_images": 4,
 }
 PUBLISHED = TINY | {
-    "recipe": "published",
     "diffusion": {
         **TINY["diffusion"],
         "channels": (8, 8),
@@ -94,6 +94,18 @@ class Run:
         return generator, generator.fit(view(12), view(5, "tuning"), self.context)
 
 
+def published_stages(settings):
+    settings = DsrGanPublishedSettings.model_validate(settings).in_effect()
+    context, training, tuning = Run().context, view(12), view(5, "tuning")
+    fitted = fitting.fit_parts(settings, training, context)
+    return {
+        "diffusion": fitting.diffusion_stage(settings, training, tuning, context, "fp32", fitted),
+        "super-resolution": fitting.enlarging_stage(
+            settings, settings.super_resolution.to, training, tuning, context, "fp32"
+        ),
+    }
+
+
 def stages(settings):
     settings = DsrGanSettings.model_validate(settings)
     context, training, tuning = Run().context, view(12), view(5, "tuning")
@@ -106,11 +118,15 @@ def stages(settings):
     }
 
 
-@pytest.mark.parametrize("settings", [TINY, PUBLISHED], ids=["corrected", "published"])
+@pytest.mark.parametrize(
+    ("settings", "built"),
+    [(TINY, stages), (PUBLISHED, published_stages)],
+    ids=["built-in", "published"],
+)
 @pytest.mark.parametrize("name", ["diffusion", "super-resolution"])
-def test_four_steps_are_two_steps_saved_and_loaded_and_two_steps_bit_by_bit(settings, name):
+def test_four_steps_are_two_steps_saved_and_loaded_and_two_steps_bit_by_bit(settings, built, name):
     longer = {key: settings[key] | {"steps": 20} for key in ("diffusion", "super_resolution")}
-    whole, first, second = (stages(settings | longer)[name] for _ in range(3))
+    whole, first, second = (built(settings | longer)[name] for _ in range(3))
 
     def advance(stage, steps):
         return [(stage.step(step), stage.evaluate(step + 1)) for step in steps]

@@ -76,6 +76,28 @@ def test_a_generator_of_an_installed_package_is_found_by_name(module, tmp_path):
     assert load_generator("whole").title == "A whole generator"
 
 
+def test_a_generator_of_a_study_is_found_by_name_without_torch(tmp_path):
+    study = "medisynth.studies.midl2023"
+    register(
+        tmp_path,
+        "study",
+        f"dsr-gan-published = {study}.dsr_gan_published:DsrGanPublished",
+        f"tb-gan-published = {study}.tb_gan_published:TbGanPublished",
+    )
+    code = (
+        f"import sys; sys.path.append({str(tmp_path)!r})\n"
+        "from pipelines.config.model import load_config\n"
+        "for name in ('dsr-gan-published', 'tb-gan-published'):\n"
+        "    settings = load_config(preset='smoke', overrides=['model.name=' + name])"
+        ".generator_settings()\n"
+        "    print(name, len(settings.deviations.switched_on()), 'torch' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert done.stdout.splitlines() == ["dsr-gan-published 7 False", "tb-gan-published 6 False"]
+
+
 def test_a_name_that_two_packages_register_differently_is_refused(module, tmp_path):
     module("whole_two", WHOLE)
     register(tmp_path, "package-a", "twice = whole_two:Whole")

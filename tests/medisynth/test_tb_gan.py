@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from governance.records.errors import DataError, TrainingError, WeightsError
 from medisynth import checkpoint
 from medisynth.generator import StageState, StoppedError
-from medisynth.models.tb_gan import TbGan, TbGanSettings
-from medisynth.models.tb_gan.deviations import PublishedDeviations
+from medisynth.models.tb_gan import TbGan
 from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan.networks import new_networks
 from medisynth.training.loop import train
@@ -230,7 +229,7 @@ def test_the_penalty_is_made_every_so_many_updates_and_never_without_gamma():
     made = ["gradient penalty" in stage.step(step) for step in range(4)]
     assert made == [True, False, True, False]
 
-    never = stage_of(Recorder().context(), deviations={"without_r1": True})
+    never = stage_of(Recorder().context(), r1={"gamma": 0.0})
     assert "gradient penalty" not in never.step(0)
 
 
@@ -376,27 +375,6 @@ def test_the_description_is_filled_and_counts_parameters(once):
         for text in report.description["architecture"].split(" parameters")[:-1]
     ]
     assert sum(numbers) == report.stages[0].n_parameters
-
-
-def test_published_turns_every_deviation_on_and_a_named_one_keeps_its_value():
-    published = settings(recipe="published")
-    but_one = settings(recipe="published", deviations={"without_ema": False})
-
-    assert set(published.switched_on) == set(PublishedDeviations.model_fields)
-    assert set(published.switched_on) - set(but_one.switched_on) == {"without_ema"}
-    assert settings().switched_on == {}
-    assert (published.r1_gamma, published.ema_decay, published.is_spectral) == (0, 0, False)
-    assert (published.loss, published.discriminator) == ("logistic", "wavelet")
-    assert (published.apa_target, published.clip_norm) == (0.95, math.inf)
-    assert published.rates_of(published.schedule[0]) == (5e-5, 2e-4)
-    assert TbGanSettings.model_validate(published.model_dump()) == published
-
-
-def test_the_published_recipe_trains_and_lists_its_deviations():
-    _, report, _ = fitted(recipe="published", schedule=({"steps": 2},))
-
-    for name in PublishedDeviations.model_fields:
-        assert name in report.description["recipe"]
 
 
 @pytest.mark.parametrize(

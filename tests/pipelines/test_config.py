@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from governance.records.errors import ConfigError
-from pipelines.config.model import RunConfig, load_config, preset_names
+from pipelines.cli.app import app
+from pipelines.config.model import RunConfig, load_config, preset_names, read_config
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -80,6 +82,35 @@ def test_a_bad_override_names_key_and_value(override, said):
 
 
 @pytest.mark.malformed("config")
+@pytest.mark.malformed("config")
+@pytest.mark.parametrize("generator", ["dsr-gan", "tb-gan"])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("recipe=published", "set model.name: {}-published and leave recipe out"),
+        ("deviations={some_fault: true}", "set model.name: {}-published and leave recipe out"),
+        ("recipe=corrected", "recipe: {} has one recipe alone; leave the key out"),
+        ("deviations={}", "deviations: {} has one recipe alone; leave the key out"),
+    ],
+)
+def test_a_recipe_of_former_settings_is_exit_code_2_and_one_sentence(generator, key, said):
+    overrides = ["-o", f"model.name={generator}", "-o", f"model.settings.{key}"]
+
+    result = CliRunner().invoke(app, ["run", "--preset", "smoke", *overrides])
+
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
+    assert result.output.rstrip().endswith(said.replace("{}", generator))
+
+
+def test_a_run_begun_with_former_settings_is_sent_to_its_version():
+    data = load_config(preset="smoke").to_yaml()
+    former = data.replace(b"  settings:\n", b"  settings:\n    recipe: corrected\n")
+
+    with pytest.raises(ConfigError, match=r"^config.yaml: .* goes on with the version .* began it"):
+        read_config(former, "config.yaml")
+
+
 def test_an_unknown_generator_setting_names_its_full_key():
     with pytest.raises(ConfigError, match=r"model\.settings\.difusion: unknown key"):
         load_config(preset="smoke", overrides=["model.settings.difusion=1"])

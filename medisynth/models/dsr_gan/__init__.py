@@ -1,7 +1,6 @@
 """DSR-GAN: a denoising diffusion model, histogram matching, then a super-resolution GAN.
 
-After Iskandar et al. 2023 (arXiv:2304.03941), in the corrected recipe unless the
-published one is asked for; told plane and machine where the training view records them. Importing
+After Iskandar et al. 2023 (arXiv:2304.03941); told plane and machine where the training view records them. Importing
 this module costs no torch; fitting, sampling and loading do.
 """
 
@@ -100,7 +99,7 @@ class DsrGan:
     def _fitted(self) -> Trained:
         if self._trained is None:
             raise TrainingError(
-                "dsr-gan: expected a trained generator, found one without weights; "
+                f"{self.name}: expected a trained generator, found one without weights; "
                 "fit it or load a checkpoint first"
             )
         return self._trained

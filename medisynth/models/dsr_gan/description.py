@@ -1,14 +1,12 @@
 """What was built and how it was trained, in words, for the model card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from medisynth.models.dsr_gan.deviations import NOT_REPRODUCED
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.histograms import N_DRAWN
-from medisynth.models.dsr_gan.noise_prediction import FIRST_BETA, LAST_BETA
 from medisynth.models.dsr_gan.refining import BETAS, RefiningStage
-from medisynth.models.dsr_gan.settings import T_STEPS, DsrGanSettings
+from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of
 from medisynth.models.enlarging import description as shared
 from medisynth.models.enlarging.crop_training import CropTraining
@@ -18,32 +16,79 @@ from medisynth.training.loop import GRADIENT_NORM_LIMIT, n_parameters
 def describe(
     settings: DsrGanSettings,
     fitted: Fitted,
-    diffusion: DiffusionStage,
-    enlarging: Sequence[CropTraining],
+    small: Mapping[str, str],
+    large: Mapping[str, str],
     refining: RefiningStage | None,
 ) -> dict[str, str]:
-    """Every field of the description, filled."""
+    """Every field of the description, filled.
+
+    Args:
+        settings: Settings of the whole generator.
+        fitted: What was fitted before training.
+        small: Fields of the diffusion stage, those of `describe_diffusion`.
+        large: The same fields of the enlarging stages.
+        refining: The refining stage, where there is one.
+    """
     d, s = settings.diffusion, settings.super_resolution
-    large = _super_resolution(settings, enlarging)
     fields = {
-        "recipe": _recipe(settings),
-        "deviations from the corrected recipe": _deviations(settings),
-        "architecture": f"{_diffusion_network(settings, diffusion)}; {large['architecture']}",
+        "recipe": "EDM diffusion (Karras et al. 2022), histogram matching, super-resolution GAN "
+        "that draws texture from noise",
+        "architecture": f"{small['architecture']}; {large['architecture']}",
         "sizes": f"grey images, {d.size} x {d.size} pixels from the diffusion model, "
         f"{s.to} x {s.to} pixels after super-resolution",
-        "losses": f"diffusion: {_losses(settings)}; super-resolution: {large['losses']}",
-        "optimiser": f"diffusion: {_optimiser(settings)}; super-resolution: {large['optimiser']}",
-        "schedule": f"diffusion: {_schedule(settings)}; super-resolution: {large['schedule']}",
-        "augmentation": f"diffusion: {_augmentation(settings)}; super-resolution: {large['augmentation']}",
+        **{
+            name: f"diffusion: {small[name]}; super-resolution: {large[name]}"
+            for name in ("losses", "optimiser", "schedule", "augmentation")
+        },
         "pre-training": _pretraining(settings),
         "conditioning": _conditioning(settings, fitted),
         "normalisation": _normalisation(settings, fitted),
         "sampler": _sampler(settings),
-        "histogram matching": _histogram_matching(settings, fitted),
+        "histogram matching": _histogram_matching(fitted),
         "randomness": "derived from (seed, stage, step or epoch and image); no global seed",
     }
     for name, words in _refining(settings, refining).items():
         fields[name] += f"; refining: {words}"
+    return fields
+
+
+def describe_diffusion(settings: DsrGanSettings, stage: DiffusionStage) -> dict[str, str]:
+    """Architecture, losses, optimiser, schedule and augmentation of the diffusion stage."""
+    d = settings.diffusion
+    return {
+        "architecture": (
+            f"UNet on {d.unshuffle} x {d.unshuffle} pixel blocks, channels "
+            f"{', '.join(map(str, d.channels))}, {d.layers} residual layer(s) a level, "
+            f"self-attention at the lowest level: {'yes' if d.attention else 'no'}, "
+            f"{n_parameters(stage.network):,} parameters"
+        ),
+        "losses": (
+            f"weighted denoising error, ln(sigma) normal with mean {d.p_mean} and standard "
+            f"deviation {d.p_std}"
+        ),
+        "optimiser": (
+            f"fused AdamW without weight decay, betas 0.9 and 0.99, EMA {d.ema}, "
+            f"gradient norm clipped to {GRADIENT_NORM_LIMIT}"
+        ),
+        "schedule": (
+            f"{d.steps} steps of {d.batch_size} images ({d.accumulate} micro-batch(es)), learning "
+            f"rate {d.learning_rate} after {d.warm_up_steps} steps of warm-up, then a half cosine "
+            "to 0"
+        ),
+        "augmentation": (
+            f"mirrored {'at random' if d.flip else 'never'}, zoom 1 to {d.max_zoom}, rotation ± "
+            f"{d.max_rotation_rad} rad, told to the network so that samples are drawn without"
+        ),
+    }
+
+
+def describe_enlarging(settings: DsrGanSettings, stages: Sequence[CropTraining]) -> dict[str, str]:
+    """The same fields of the shared enlarging stages."""
+    own = enlarging_settings(settings, settings.super_resolution.to)
+    fields = shared.describe(own, 2, stages[-1])
+    if len(stages) > 1:
+        sides = " and ".join(f"{side} px" for side in sides_of(settings))
+        fields["architecture"] = f"{len(stages)} times, to {sides}: {fields['architecture']}"
     return fields
 
 
@@ -80,114 +125,6 @@ def _refining(settings: DsrGanSettings, stage: RefiningStage | None) -> dict[str
     }
 
 
-def _recipe(settings: DsrGanSettings) -> str:
-    if settings.recipe == "published":
-        return (
-            "published: noise prediction, histogram matching, super-resolution GAN (Iskandar et "
-            "al. 2023, arXiv:2304.03941), for comparison and not for use"
-        )
-    return (
-        "corrected: EDM diffusion (Karras et al. 2022), histogram matching, "
-        "super-resolution GAN that draws texture from noise"
-    )
-
-
-def _deviations(settings: DsrGanSettings) -> str:
-    switched_on = [f"{name}: {what}" for name, what in settings.deviations.switched_on().items()]
-    if settings.recipe == "published":
-        switched_on += [
-            f"not reproduced, on purpose: {name} ({why})" for name, why in NOT_REPRODUCED.items()
-        ]
-    return "; ".join(switched_on) or "none"
-
-
-def _diffusion_network(settings: DsrGanSettings, diffusion: DiffusionStage) -> str:
-    d = settings.diffusion
-    channels = ", ".join(str(c) for c in d.channels)
-    size = f"{n_parameters(diffusion.network):,} parameters"
-    if settings.deviations.classic_unet:
-        return (
-            f"UNet of Ho et al. 2020 on three equal channels, channels {channels}, {d.layers} "
-            f"residual layer(s) a level, self-attention at the fifth level and the middle, {size}"
-        )
-    return (
-        f"UNet on {d.unshuffle} x {d.unshuffle} pixel blocks, channels {channels}, "
-        f"{d.layers} residual layer(s) a level, self-attention at the lowest level: "
-        f"{'yes' if d.attention else 'no'}, {size}"
-    )
-
-
-def _super_resolution(settings: DsrGanSettings, stages: Sequence[CropTraining]) -> dict[str, str]:
-    """Fields as those of the shared stage, for the networks of the recipe."""
-    stage, own = stages[-1], enlarging_settings(settings, settings.super_resolution.to)
-    if not settings.deviations.classic_srgan:
-        fields = shared.describe(own, 2, stage)
-        if len(stages) > 1:
-            sides = " and ".join(f"{side} px" for side in sides_of(settings))
-            fields["architecture"] = f"{len(stages)} times, to {sides}: {fields['architecture']}"
-        return fields
-    fields = shared.describe(own, settings.factor, stage)
-    blocks = f"{own.blocks} residual blocks of {own.channels} channels with batch normalisation"
-    if settings.deviations.broken_residual_blocks:
-        blocks += " (each layer given the block's input)"
-    adversarial = "saturating" if settings.deviations.saturating_discriminator_loss else "hinge"
-    return fields | {
-        "architecture": (
-            f"super-resolution generator with {blocks} and {settings.factor}-fold pixel shuffle, "
-            f"{n_parameters(stage.enlarger):,} parameters; whole-image discriminator from "
-            f"{own.discriminator_channels} channels, {n_parameters(stage.discriminator):,} "
-            "parameters"
-        ),
-        "losses": (
-            f"mean squared error content plus {own.adversarial_weight} x {adversarial} "
-            "adversarial loss"
-        ),
-    }
-
-
-def _losses(settings: DsrGanSettings) -> str:
-    d = settings.diffusion
-    if settings.deviations.noise_prediction:
-        return (
-            f"squared error of the predicted noise, linear betas {FIRST_BETA} to {LAST_BETA}, "
-            f"T = {T_STEPS}"
-        )
-    return (
-        f"weighted denoising error, ln(sigma) normal with mean {d.p_mean} and standard deviation "
-        f"{d.p_std}"
-    )
-
-
-def _optimiser(settings: DsrGanSettings) -> str:
-    second = 0.999 if settings.deviations.constant_learning_rate else 0.99
-    return (
-        f"fused AdamW without weight decay, betas 0.9 and {second}, EMA {settings.diffusion.ema}, "
-        f"gradient norm clipped to {GRADIENT_NORM_LIMIT}"
-    )
-
-
-def _schedule(settings: DsrGanSettings) -> str:
-    d = settings.diffusion
-    course = f"after {d.warm_up_steps} steps of warm-up, then a half cosine to 0"
-    if settings.deviations.constant_learning_rate:
-        course = "constant"
-    return (
-        f"{d.steps} steps of {d.batch_size} images ({d.accumulate} micro-batch(es)), "
-        f"learning rate {d.learning_rate} {course}"
-    )
-
-
-def _augmentation(settings: DsrGanSettings) -> str:
-    d = settings.diffusion
-    told = "told to the network so that samples are drawn without"
-    if settings.deviations.classic_unet:
-        told = "not told to the network"
-    return (
-        f"mirrored {'at random' if d.flip else 'never'}, zoom 1 to {d.max_zoom}, "
-        f"rotation ± {d.max_rotation_rad} rad, {told}"
-    )
-
-
 def _pretraining(settings: DsrGanSettings) -> str:
     given = settings.pretrained
     if given is None:
@@ -212,8 +149,6 @@ def _conditioning(settings: DsrGanSettings, fitted: Fitted) -> str:
 
 
 def _normalisation(settings: DsrGanSettings, fitted: Fitted) -> str:
-    if fitted.mean_image is None:
-        return "grey values scaled to -1 to 1"
     top, bottom, left, right = fitted.scaling.window
     return (
         f"rows {top} to {bottom - 1} and columns {left} to {right - 1} of {settings.diffusion.size}, "
@@ -225,10 +160,6 @@ def _normalisation(settings: DsrGanSettings, fitted: Fitted) -> str:
 
 def _sampler(settings: DsrGanSettings) -> str:
     d = settings.diffusion
-    if settings.deviations.noise_prediction:
-        return (
-            f"DDIM, {d.sampler_steps} steps (one network evaluation each), {d.sampling_precision}"
-        )
     return (
         f"Heun's method, {d.sampler_steps} steps ({2 * d.sampler_steps - 1} network "
         f"evaluations an image), sigma {d.sigma_max} to {d.sigma_min}, rho {d.rho}, "
@@ -236,9 +167,7 @@ def _sampler(settings: DsrGanSettings) -> str:
     )
 
 
-def _histogram_matching(settings: DsrGanSettings, fitted: Fitted) -> str:
-    if settings.deviations.one_average_histogram:
-        return "all grey values matched to one mean of sorted training pixels"
+def _histogram_matching(fitted: Fitted) -> str:
     return (
         "grey values above the black background matched to those of one training image a "
         f"sample: of {N_DRAWN} drawn at random from {len(fitted.histograms)}, the one whose "

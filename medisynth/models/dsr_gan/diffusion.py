@@ -1,6 +1,6 @@
 """First stage: a denoising diffusion model, told plane and machine where the view records them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from governance.records.errors import WeightsError
 from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, Tensors, TrainingContext
-from medisynth.models.dsr_gan import classic_unet
 from medisynth.models.dsr_gan.batches import Augmentation, augmentation_of, augmented, nothing_told
 from medisynth.models.dsr_gan.candidates import Candidates
-from medisynth.models.dsr_gan.classic_unet import ClassicUNet
 from medisynth.models.dsr_gan.edm import Edm
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.network import UNet
-from medisynth.models.dsr_gan.noise_prediction import NoisePrediction
 from medisynth.models.dsr_gan.objectives import Labels, Objective
-from medisynth.models.dsr_gan.settings import DsrGanSettings, PretrainedSettings
+from medisynth.models.dsr_gan.settings import (
+    DiffusionSettings,
+    DsrGanSettings,
+    PretrainedSettings,
+)
 from medisynth.models.enlarging.images import reduced, reduced_pixels, to_pixels, to_unit
 from medisynth.training.loop import (
     Order,
@@ -64,29 +65,13 @@ class _Drawn:
     labels: Labels
 
 
-def objective_of(settings: DsrGanSettings) -> Objective:
-    """What the network learns under these settings."""
-    if settings.deviations.noise_prediction:
-        return NoisePrediction(settings.diffusion)
-    return Edm(settings.diffusion)
-
-
-def n_channels(settings: DsrGanSettings) -> int:
-    """Channels that the diffusion network works on; the image is grey all the same."""
-    return classic_unet.N_CHANNELS if settings.deviations.classic_unet else 1
-
-
 def new_network(settings: DsrGanSettings, seed: int, label_sizes: tuple[int, int]) -> nn.Module:
     """Build the network with weights drawn from the seed."""
     d = settings.diffusion
-    network: nn.Module
     with seeded_weights(seed, STAGE):
-        if settings.deviations.classic_unet:
-            network = ClassicUNet(d.channels, d.layers, label_sizes)
-        else:
-            network = UNet(
-                d.unshuffle, d.channels, d.layers, attention=d.attention, label_sizes=label_sizes
-            )
+        network = UNet(
+            d.unshuffle, d.channels, d.layers, attention=d.attention, label_sizes=label_sizes
+        )
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -122,6 +107,19 @@ def start_from(network: nn.Module, pretrained: PretrainedSettings) -> None:
 class DiffusionStage:
     """Training of the diffusion network; fulfils `medisynth.training.loop.Stage`.
 
+    Args of the constructor:
+        settings: Settings of the whole generator.
+        training: Images of the final side.
+        tuning: Images of the final side.
+        context: Seed and device.
+        precision: Precision of training.
+        fitted: What was fitted before.
+        network: Network to train; None builds that of the settings.
+        n_channels: Channels of the network; the image is grey all the same.
+        objective: Builds what the network learns from settings of the stage.
+        constant_rate: Whether the learning rate stays what it is, with the second beta of Adam's
+            authors; otherwise it rises and falls.
+
     Attributes:
         name: "diffusion".
         n_steps: Updates.
@@ -140,27 +138,31 @@ class DiffusionStage:
         context: TrainingContext,
         precision: Precision,
         fitted: Fitted,
+        *,
+        network: nn.Module | None = None,
+        n_channels: int = 1,
+        objective: Callable[[DiffusionSettings], Objective] = Edm,
+        constant_rate: bool = False,
     ) -> None:
         own = settings.diffusion
         self.n_steps, self.batch_size = own.steps, own.batch_size
         self.candidates = Candidates(settings.kept_candidates)
-        self._settings, self._all_settings = own, settings
+        self._settings, self._n_channels, self._is_constant = own, n_channels, constant_rate
         self._seed, self._device = context.seed, context.compute_device
         self._precision: Precision = precision
-        self._objective = objective_of(settings)
-        self._n_channels = n_channels(settings)
+        self._objective_of, self._objective = objective, objective(own)
         self._view, self._fitted = training, fitted
         self._labels = fitted.vocabulary.numbers(
             list(zip(training.planes, training.machines, strict=True)), self._device
         )
         self._limits = Augmentation(own.flip, own.max_zoom, own.max_rotation_rad)
         self._order = Order(len(training), own.batch_size, context.seed, STAGE)
-        self.network = new_network(settings, context.seed, fitted.vocabulary.sizes)
+        if network is None:
+            network = new_network(settings, context.seed, fitted.vocabulary.sizes)
         if settings.pretrained is not None:
-            start_from(self.network, settings.pretrained)
-        self.network = workers().wrap(self.network.to(self._device))
+            start_from(network, settings.pretrained)
+        self.network = workers().wrap(network.to(self._device))
         self._averaged = averaged(self.network, own.ema)
-        self._is_constant = settings.deviations.constant_learning_rate
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(),
             betas=(0.9, 0.999 if self._is_constant else 0.99),
@@ -211,7 +213,7 @@ class DiffusionStage:
         settings = self._settings
         few = min(PREVIEW_STEPS, settings.sampler_steps)
         quick = settings.model_copy(update={"sampler_steps": few, "guidance": 1.0})
-        objective = objective_of(self._all_settings.model_copy(update={"diffusion": quick}))
+        objective = self._objective_of(quick)
         shape = (N_PREVIEWED, self._n_channels, *self._fitted.scaling.shape)
         generator = torch_generator(self._device, self._seed, STAGE, "preview")
         start = torch.randn(shape, device=self._device, generator=generator)

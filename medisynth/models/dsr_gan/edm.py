@@ -1,4 +1,4 @@
-"""The corrected objective: EDM preconditioning and Heun's method (Karras et al. 2022).
+"""What the network learns: EDM preconditioning and Heun's method (Karras et al. 2022).
 
 Equation numbers are those of arXiv:2206.00364.
 """

@@ -7,8 +7,8 @@ import torch
 
 from medisynth.data.reading.views import ImageView
 from medisynth.models.conditioning import Vocabulary, vocabulary_of
-from medisynth.models.dsr_gan.histograms import Histograms, histograms_of, mean_histogram
-from medisynth.models.dsr_gan.scaling import Scaling, fit_mean_image, fit_scaling, plain_scaling
+from medisynth.models.dsr_gan.histograms import Histograms, histograms_of
+from medisynth.models.dsr_gan.scaling import Scaling, fit_mean_image, fit_scaling
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.enlarging.images import reduced_pixels
 from medisynth.training.loop import numpy_generator
@@ -21,8 +21,8 @@ class Fitted:
     """What both stages and sampling rest on.
 
     Attributes:
-        mean_image: Training mean at full size, shape (1, 1, h, h), 0 to 1; None where none is
-            taken away.
+        mean_image: Training mean at full size, shape (1, 1, h, h), 0 to 1, which is taken away
+            before images are moved; None where images are moved as they are.
         scaling: Between images and residuals, at the diffusion size.
         histograms: Grey value counts, shape (k, 256).
         vocabulary: Labels of the training images.
@@ -42,28 +42,19 @@ def fit_before_training(
     Raises:
         DataError: All training images are equal.
     """
-    mean_image: torch.Tensor | None = None
-    if settings.deviations.noise_prediction:
-        scaling = plain_scaling(training, settings.diffusion, device)
-    else:
-        mean_image = fit_mean_image(training, device)
-        scaling = fit_scaling(training, mean_image, settings.diffusion)
+    mean_image = fit_mean_image(training, device)
     return Fitted(
         mean_image,
-        scaling,
+        fit_scaling(training, mean_image, settings.diffusion),
         fit_histograms(training, settings, seed),
         vocabulary_of(training, settings.conditioning),
     )
 
 
 def fit_histograms(training: ImageView, settings: DsrGanSettings, seed: int) -> Histograms:
-    """Count the grey values of training images at the diffusion size, 1024 drawn ones at most.
-
-    As published it is one: that of the mean of the sorted pixels of those images.
-    """
+    """Count the grey values of training images at the diffusion size, 1024 drawn ones at most."""
     rows = np.arange(len(training))
     if len(rows) > MOST_HISTOGRAMS:
         generator = numpy_generator(seed, "histograms")
         rows = np.sort(generator.choice(rows, MOST_HISTOGRAMS, replace=False))
-    counted = histograms_of(reduced_pixels(training.pixels[rows], settings.diffusion.size))
-    return mean_histogram(counted) if settings.deviations.one_average_histogram else counted
+    return histograms_of(reduced_pixels(training.pixels[rows], settings.diffusion.size))

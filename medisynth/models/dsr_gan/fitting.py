@@ -2,24 +2,31 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from governance.records.errors import DataError
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, FitReport, StageReport, TrainingContext
-from medisynth.models.dsr_gan.description import describe
+from medisynth.models.dsr_gan.description import (
+    describe,
+    describe_diffusion,
+    describe_enlarging,
+)
 from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
+from medisynth.models.dsr_gan.edm import Edm
 from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
 from medisynth.models.dsr_gan.refining import ENERGY, RefiningStage, new_refiner
 from medisynth.models.dsr_gan.refining import STAGE as REFINING_STAGE
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import sides_of, stage_name, super_resolution_stage
-from medisynth.models.dsr_gan.trained import IMAGES_AT_ONCE, Trained
+from medisynth.models.dsr_gan.trained import IMAGES_AT_ONCE, Enlargers, Trained
 from medisynth.models.enlarging.crop_training import CropTraining
+from medisynth.models.enlarging.networks import EnlargingNetwork
 from medisynth.training.loop import (
     Precision,
     choose_precision,
@@ -31,6 +38,8 @@ from medisynth.training.loop import (
 
 CHOOSING, POOL = "choosing", "drawing to refine"
 DENOISING_LOSS = "EMA denoising loss of the diffusion stage"
+
+_Stage = TypeVar("_Stage", bound=DiffusionStage | CropTraining | RefiningStage)
 
 
 @dataclass(frozen=True)
@@ -66,40 +75,88 @@ def fit(
         WeightsError: A committed state or the pre-trained weights do not fit.
     """
     for view in (training, tuning):
-        _require_usable(view, settings.super_resolution.to)
+        require_usable(view, settings.super_resolution.to)
     fitted = fit_before_training(training, settings, context.seed, context.compute_device)
-    diffusion, diffusion_report = _train_diffusion(settings, training, tuning, context, fitted)
-    enlarging, reports = [], [diffusion_report]
+    diffusion, diffusion_report = train_stage(
+        settings,
+        settings.precision,
+        DIFFUSION_STAGE,
+        lambda precision: DiffusionStage(settings, training, tuning, context, precision, fitted),
+        context,
+    )
+    reports = [diffusion_report]
+    enlarging: dict[int, CropTraining] = {}
     for side in sides_of(settings)[settings.refining is not None :]:
-        stage, took = _train_super_resolution(settings, side, training, tuning, context)
-        enlarging.append(stage)
+        enlarging[side], took = _train_super_resolution(settings, side, training, tuning, context)
         reports.append(took)
+    network = new_network(settings, 0, fitted.vocabulary.sizes)
+    enlargers: dict[int, EnlargingNetwork] = {
+        side: stage.final for side, stage in enlarging.items()
+    }
     refining: RefiningStage | None = None
     if settings.refining is None:
-        trained = _assembled(settings, fitted, diffusion.candidates.best, enlarging)
-        choice = _choose(trained, diffusion, context)
+        trained = assembled(settings, fitted, network, diffusion.candidates.best, enlargers)
+        choice = choose(trained, diffusion, context)
     else:
         # It learns on what the diffusion model draws, so that one is settled before.
-        trained = _assembled(settings, fitted, diffusion.candidates.newest, enlarging)
+        refiner = new_refiner(settings.refining, 0).eval().requires_grad_(False)
+        enlargers = {sides_of(settings)[0]: refiner, **enlargers}
+        trained = assembled(settings, fitted, network, diffusion.candidates.newest, enlargers)
         refining, took = _train_refining(trained, training, tuning, context)
         reports.append(took)
         choice = _best_refined(trained, refining, context)
-    is_average = settings.deviations.one_average_histogram
-    report = FitReport(
-        description=describe(settings, fitted, diffusion, enlarging, refining)
-        | {"checkpoint choice": choice.words},
-        stages=tuple(reports),
-        fitted=dict.fromkeys(_fitted_things(fitted, is_average=is_average), training.digest),
+    small = describe_diffusion(settings, diffusion)
+    large = describe_enlarging(settings, list(enlarging.values()))
+    description = describe(settings, fitted, small, large, refining)
+    things = (
+        f"grey value histograms ({len(fitted.histograms)} training images)",
+        "labels and their frequencies",
+        "mean image and intensity gain",
+        "diffusion network",
+        "super-resolution networks",
+    )
+    report = fit_report(settings, training, tuning, choice, description, reports, things)
+    return choice.trained, report
+
+
+def fit_report(
+    settings: DsrGanSettings,
+    training: ImageView,
+    tuning: ImageView,
+    choice: Choice,
+    description: Mapping[str, str],
+    stages: Sequence[StageReport],
+    things: Sequence[str],
+) -> FitReport:
+    """Report what was done.
+
+    Args:
+        settings: Settings of the whole generator.
+        training: What everything was fitted on.
+        tuning: What the checkpoint was chosen on.
+        choice: The chosen checkpoint.
+        description: Every field of the description but how the checkpoint was chosen.
+        stages: Stages in order.
+        things: Everything that was fitted.
+    """
+    return FitReport(
+        description={**description, "checkpoint choice": choice.words},
+        stages=tuple(stages),
+        fitted=dict.fromkeys(things, training.digest),
         selection_criterion=f"lowest {choice.criterion} on the tuning view",
         selection_view_sha256=tuning.digest,
         candidates=choice.candidates,
         chosen_step=choice.step,
         pretrained=_pretrained(settings),
     )
-    return choice.trained, report
 
 
-def _require_usable(view: ImageView, size: int) -> None:
+def require_usable(view: ImageView, size: int) -> None:
+    """Refuse a view that cannot be trained on.
+
+    Raises:
+        DataError: It is empty or has images of another size.
+    """
     if len(view) == 0:
         raise DataError(
             f"{view.partition} view: expected at least 1 image, found 0; "
@@ -115,21 +172,6 @@ def _require_usable(view: ImageView, size: int) -> None:
         )
 
 
-def _train_diffusion(
-    settings: DsrGanSettings,
-    training: ImageView,
-    tuning: ImageView,
-    context: TrainingContext,
-    fitted: Fitted,
-) -> tuple[DiffusionStage, StageReport]:
-    def stage_in(precision: Precision) -> DiffusionStage:
-        return DiffusionStage(settings, training, tuning, context, precision, fitted)
-
-    precision = _precision(settings.precision, DIFFUSION_STAGE, stage_in, context)
-    stage = stage_in(precision)
-    return stage, _trained(stage, settings, context, precision, (stage.network,))
-
-
 def _train_super_resolution(
     settings: DsrGanSettings,
     side: int,
@@ -141,10 +183,7 @@ def _train_super_resolution(
         return super_resolution_stage(settings, side, training, tuning, context, precision)
 
     setting = settings.super_resolution.precision or settings.precision
-    precision = _precision(setting, stage_name(settings, side), stage_in, context)
-    stage = stage_in(precision)
-    networks = (stage.enlarger, stage.discriminator)
-    return stage, _trained(stage, settings, context, precision, networks)
+    return train_stage(settings, setting, stage_name(settings, side), stage_in, context)
 
 
 def _train_refining(
@@ -166,10 +205,7 @@ def _train_refining(
             settings, training, tuning, pool, held_back, finish, context, precision
         )
 
-    precision = _precision(settings.precision, REFINING_STAGE, stage_in, context)
-    stage = stage_in(precision)
-    networks = (stage.enlarger, stage.discriminator)
-    return stage, _trained(stage, settings, context, precision, networks)
+    return train_stage(settings, settings.precision, REFINING_STAGE, stage_in, context)
 
 
 def _small_images(trained: Trained, n: int, purpose: str, context: TrainingContext) -> Pixels:
@@ -193,15 +229,34 @@ def _apart(context: TrainingContext, purpose: str) -> TrainingContext:
     )
 
 
-def _trained(
-    stage: DiffusionStage | CropTraining | RefiningStage,
+def train_stage(
     settings: DsrGanSettings,
+    setting: Literal["auto", "fp32", "bf16"],
+    name: str,
+    stage_in: Callable[[Precision], _Stage],
     context: TrainingContext,
-    precision: Precision,
-    networks: tuple[torch.nn.Module, ...],
-) -> StageReport:
+) -> tuple[_Stage, StageReport]:
+    """Train a stage to its end.
+
+    Args:
+        settings: Settings of the whole generator.
+        setting: Precision of the stage as it is set.
+        name: Name of the stage.
+        stage_in: Builds the stage in a precision, before its first step.
+        context: Where states are kept; stop flag, log, progress.
+
+    Raises:
+        StoppedError, TrainingError, WeightsError: As `medisynth.training.loop.train`.
+    """
+    precision = _precision(setting, name, stage_in, context)
+    stage = stage_in(precision)
     took = train(stage, context, evaluate_every=settings.selection_every)
-    return StageReport(
+    networks = (
+        (stage.network,)
+        if isinstance(stage, DiffusionStage)
+        else (stage.enlarger, stage.discriminator)
+    )
+    return stage, StageReport(
         name=stage.name,
         n_parameters=n_parameters(*networks),
         n_steps=stage.n_steps,
@@ -216,7 +271,7 @@ def _trained(
 def _precision(
     setting: Literal["auto", "fp32", "bf16"],
     name: str,
-    stage_in: Callable[[Precision], DiffusionStage | CropTraining | RefiningStage],
+    stage_in: Callable[[Precision], _Stage],
     context: TrainingContext,
 ) -> Precision:
     if setting != "auto":
@@ -235,24 +290,36 @@ def _precision(
     return choose_precision("auto", last_step, context.compute_device)
 
 
-def _assembled(
+def assembled(
     settings: DsrGanSettings,
     fitted: Fitted,
-    diffusion: Mapping[str, torch.Tensor],
-    enlarging: Sequence[CropTraining],
+    network: nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    enlargers: Enlargers,
 ) -> Trained:
-    network = new_network(settings, 0, fitted.vocabulary.sizes)
-    network.load_state_dict(diffusion)
+    """Put a generator together from its trained parts.
+
+    Args:
+        settings: Settings of the whole generator.
+        fitted: What was fitted before training.
+        network: A diffusion network to load `weights` into.
+        weights: Those of a candidate.
+        enlargers: Trained networks by the side of the images that they make.
+    """
+    network.load_state_dict(weights)
     network.eval().requires_grad_(False)
-    enlargers = tuple(stage.final for stage in enlarging)
-    if settings.refining is not None:
-        enlargers = (new_refiner(settings.refining, 0).eval().requires_grad_(False), *enlargers)
     return Trained(
-        settings, network, fitted.scaling, fitted.histograms, enlargers, fitted.vocabulary
+        settings,
+        network,
+        fitted.scaling,
+        fitted.histograms,
+        enlargers,
+        fitted.vocabulary,
+        Edm(settings.diffusion),
     )
 
 
-def _choose(trained: Trained, diffusion: DiffusionStage, context: TrainingContext) -> Choice:
+def choose(trained: Trained, diffusion: DiffusionStage, context: TrainingContext) -> Choice:
     """Choose among the diffusion networks that were kept.
 
     Whole images tell more than the loss of one stage, but cost more: only what was kept is drawn.
@@ -288,7 +355,7 @@ def _chosen(criterion: str, n_scored: int, n_all: int) -> str:
 def _best_refined(trained: Trained, refining: RefiningStage, context: TrainingContext) -> Choice:
     """The refining network of the best score; it was scored while it was trained."""
     candidates = refining.candidates
-    trained.enlargers[0].load_state_dict(candidates.best)
+    next(iter(trained.enlargers.values())).load_state_dict(candidates.best)
     criterion = ENERGY if context.score is None else context.score_name or "score"
     return Choice(
         trained,
@@ -298,17 +365,6 @@ def _best_refined(trained: Trained, refining: RefiningStage, context: TrainingCo
         f"lowest {criterion} of whole images on the tuning view among {len(candidates.scores)} "
         "refining networks; the diffusion network is the last one",
     )
-
-
-def _fitted_things(fitted: Fitted, *, is_average: bool) -> list[str]:
-    n = len(fitted.histograms)
-    histograms = (
-        "one mean histogram" if is_average else f"grey value histograms ({n} training images)"
-    )
-    things = [histograms, "labels and their frequencies"]
-    if fitted.mean_image is not None:
-        things.append("mean image and intensity gain")
-    return [*things, "diffusion network", "super-resolution networks"]
 
 
 def _pretrained(settings: DsrGanSettings) -> tuple[dict[str, str], ...]:

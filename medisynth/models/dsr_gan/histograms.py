@@ -1,9 +1,11 @@
 """Histogram matching: each sample takes the grey values of one drawn training image.
 
-One average histogram for all samples, as published, would give every synthetic image the same gain.
+One average histogram for all samples would give every synthetic image the same gain.
 One drawn blindly would often belong to another scene: a dark sample, stretched to the grey values
 of a bright frame, becomes fog. So a few training images are drawn and the nearest is taken.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ N_DRAWN = 16
 N_GREYS = 256
 
 Histograms = NDArray[np.int32]
+# From an image, the training histograms and a generator to the image with other grey values.
+Matching = Callable[[Pixels, Histograms, np.random.Generator], Pixels]
 
 
 def histograms_of(images: Pixels) -> Histograms:
@@ -26,14 +30,11 @@ def histograms_of(images: Pixels) -> Histograms:
     )
 
 
-def mean_histogram(histograms: Histograms) -> Histograms:
-    """Grey values of the mean of the images' sorted pixels, as published: (k, 256) to (1, 256)."""
-    greys = np.arange(N_GREYS, dtype=np.uint8)
-    total = np.zeros(int(histograms[0].sum()))
-    for counts in histograms:
-        total += np.repeat(greys, counts)
-    mean = np.rint(total / len(histograms)).astype(np.uint8)
-    return histograms_of(mean[None])
+def matched_to_nearest(
+    image: Pixels, histograms: Histograms, generator: np.random.Generator
+) -> Pixels:
+    """Give an image the grey values of the nearest of a few training images that are drawn."""
+    return matched(image, drawn_reference(image, histograms, generator))
 
 
 def drawn_reference(
@@ -55,13 +56,6 @@ def drawn_reference(
     distances = np.abs(np.cumsum(drawn - own, axis=1)).sum(axis=1)
     nearest: NDArray[np.int32] = drawn[int(distances.argmin())]
     return nearest
-
-
-def matched_whole(image: Pixels, reference: NDArray[np.int32]) -> Pixels:
-    """Match all pixels to a reference, the black background among them, as published."""
-    greys = np.repeat(np.arange(N_GREYS, dtype=np.uint8), reference)
-    values = match_histograms(image, greys.reshape(1, -1))
-    return np.clip(np.rint(values), 0, N_GREYS - 1).astype(np.uint8)
 
 
 def matched(image: Pixels, reference: NDArray[np.int32]) -> Pixels:

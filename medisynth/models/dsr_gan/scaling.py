@@ -120,15 +120,3 @@ def _widened(holds: torch.Tensor, multiple: int) -> tuple[int, int]:
     length = -(-(end - first) // multiple) * multiple
     first = min(max(0, first - (length - (end - first)) // 2), len(holds) - length)
     return first, first + length
-
-
-def plain_scaling(training: ImageView, settings: DiffusionSettings, device: str) -> Scaling:
-    """Whole images to -1 to 1, as published: no mean image is taken away, nothing left out.
-
-    Raises:
-        DataError: All training images are equal.
-    """
-    fit_scaling(training, fit_mean_image(training, device), settings)  # refuses equal images
-    shape = (1, 1, settings.size, settings.size)
-    window = (0, settings.size, 0, settings.size)
-    return Scaling(torch.full(shape, 0.5, device=device), torch.tensor(2.0, device=device), window)

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from medisynth.models.dsr_gan.deviations import PublishedDeviations, with_recipe
 from medisynth.models.enlarging.settings import EnlargingSettings
+from medisynth.models.recipe import refuse_recipe
 
 Channels = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -13,15 +13,18 @@ Batch = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
-T_STEPS = 1000  # noise levels of noise prediction
 FORMER_VERSION = "medisynth-gov 0.1.0 up to commit e9ee4d5"  # last to read weights without noise
-
 
 # Settings of the enlarging stage before it drew noise; runs of that time have them on record.
 FORMER_FIELDS = ("speckle", "sampling_speckle", "content_only_steps")
 
 
-def _refuse_former_fields(values: Any) -> None:
+def refuse_former_fields(values: Any) -> None:
+    """Refuse settings of the enlarging stage before it drew noise.
+
+    Raises:
+        ValueError: There are some.
+    """
     given = values.get("super_resolution") if isinstance(values, dict) else None
     if not isinstance(given, dict):
         return
@@ -65,8 +68,7 @@ class DiffusionSettings(BaseModel):
         sigma_min: Smallest noise level in sampling.
         sigma_max: Largest noise level in sampling.
         rho: Exponent of the noise levels in sampling.
-        sampler_steps: Steps of Heun's method; 2 x steps - 1 network evaluations an image. Under
-            noise prediction steps of DDIM, at most 1000, one evaluation each.
+        sampler_steps: Steps of Heun's method; 2 x steps - 1 network evaluations an image.
         churn: Noise that sampling adds on its way, S_churn of the paper; 0 is none.
         sampling_precision: Precision of the network in sampling.
         condition_dropout: Share of training images whose labels are hidden from the network, so
@@ -199,10 +201,6 @@ class DsrGanSettings(BaseModel):
     """Settings of DSR-GAN.
 
     Attributes:
-        recipe: "corrected": diffusion after Karras et al. 2022, histograms matched to drawn
-            training images, super-resolution GAN after Ledig et al. 2017. "published": sizes and
-            faults of the paper, for the audit; what is given by name keeps its value.
-        deviations: Differences of the published recipe from the corrected one, each on or off.
         precision: Precision of training; "auto" times two steps of each and takes bf16 only where
             it is clearly faster. super_resolution.precision is for that stage alone.
         conditioning: "auto" tells the diffusion network plane and machine where the training view
@@ -211,8 +209,7 @@ class DsrGanSettings(BaseModel):
         diffusion: First stage.
         refining: The first doubling, if it is trained on the diffusion model's own images against
             whole real ones; None trains it on reductions of real images, as the others.
-        super_resolution: Last stage. Under deviations.classic_srgan its content_weight,
-            reduced_weight and logit_penalty have no effect: the published losses have none.
+        super_resolution: Last stage.
         selection_every: Steps between two candidates.
         kept_candidates: Newest candidates that are kept, to be scored on whole images where there
             is a score; without one the lowest tuning loss among them is taken.
@@ -221,8 +218,6 @@ class DsrGanSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Literal["corrected", "published"] = "corrected"
-    deviations: PublishedDeviations = PublishedDeviations()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     conditioning: Literal["auto", "none"] = "auto"
     pretrained: PretrainedSettings | None = None
@@ -240,19 +235,15 @@ class DsrGanSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _recipe_is_followed(cls, values: Any) -> Any:
-        _refuse_former_fields(values)
-        return with_recipe(values)
+    def _former_keys_are_left_out(cls, values: Any) -> Any:
+        refuse_recipe(values, "dsr-gan")
+        refuse_former_fields(values)
+        return values
 
     @model_validator(mode="after")
     def _refining_fits(self) -> Self:
         if self.refining is None:
             return self
-        if self.deviations.classic_srgan or self.deviations.noise_prediction:
-            raise ValueError(
-                "refining is set; the published recipe has no such stage: leave it out, or turn "
-                "deviations.classic_srgan and deviations.noise_prediction off"
-            )
         side, found = 2 * self.diffusion.size, len(self.refining.discriminator_widths)
         expected = side.bit_length() - 3
         if side != 4 << expected or found != expected:
@@ -270,20 +261,5 @@ class DsrGanSettings(BaseModel):
             raise ValueError(
                 f"super_resolution.to is {to}; allowed are {2 * size}, {4 * size} and {8 * size} "
                 f"(2, 4 or 8 times diffusion.size {size})"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _deviations_fit(self) -> Self:
-        diffusion = self.diffusion
-        if self.deviations.classic_unet and diffusion.unshuffle != 1:
-            raise ValueError(
-                f"diffusion.unshuffle is {diffusion.unshuffle}; allowed is 1 with "
-                "deviations.classic_unet (it folds no pixels)"
-            )
-        if self.deviations.noise_prediction and diffusion.sampler_steps > T_STEPS:
-            raise ValueError(
-                f"diffusion.sampler_steps is {diffusion.sampler_steps}; allowed are 2 to "
-                f"{T_STEPS} with deviations.noise_prediction (T = {T_STEPS})"
             )
         return self

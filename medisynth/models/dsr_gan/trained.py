@@ -12,19 +12,21 @@ from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
 from medisynth.models.conditioning import Vocabulary, vocabulary_from
 from medisynth.models.dsr_gan.diffusion import NETWORK_PREFIX as DIFFUSION
-from medisynth.models.dsr_gan.diffusion import n_channels, new_network, objective_of
+from medisynth.models.dsr_gan.diffusion import new_network
+from medisynth.models.dsr_gan.edm import Edm
 from medisynth.models.dsr_gan.histograms import (
     N_GREYS,
     Histograms,
-    drawn_reference,
-    matched,
-    matched_whole,
+    Matching,
+    matched_to_nearest,
 )
-from medisynth.models.dsr_gan.objectives import FreshNoise
+from medisynth.models.dsr_gan.objectives import FreshNoise, Objective
 from medisynth.models.dsr_gan.scaling import Scaling, Window
 from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import large_images, sides_of, untrained_enlarger
+from medisynth.models.dsr_gan.super_resolution import sides_of, untrained_enlarger
 from medisynth.models.enlarging.images import to_pixels, to_unit
+from medisynth.models.enlarging.networks import EnlargingNetwork
+from medisynth.models.enlarging.stage import enlarged
 from medisynth.training.loop import autocast, numpy_generator, snapshot, torch_generator
 
 STAGE, ENLARGING_NOISE = "sampling", "enlarging noise"
@@ -35,6 +37,8 @@ GAIN = "diffusion.gain"
 WINDOW = "diffusion.window"
 HISTOGRAMS = "histograms"
 VOCABULARY = "vocabulary"
+
+Enlargers = Mapping[int, EnlargingNetwork]  # by the side of the images that they make
 
 # Found together in the enlarging network without noise alone.
 FORMER_ENLARGER = "super_resolution.network."
@@ -50,24 +54,30 @@ class Trained:
         diffusion: Denoising network, averaged weights of the chosen step.
         scaling: Training mean image and gain.
         histograms: Grey value counts of training images, shape (k, 256).
-        enlargers: Super-resolution generators in order, averaged weights.
+        enlargers: Super-resolution generators, smallest side first, averaged weights.
         vocabulary: Labels of the training images and how often each pair occurs.
+        objective: What the diffusion network learned, with the sampler that belongs to it.
+        n_channels: Channels of the diffusion network; the image is grey all the same.
+        matching: Gives a drawn image grey values of training images.
     """
 
     settings: DsrGanSettings
     diffusion: nn.Module
     scaling: Scaling
     histograms: Histograms
-    enlargers: tuple[nn.Module, ...]
+    enlargers: Enlargers
     vocabulary: Vocabulary
+    objective: Objective
+    n_channels: int = 1
+    matching: Matching = matched_to_nearest
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors needed to sample again."""
         return {
             **{DIFFUSION + name: value for name, value in snapshot(self.diffusion).items()},
             **{
-                prefix + name: value
-                for prefix, network in zip(_prefixes(self.settings), self.enlargers, strict=True)
+                prefix_of(side) + name: value
+                for side, network in self.enlargers.items()
                 for name, value in snapshot(network).items()
             },
             MEAN_IMAGE: self.scaling.mean_image.cpu(),
@@ -102,7 +112,7 @@ class Trained:
     def _batches(self, n: int, context: TrainingContext, condition: Condition) -> Iterator[Pixels]:
         device = context.compute_device
         self.diffusion.to(device).eval()
-        for enlarger in self.enlargers:
+        for enlarger in self.enlargers.values():
             enlarger.to(device).eval()
         for first in range(0, n, IMAGES_AT_ONCE):
             indices = range(first, min(first + IMAGES_AT_ONCE, n))
@@ -118,26 +128,26 @@ class Trained:
         The noise of image i depends on (seed, side, i) alone.
         """
         device, seed = context.compute_device, context.seed
-        for side, network in zip(sides_of(self.settings), self.enlargers, strict=True):
+        for side, network in self.enlargers.items():
             if side <= images.shape[-1]:
                 continue
 
             def noise_of(row: int, side: int = side) -> torch.Generator:
                 return torch_generator(device, seed, STAGE, ENLARGING_NOISE, side, indices[row])
 
-            images = large_images(network, images, noise_of)
+            images = enlarged(network, images, noise_of)
         return images
 
     def _noise(self, context: TrainingContext, index: int) -> torch.Tensor:
         """What diffusion starts from for one image, shape (channels, rows, columns)."""
         device = context.compute_device
         generator = torch_generator(device, context.seed, STAGE, "noise", index)
-        shape = (n_channels(self.settings), *self.scaling.shape)
+        shape = (self.n_channels, *self.scaling.shape)
         return torch.randn(shape, device=device, generator=generator)
 
     def _fresh(self, indices: range, context: TrainingContext) -> FreshNoise:
         """Noise for each step of the sampler; that of an image depends on (seed, i, step) alone."""
-        device, shape = context.compute_device, (n_channels(self.settings), *self.scaling.shape)
+        device, shape = context.compute_device, (self.n_channels, *self.scaling.shape)
 
         def of_step(step: int) -> torch.Tensor:
             generators = (
@@ -158,7 +168,7 @@ class Trained:
         labels = self._labels(indices, context, condition)
         residuals = noise
         with autocast(context.compute_device, self.settings.diffusion.sampling_precision):
-            draw = objective_of(self.settings).states
+            draw = self.objective.states
             for state in draw(self.diffusion, noise, labels, self._fresh(indices, context)):
                 if context.should_stop():
                     raise StoppedError(f"{STAGE}: stopped after {indices[0]} images")
@@ -168,7 +178,9 @@ class Trained:
         small = to_pixels(scaling.to_images(residuals).mean(1, keepdim=True))
         return np.stack(
             [
-                self._matched(image, numpy_generator(context.seed, STAGE, "reference", i))
+                self.matching(
+                    image, self.histograms, numpy_generator(context.seed, STAGE, "reference", i)
+                )
                 for image, i in zip(small, indices, strict=True)
             ]
         )
@@ -184,11 +196,6 @@ class Trained:
         ]
         return self.vocabulary.numbers(pairs, context.compute_device)
 
-    def _matched(self, image: Pixels, generator: np.random.Generator) -> Pixels:
-        if self.settings.deviations.one_average_histogram:
-            return matched_whole(image, self.histograms[0])
-        return matched(image, drawn_reference(image, self.histograms, generator))
-
 
 def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     """Rebuild from the tensors of `Trained.state`.
@@ -196,13 +203,44 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
     Raises:
         WeightsError: Names or shapes do not fit the settings.
     """
+    vocabulary = vocabulary_in(tensors)
+    _refuse_former(tensors)
+    diffusion = new_network(settings, 0, vocabulary.sizes)
+    enlargers = {side: untrained_enlarger(settings, side) for side in sides_of(settings)}
+    return with_weights(settings, diffusion, enlargers, vocabulary, tensors)
+
+
+def vocabulary_in(tensors: Tensors) -> Vocabulary:
+    """The labels of the training images in the tensors of `Trained.state`.
+
+    Raises:
+        WeightsError: There are none.
+    """
     if VOCABULARY not in tensors:
         raise WeightsError(_misfit(VOCABULARY, "a tensor", "no such tensor"))
-    _refuse_former(settings, tensors)
-    vocabulary = vocabulary_from(tensors[VOCABULARY])
-    diffusion = new_network(settings, 0, vocabulary.sizes)
-    enlargers = tuple(untrained_enlarger(settings, side) for side in sides_of(settings))
-    networks = {DIFFUSION: diffusion, **dict(zip(_prefixes(settings), enlargers, strict=True))}
+    return vocabulary_from(tensors[VOCABULARY])
+
+
+def with_weights(
+    settings: DsrGanSettings,
+    diffusion: nn.Module,
+    enlargers: Enlargers,
+    vocabulary: Vocabulary,
+    tensors: Tensors,
+) -> Trained:
+    """Load the tensors of `Trained.state` into untrained networks.
+
+    Raises:
+        WeightsError: Names or shapes do not fit.
+    """
+    if WINDOW not in tensors:
+        raise WeightsError(
+            f"weights of dsr-gan: expected tensor {WINDOW!r}, found none: they were written before "
+            f"the rows and columns that hold picture were recorded; sample them with "
+            f"{FORMER_VERSION}, or train again"
+        )
+    networks: dict[str, nn.Module] = {DIFFUSION: diffusion}
+    networks |= {prefix_of(side): network for side, network in enlargers.items()}
     _require_shapes(settings, networks, tensors)
     for prefix, network in networks.items():
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -210,27 +248,21 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
         network.eval().requires_grad_(False)
     scaling = Scaling(tensors[MEAN_IMAGE], tensors[GAIN], _window(settings, tensors[WINDOW]))
     histograms = tensors[HISTOGRAMS].numpy()
-    return Trained(settings, diffusion, scaling, histograms, enlargers, vocabulary)
+    objective = Edm(settings.diffusion)
+    return Trained(settings, diffusion, scaling, histograms, enlargers, vocabulary, objective)
 
 
-def _prefixes(settings: DsrGanSettings) -> tuple[str, ...]:
-    """Names of each enlarging network's tensors begin with this."""
-    return tuple(f"super_resolution.to_{side}." for side in sides_of(settings))
+def prefix_of(side: int) -> str:
+    """What names of tensors begin with, of the enlarging network that makes images of a side."""
+    return f"super_resolution.to_{side}."
 
 
-def _refuse_former(settings: DsrGanSettings, tensors: Tensors) -> None:
-    """Say which version reads weights from before noise was drawn or the window was recorded."""
-    is_former = all(FORMER_ENLARGER + layer in tensors for layer in FORMER_LAYERS)
-    if is_former and not settings.deviations.classic_srgan:
+def _refuse_former(tensors: Tensors) -> None:
+    """Say which version reads weights from before noise was drawn."""
+    if all(FORMER_ENLARGER + layer in tensors for layer in FORMER_LAYERS):
         raise WeightsError(
             "weights of dsr-gan: expected an enlarging network that draws noise, found one written "
             f"before the enlarging stage drew noise; sample it with {FORMER_VERSION}, or train again"
-        )
-    if WINDOW not in tensors:
-        raise WeightsError(
-            f"weights of dsr-gan: expected tensor {WINDOW!r}, found none: they were written before "
-            f"the rows and columns that hold picture were recorded; sample them with "
-            f"{FORMER_VERSION}, or train again"
         )
 
 

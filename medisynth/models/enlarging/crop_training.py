@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from medisynth.models.enlarging.images import (
     to_pixels,
     to_unit,
 )
+from medisynth.models.enlarging.networks import EnlargingNetwork
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.training.loop import (
     DiscriminatorGuard,
@@ -88,7 +89,7 @@ class CropTraining(ABC):
         self,
         settings: EnlargingSettings,
         factor: int,
-        networks: tuple[nn.Module, nn.Module],
+        networks: tuple[EnlargingNetwork, nn.Module],
         n_noise: int,
         training: ImageView,
         tuning: ImageView,
@@ -144,9 +145,9 @@ class CropTraining(ABC):
         """
 
     @property
-    def final(self) -> nn.Module:
+    def final(self) -> EnlargingNetwork:
         """The averaged generator."""
-        return self._averaged.module.eval()
+        return cast(EnlargingNetwork, self._averaged.module.eval())
 
     def step(self, step: int) -> Mapping[str, float]:
         """Update the discriminator, then the generator, then its average."""

@@ -80,7 +80,15 @@ class Doubling(nn.Module):
         return _leaky(self.noise(functional.pixel_shuffle(self.spread(x), 2), noise))
 
 
-class Enlarger(nn.Module):
+class EnlargingNetwork(nn.Module):
+    """A network that is called with small images and noise, and says how much noise it needs."""
+
+    def n_noise(self, height: int, width: int) -> int:
+        """Noise values that one small image of that height and width needs."""
+        raise NotImplementedError
+
+
+class Enlarger(EnlargingNetwork):
     """The generator: small images (b, 1, h, w), 0 to 1, to (b, 1, factor x h, factor x w).
 
     Args of the constructor:

@@ -6,7 +6,6 @@ so the critic learns which of the two is real and not how real crops look on ave
 """
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch.nn import functional
@@ -15,7 +14,7 @@ from governance.records.errors import TrainingError
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.enlarging.crop_training import ROWS_AT_ONCE, STAGE, CropTraining, Part
-from medisynth.models.enlarging.networks import Enlarger, PatchCritic
+from medisynth.models.enlarging.networks import Enlarger, EnlargingNetwork, PatchCritic
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.training.loop import (
     Precision,
@@ -47,7 +46,7 @@ def new_critic(settings: EnlargingSettings, seed: int) -> PatchCritic:
 
 @torch.no_grad()
 def enlarged(
-    network: Enlarger, small: torch.Tensor, noise_of: Callable[[int], torch.Generator]
+    network: EnlargingNetwork, small: torch.Tensor, noise_of: Callable[[int], torch.Generator]
 ) -> torch.Tensor:
     """Enlarge images, each with noise of its own, in fp32.
 
@@ -76,21 +75,12 @@ def enlarged(
         )
         parts.append(network(part, noise))
     images = torch.cat(parts)
-    require_finite_images(images)
-    return images.clamp(0, 1)
-
-
-def require_finite_images(images: torch.Tensor) -> None:
-    """Refuse what an enlarging network gave when it is not finite.
-
-    Raises:
-        TrainingError: A value is not finite.
-    """
     if not bool(torch.isfinite(images).all()):
         raise TrainingError(
             f"the {STAGE} network gave values that are not finite, expected finite ones; train "
             f"again with a lower learning_rate of the {STAGE} stage"
         )
+    return images.clamp(0, 1)
 
 
 class EnlargingStage(CropTraining):
@@ -131,11 +121,6 @@ class EnlargingStage(CropTraining):
             precision,
             name,
         )
-
-    @property
-    def final(self) -> Enlarger:
-        """The averaged generator."""
-        return cast(Enlarger, super().final)
 
     def _drawn(self, small: torch.Tensor, purpose: str, first: int) -> torch.Tensor:
         def noise_of(row: int) -> torch.Generator:

@@ -100,7 +100,7 @@ class TbGan:
     def _fitted(self) -> Trained:
         if self._trained is None:
             raise TrainingError(
-                "tb-gan: expected a trained generator, found one without weights; "
+                f"{self.name}: expected a trained generator, found one without weights; "
                 "fit it or load a checkpoint first"
             )
         return self._trained

@@ -7,7 +7,6 @@ from medisynth.models.conditioning import AXES, Vocabulary
 from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.models.enlarging.description import describe as describe_enlarging
 from medisynth.models.tb_gan.augment import MOST_SHIFT_FRACTION
-from medisynth.models.tb_gan.deviations import NOT_REPRODUCED
 from medisynth.models.tb_gan.networks import Networks
 from medisynth.models.tb_gan.settings import (
     ALL_PLANES,
@@ -67,21 +66,13 @@ def _enlarging(settings: TbGanSettings, stage: CropTraining | None) -> str:
 
 
 def _recipe(settings: TbGanSettings) -> str:
-    recipe = f"{settings.recipe}: generator of the StyleSwin family (Zhang et al. 2022)"
+    recipe = "generator of the StyleSwin family (Zhang et al. 2022)"
     if settings.diffaug:
         recipe += ", DiffAug (Zhao et al. 2020)"
     if settings.apa is not None:
         recipe += ", APA (Jiang et al. 2021)"
     if settings.loss == "relativistic":
         recipe += ", relativistic loss (Huang et al. 2024)"
-    if settings.switched_on:
-        recipe += "; deviations of the published code that are on: " + "; ".join(
-            f"{name} ({what})" for name, what in settings.switched_on.items()
-        )
-    if settings.recipe == "published":
-        recipe += "; not reproduced: " + "; ".join(
-            f"{name} ({why})" for name, why in NOT_REPRODUCED.items()
-        )
     return recipe
 
 
@@ -142,13 +133,13 @@ def _optimisation(settings: TbGanSettings) -> dict[str, str]:
         "logistic": "non-saturating logistic loss",
     }[settings.loss]
     r1 = "no R1"
-    if settings.r1_gamma > 0:
+    if settings.r1.gamma > 0:
         which = "R1 and R2" if settings.r1.r2 else "R1"
-        r1 = f"{which} with gamma {settings.r1_gamma:g} every {settings.r1.every} updates, fp32"
+        r1 = f"{which} with gamma {settings.r1.gamma:g} every {settings.r1.every} updates, fp32"
     clip = (
         f"clipped to {settings.clip_norm:g}" if math.isfinite(settings.clip_norm) else "not clipped"
     )
-    ema = f"EMA {settings.ema_decay}" if settings.ema_decay > 0 else "no EMA"
+    ema = f"EMA {settings.ema}" if settings.ema > 0 else "no EMA"
     return {
         "losses": f"{loss}; {r1}; spectral normalisation of the discriminator: "
         f"{'yes' if settings.is_spectral else 'no'}",
@@ -180,7 +171,7 @@ def _augmentation(settings: TbGanSettings) -> str:
     if settings.apa is None:
         return text + "; no APA"
     return (
-        text + f"; APA with target {settings.apa_target} and a speed of "
+        text + f"; APA with target {settings.apa.target} and a speed of "
         f"{settings.apa.speed_images:,} images"
     )
 

@@ -9,7 +9,7 @@ from governance.records.errors import TrainingError
 from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition
 from medisynth.models.conditioning import Vocabulary
-from medisynth.models.enlarging.networks import Enlarger
+from medisynth.models.enlarging.networks import EnlargingNetwork
 from medisynth.models.enlarging.stage import enlarged
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.images import to_pixels
@@ -28,7 +28,7 @@ class Drawing:
 
     generator: StyleSwinGenerator
     vocabulary: Vocabulary
-    enlarger: Enlarger | None
+    enlarger: EnlargingNetwork | None
 
     @torch.no_grad()
     def pixels(

@@ -48,7 +48,7 @@ def new_networks(
     discriminator.to(device)
     workers().wrap(generator)
     workers().wrap(discriminator)
-    average = averaged(generator, settings.ema_decay)
+    average = averaged(generator, settings.ema)
     average.requires_grad_(False)
     return Networks(generator, discriminator, average)
 

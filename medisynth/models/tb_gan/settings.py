@@ -6,12 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medisynth.models.enlarging.settings import EnlargingSettings
-from medisynth.models.tb_gan.deviations import (
-    PUBLISHED_APA_TARGET,
-    PUBLISHED_DISCRIMINATOR_LEARNING_RATE,
-    PUBLISHED_LEARNING_RATE,
-    PublishedDeviations,
-)
+from medisynth.models.recipe import refuse_recipe
 
 ALL_PLANES = "all"
 SMALLEST_SIDE = 4  # of the discriminator's features
@@ -21,8 +16,6 @@ LEAST_HEADS, LEAST_HEADS_IN_WINDOWS = 2, 4
 DISCRIMINATOR_WIDTHS = 32, 128  # at the finest level, and at most
 ENLARGING_FACTOR = 2
 TAIL_FACTOR = 4  # side of the images over that of the last level before a tail
-# The published recipe trains so, unless these are named.
-PUBLISHED_KINDS: dict[str, Any] = {"loss": "logistic", "discriminator": "wavelet", "apa": {}}
 
 Width = Annotated[int, Field(ge=16, le=1024, multiple_of=8)]
 Heads = Annotated[int, Field(ge=1, le=64)]
@@ -87,9 +80,6 @@ class TbGanSettings(BaseModel):
     """Settings of TB-GAN; defaults are those of a recipe for one core and 64 x 64 pixels.
 
     Attributes:
-        recipe: "corrected" or "published": every deviation of the published code is on, and loss,
-            discriminator and APA are the published ones unless they are named.
-        deviations: Deviations by name; one that is named keeps its value in either recipe.
         size: Side of the images that the generator draws, in pixels.
         enlarging: Networks that double that side, trained on real images; None leaves it.
         start: Side of the learned constant that the first level begins with.
@@ -128,7 +118,7 @@ class TbGanSettings(BaseModel):
         discriminator_learning_rate: Largest learning rate of the discriminator.
         warm_up_steps: Updates of each part in which the rates rise.
         final_rate_share: Share of the largest rates that half a cosine ends at; 1 keeps them.
-        ema: Decay of the moving average of the generator's weights.
+        ema: Decay of the moving average of the generator's weights; 0 follows the weights.
         gradient_clip: Largest gradient norm of either network; 0 is no limit.
         apa: Adaptive pseudo augmentation; None is off.
         diffaug: Differentiable augmentations of all that the discriminator sees.
@@ -146,8 +136,6 @@ class TbGanSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Literal["corrected", "published"] = "corrected"
-    deviations: PublishedDeviations = PublishedDeviations()
     size: Literal[32, 64, 128, 256] = 64
     enlarging: EnlargingSettings | None = None
     start: Literal[4, 8] = 8
@@ -237,61 +225,28 @@ class TbGanSettings(BaseModel):
         n_levels = int(math.log2(self.size // 2 // SMALLEST_SIDE)) + 1
         return tuple(min(widest, finest * 2**level) for level in reversed(range(n_levels)))
 
-    @property
-    def switched_on(self) -> dict[str, str]:
-        """Published deviations that are on, name to what they did."""
-        return self.deviations.switched_on()
-
     def rates_of(self, part: SchedulePart) -> tuple[float, float]:
         """Learning rates (generator, discriminator) of one part of the schedule."""
-        if self.deviations.learning_rates_of_the_code:
-            return PUBLISHED_LEARNING_RATE, PUBLISHED_DISCRIMINATOR_LEARNING_RATE
         return (
             part.learning_rate or self.learning_rate,
             part.discriminator_learning_rate or self.discriminator_learning_rate,
         )
 
     @property
-    def r1_gamma(self) -> float:
-        """Weight of R1 in effect."""
-        return 0.0 if self.deviations.without_r1 else self.r1.gamma
-
-    @property
-    def ema_decay(self) -> float:
-        """Decay of the moving average in effect; 0 follows the weights."""
-        return 0.0 if self.deviations.without_ema else self.ema
-
-    @property
     def is_spectral(self) -> bool:
-        """Whether spectral normalisation is in effect."""
-        wanted = self.discriminator == "wavelet" and self.spectral_norm
-        return wanted and not self.deviations.without_spectral_norm
+        """Whether the discriminator's layers are spectrally normalised."""
+        return self.discriminator == "wavelet" and self.spectral_norm
 
     @property
     def clip_norm(self) -> float:
-        """Largest gradient norm in effect; infinite for no limit."""
-        unlimited = self.deviations.without_gradient_clip or self.gradient_clip == 0
-        return math.inf if unlimited else self.gradient_clip
-
-    @property
-    def apa_target(self) -> float:
-        """Target of adaptive pseudo augmentation in effect; infinite where it is off."""
-        if self.apa is None:
-            return math.inf
-        return PUBLISHED_APA_TARGET if self.deviations.apa_never_fires else self.apa.target
+        """Largest gradient norm; infinite for no limit."""
+        return self.gradient_clip or math.inf
 
     @model_validator(mode="before")
     @classmethod
-    def _published_turns_all_on(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("recipe") != "published":
-            return data
-        named = data.get("deviations", {})
-        if isinstance(named, PublishedDeviations):
-            named = {name: getattr(named, name) for name in named.model_fields_set}
-        if not isinstance(named, dict):
-            return data
-        on = dict.fromkeys(PublishedDeviations.model_fields, True)
-        return {**PUBLISHED_KINDS, **data, "deviations": {**on, **named}}
+    def _recipe_is_left_out(cls, data: Any) -> Any:
+        refuse_recipe(data, "tb-gan")
+        return data
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

@@ -11,7 +11,7 @@ from governance.records.errors import WeightsError
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, TrainingContext
 from medisynth.models.conditioning import Vocabulary
-from medisynth.models.enlarging.networks import Enlarger
+from medisynth.models.enlarging.networks import EnlargingNetwork
 from medisynth.models.tb_gan.augment import augmented
 from medisynth.models.tb_gan.batches import Batches, Part
 from medisynth.models.tb_gan.drawing import Drawing
@@ -81,7 +81,7 @@ class AdversarialStage:
         precision: Precision,
         networks: Networks,
         vocabulary: Vocabulary,
-        enlarger: Enlarger | None = None,
+        enlarger: EnlargingNetwork | None = None,
     ) -> None:
         self.name, self.n_steps, self.batch_size = part.name, part.steps, settings.batch_size
         self.networks = networks
@@ -141,7 +141,7 @@ class AdversarialStage:
             self._probability = moved_probability(
                 self._probability,
                 signs / n_signs if n_signs else None,
-                target=self._settings.apa_target,
+                target=self._settings.apa.target,
                 batch_size=self.batch_size,
                 speed_images=self._settings.apa.speed_images,
             )
@@ -239,7 +239,7 @@ class AdversarialStage:
     ) -> tuple[dict[str, float], list[torch.Tensor]]:
         """One update; returns its numbers and the scores of the real images of every part."""
         settings = self._settings
-        is_penalised = settings.r1_gamma > 0 and step % settings.r1.every == 0
+        is_penalised = settings.r1.gamma > 0 and step % settings.r1.every == 0
         scores_of_real = []
 
         def losses_of(
@@ -262,7 +262,7 @@ class AdversarialStage:
             if penalty is None:
                 return losses, loss
             losses["gradient penalty"] = penalty
-            return losses, loss + penalty * (settings.r1_gamma / 2 * settings.r1.every)
+            return losses, loss + penalty * (settings.r1.gamma / 2 * settings.r1.every)
 
         values = accumulated_update(
             self._optimisers["discriminator"],

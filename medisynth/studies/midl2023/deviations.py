@@ -1,13 +1,13 @@
-"""Recipes of published models: what each deviation from the corrected recipe is called and did."""
+"""Deviations of a published model from the built-in generator: what each is called and did."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Deviations(BaseModel):
-    """Deviations from the corrected recipe, each on or off by name; subclasses name them.
+    """Switches, all on unless they are turned off by name; subclasses name them.
 
     The description of a field says what the published choice did; the model card lists those that
-    are on. Recipe "published" turns all on, "corrected" all off; one that is named keeps its value.
+    are on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

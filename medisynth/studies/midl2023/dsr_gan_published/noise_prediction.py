@@ -1,4 +1,4 @@
-"""The published objective: noise prediction under linear betas, DDIM sampling.
+"""What the published network learns: noise prediction under linear betas, DDIM sampling.
 
 Ho et al. 2020 (arXiv:2006.11239) and Song et al. 2021 (arXiv:2010.02502, deterministic). Equation
 numbers are those of the latter.
@@ -12,8 +12,9 @@ from torch import nn
 
 from medisynth.models.dsr_gan.batches import nothing_told
 from medisynth.models.dsr_gan.objectives import FreshNoise, Labels, guided
-from medisynth.models.dsr_gan.settings import T_STEPS, DiffusionSettings
+from medisynth.models.dsr_gan.settings import DiffusionSettings
 
+T_STEPS = 1000  # noise levels
 FIRST_BETA, LAST_BETA = 1e-4, 0.02
 BOUND = 1.0  # clean images are -1 to 1
 

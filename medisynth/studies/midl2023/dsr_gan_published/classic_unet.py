@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medisynth.models.dsr_gan.network import LabelEmbeddings
-from medisynth.models.dsr_gan.settings import T_STEPS
+from medisynth.studies.midl2023.dsr_gan_published.noise_prediction import T_STEPS
 
 N_CHANNELS = 3
 ATTENTION_LEVEL = 4  # the fifth

@@ -484,16 +484,18 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 
 
 def test_the_faulty_wiring_leaves_all_but_the_last_layer_of_each_block_untouched():
-    from medisynth.studies.midl2023.networks import UpscalerWiring, parameters_without_gradient
+    from medisynth.studies.midl2023.dsr_gan_published.classic_srgan import ClassicEnlarger
+    from medisynth.studies.midl2023.networks import parameters_without_gradient
 
     # One channel, one block: two convolutions of 10, two normalisations of 2, one slope.
-    faulty = UpscalerWiring(faulty=True, channels=1, blocks=1)
+    faulty = ClassicEnlarger(1, 1, 2, broken=True)
 
     assert parameters_without_gradient(faulty) == (10 + 2 + 1 + 10, 83 + 25 + 12 + 40 + 1 + 82)
 
 
 def test_the_published_size_has_the_known_share_without_gradient():
-    from medisynth.studies.midl2023.networks import UpscalerWiring, parameters_without_gradient
+    from medisynth.studies.midl2023.dsr_gan_published.classic_srgan import ClassicEnlarger
+    from medisynth.studies.midl2023.networks import parameters_without_gradient
 
-    assert parameters_without_gradient(UpscalerWiring(faulty=True)) == (369_925, 565_768)
-    assert parameters_without_gradient(UpscalerWiring(faulty=False)) == (0, 565_768)
+    assert parameters_without_gradient(ClassicEnlarger(64, 5, 2, broken=True)) == (369_925, 565_768)
+    assert parameters_without_gradient(ClassicEnlarger(64, 5, 2, broken=False)) == (0, 565_768)

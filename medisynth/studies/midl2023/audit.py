@@ -33,6 +33,9 @@ READ_IN_THE_CODE = (
 )
 """Deviations that no log or table shows; from the notebooks of the published code."""
 
+CHANNELS, BLOCKS = 64, 5
+"""Of the published upscaler, 128 to 256 pixels."""
+
 _TITLE = "Reproduction audit"
 _WIDTH = 100
 
@@ -135,11 +138,14 @@ def _folder_name(folder: Path) -> str:
 def _wiring(*, asked: bool) -> Finding:
     if not asked:
         return upscaler_wiring_missing()
-    from medisynth.studies.midl2023.networks import UpscalerWiring, parameters_without_gradient
+    from medisynth.studies.midl2023.dsr_gan_published.classic_srgan import ClassicEnlarger
+    from medisynth.studies.midl2023.networks import parameters_without_gradient
 
     return upscaler_wiring(
-        parameters_without_gradient(UpscalerWiring(faulty=True)),
-        parameters_without_gradient(UpscalerWiring(faulty=False)),
+        *(
+            parameters_without_gradient(ClassicEnlarger(CHANNELS, BLOCKS, 2, broken=broken))
+            for broken in (True, False)
+        )
     )
 
 

@@ -1,7 +1,4 @@
-"""Two small networks: the upscaler's wiring as published, and the first layers of FID's Inception.
-
-Imports torch; nothing else of this package does.
-"""
+"""What of a network takes part in its output, and the first layers of FID's Inception."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,69 +15,11 @@ from medisynth.data.reading.views import Pixels
 from medisynth.metrics.features import Features
 from medisynth.metrics.inception_weights import INCEPTION_SHA256, arrays_sha256, build_network
 
-CHANNELS, BLOCKS = 64, 5
 LAYERS = {64: 0, 192: 1}
 """Feature size of a layer to its block in pytorch-fid's network."""
 
 _BATCH = 8
 _SIDE_PX = 8  # any picture shows which parameters take part
-
-Map = Callable[[torch.Tensor], torch.Tensor]
-
-
-class _Block(nn.Module):
-    """A residual block of Ledig et al. 2017; `faulty` hands the block's input to every layer."""
-
-    def __init__(self, channels: int, *, faulty: bool) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.BatchNorm2d(channels),
-            nn.PReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.BatchNorm2d(channels),
-        )
-        self.faulty = faulty
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.faulty:
-            return x + cast(torch.Tensor, self.layers(x))
-        outputs = [cast(torch.Tensor, layer(x)) for layer in self.layers]
-        return x + outputs[-1]
-
-
-class UpscalerWiring(nn.Module):
-    """The generator of SRGAN at the published size, 128 to 256 pixels, in either wiring.
-
-    Written from Ledig et al. 2017 (arXiv:1609.04802) with the sizes of the published notebook: 64
-    channels, 5 residual blocks, one enlargement by 2, one grey channel.
-
-    Args of the constructor:
-        faulty: In each residual block every layer reads the block's input, so that all but the last
-            layer's output is dropped.
-        channels: Channels of every layer.
-        blocks: Residual blocks.
-    """
-
-    def __init__(self, *, faulty: bool, channels: int = CHANNELS, blocks: int = BLOCKS) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, channels, 9, padding=4), nn.PReLU())
-        self.body = nn.Sequential(
-            *(_Block(channels, faulty=faulty) for _ in range(blocks)),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.BatchNorm2d(channels),
-        )
-        self.end = nn.Sequential(
-            nn.Conv2d(channels, 4 * channels, 3, padding=1),
-            nn.PixelShuffle(2),
-            nn.PReLU(),
-            nn.Conv2d(channels, 1, 9, padding=4),
-        )
-
-    def forward(self, small: torch.Tensor) -> torch.Tensor:
-        """Map (b, 1, h, w) to (b, 1, 2 h, 2 w)."""
-        stem = self.stem(small)
-        return torch.tanh(self.end(stem + self.body(stem)))
 
 
 def parameters_without_gradient(network: nn.Module) -> tuple[int, int]:

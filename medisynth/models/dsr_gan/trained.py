@@ -76,7 +76,7 @@ class Trained:
         return {
             **{DIFFUSION + name: value for name, value in snapshot(self.diffusion).items()},
             **{
-                prefix_of(side) + name: value
+                _prefix_of(side) + name: value
                 for side, network in self.enlargers.items()
                 for name, value in snapshot(network).items()
             },
@@ -240,7 +240,7 @@ def with_weights(
             f"{FORMER_VERSION}, or train again"
         )
     networks: dict[str, nn.Module] = {DIFFUSION: diffusion}
-    networks |= {prefix_of(side): network for side, network in enlargers.items()}
+    networks |= {_prefix_of(side): network for side, network in enlargers.items()}
     _require_shapes(settings, networks, tensors)
     for prefix, network in networks.items():
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -252,7 +252,7 @@ def with_weights(
     return Trained(settings, diffusion, scaling, histograms, enlargers, vocabulary, objective)
 
 
-def prefix_of(side: int) -> str:
+def _prefix_of(side: int) -> str:
     """What names of tensors begin with, of the enlarging network that makes images of a side."""
     return f"super_resolution.to_{side}."
 

@@ -17,7 +17,8 @@ class CoverageLevel(Document):
         n_patients: Patients with at least one such image; one may count in several levels.
         n_images: Such images.
         share: Share of the partition's patients, 0 to 1; None where the partition has none.
-        share_ci95: Wilson interval of the share.
+            The shares of an attribute's levels add up to more than 1 where patients have several.
+        share_ci95: Wilson interval of the share, patients taken as independent.
     """
 
     attribute: str
@@ -37,6 +38,30 @@ class CoverageAudit(Document):
     completeness: dict[str, float]  # attribute -> fraction of patients with a value
 
 
+class ListingSummary(Document):
+    """What a metadata file says, before one image is read; `data check` prints it.
+
+    Attributes:
+        n_images: Rows, one an image.
+        n_patients: Patients.
+        images_per_partition: Images in each official partition, "not recorded" included.
+        patients_per_partition: Patients in each official partition; one in both counts in both.
+        shared_patients: Patients in both official partitions.
+        rows: Patients and images per level and official partition, and in all.
+        one_sided: (attribute, level, partition) of levels seen in one official partition only.
+        images_per_patient: Smallest, median and largest number of images of a patient.
+    """
+
+    n_images: int
+    n_patients: int
+    images_per_partition: dict[str, int]
+    patients_per_partition: dict[str, int]
+    shared_patients: int
+    rows: tuple[CoverageLevel, ...]
+    one_sided: tuple[tuple[str, str, str], ...]
+    images_per_patient: tuple[int, float, int]
+
+
 class Concentration(Document):
     """How much of one class rests on few patients.
 
@@ -45,9 +70,10 @@ class Concentration(Document):
         level: Level; "all" for the whole table.
         n_patients: Patients with such images.
         n_images: Such images.
-        largest_patient: Patient with most of them.
+        largest_patient: Patient with most of them; the first by name where several have as many.
         largest_share: That patient's share of the images, 0 to 1.
-        effective_patients: Inverse Simpson index of images by patient, 1 to n_patients.
+        effective_patients: Inverse Simpson index of images by patient, 1 to n_patients: as many
+            patients with equally many images each would be as concentrated.
     """
 
     attribute: str
@@ -93,7 +119,7 @@ class AttributeShift(Document):
         left: Partition.
         right: Partition.
         total_variation: Half the sum of absolute differences of shares of patients, 0 to 1.
-        ci95: Interval by patient bootstrap.
+        ci95: Interval by patient bootstrap; None with fewer than 40 resamples.
         floor: 95th percentile of the same number when patients are dealt at random: what a split
             without any shift would show.
         one_sided: Levels that only one of the two has, in words, e.g. "Voluson S10 only in test".
@@ -118,7 +144,8 @@ class QuantityLevel(Document):
         n_images: Images with a value.
         n_patients: Patients with a value.
         quantiles: Values at 0, 1, 5, 25, 50, 75, 95, 99 and 100 per cent.
-        n_outliers: Images beyond three interquartile ranges from the quartiles of all images.
+        n_outliers: Images beyond three interquartile ranges from the quartiles of all images; 0
+            where these quartiles are equal, since they then give no scale.
         outliers: At most 20 of their ids, farthest first.
     """
 
@@ -368,7 +395,15 @@ class ContentScan(Document):
 
 
 class SuspectedLabel(Document):
-    """An image whose label the other patients' images speak against."""
+    """An image whose label the other patients' images speak against.
+
+    Attributes:
+        image_id: Image.
+        given: Label as recorded.
+        suggested: Most probable label.
+        probability_of_given: Probability of the recorded label, 0 to 1, by a model that has seen
+            no image of this patient.
+    """
 
     image_id: str
     given: str
@@ -385,10 +420,10 @@ class LabelAudit(Document):
         n_images: Training images with a label.
         n_patients: Their patients.
         classes: Class -> images.
-        balanced_accuracy: Of the cross-validated model; None when not computed. Suspicion is only
-            as good as this.
+        balanced_accuracy: Of the cross-validated model against the recorded labels, 0 to 1; None
+            when not computed. Suspicion is only as good as this.
         n_suspected: Images suspected.
-        rate_ci95: Wilson interval of their share; None when not computed.
+        rate_ci95: Wilson interval of their share of the images judged; None when not computed.
         suspects: Most suspect first; at most 200.
         reason: Why nothing was computed; empty otherwise.
         effect: What the suspected labels can do to the headline metrics, in words.

@@ -1,17 +1,15 @@
 """Documents of the data set audit: written by the audit, completed when partitions are known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import (
+    AttributeShift,
     CoverageAudit,
     DatasetAudit,
-    DemographicsAudit,
     DuplicateAudit,
     LabelAudit,
 )
@@ -34,12 +32,8 @@ def write_coverage(
 ) -> None:
     """Write data/coverage.json: patients and images of every attribute level, by partition."""
     complete = completeness(table, ATTRIBUTES)
-    audit = CoverageAudit.model_validate(
-        {
-            "attributes": tuple(complete),
-            "levels": [asdict(row) for row in coverage(table, partition)],
-            "completeness": complete,
-        }
+    audit = CoverageAudit(
+        attributes=tuple(complete), levels=coverage(table, partition), completeness=complete
     )
     store.write_document("data/coverage.json", audit)
 
@@ -68,9 +62,7 @@ def write_demographics(
         n_resamples=config.n_resamples,
         seed=context.config.seed,
     )
-    context.store.write_document(
-        "data/demographics.json", DemographicsAudit.model_validate(asdict(audit))
-    )
+    context.store.write_document("data/demographics.json", audit)
 
 
 def audit_listing(listed: ListedData, context: RunContext) -> None:
@@ -83,20 +75,19 @@ def audit_listing(listed: ListedData, context: RunContext) -> None:
     partition = official[official.notna()] if official.notna().any() else None
     write_coverage(table, partition, context.store)
     seed, n_resamples = context.config.seed, config.n_resamples
-    found: dict[str, Any] = {
-        "concentration": [asdict(row) for row in concentration(table)],
-        "confounding": [
-            asdict(row) for row in confounding(table, n_resamples=n_resamples, seed=seed)
-        ],
-        "quality": (),
-        "n_resamples": n_resamples,
-        "seed": seed,
-    }
+    found: tuple[AttributeShift, ...] = ()
     if partition is not None:
         listed_in = table.loc[partition.index]
-        rows = shifts(listed_in, partition, n_resamples=n_resamples, seed=seed)
-        found["shifts"] = [asdict(row) for row in rows]
-    context.store.write_document("data/audit.json", DatasetAudit.model_validate(found))
+        found = shifts(listed_in, partition, n_resamples=n_resamples, seed=seed)
+    audit = DatasetAudit(
+        concentration=concentration(table),
+        confounding=confounding(table, n_resamples=n_resamples, seed=seed),
+        quality=(),
+        shifts=found,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    context.store.write_document("data/audit.json", audit)
 
 
 def complete_audits(
@@ -108,16 +99,12 @@ def complete_audits(
     write_coverage(table, partition, store)
     write_demographics(images, partition, context)
     found = {
-        "shifts": [
-            asdict(shift)
-            for shift in shifts(
-                table, partition, n_resamples=config.n_resamples, seed=context.config.seed
-            )
-        ],
-        "quality": [asdict(row) for row in image_quality(table, partition)],
+        "shifts": shifts(
+            table, partition, n_resamples=config.n_resamples, seed=context.config.seed
+        ),
+        "quality": image_quality(table, partition),
     }
-    whole = audited.audit.model_dump() | found
-    store.write_document("data/audit.json", DatasetAudit.model_validate(whole))
+    store.write_document("data/audit.json", audited.audit.model_copy(update=found))
     store.write_document("data/duplicates.json", _with_partitions(audited, images, partition))
     store.write_document("data/labels.json", _labels(images, partition, context))
 
@@ -161,4 +148,4 @@ def _labels(images: ImageSet, partition: "pd.Series[str]", context: RunContext) 
         progress=lambda done, total: context.console.progress("auditing labels", done, total),
     )
     review = context.config.audit.reviews().get(LABELS, "")
-    return LabelAudit.model_validate(asdict(audit) | {"reviewed": review})
+    return audit.model_copy(update={"reviewed": review})

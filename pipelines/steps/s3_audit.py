@@ -53,15 +53,12 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
 
 def _dataset_audit(images: ImageSet, context: RunContext) -> DatasetAudit:
     n_resamples, seed = context.config.audit.n_resamples, context.config.seed
-    pairs = confounding(images.table, n_resamples=n_resamples, seed=seed)
-    return DatasetAudit.model_validate(
-        {
-            "concentration": [asdict(row) for row in concentration(images.table)],
-            "confounding": [asdict(row) for row in pairs],
-            "quality": [asdict(row) for row in image_quality(images.table)],
-            "n_resamples": n_resamples,
-            "seed": seed,
-        }
+    return DatasetAudit(
+        concentration=concentration(images.table),
+        confounding=confounding(images.table, n_resamples=n_resamples, seed=seed),
+        quality=image_quality(images.table),
+        n_resamples=n_resamples,
+        seed=seed,
     )
 
 

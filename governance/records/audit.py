@@ -261,28 +261,58 @@ class DemographicsAudit(Document):
     not_compared: tuple[str, ...] = ()
 
 
+DuplicateKind = Literal["same file", "same pixels", "near-duplicate"]
+AS_IS = "as is"
+
+
 class DuplicatePair(Document):
     """Two images with the same content.
 
     Attributes:
         kind: "same file" for equal bytes, "same pixels" for equal pictures stored differently,
             "near-duplicate" for a confirmed copy that was changed.
+        left_id: Image id.
+        left_patient: Patient of the left image.
+        left_partition: Partition of the left image; None where it is not known.
+        right_id: Image id, after `left_id` in order; its patient and partition likewise.
         transform: "as is", "mirrored left to right", "mirrored top to bottom" or "turned by 180
             degrees": what brings the left image onto the right one.
         similarity: Correlation after alignment, at most 1; None for exact pairs.
         figure: Picture of both images side by side, relative to the run folder; "" when not drawn.
     """
 
-    kind: Literal["same file", "same pixels", "near-duplicate"]
+    kind: DuplicateKind
     left_id: str
     left_patient: str
     left_partition: str | None
     right_id: str
     right_patient: str
     right_partition: str | None
-    transform: str = "as is"
+    transform: str = AS_IS
     similarity: float | None = None
     figure: str = ""
+
+    @property
+    def is_one_patient(self) -> bool:
+        """Whether both images are listed under one patient."""
+        return self.left_patient == self.right_patient
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the images are alike but not equal."""
+        return self.kind == "near-duplicate"
+
+    @property
+    def sentence(self) -> str:
+        """Both images with their patients, and how alike they are."""
+        names = (
+            f"{self.left_id} (patient {self.left_patient}) and "
+            f"{self.right_id} (patient {self.right_patient})"
+        )
+        if self.similarity is None:
+            return f"{names} are the {self.kind}"
+        turned = "" if self.transform == AS_IS else f", {self.transform}"
+        return f"{names} are near-duplicates (similarity {self.similarity:.2f}{turned})"
 
 
 class SimilarityNull(Document):
@@ -333,6 +363,9 @@ class DuplicateAudit(Document):
     distinct: tuple[str, ...] = ()
 
 
+TextKind = Literal["name", "date", "time", "number"]
+
+
 class TextMark(Document):
     """Burned-in text that looks as if it could identify somebody.
 
@@ -345,13 +378,19 @@ class TextMark(Document):
     """
 
     image_id: str
-    kind: Literal["name", "date", "time", "number"]
+    kind: TextKind
     text: str
     confidence: float
 
 
 class IdentifyingColumn(Document):
-    """A column of the metadata file that looks as if it could identify somebody."""
+    """A column of the metadata file that looks as if it could identify somebody.
+
+    Attributes:
+        column: Its name.
+        reason: Why, in words; no value is repeated.
+        n_values: Values that are not empty.
+    """
 
     column: str
     reason: str
@@ -365,17 +404,17 @@ class ContentScan(Document):
         engine: What looked for burned-in text, e.g. "tesseract 5.3.0" or "overlay detector".
         reads_text: Whether the engine reads letters; else it only finds overlays.
         n_images: Images of the table.
-        n_scanned: Images that the engine looked at.
+        n_scanned: Images that the engine looked at to the end.
         n_with_overlay: Images of the table with a burned-in overlay (text, callipers, marks).
-        n_with_text: Scanned images in which text was read.
+        n_with_text: Scanned images in which text was read, or, without a reader, found.
         n_with_callipers: Scanned images with measuring callipers.
         marks: Text that looks identifying; at most 200.
-        n_images_with_marks: Images with such text.
+        n_images_with_marks: Images with such text, those a person reviewed left out.
         text_chunks: Keyword of PNG text chunks -> number of images, values never repeated.
         n_columns: Columns of the metadata file that were looked at.
-        columns: Columns that look identifying.
-        reviewed: Columns and images that a person declared reviewed.
-        limitations: What the scan cannot see.
+        columns: Columns, and keywords of PNG text chunks, that look identifying.
+        reviewed: Columns and images that a person declared reviewed, with the reason given.
+        limitations: What the scan cannot see, and what it did not look at.
     """
 
     engine: str

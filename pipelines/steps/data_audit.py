@@ -11,6 +11,7 @@ from governance.records.audit import (
     CoverageAudit,
     DatasetAudit,
     DuplicateAudit,
+    DuplicatePair,
     LabelAudit,
 )
 from governance.records.base import TRAINING
@@ -21,7 +22,7 @@ from medisynth.data.audit.labels import audit_labels
 from medisynth.data.audit.quality import image_quality
 from medisynth.data.audit.shift import shifts
 from medisynth.data.audit.target_population import load_target_population
-from medisynth.data.duplicates.exact import DuplicatePair
+from medisynth.data.duplicates.exact import in_partitions
 from pipelines.current_run.context import AuditedImages, ImageSet, ListedData, RunContext
 
 LABELS = "labels"  # the name under which audit.reviewed holds the review of suspected labels
@@ -115,15 +116,7 @@ def _with_partitions(
     """The same pairs with the partitions of this run in place of the official ones."""
     names = images.table["image_id"].reindex(partition.index).astype(str)
     part = dict(zip(names, partition.astype(str), strict=True))
-    pairs = tuple(
-        pair.model_copy(
-            update={
-                "left_partition": part.get(pair.left_id),
-                "right_partition": part.get(pair.right_id),
-            }
-        )
-        for pair in audited.duplicates.pairs
-    )
+    pairs = in_partitions(audited.duplicates.pairs, part)
     n = n_across(audited.pairs, part)  # all pairs: those on record are cut at a number
     return audited.duplicates.model_copy(update={"pairs": pairs, "n_pairs_across_partitions": n})
 

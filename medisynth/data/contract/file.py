@@ -19,8 +19,9 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from governance.records.dataset import Severity
 from governance.records.errors import SettingsError
-from medisynth.data.contract.records import Kind, Severity, Step
+from medisynth.data.contract.records import Kind, Step
 from medisynth.data.reading.csv_table import shown
 
 _MAX_BYTES = 64 * 1024

@@ -36,6 +36,7 @@ from pipelines.training.segment import Comparison, Keeper
 
 if TYPE_CHECKING:
     from governance.confinement.attempts import AttemptWatch
+    from governance.records.comparison import TuningComparison
     from governance.records.partition import RefusedRead
     from medisynth.data.reading.views import ImageView, Pixels
     from medisynth.generator import TrainingContext
@@ -311,7 +312,7 @@ def _train_and_draw(
         "duration_s": duration_s,
         "sampling_s": sampling_s,
         "checkpoint": {"path": path.name, "sha256": digest},
-        "comparison": comparison,
+        "comparison": comparison.model_dump(mode="json"),
         "extractor_sha256": score.weights_sha256 if score is not None else None,
     }
 
@@ -345,19 +346,20 @@ def _compare(
     synthetic: "Pixels",
     training: "ImageView",
     context: "TrainingContext",
-) -> dict[str, Any]:
+) -> "TuningComparison":
     """The images that were drawn beside simple controls, or why they are not."""
+    from governance.records.comparison import TuningComparison
     from medisynth.generator import StoppedError
 
     if score is None:
-        return {"reason": _NOTHING_TO_COMPARE_BY}
+        return TuningComparison(reason=_NOTHING_TO_COMPARE_BY)
 
     def progress(done: int, total: int) -> None:
         if context.should_stop():
             raise StoppedError("asked to stop while comparing with controls")
         context.progress("comparing with simple controls", done, total)
 
-    return asdict(score.compare(synthetic, training.pixels, context.seed, progress))
+    return score.compare(synthetic, training.pixels, context.seed, progress)
 
 
 def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], None]":

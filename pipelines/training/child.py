@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -275,6 +275,7 @@ def _train_and_draw(
     """Everything after confinement; the result is empty for all processes but the first."""
     import numpy as np
 
+    from governance.records.training import FitReport
     from medisynth import checkpoint
     from medisynth.models.registry import load_generator
 
@@ -289,6 +290,11 @@ def _train_and_draw(
     duration_s = time.monotonic() - started
     if rank > 0:
         return {}
+    if not isinstance(report, FitReport):
+        raise TrainingError(
+            f"{job.generator}: fit returned {type(report).__name__}, expected "
+            "governance.records.training.FitReport; see docs/plugins.md"
+        )
 
     data = checkpoint.encode(generator.state(), {"generator": generator_type.name})
     digest = sha256_bytes(data)
@@ -305,7 +311,7 @@ def _train_and_draw(
     np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
     comparison = _compare(score, synthetic, training, context)
     return {
-        "report": asdict(report),
+        "report": report.model_dump(mode="json"),
         "training_view_sha256": training.digest,
         "tuning_view_sha256": tuning.digest,
         "compute_device": context.compute_device,

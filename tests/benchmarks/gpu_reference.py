@@ -31,12 +31,13 @@ import numpy as np
 
 from governance.records.comparison import TuningComparison
 from governance.records.errors import MedisynthGovError
+from governance.records.training import FitReport
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import PhantomImage, plan_cohort
 from medisynth.data.reading.contact_sheet import contact_sheet
 from medisynth.data.reading.decode import to_square
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.generator import FitReport, Generator, StageState, StoppedError, TrainingContext
+from medisynth.generator import Generator, StageState, StoppedError, TrainingContext
 from medisynth.metrics.tuning_distance import TuningDistance
 from medisynth.models.registry import load_generator
 from pipelines.config.model import load_config

@@ -236,7 +236,7 @@ def test_previews_are_pictures_in_the_work_folder(finished):
 def test_a_generator_whose_fit_returns_no_report_is_named(job):
     one = changed(job, generator="tests.plugins.faulty:NoReport", settings={"size": 32})
 
-    with pytest.raises(ProcessError, match="fit returned dict, expected governance.records"):
+    with pytest.raises(ProcessError, match=r"fit returned dict, expected governance\.records"):
         run_training(one, lambda message: None, lambda: None)
 
 

@@ -228,7 +228,7 @@ def test_whole_images_of_every_kept_candidate_are_scored_and_the_lowest_is_chose
 
     generator, report = Run(score=score, score_name="KID").fit()
 
-    kept = [step for step, _ in straight[1].candidates]
+    kept = [one.step for one in straight[1].selection.candidates]
     assert len(kept) == 3
     assert kept[-1] == 8
     scores = [(one.step, one.score) for one in report.selection.candidates]

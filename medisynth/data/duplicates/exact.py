@@ -57,8 +57,8 @@ def _exact(one: _Copy, other: _Copy) -> DuplicatePair:
 
 def duplicate_pair(
     kind: DuplicateKind,
-    one: Sequence[str],
-    other: Sequence[str],
+    one: tuple[str, ...],
+    other: tuple[str, ...],
     transform: str = AS_IS,
     similarity: float | None = None,
 ) -> DuplicatePair:

@@ -1,11 +1,12 @@
 """What a generator is: the protocol that built-in and third-party generators fulfil alike."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView, Pixels
 
 Tensors = Mapping[str, Any]  # name -> torch.Tensor; Any so that this module imports no torch
@@ -99,49 +100,6 @@ class TrainingContext:
 
 class StoppedError(Exception):
     """Training was asked to stop and did so between two steps."""
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """One stage of training in numbers.
-
-    duration_s excludes set-up; batch_size is that of one update over all processes together;
-    peak_memory_bytes is None where the device does not tell.
-    """
-
-    name: str
-    n_parameters: int
-    n_steps: int
-    batch_size: int
-    duration_s: float
-    precision: str
-    n_processes: int = 1
-    peak_memory_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """What fitting did.
-
-    Attributes:
-        description: Field to text: architecture, sizes, losses, optimiser, schedule,
-            augmentation, pre-training, sampler. Every field filled.
-        stages: Stages in order.
-        fitted: Thing fitted to data -> digest of the view it was fitted on.
-        selection_criterion: What the checkpoint was chosen by, e.g. "lowest EMA denoising loss".
-        selection_view_sha256: Digest of the view it was computed on (the tuning view).
-        candidates: (step, score) of every candidate.
-        chosen_step: Step of the chosen one.
-    """
-
-    description: dict[str, str]
-    stages: tuple[StageReport, ...]
-    fitted: dict[str, str]
-    selection_criterion: str
-    selection_view_sha256: str
-    candidates: tuple[tuple[int, float], ...]
-    chosen_step: int
-    pretrained: tuple[dict[str, str], ...] = field(default=())
 
 
 class Generator(Protocol):

@@ -22,7 +22,7 @@ from governance.records.run import RunIdentity
 from governance.records.run_files import DOCUMENTS
 from governance.records.training import TrainingRecord
 from governance.records.verdict import ItemRecord
-from governance.records.yaml_text import flatten, parse_yaml
+from governance.records.yaml_text import flatten, read_yaml
 
 CONFIG = "config.yaml"
 _D = TypeVar("_D", bound=Document)
@@ -110,7 +110,7 @@ class RunFiles:
     def config(self) -> dict[str, Any]:
         """Keys and values of the configuration, as nested sections; errors as in `read`."""
         data = self.read(CONFIG) or b""
-        return parse_yaml(data.decode("utf-8", "replace"), str(self.folder / CONFIG))
+        return read_yaml(data, str(self.folder / CONFIG), may_be_empty=True).content
 
     def flat_config(self) -> dict[str, Any]:
         """Every value of the configuration by its dotted key; errors as in `read`."""

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from ruamel.yaml import YAML
-
 from governance.records.errors import PolicyError
+from governance.records.yaml_text import read_yaml
 
 _PACKAGED = "hazards.yaml"
 _ADDED = re.compile(r"\s*(\S.*?)\s*:\s*([^:]*?)\s*")
@@ -51,8 +50,8 @@ def list_hazards(added: Sequence[str] = ()) -> tuple[ListedHazard, ...]:
     Raises:
         PolicyError: An added line cannot be read. Whether its ids exist is for P6-10 to say.
     """
-    data = (resources.files("governance.policy") / _PACKAGED).read_text("utf-8")
-    known = YAML(typ="safe", pure=True).load(data)["hazards"]
+    data = (resources.files("governance.policy") / _PACKAGED).read_bytes()
+    known = read_yaml(data, _PACKAGED).content["hazards"]
     own = [
         ListedHazard(entry["id"], entry["hazard"], entry["harm"], tuple(entry["items"]), True)
         for entry in known

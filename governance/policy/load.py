@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
 
 from governance.records.base import ItemClass
 from governance.records.errors import PolicyError
 from governance.records.policy import Item, Policy
+from governance.records.yaml_text import read_yaml
 
 MAX_POLICY_BYTES = 256 * 1024
 PRINCIPLE_IDS = tuple(f"P{number}" for number in range(1, 11))
@@ -37,7 +35,7 @@ def load_policy(path: Path | None = None) -> Policy:
     """
     if path is None:
         return _packaged()
-    policy = _parse(_read(path), str(path))
+    policy = _parse(path, str(path))
     _refuse_dropped_core_items(policy, _packaged(), str(path))
     return policy
 
@@ -78,19 +76,10 @@ def _packaged() -> Policy:
     return _parse(data, _PACKAGED)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_POLICY_BYTES + 1)
-    except OSError as error:
-        raise PolicyError(f"{path}: cannot be read ({error.strerror}); give a file") from error
-    if len(data) > MAX_POLICY_BYTES:
-        raise PolicyError(f"{path}: larger than {MAX_POLICY_BYTES // 1024} kB; expected a policy")
-    return data
-
-
-def _parse(data: bytes, name: str) -> Policy:
-    content = _yaml_mapping(data, name)
+def _parse(source: Path | bytes, name: str) -> Policy:
+    content = read_yaml(
+        source, name, what="a policy", error=PolicyError, most_bytes=MAX_POLICY_BYTES
+    ).content
     plain = {**content, "principles": _with_derived_keys(content.get("principles"), name)}
     try:
         policy = Policy.model_validate(plain)
@@ -100,27 +89,6 @@ def _parse(data: bytes, name: str) -> Policy:
         raise PolicyError(f"{name}: {place}: {fault['msg']}") from error
     _check(policy, name)
     return policy
-
-
-def _yaml_mapping(data: bytes, name: str) -> dict[str, Any]:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PolicyError(f"{name}: not UTF-8 text; expected a YAML policy") from error
-    try:
-        # Events come before objects: an alias is refused before it can multiply.
-        if any(isinstance(event, AliasEvent) for event in YAML(typ="safe", pure=True).parse(text)):
-            raise PolicyError(f"{name}: YAML aliases are not accepted; write the value out")
-        content = YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = " ".join(str(error.problem or "not valid YAML").split())
-        raise PolicyError(f"{name}{line}: {problem}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise PolicyError(f"{name}: not valid YAML; expected a policy") from error
-    if not isinstance(content, dict):
-        raise PolicyError(f"{name}: expected keys and values, found {type(content).__name__}")
-    return content
 
 
 def _with_derived_keys(principles: Any, name: str) -> Any:

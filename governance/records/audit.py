@@ -17,7 +17,8 @@ class CoverageLevel(Document):
         n_patients: Patients with at least one such image; one may count in several levels.
         n_images: Such images.
         share: Share of the partition's patients, 0 to 1; None where the partition has none.
-        share_ci95: Wilson interval of the share.
+            The shares of an attribute's levels add up to more than 1 where patients have several.
+        share_ci95: Wilson interval of the share, patients taken as independent.
     """
 
     attribute: str
@@ -37,6 +38,30 @@ class CoverageAudit(Document):
     completeness: dict[str, float]  # attribute -> fraction of patients with a value
 
 
+class ListingSummary(Document):
+    """What a metadata file says, before one image is read; `data check` prints it.
+
+    Attributes:
+        n_images: Rows, one an image.
+        n_patients: Patients.
+        images_per_partition: Images in each official partition, "not recorded" included.
+        patients_per_partition: Patients in each official partition; one in both counts in both.
+        shared_patients: Patients in both official partitions.
+        rows: Patients and images per level and official partition, and in all.
+        one_sided: (attribute, level, partition) of levels seen in one official partition only.
+        images_per_patient: Smallest, median and largest number of images of a patient.
+    """
+
+    n_images: int
+    n_patients: int
+    images_per_partition: dict[str, int]
+    patients_per_partition: dict[str, int]
+    shared_patients: int
+    rows: tuple[CoverageLevel, ...]
+    one_sided: tuple[tuple[str, str, str], ...]
+    images_per_patient: tuple[int, float, int]
+
+
 class Concentration(Document):
     """How much of one class rests on few patients.
 
@@ -45,9 +70,10 @@ class Concentration(Document):
         level: Level; "all" for the whole table.
         n_patients: Patients with such images.
         n_images: Such images.
-        largest_patient: Patient with most of them.
+        largest_patient: Patient with most of them; the first by name where several have as many.
         largest_share: That patient's share of the images, 0 to 1.
-        effective_patients: Inverse Simpson index of images by patient, 1 to n_patients.
+        effective_patients: Inverse Simpson index of images by patient, 1 to n_patients: as many
+            patients with equally many images each would be as concentrated.
     """
 
     attribute: str
@@ -93,7 +119,7 @@ class AttributeShift(Document):
         left: Partition.
         right: Partition.
         total_variation: Half the sum of absolute differences of shares of patients, 0 to 1.
-        ci95: Interval by patient bootstrap.
+        ci95: Interval by patient bootstrap; None with fewer than 40 resamples.
         floor: 95th percentile of the same number when patients are dealt at random: what a split
             without any shift would show.
         one_sided: Levels that only one of the two has, in words, e.g. "Voluson S10 only in test".
@@ -118,7 +144,8 @@ class QuantityLevel(Document):
         n_images: Images with a value.
         n_patients: Patients with a value.
         quantiles: Values at 0, 1, 5, 25, 50, 75, 95, 99 and 100 per cent.
-        n_outliers: Images beyond three interquartile ranges from the quartiles of all images.
+        n_outliers: Images beyond three interquartile ranges from the quartiles of all images; 0
+            where these quartiles are equal, since they then give no scale.
         outliers: At most 20 of their ids, farthest first.
     """
 
@@ -234,28 +261,58 @@ class DemographicsAudit(Document):
     not_compared: tuple[str, ...] = ()
 
 
+DuplicateKind = Literal["same file", "same pixels", "near-duplicate"]
+AS_IS = "as is"
+
+
 class DuplicatePair(Document):
     """Two images with the same content.
 
     Attributes:
         kind: "same file" for equal bytes, "same pixels" for equal pictures stored differently,
             "near-duplicate" for a confirmed copy that was changed.
+        left_id: Image id.
+        left_patient: Patient of the left image.
+        left_partition: Partition of the left image; None where it is not known.
+        right_id: Image id, after `left_id` in order; its patient and partition likewise.
         transform: "as is", "mirrored left to right", "mirrored top to bottom" or "turned by 180
             degrees": what brings the left image onto the right one.
         similarity: Correlation after alignment, at most 1; None for exact pairs.
         figure: Picture of both images side by side, relative to the run folder; "" when not drawn.
     """
 
-    kind: Literal["same file", "same pixels", "near-duplicate"]
+    kind: DuplicateKind
     left_id: str
     left_patient: str
     left_partition: str | None
     right_id: str
     right_patient: str
     right_partition: str | None
-    transform: str = "as is"
+    transform: str = AS_IS
     similarity: float | None = None
     figure: str = ""
+
+    @property
+    def is_one_patient(self) -> bool:
+        """Whether both images are listed under one patient."""
+        return self.left_patient == self.right_patient
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the images are alike but not equal."""
+        return self.kind == "near-duplicate"
+
+    @property
+    def sentence(self) -> str:
+        """Both images with their patients, and how alike they are."""
+        names = (
+            f"{self.left_id} (patient {self.left_patient}) and "
+            f"{self.right_id} (patient {self.right_patient})"
+        )
+        if self.similarity is None:
+            return f"{names} are the {self.kind}"
+        turned = "" if self.transform == AS_IS else f", {self.transform}"
+        return f"{names} are near-duplicates (similarity {self.similarity:.2f}{turned})"
 
 
 class SimilarityNull(Document):
@@ -306,6 +363,9 @@ class DuplicateAudit(Document):
     distinct: tuple[str, ...] = ()
 
 
+TextKind = Literal["name", "date", "time", "number"]
+
+
 class TextMark(Document):
     """Burned-in text that looks as if it could identify somebody.
 
@@ -318,13 +378,19 @@ class TextMark(Document):
     """
 
     image_id: str
-    kind: Literal["name", "date", "time", "number"]
+    kind: TextKind
     text: str
     confidence: float
 
 
 class IdentifyingColumn(Document):
-    """A column of the metadata file that looks as if it could identify somebody."""
+    """A column of the metadata file that looks as if it could identify somebody.
+
+    Attributes:
+        column: Its name.
+        reason: Why, in words; no value is repeated.
+        n_values: Values that are not empty.
+    """
 
     column: str
     reason: str
@@ -338,17 +404,17 @@ class ContentScan(Document):
         engine: What looked for burned-in text, e.g. "tesseract 5.3.0" or "overlay detector".
         reads_text: Whether the engine reads letters; else it only finds overlays.
         n_images: Images of the table.
-        n_scanned: Images that the engine looked at.
+        n_scanned: Images that the engine looked at to the end.
         n_with_overlay: Images of the table with a burned-in overlay (text, callipers, marks).
-        n_with_text: Scanned images in which text was read.
+        n_with_text: Scanned images in which text was read, or, without a reader, found.
         n_with_callipers: Scanned images with measuring callipers.
         marks: Text that looks identifying; at most 200.
-        n_images_with_marks: Images with such text.
+        n_images_with_marks: Images with such text, those a person reviewed left out.
         text_chunks: Keyword of PNG text chunks -> number of images, values never repeated.
         n_columns: Columns of the metadata file that were looked at.
-        columns: Columns that look identifying.
-        reviewed: Columns and images that a person declared reviewed.
-        limitations: What the scan cannot see.
+        columns: Columns, and keywords of PNG text chunks, that look identifying.
+        reviewed: Columns and images that a person declared reviewed, with the reason given.
+        limitations: What the scan cannot see, and what it did not look at.
     """
 
     engine: str
@@ -368,7 +434,15 @@ class ContentScan(Document):
 
 
 class SuspectedLabel(Document):
-    """An image whose label the other patients' images speak against."""
+    """An image whose label the other patients' images speak against.
+
+    Attributes:
+        image_id: Image.
+        given: Label as recorded.
+        suggested: Most probable label.
+        probability_of_given: Probability of the recorded label, 0 to 1, by a model that has seen
+            no image of this patient.
+    """
 
     image_id: str
     given: str
@@ -385,10 +459,10 @@ class LabelAudit(Document):
         n_images: Training images with a label.
         n_patients: Their patients.
         classes: Class -> images.
-        balanced_accuracy: Of the cross-validated model; None when not computed. Suspicion is only
-            as good as this.
+        balanced_accuracy: Of the cross-validated model against the recorded labels, 0 to 1; None
+            when not computed. Suspicion is only as good as this.
         n_suspected: Images suspected.
-        rate_ci95: Wilson interval of their share; None when not computed.
+        rate_ci95: Wilson interval of their share of the images judged; None when not computed.
         suspects: Most suspect first; at most 200.
         reason: Why nothing was computed; empty otherwise.
         effect: What the suspected labels can do to the headline metrics, in words.

@@ -112,13 +112,31 @@ class Findings(Document):
     findings: tuple[FindingRecord, ...]
 
 
-class RuleResult(Document):
-    """One rule of the data contract, as one engine judged it."""
+Engine = Literal["pandera", "great_expectations"]
+Severity = Literal["critical", "warning", "info"]
 
-    engine: Literal["pandera", "great_expectations"]
+
+class RuleResult(Document):
+    """One rule of the data contract, as one engine judged it.
+
+    Attributes:
+        engine: Engine that tried it.
+        rule: Name of the rule.
+        column: Column; empty for the number of rows.
+        severity: "critical", "warning" or "info".
+        passed: Whether nothing broke the rule. Means nothing where `n_evaluated` is 0.
+        n_evaluated: Values tried (1 for a rule about the column or table itself). 0 means that
+            there was nothing to try: not recorded, or blocked by a missing or mistyped column.
+        n_unexpected: Values that broke the rule.
+        reason: Why the rule is there, or why it could not be tried.
+        examples: At most 5 offending values, each at most 80 characters, control characters
+            escaped.
+    """
+
+    engine: Engine
     rule: str
     column: str
-    severity: Literal["critical", "warning", "info"]
+    severity: Severity
     passed: bool
     n_evaluated: int
     n_unexpected: int

@@ -8,6 +8,8 @@ from governance.records.base import TEST, Document, ItemStatus, Sha256
 from governance.records.comparison import Control
 from governance.records.training import PretrainedComponent
 
+Better = Literal["lower", "higher", "near floor"]
+
 
 class MetricResult(Document):
     """One number about the synthetic images, with what changes its value.
@@ -21,7 +23,7 @@ class MetricResult(Document):
         floor: The same metric, real training against real test images, at the same n.
         floor_ci95: Its interval.
         better: "lower", "higher" or "near floor".
-        n_real: Real images; n_synthetic: synthetic images; n_patients: patients behind n_real.
+        n_real: Real images; n_synthetic: synthetic images used; n_patients: patients behind n_real.
         partition: Partition that is the reference.
         subgroup: "" for all, else "attribute=level".
         extractor: Feature extractor; extractor_sha256: digest of its weights.
@@ -38,7 +40,7 @@ class MetricResult(Document):
     ci95: tuple[float, float] | None = None
     floor: float | None = None
     floor_ci95: tuple[float, float] | None = None
-    better: Literal["lower", "higher", "near floor"] = "lower"
+    better: Better = "lower"
     n_real: int = 0
     n_synthetic: int = 0
     n_patients: int = 0
@@ -53,7 +55,7 @@ class MetricResult(Document):
 
 
 class NearestPair(Document):
-    """A synthetic image and its nearest training image."""
+    """A synthetic image, its nearest training image and their relative distance."""
 
     synthetic: str
     training_id: str
@@ -65,15 +67,16 @@ class MemorisationRecord(Document):
 
     Attributes:
         method: Distance, size and normalisation used.
-        threshold: Distance below which a synthetic image is flagged: 1st percentile of the null.
+        threshold: Distance at or below which a synthetic image is flagged: 1st percentile of the
+            null.
         null_median: Median distance of real tuning images to their nearest training image.
         synthetic_median: Median distance of synthetic images to their nearest training image.
         n_null: Tuning images; n_synthetic: synthetic images.
-        n_flagged: Synthetic images below the threshold.
+        n_flagged: Synthetic images at or below the threshold.
         share_ci95: Wilson interval of the flagged share.
-        null_distances: Sorted distances of the null (at most 500).
-        synthetic_distances: Sorted distances of the synthetic images (at most 500).
-        closest: The closest pairs.
+        null_distances: Sorted distances of the null; 500 quantiles if there are more.
+        synthetic_distances: Sorted distances of the synthetic images; likewise.
+        closest: The 12 closest pairs, closest first.
     """
 
     method: str
@@ -126,12 +129,14 @@ class ImageStatistic(Document):
     """One statistic over images, as a histogram of equal bins.
 
     Attributes:
-        name: Statistic, e.g. "mean_intensity".
+        name: Statistic, e.g. "mean_intensity"; sharpness is kept as log10(1 + sharpness),
+            "log10_sharpness".
         unit: Its unit; "" when it has none.
         low: Lower end of the first bin; high: upper end of the last. Values beyond are counted in
             the first and the last bin.
         counts: Images in each bin.
-        mean: Mean over images; sd: standard deviation over images.
+        mean: Mean over images; sd: standard deviation over images, n - 1 in the denominator; 0 for
+            one image.
     """
 
     name: str
@@ -151,7 +156,8 @@ class FeatureStatistics(Document):
         n_images: Images behind it.
         mean: Mean of each feature; sd: its standard deviation; both to six significant digits.
         total_variance: Trace of the covariance.
-        leading_variances: Largest eigenvalues of the covariance, largest first.
+        leading_variances: The 16 largest eigenvalues of the covariance, largest first; fewer when
+            there are fewer images.
     """
 
     extractor: str

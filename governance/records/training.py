@@ -33,6 +33,42 @@ class TrainingStage(Document):
     peak_memory_bytes: int | None = None
 
 
+def training_stage(
+    *,
+    name: str,
+    n_parameters: int,
+    n_steps: int,
+    batch_size: int,
+    duration_s: float,
+    precision: str,
+    n_processes: int = 1,
+    peak_memory_bytes: int | None = None,
+) -> TrainingStage:
+    """A stage with its speed: images of all steps over the seconds that they took.
+
+    Args:
+        name: Name of the stage.
+        n_parameters: Numbers that it trained.
+        n_steps: Updates made.
+        batch_size: Images of one update, over all processes together.
+        duration_s: Seconds of training, set-up left out.
+        precision: "fp32" or "bf16".
+        n_processes: Processes that trained together.
+        peak_memory_bytes: Most memory used; None where the device does not tell.
+    """
+    return TrainingStage(
+        name=name,
+        n_parameters=n_parameters,
+        n_steps=n_steps,
+        batch_size=batch_size,
+        duration_s=duration_s,
+        images_per_s=n_steps * batch_size / max(duration_s, 1e-9),
+        precision=precision,
+        n_processes=n_processes,
+        peak_memory_bytes=peak_memory_bytes,
+    )
+
+
 class FittedThing(Document):
     """Something fitted to data, and the digest of the view it was fitted on."""
 
@@ -82,6 +118,25 @@ class PretrainedComponent(Document):
     training_data: str
     overlap: Overlap = "unknown"
     declared_by: str = ""
+
+
+class FitReport(Document):
+    """What a generator's `fit` did: the part of the training record that only it can tell.
+
+    Attributes:
+        description: Field to text: architecture, sizes, losses, optimiser, schedule, augmentation,
+            pre-training, sampler. Every field filled (P6-01).
+        stages: Stages in order; `training_stage` makes one.
+        fitted: Everything fitted to data, with the digest of the view it was fitted on.
+        selection: How the checkpoint was chosen, with every candidate.
+        pretrained: Weights of others that training started from.
+    """
+
+    description: dict[str, str]
+    stages: tuple[TrainingStage, ...]
+    fitted: tuple[FittedThing, ...]
+    selection: Selection
+    pretrained: tuple[PretrainedComponent, ...] = ()
 
 
 class TrainingRecord(Document):

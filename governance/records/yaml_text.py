@@ -1,20 +1,33 @@
-"""Configuration as text: safe YAML in, and faults of a configuration in words."""
+"""The one reader of YAML, and what a configuration made of it needs."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    NodeEvent,
+)
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from governance.records.errors import ConfigError
 
-MAX_CONFIG_BYTES = 64 * 1024
-MAX_BRACKETS = 1_000
+MAX_BYTES = 64 * 1024
+MAX_LEVELS = 8
 _SCALAR_LIMIT = 80
+_PROBLEM_LIMIT = 200
 
 
 def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
@@ -67,43 +80,152 @@ def _nearest(path: Sequence[str], model: type[BaseModel]) -> str:
     return f"; known are {', '.join(known)}"
 
 
-def read_yaml_file(path: Path) -> dict[str, Any]:
-    """Keys and values of a YAML file; ConfigError when it cannot be read."""
+@dataclass(frozen=True)
+class YamlFile:
+    """What a YAML file says.
+
+    Attributes:
+        data: Its bytes.
+        content: Its keys and values; empty for a file that says nothing.
+        root: Its syntax tree, for the line of a key; None for a file that says nothing.
+    """
+
+    data: bytes
+    content: dict[str, Any]
+    root: Node | None
+
+    def line(self, place: Sequence[int | str]) -> int:
+        """Line of a key or of a list's entry, from 1; that of the nearest part that is there."""
+        node, line = self.root, 1 if self.root is None else self.root.start_mark.line + 1
+        for part in place:
+            found = child(node, part)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        return line
+
+
+def child(node: Node | None, part: int | str) -> tuple[Node, Node] | None:
+    """Key node and value node of one step into a syntax tree; None where there is no such part."""
+    if isinstance(node, MappingNode):
+        return next((pair for pair in node.value if pair[0].value == str(part)), None)
+    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None
+
+
+def read_yaml(
+    source: Path | bytes,
+    name: str = "",
+    *,
+    what: str = "a configuration",
+    hint: str = "give a file",
+    error: Callable[[str], Exception] = ConfigError,
+    most_bytes: int = MAX_BYTES,
+    may_be_empty: bool = False,
+) -> YamlFile:
+    """Read keys and values of YAML 1.2, and nothing that a file of ours does not need.
+
+    Args:
+        source: A file, or its bytes.
+        name: Name in messages; that of the file where there is none.
+        what: What the file should be, for messages.
+        hint: What to do about a file that cannot be read.
+        error: Makes the exception of a message.
+        most_bytes: Size from which a file is refused.
+        may_be_empty: Whether a file may say nothing.
+
+    Raises:
+        Exception: As `error` makes it, one sentence with line and column: the file cannot be read,
+            is too large, not UTF-8, no YAML, nested deeper than 8 levels, has equal keys, anchors,
+            aliases, tags or directives, or is no mapping.
+    """
+    name = name or str(source)
+    data = (
+        _read(source, name, what, hint, error, most_bytes) if isinstance(source, Path) else source
+    )
+    if len(data) > most_bytes:
+        raise error(f"{name}: larger than {most_bytes // 1024} kB; expected {what}")
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: larger than 64 kB; expected a configuration file")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text; expected a YAML configuration") from error
-    return parse_yaml(text, str(path))
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        line = data[: fault.start].count(b"\n") + 1
+        raise error(f"{name}:{line}: is not UTF-8 text; save it again as UTF-8") from fault
+    content, root = _value(text, name, error)
+    if content is None and may_be_empty:
+        content = {}
+    if not isinstance(content, dict):
+        raise error(f"{name}: expected keys and values, found {type(content).__name__}")
+    return YamlFile(data, content, root)
 
 
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Keys and values of YAML text; `where` names it in a ConfigError."""
-    value = _load_yaml(text, where)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected keys and values, found {type(value).__name__}")
-    return value
+def _read(
+    path: Path,
+    name: str,
+    what: str,
+    hint: str,
+    error: Callable[[str], Exception],
+    most_bytes: int,
+) -> bytes:
+    try:
+        # Without waiting: a pipe would keep a run from starting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise error(f"{name}: not a regular file; expected {what} (YAML)")
+            return stream.read(most_bytes + 1)
+    except (OSError, ValueError) as fault:
+        why = getattr(fault, "strerror", None) or str(fault)
+        raise error(f"{name}: cannot be read ({why}); {hint}") from fault
 
 
-def _load_yaml(text: str, where: str) -> Any:
-    # The reader's time grows with the square of open brackets: 20,000 would take a minute.
-    if text.count("[") + text.count("{") > MAX_BRACKETS:
-        raise ConfigError(f"{where}: more than {MAX_BRACKETS:,} opening brackets; expected YAML")
+def _value(text: str, name: str, error: Callable[[str], Exception]) -> tuple[Any, Node | None]:
+    """The value that a text stands for, and its syntax tree; None for an empty text."""
     reader = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, equal keys are refused
     try:
-        if any(type(event).__name__ == "AliasEvent" for event in reader.parse(text)):
-            raise ConfigError(f"{where}: YAML aliases are not accepted; write the value out")
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(f"{where}{line}: {problem}") from error
+        trick = _trick(text)  # events come before objects: an alias is refused before it multiplies
+        if trick:
+            raise error(f"{name}:{trick}; write the values out")
+        root = reader.compose(text)
+        return (None if root is None else reader.constructor.construct_document(root)), root
+    except YAMLError as fault:
+        raise error(f"{name}{_problem(fault)}") from fault
+    except (ValueError, RecursionError, OverflowError) as fault:  # e.g. a number of 5,000 digits
+        words = " ".join(str(fault).split())[:_PROBLEM_LIMIT]
+        raise error(f"{name}: not readable as YAML ({words})") from fault
+
+
+def _trick(text: str) -> str:
+    """Line, name and column of what YAML can do and no file of ours needs; "" for nothing."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        trick = ""
+        if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
+            trick = "anchors and aliases"
+        elif isinstance(event, NodeEvent) and getattr(event, "tag", None):
+            trick = "tags"
+        elif isinstance(event, DocumentStartEvent) and (event.version or event.tags):
+            trick = "directives"
+        elif depth > MAX_LEVELS:
+            trick = f"more than {MAX_LEVELS} levels"
+        if trick:
+            mark = event.start_mark
+            return f"{mark.line + 1}: {trick} are not allowed (column {mark.column + 1})"
+    return ""
+
+
+def _problem(fault: YAMLError) -> str:
+    """Line, problem and column of a fault of the text, to stand after the name of the file."""
+    problem = getattr(fault, "problem", None) or "not readable as YAML"
+    problem = " ".join(str(problem).split())[:_PROBLEM_LIMIT]
+    mark = getattr(fault, "problem_mark", None)
+    place, column = (
+        ("", "") if mark is None else (f":{mark.line + 1}", f", column {mark.column + 1}")
+    )
+    if isinstance(fault, DuplicateKeyError):
+        return f"{place}: {problem}{column}; name each key once"
+    return f"{place}: not readable as YAML ({problem}{column})"
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -111,7 +233,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"-o {override}: expected KEY=VALUE, e.g. -o data.planes=all")
-    return key.strip(), _load_yaml(text, f"-o {key}") if text.strip() else None
+    return key.strip(), _value(text, f"-o {key}", ConfigError)[0]
 
 
 def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:

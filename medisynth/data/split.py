@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from governance.records.audit import DuplicatePair
 from governance.records.base import PARTITIONS, TEST, TRAINING, TUNING
 from governance.records.errors import DataError, LeakageError, SettingsError
-from medisynth.data.duplicates.exact import DuplicatePair, exact_pairs
+from medisynth.data.duplicates.exact import exact_pairs
 
 _MAX_NAMED = 20
 _EXACT = "exact copy of an image in the held-out test set"
@@ -207,7 +208,7 @@ def _leakage_error(
     side = held_out[crossing.index]
     in_test = dict(zip(crossing["image_id"].astype(str), side, strict=True))
     named = [
-        str(pair)
+        pair.sentence
         for pair in pairs or exact_pairs(crossing)
         if pair.left_id in in_test
         and pair.right_id in in_test

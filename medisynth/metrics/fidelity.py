@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from governance.records.base import ItemStatus
 from governance.records.errors import MetricUndefinedError
+from governance.records.evaluation import Better, MetricResult
 from medisynth.intervals import (
     MIN_RESAMPLES,
     Counts,
@@ -22,11 +23,6 @@ from medisynth.metrics.features import ExtractorFacts, Features, InceptionPool3,
 from medisynth.metrics.frechet import frechet_distance, frechet_from_grams
 from medisynth.metrics.gram import grams
 from medisynth.metrics.kernel import kernel_distance_from_grams, kernel_distances_from_grams
-
-RECORDED, NOT_EVALUATED = "recorded", "not evaluated"
-HELD_OUT_TEST_SET = "held-out test set"
-
-Better = Literal["lower", "higher", "near floor"]
 
 MIN_PATIENTS = 10  # fewer clusters make a bootstrap interval far too narrow
 
@@ -61,53 +57,6 @@ _LIMITS = {
 
 
 @dataclass(frozen=True)
-class FidelityMetric:
-    """One number about the synthetic images, with what changes its value.
-
-    Attributes:
-        id: Id that carries what changes the value, e.g. "fid-inception_pool3-d2048-n100".
-        title: Name for people.
-        status: "recorded" or "not evaluated".
-        value: The number; None when not evaluated.
-        ci95: Two-sided 95 % interval by patient bootstrap; None when there is none.
-        floor: The same metric, real training against real test images, at the same n.
-        floor_ci95: Its interval.
-        better: "lower", "higher" or "near floor".
-        n_real: Real images.
-        n_synthetic: Synthetic images used.
-        n_patients: Patients behind n_real.
-        partition: Partition that is the reference.
-        subgroup: "" for all, else "attribute=level".
-        extractor: Feature extractor.
-        extractor_sha256: Digest of its weights.
-        n_features: Length of a feature vector.
-        resize: How images were brought to the extractor's size.
-        seed: Seed of resampling.
-        reason: Why it was not evaluated, or a caution.
-    """
-
-    id: str
-    title: str
-    status: str
-    value: float | None = None
-    ci95: Interval | None = None
-    floor: float | None = None
-    floor_ci95: Interval | None = None
-    better: Better = "lower"
-    n_real: int = 0
-    n_synthetic: int = 0
-    n_patients: int = 0
-    partition: str = HELD_OUT_TEST_SET
-    subgroup: str = ""
-    extractor: str = ""
-    extractor_sha256: str = ""
-    n_features: int = 0
-    resize: str = ""
-    seed: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True)
 class _Comparison:
     """A set against the test set: values, values of each resample, and why others are undefined."""
 
@@ -139,7 +88,7 @@ def evaluate_fidelity(
     seed: int,
     max_seconds: float = 60.0,
     subgroup: str = "",
-) -> tuple[FidelityMetric, ...]:
+) -> tuple[MetricResult, ...]:
     """Compare synthetic with held-out real images in seven ways, beside real training images.
 
     The floor compares as many training images as there are synthetic ones with the same test
@@ -169,17 +118,18 @@ def evaluate_fidelity(
     if len(test) != len(test_patients) or len(training) != len(training_patients):
         raise ValueError("each image needs its patient")
     n_other = min(len(synthetic), len(training)) if len(training) > 1 else len(synthetic)
-    template = replace(
-        _described(extractor),
-        n_real=len(test),
-        n_synthetic=n_other,
-        n_patients=len(set(test_patients)),
-        subgroup=subgroup,
-        seed=seed,
+    template = _described(extractor).model_copy(
+        update={
+            "n_real": len(test),
+            "n_synthetic": n_other,
+            "n_patients": len(set(test_patients)),
+            "subgroup": subgroup,
+            "seed": seed,
+        }
     )
     fault = _fault(test, training, synthetic)
     if fault:
-        return tuple(replace(metric, reason=fault) for metric in _blank(template))
+        return tuple(metric.model_copy(update={"reason": fault}) for metric in _blank(template))
     rng = np.random.default_rng(seed)
     n_resamples, caution = _affordable(template, n_bootstrap, max_seconds)
     counts = patient_counts(test_patients, n_resamples, rng)
@@ -234,7 +184,7 @@ def kernel_estimate(
     return value, ci95
 
 
-def not_evaluated_fidelity(reason: str, *, subgroup: str = "") -> tuple[FidelityMetric, ...]:
+def not_evaluated_fidelity(reason: str, *, subgroup: str = "") -> tuple[MetricResult, ...]:
     """All seven metrics as "not evaluated", e.g. for a run without weights.
 
     Args:
@@ -242,14 +192,14 @@ def not_evaluated_fidelity(reason: str, *, subgroup: str = "") -> tuple[Fidelity
         subgroup: "" for all images, else "attribute=level".
     """
     unused = RecordedExtractor(InceptionPool3.name, "", InceptionPool3.n_features, "")
-    return _blank(replace(_described(unused), subgroup=subgroup, reason=reason))
+    return _blank(_described(unused).model_copy(update={"subgroup": subgroup, "reason": reason}))
 
 
-def _described(extractor: ExtractorFacts) -> FidelityMetric:
-    return FidelityMetric(
+def _described(extractor: ExtractorFacts) -> MetricResult:
+    return MetricResult(
         id="",
         title="",
-        status=NOT_EVALUATED,
+        status=ItemStatus.NOT_EVALUATED,
         extractor=extractor.name,
         extractor_sha256=extractor.weights_sha256,
         n_features=extractor.n_features,
@@ -257,15 +207,16 @@ def _described(extractor: ExtractorFacts) -> FidelityMetric:
     )
 
 
-def _blank(template: FidelityMetric) -> tuple[FidelityMetric, ...]:
+def _blank(template: MetricResult) -> tuple[MetricResult, ...]:
     n, m = template.n_real, template.n_synthetic
     size = "" if n == m == 0 else f"-n{n}" if n == m else f"-n{n}x{m}"
     return tuple(
-        replace(
-            template,
-            id=f"{d.name}-{template.extractor}-d{template.n_features}{d.detail}{size}",
-            title=d.title,
-            better=d.better,
+        template.model_copy(
+            update={
+                "id": f"{d.name}-{template.extractor}-d{template.n_features}{d.detail}{size}",
+                "title": d.title,
+                "better": d.better,
+            }
         )
         for d in _DEFINITIONS
     )
@@ -282,7 +233,7 @@ def _fault(test: Features, training: Features, synthetic: Features) -> str:
     return ""
 
 
-def _affordable(template: FidelityMetric, n_bootstrap: int, max_seconds: float) -> tuple[int, str]:
+def _affordable(template: MetricResult, n_bootstrap: int, max_seconds: float) -> tuple[int, str]:
     """Number of resamples, and what to say when there are none though some were asked for."""
     if n_bootstrap == 0:
         return 0, ""
@@ -347,11 +298,11 @@ def _with_ratio(main: _Comparison, floor: _Comparison) -> tuple[_Comparison, _Co
 
 
 def _finish(
-    metric: FidelityMetric, main: _Comparison, floor: _Comparison, cautions: Sequence[str]
-) -> FidelityMetric:
+    metric: MetricResult, main: _Comparison, floor: _Comparison, cautions: Sequence[str]
+) -> MetricResult:
     name = metric.id.partition("-")[0]
     if name not in main.values:
-        return replace(metric, reason=main.faults[name])
+        return metric.model_copy(update={"reason": main.faults[name]})
     said = list(cautions)
     n_wanted = 2 * metric.n_features
     if name in ("fid", "fd_ratio") and min(metric.n_real, metric.n_synthetic) < n_wanted:
@@ -362,12 +313,13 @@ def _finish(
         )
     if name not in floor.values:
         said.append(f"no floor: {floor.faults.get(name, 'fewer than 2 real training images')}")
-    return replace(
-        metric,
-        status=RECORDED,
-        value=main.values[name],
-        ci95=main.interval(name),
-        floor=floor.values.get(name),
-        floor_ci95=floor.interval(name),
-        reason="; ".join(said),
+    return metric.model_copy(
+        update={
+            "status": ItemStatus.RECORDED,
+            "value": main.values[name],
+            "ci95": main.interval(name),
+            "floor": floor.values.get(name),
+            "floor_ci95": floor.interval(name),
+            "reason": "; ".join(said),
+        }
     )

@@ -1,13 +1,12 @@
 """Images and features in a few numbers, so that later ones can be held against them."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from governance.records.errors import MetricUndefinedError
+from governance.records.evaluation import FeatureStatistics, ImageStatistic
 from medisynth.data.reading.statistics import intensity_statistics
 from medisynth.data.reading.views import Pixels
-from medisynth.metrics.features import Features
+from medisynth.metrics.features import ExtractorFacts, Features
 
 N_BINS = 32
 N_LEADING = 16
@@ -21,50 +20,7 @@ _RANGES = {
 }
 
 
-@dataclass(frozen=True)
-class StatisticFingerprint:
-    """One statistic over images, as a histogram of 32 equal bins.
-
-    Attributes:
-        name: Statistic; sharpness is kept as log10(1 + sharpness), "log10_sharpness".
-        unit: Its unit.
-        low: Lower end of the first bin.
-        high: Upper end of the last bin.
-        counts: Images in each bin; values beyond the ends are in the first and the last.
-        mean: Mean over images.
-        sd: Standard deviation over images, n - 1 in the denominator; 0 for one image.
-    """
-
-    name: str
-    unit: str
-    low: float
-    high: float
-    counts: tuple[int, ...]
-    mean: float
-    sd: float
-
-
-@dataclass(frozen=True)
-class FeatureFingerprint:
-    """Features of a set of images in summary.
-
-    Attributes:
-        n_images: Images behind it.
-        mean: Mean of each feature, to six significant digits.
-        sd: Standard deviation of each feature, n - 1 in the denominator, likewise.
-        total_variance: Trace of the covariance.
-        leading_variances: The 16 largest eigenvalues of the covariance, largest first; fewer when
-            there are fewer images.
-    """
-
-    n_images: int
-    mean: tuple[float, ...]
-    sd: tuple[float, ...]
-    total_variance: float
-    leading_variances: tuple[float, ...]
-
-
-def image_fingerprint(pixels: Pixels) -> tuple[StatisticFingerprint, ...]:
+def image_fingerprint(pixels: Pixels) -> tuple[ImageStatistic, ...]:
     """Brightness, contrast, share of background and sharpness over images.
 
     Args:
@@ -89,18 +45,25 @@ def image_fingerprint(pixels: Pixels) -> tuple[StatisticFingerprint, ...]:
         counts, _ = np.histogram(np.clip(values, low, high), N_BINS, (low, high))
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         found.append(
-            StatisticFingerprint(
-                name, unit, low, high, tuple(int(n) for n in counts), float(values.mean()), spread
+            ImageStatistic(
+                name=name,
+                unit=unit,
+                low=low,
+                high=high,
+                counts=tuple(int(n) for n in counts),
+                mean=float(values.mean()),
+                sd=spread,
             )
         )
     return tuple(found)
 
 
-def feature_fingerprint(features: Features) -> FeatureFingerprint:
+def feature_fingerprint(features: Features, extractor: ExtractorFacts) -> FeatureStatistics:
     """Mean, spread and leading variances of features.
 
     Args:
         features: Shape (n >= 2, d), float64, finite.
+        extractor: What made the features.
 
     Raises:
         MetricUndefinedError: Fewer than two images, or a feature is not finite.
@@ -112,7 +75,9 @@ def feature_fingerprint(features: Features) -> FeatureFingerprint:
     centred = features - features.mean(axis=0)
     # The covariance has the eigenvalues of the n x n inner products of the centred features.
     variances = np.linalg.eigvalsh(centred @ centred.T / (len(features) - 1))[::-1]
-    return FeatureFingerprint(
+    return FeatureStatistics(
+        extractor=extractor.name,
+        extractor_sha256=extractor.weights_sha256,
         n_images=len(features),
         mean=_rounded(features.mean(axis=0)),
         sd=_rounded(features.std(axis=0, ddof=1)),

@@ -1,14 +1,14 @@
 """Whether synthetic images copy training images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governance.records.errors import MetricUndefinedError
+from governance.records.evaluation import MemorisationRecord, NearestPair
 from medisynth.data.reading.views import Pixels
-from medisynth.intervals import Interval, wilson_interval
+from medisynth.intervals import wilson_interval
 from medisynth.metrics.gram import Matrix
 
 SIDE = 16
@@ -23,47 +23,6 @@ N_CLOSEST = 12
 _MOST_DISTANCES = 500
 _SMALLEST_THRESHOLD = 1e-6  # an exact copy has distance 0 up to rounding
 _BLOCK = 512
-
-
-@dataclass(frozen=True)
-class NearestPair:
-    """A synthetic image, its nearest training image and their relative distance."""
-
-    synthetic: str
-    training_id: str
-    distance: float
-
-
-@dataclass(frozen=True)
-class MemorisationAudit:
-    """Whether synthetic images copy training images. Distances as in `nearest_training`.
-
-    Attributes:
-        method: Distance, size and normalisation used.
-        threshold: Distance at or below which a synthetic image is flagged: 1st percentile of the
-            null.
-        null_median: Median distance of real tuning images to their nearest training image.
-        synthetic_median: Median distance of synthetic images to their nearest training image.
-        n_null: Tuning images.
-        n_synthetic: Synthetic images.
-        n_flagged: Synthetic images at or below the threshold.
-        share_ci95: Wilson interval of the flagged share.
-        null_distances: Sorted distances of the null; 500 quantiles if there are more.
-        synthetic_distances: Sorted distances of the synthetic images; likewise.
-        closest: The 12 closest pairs, closest first.
-    """
-
-    method: str
-    threshold: float
-    null_median: float
-    synthetic_median: float
-    n_null: int
-    n_synthetic: int
-    n_flagged: int
-    share_ci95: Interval
-    null_distances: tuple[float, ...]
-    synthetic_distances: tuple[float, ...]
-    closest: tuple[NearestPair, ...]
 
 
 def nearest_training(
@@ -118,7 +77,7 @@ def memorisation(
     training: Pixels,
     training_ids: Sequence[str],
     tuning: Pixels,
-) -> MemorisationAudit:
+) -> MemorisationRecord:
     """Flag synthetic images nearer to a training image than real images of other patients ever are.
 
     The null is what real tuning images, which no generator was fitted to, measure. By construction
@@ -147,7 +106,7 @@ def memorisation(
     threshold = max(float(np.percentile(null, NULL_PERCENTILE)), _SMALLEST_THRESHOLD)
     n_flagged = int((distance <= threshold).sum())
     order = np.argsort(distance, kind="stable")[:N_CLOSEST]
-    return MemorisationAudit(
+    return MemorisationRecord(
         method=_method(len(training)),
         threshold=threshold,
         null_median=float(np.median(null)),
@@ -159,7 +118,12 @@ def memorisation(
         null_distances=_at_most(null),
         synthetic_distances=_at_most(distance),
         closest=tuple(
-            NearestPair(synthetic_ids[i], training_ids[index[i]], float(distance[i])) for i in order
+            NearestPair(
+                synthetic=synthetic_ids[i],
+                training_id=training_ids[index[i]],
+                distance=float(distance[i]),
+            )
+            for i in order
         ),
     )
 

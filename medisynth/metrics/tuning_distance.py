@@ -4,59 +4,21 @@ Tuning images are not the held-out test set: looking at them costs no opening.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from governance.records.comparison import MUST_BEAT, Control, TuningComparison
 from governance.records.errors import MetricUndefinedError
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.intervals import Interval
 from medisynth.metrics.controls import MEANINGS, control_images
 from medisynth.metrics.features import Features, InceptionPool3, check_reference
 from medisynth.metrics.fidelity import kernel_estimate
 from medisynth.metrics.kernel import kernel_distance
 
-SIMPLE_CONTROLS = ("pca", "blur")
 LEAST_IMAGES = 10  # a set; with fewer, KID moves more by chance than from model to model
 _MOST_IMAGES = 128  # tuning images that anything is compared with
 _RESAMPLES = 200
-
-
-@dataclass(frozen=True)
-class ControlDistance:
-    """KID of one control; `ci95` is its interval, None below 10 patients."""
-
-    name: str
-    metric_id: str
-    value: float
-    meaning: str
-    ci95: Interval | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """KID of synthetic images and of simple controls, to the same tuning images.
-
-    Attributes:
-        metric_id: What was computed and at how many images.
-        value: KID of the synthetic images; None where nothing was compared.
-        ci95: Its interval by patient bootstrap; None below 10 patients.
-        controls: The same of each control.
-        n_real: Tuning images.
-        n_patients: Patients behind them.
-        n_images: Synthetic images, and images of each control.
-        reason: Why nothing was compared; "" where it was.
-    """
-
-    metric_id: str = ""
-    value: float | None = None
-    ci95: Interval | None = None
-    controls: tuple[ControlDistance, ...] = ()
-    n_real: int = 0
-    n_patients: int = 0
-    n_images: int = 0
-    reason: str = ""
 
 
 class TuningDistance:
@@ -85,7 +47,7 @@ class TuningDistance:
         training: Pixels,
         seed: int,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Comparison:
+    ) -> TuningComparison:
         """Set synthetic images beside `pca` and `blur`, at one number of images.
 
         Args:
@@ -103,16 +65,16 @@ class TuningDistance:
         drawn = synthetic[evenly(len(synthetic), len(real_pixels))]
         n = len(drawn)
         if min(n, len(real_pixels)) < LEAST_IMAGES:
-            return Comparison(
+            return TuningComparison(
                 reason=f"needs {LEAST_IMAGES} images a set, got {len(real_pixels)} tuning images "
                 f"and {len(synthetic)} synthetic ones"
             )
         try:
             check_reference(real_pixels, "tuning images")
         except MetricUndefinedError as error:
-            return Comparison(reason=str(error))
+            return TuningComparison(reason=str(error))
         extractor, real = self._load()
-        sets = [drawn, *(control_images(name, training, n, seed) for name in SIMPLE_CONTROLS)]
+        sets = [drawn, *(control_images(name, training, n, seed) for name in MUST_BEAT)]
         features = extractor.extract(np.concatenate(sets), progress)
         patients = [self._tuning.patient_ids[row] or str(row) for row in self._rows]
         (value, ci95), *others = (
@@ -121,13 +83,19 @@ class TuningDistance:
         )
         size = str(n) if n == len(real) else f"{len(real)}x{n}"
         metric_id = f"kid-{extractor.name}-d{extractor.n_features}-n{size}"
-        return Comparison(
+        return TuningComparison(
             metric_id=metric_id,
             value=value,
             ci95=ci95,
             controls=tuple(
-                ControlDistance(name, metric_id, found, MEANINGS[name], interval)
-                for name, (found, interval) in zip(SIMPLE_CONTROLS, others, strict=True)
+                Control(
+                    name=name,
+                    metric_id=metric_id,
+                    value=found,
+                    meaning=MEANINGS[name],
+                    ci95=interval,
+                )
+                for name, (found, interval) in zip(MUST_BEAT, others, strict=True)
             ),
             n_real=len(real),
             n_patients=len(set(patients)),

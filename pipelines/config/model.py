@@ -28,8 +28,7 @@ from governance.records.yaml_text import (
     flatten,
     merge,
     parse_override,
-    parse_yaml,
-    read_yaml_file,
+    read_yaml,
     set_value,
 )
 from medisynth.models.registry import load_generator
@@ -164,7 +163,7 @@ def load_config(
     """
     given: dict[str, Any] = {}
     if file is not None:
-        merge(given, read_yaml_file(file))
+        merge(given, read_yaml(file, may_be_empty=True).content)
     for key, value in (flags or {}).items():
         if value is not None:
             set_value(given, key, value)
@@ -189,7 +188,7 @@ def read_config(data: bytes, where: str) -> RunConfig:
     Raises:
         ConfigError: This version cannot use it.
     """
-    values = parse_yaml(data.decode("utf-8", "replace"), where)
+    values = read_yaml(data, where, may_be_empty=True).content
     try:
         config = _validate(values)
     except ConfigError as error:
@@ -283,5 +282,5 @@ def _read_preset(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, preset_names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(preset_names())}"
         raise ConfigError(f"preset: unknown preset {name!r}; {hint}")
-    text = (resources.files("pipelines.config") / "presets" / f"{name}.yaml").read_text("utf-8")
-    return parse_yaml(text, f"preset {name}")
+    data = (resources.files("pipelines.config") / "presets" / f"{name}.yaml").read_bytes()
+    return read_yaml(data, f"preset {name}").content

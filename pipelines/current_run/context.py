@@ -1,15 +1,15 @@
 """What every step may use, and what one step hands to the next."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from governance.evidence.store import EvidenceStore
-from governance.records.audit import DatasetAudit, DuplicateAudit
-from governance.records.dataset import BoundaryCheck, BoundaryChecks
+from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
+from governance.records.dataset import BoundaryChecks
 from governance.records.errors import DataError
 from governance.records.policy import Policy
 from governance.records.run import Figure, Figures
@@ -19,7 +19,6 @@ from governance.sealing.vault import Vault
 from governance.signing.keys import RunSigner
 from medisynth.data.adapters import DatasetInfo, Listing
 from medisynth.data.contract.contract import DataContract, check_boundary
-from medisynth.data.duplicates.exact import DuplicatePair
 from medisynth.data.reading.views import ImageView, Pixels
 from pipelines.config.model import RunConfig
 from pipelines.current_run.console import Console
@@ -193,7 +192,7 @@ def hand_over(
     Raises:
         DataError: A critical rule does not hold.
     """
-    found = BoundaryCheck.model_validate(asdict(check_boundary(table, contract, boundary)))
+    found = check_boundary(table, contract, boundary)
     path = context.store.run_dir / BOUNDARIES
     before = BoundaryChecks.model_validate_json(path.read_bytes()).checks if path.exists() else ()
     context.store.write_document(BOUNDARIES, BoundaryChecks(checks=(*before, found)))

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
@@ -29,13 +29,14 @@ from typing import Any
 from governance.checks.registry import CHECKS, Documents, evaluate
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
+from governance.records.audit import ListingSummary
 from governance.records.errors import DataError, LeakageError
 from governance.records.verdict import ItemRecord
 from governance.reports import formats
 from governance.reports.evidence import read_pictures
 from governance.reports.sections.data_check import DataCheckEvidence, write_data_check_html
 from governance.verdict.rollup import short_title
-from medisynth.data.audit.coverage import ALL, NOT_RECORDED, ListingSummary, listing_summary
+from medisynth.data.audit.coverage import ALL, NOT_RECORDED, listing_summary
 from pipelines.config.model import RunConfig
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
@@ -394,7 +395,7 @@ def _facts(
     facts: dict[str, Any] = {
         "exit_code": exit_code,
         "sentence": sentence,
-        "listing": asdict(summary),
+        "listing": summary.model_dump(mode="json"),
         "items": [record.model_dump(mode="json") for record in records],
     }
     for path in sorted((run_dir / "data").glob("*.json")):
@@ -443,9 +444,13 @@ def _level_table(summary: ListingSummary, partitions: list[str]) -> list[str]:
         return []
     width = max(len(f"{attribute}: {level}") for attribute, level in names)
     lines = [" " * width + "".join(f"  {name:>22}" for name in columns)]
+    counted = {
+        (row.attribute, row.level, row.partition): f"{row.n_images:,} ({row.n_patients:,})"
+        for row in summary.rows
+    }
     for attribute, level in names:
-        cells = [summary.count(attribute, level, name) for name in columns]
-        counts = "".join(f"  {f'{c.n_images:,} ({c.n_patients:,})':>22}" for c in cells)
+        cells = [counted.get((attribute, level, name), "0 (0)") for name in columns]
+        counts = "".join(f"  {cell:>22}" for cell in cells)
         lines.append(f"{f'{attribute}: {level}':<{width}}{counts}")
     return [*lines, "images (patients)"]
 

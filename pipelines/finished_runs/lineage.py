@@ -1,7 +1,7 @@
 """The ancestors of a run and what changed since, and the baseline for later runs."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
@@ -14,12 +14,7 @@ from governance.evidence.manifest import JOURNAL, is_safe_path
 from governance.records.base import ItemStatus
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import ConfigError, EvidenceError, MetricUndefinedError
-from governance.records.evaluation import (
-    Baseline,
-    EvaluationRecord,
-    FeatureStatistics,
-    ImageStatistic,
-)
+from governance.records.evaluation import Baseline, EvaluationRecord
 from governance.records.files import sha256_file
 from governance.records.lineage import (
     ChangedMetric,
@@ -67,11 +62,7 @@ def baseline_of(
     summary, faults = None, []
     if features is not None and extractor is not None:
         try:
-            summary = FeatureStatistics(
-                extractor=extractor.name,
-                extractor_sha256=extractor.weights_sha256,
-                **asdict(feature_fingerprint(features)),
-            )
+            summary = feature_fingerprint(features, extractor)
         except MetricUndefinedError as error:
             faults.append(str(error))
     measured = tuple(m for m in evaluation.metrics if m.status is ItemStatus.RECORDED)
@@ -82,7 +73,7 @@ def baseline_of(
         n_images=len(training),
         n_patients=len(set(training.patient_ids)),
         image_size_px=int(training.pixels.shape[1]),
-        images=tuple(ImageStatistic(**asdict(one)) for one in image_fingerprint(training.pixels)),
+        images=image_fingerprint(training.pixels),
         features=summary,
         metrics=measured,
         reason=faults[0] if faults and not (summary and measured) else "",

@@ -28,7 +28,7 @@ from governance.records.files import sha256_bytes
 from governance.records.manifest import Manifest
 from governance.records.run import Outcome, RollUp, RunIdentity
 from governance.records.training import TrainingRecord
-from governance.records.yaml_text import parse_yaml
+from governance.records.yaml_text import read_yaml
 from medisynth.generator import Generator
 from medisynth.models.recipe import model_on_record
 from medisynth.models.registry import GeneratorOrigin, generator_origin, load_generator
@@ -179,7 +179,7 @@ def _check_checkpoint_is_listed(
 
 def _model_config(run_dir: Path, data: bytes) -> ModelConfig:
     """The model section alone: other sections may have changed between versions."""
-    values = parse_yaml(data.decode("utf-8", "replace"), str(run_dir / CONFIG))
+    values = read_yaml(data, str(run_dir / CONFIG), may_be_empty=True).content
     try:
         return ModelConfig.model_validate(values["model"])
     except (ValidationError, KeyError) as error:

@@ -20,7 +20,7 @@ from governance.evidence.chain import utc_text
 from governance.evidence.folder import FinishedRun, is_ended
 from governance.evidence.manifest import JOURNAL
 from governance.records.errors import ConfigError, MedisynthGovError, RecordWriteError
-from governance.records.yaml_text import read_yaml_file
+from governance.records.yaml_text import read_yaml
 from pipelines.config.sections import TrackingConfig
 from pipelines.current_run.lock import LOCK, folder_lock
 from pipelines.finished_runs.promotions import aliases_of
@@ -259,7 +259,7 @@ def tracking_config(run: FinishedRun) -> TrackingConfig:
 
 def _config_of_open_run(run_dir: Path) -> TrackingConfig:
     path = run_dir / "config.yaml"
-    values = read_yaml_file(path) if path.is_file() else {}
+    values = read_yaml(path, may_be_empty=True).content if path.is_file() else {}
     return _tracking_section(values.get("tracking", {}), str(run_dir))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from governance.evidence.folder import CONFIG, FinishedRun
 from governance.records.errors import ConfigError, TrackingError
-from governance.records.yaml_text import read_yaml_file
+from governance.records.yaml_text import read_yaml
 from governance.verify.folder import Verification, verify_run
 from governance.verify.ledger import check_openings
 from governance.verify.signatures import NOTHING_HELD, Anchors
@@ -96,7 +96,7 @@ def _ledger_folders(run_dir: Path) -> tuple[Path, ...]:
     recorded: only an absolute one is looked into.
     """
     try:
-        config = read_yaml_file(run_dir / CONFIG)
+        config = read_yaml(run_dir / CONFIG, may_be_empty=True).content
     except ConfigError:
         config = {}  # told as a changed or missing file
     seal = config.get("seal")

@@ -1,7 +1,5 @@
 """Read what people declared and waived, once, before a run begins; a fault stops it there."""
 
-import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -9,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from governance.evidence.store import EvidenceStore
 from governance.people.intended_use import INTENDED_USE, NO_SCOPE, Used, declared_scope, outside
@@ -27,19 +22,18 @@ from governance.people.rules import (
     why_missing,
 )
 from governance.people.signature import check_entry_signature
-from governance.records.errors import ConfigError, DeclarationsError, SigningKeyError
+from governance.records.errors import DeclarationsError, SigningKeyError
 from governance.records.files import sha256_bytes, sha256_file
 from governance.records.people import AppliesTo, Declaration, Declarations, Waiver
 from governance.records.policy import Policy
 from governance.records.run import RunIdentity
-from governance.records.yaml_text import MAX_BRACKETS, parse_yaml
+from governance.records.yaml_text import read_yaml
 from governance.reports.card.fields import DECLARABLE_FIELDS
 from governance.signing.keys import read_public_key
 from medisynth.models.registry import load_generator
 from pipelines.config.model import RunConfig
 from pipelines.people.entries import DeclarationEntry, DeclarationsFile, WaiverEntry
 
-MAX_BYTES = 64 * 1024
 COPY = "declarations.yaml"
 _Place = tuple[int | str, ...]
 
@@ -130,83 +124,33 @@ def read_declarations(path: str, policy: Policy) -> ReadDeclarations:
         DeclarationsError: The file cannot be read or used; every fault has its line and key.
     """
     file = Path(path).expanduser()
-    data = _read(file, path)
-    text = _decoded(data, path)
-    try:
-        content = parse_yaml(text, path)
-        tree = YAML(typ="safe", pure=True).compose(text)
-    except ConfigError as error:
-        raise DeclarationsError(" ".join(str(error).split())) from error
-    except (RecursionError, ValueError, YAMLError) as error:
-        raise DeclarationsError(f"{path}: not readable YAML; expected declarations") from error
+    read = read_yaml(
+        file,
+        path,
+        what="declarations",
+        hint="a relative path of the key declarations starts at the current folder, and "
+        "`medisynth-gov init` writes a file to fill in",
+        error=DeclarationsError,
+        may_be_empty=True,
+    )
 
     def at(place: _Place) -> str:
-        return f"{path}:{_line(tree, place)}"
+        return f"{path}:{read.line(place)}"
 
     try:
-        parsed = DeclarationsFile.model_validate(content)
+        parsed = DeclarationsFile.model_validate(read.content)
     except ValidationError as error:
-        raise _refused(path, _shape_faults(error, content, at)) from error
+        raise _refused(path, _shape_faults(error, read.content, at)) from error
     if faults := [*_declaration_faults(parsed, policy, at), *_waiver_faults(parsed, policy, at)]:
         raise _refused(path, faults)
     document = Declarations(
         file=path,
-        sha256=sha256_bytes(data),
+        sha256=sha256_bytes(read.data),
         read_utc=datetime.now(UTC),
         declarations=tuple(_declaration(entry, file.parent, path) for entry in parsed.declarations),
         waivers=tuple(_waiver(entry, file.parent, path) for entry in parsed.waivers),
     )
-    return ReadDeclarations(data=data, document=document)
-
-
-def _read(file: Path, name: str) -> bytes:
-    try:
-        # Without waiting: a pipe would keep the run from starting.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise DeclarationsError(f"{name}: not a regular file; expected declarations (YAML)")
-            data = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise DeclarationsError(
-            f"{name}: cannot be read ({why}); a relative path of the key declarations starts at "
-            "the current folder, and `medisynth-gov init` writes a file to fill in"
-        ) from error
-    if len(data) > MAX_BYTES:
-        raise DeclarationsError(f"{name}: larger than {MAX_BYTES // 1024} kB; shorten it")
-    return data
-
-
-def _decoded(data: bytes, name: str) -> str:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DeclarationsError(f"{name}: not UTF-8 text; expected declarations (YAML)") from error
-    # The reader's time grows with the square of open brackets: 20,000 would take a minute.
-    if text.count("[") + text.count("{") > MAX_BRACKETS:
-        raise DeclarationsError(
-            f"{name}: more than {MAX_BRACKETS} opening brackets; expected declarations (YAML)"
-        )
-    return text
-
-
-def _line(node: Node | None, place: _Place) -> int:
-    """Line of a key or value, counted from 1; that of the nearest part that is there."""
-    line = 1
-    for part in place:
-        found: Node | None = None
-        if isinstance(node, MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    line, found = key.start_mark.line + 1, value
-        elif isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
-            found = node.value[part]
-            line = found.start_mark.line + 1
-        if found is None:
-            return line
-        node = found
-    return line
+    return ReadDeclarations(data=read.data, document=document)
 
 
 def _refused(path: str, faults: Sequence[str]) -> DeclarationsError:

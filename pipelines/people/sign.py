@@ -7,7 +7,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from governance.people.rules import is_untouched
@@ -16,7 +15,7 @@ from governance.policy.load import load_policy
 from governance.records.errors import ConfigError
 from governance.records.files import write_atomic
 from governance.records.people import Declaration, Declarations, Waiver
-from governance.records.yaml_text import parse_yaml
+from governance.records.yaml_text import read_yaml
 from governance.signing.keys import load_signer
 from pipelines.people.read import read_declarations
 
@@ -79,7 +78,8 @@ def _find(
 def _with_signature(data: bytes, where: tuple[str, int], signature: str, name: str) -> bytes:
     """The file with the entry's signature line written or replaced, and nothing else changed."""
     text = data.decode("utf-8")
-    entry = _entry_node(YAML(typ="safe", pure=True).compose(text), where)
+    file = read_yaml(data, name)
+    entry = _entry_node(file.root, where)
     if entry is None or entry.flow_style:
         raise ConfigError(f"{name}: write the entry with one key a line, then sign it")
     lines = text.splitlines(keepends=True)
@@ -97,15 +97,15 @@ def _with_signature(data: bytes, where: tuple[str, int], signature: str, name: s
         if not lines[after].endswith("\n"):
             lines[after] += end
         lines.insert(after + 1, line)
-    changed = "".join(lines)
-    wanted: Any = copy.deepcopy(parse_yaml(text, name))
+    changed = "".join(lines).encode()
+    wanted: Any = copy.deepcopy(file.content)
     wanted[where[0]][where[1]][_LINE] = signature
-    if parse_yaml(changed, name) != wanted:
+    if read_yaml(changed, name).content != wanted:
         raise ConfigError(
             f"{name}: the signature does not fit into the layout of the file; write the entry with "
             "one key a line, the id first"
         )
-    return changed.encode()
+    return changed
 
 
 def _entry_node(tree: Node | None, where: tuple[str, int]) -> MappingNode | None:

@@ -11,8 +11,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from governance.records.errors import SettingsError, TrainingError, WeightsError
+from governance.records.training import (
+    Candidate,
+    FitReport,
+    FittedThing,
+    Selection,
+    training_stage,
+)
 from medisynth.data.reading.views import ImageView, Pixels, load_view
-from medisynth.generator import Condition, FitReport, StageReport, Tensors, TrainingContext
+from medisynth.generator import Condition, Tensors, TrainingContext
 
 STAGE, N_STEPS = "self-test", 6
 NAME = f"{__name__}:TrialGenerator"
@@ -77,12 +84,24 @@ class TrialGenerator:
         self._gain = stage.gain.detach().clone()
         return FitReport(
             description={"architecture": "mean image times one number", "losses": "mean square"},
-            stages=(StageReport(STAGE, 1, N_STEPS, 1, trained.duration_s, "fp32"),),
-            fitted={"mean image": fitted_on.digest},
-            selection_criterion="last step",
-            selection_view_sha256=tuning.digest,
-            candidates=((N_STEPS, 0.0),),
-            chosen_step=N_STEPS,
+            stages=(
+                training_stage(
+                    name=STAGE,
+                    n_parameters=1,
+                    n_steps=N_STEPS,
+                    batch_size=1,
+                    duration_s=trained.duration_s,
+                    precision="fp32",
+                ),
+            ),
+            fitted=(FittedThing(name="mean image", fit_view_sha256=fitted_on.digest),),
+            selection=Selection(
+                partition=tuning.partition,
+                view_sha256=tuning.digest,
+                criterion="last step",
+                candidates=(Candidate(step=N_STEPS, score=0.0),),
+                chosen_step=N_STEPS,
+            ),
         )
 
     def sample(

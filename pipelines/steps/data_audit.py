@@ -1,18 +1,17 @@
 """Documents of the data set audit: written by the audit, completed when partitions are known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import (
+    AttributeShift,
     CoverageAudit,
     DatasetAudit,
-    DemographicsAudit,
     DuplicateAudit,
+    DuplicatePair,
     LabelAudit,
 )
 from governance.records.base import TRAINING
@@ -23,7 +22,7 @@ from medisynth.data.audit.labels import audit_labels
 from medisynth.data.audit.quality import image_quality
 from medisynth.data.audit.shift import shifts
 from medisynth.data.audit.target_population import load_target_population
-from medisynth.data.duplicates.exact import DuplicatePair
+from medisynth.data.duplicates.exact import in_partitions
 from pipelines.current_run.context import AuditedImages, ImageSet, ListedData, RunContext
 
 LABELS = "labels"  # the name under which audit.reviewed holds the review of suspected labels
@@ -34,12 +33,8 @@ def write_coverage(
 ) -> None:
     """Write data/coverage.json: patients and images of every attribute level, by partition."""
     complete = completeness(table, ATTRIBUTES)
-    audit = CoverageAudit.model_validate(
-        {
-            "attributes": tuple(complete),
-            "levels": [asdict(row) for row in coverage(table, partition)],
-            "completeness": complete,
-        }
+    audit = CoverageAudit(
+        attributes=tuple(complete), levels=coverage(table, partition), completeness=complete
     )
     store.write_document("data/coverage.json", audit)
 
@@ -68,9 +63,7 @@ def write_demographics(
         n_resamples=config.n_resamples,
         seed=context.config.seed,
     )
-    context.store.write_document(
-        "data/demographics.json", DemographicsAudit.model_validate(asdict(audit))
-    )
+    context.store.write_document("data/demographics.json", audit)
 
 
 def audit_listing(listed: ListedData, context: RunContext) -> None:
@@ -83,20 +76,19 @@ def audit_listing(listed: ListedData, context: RunContext) -> None:
     partition = official[official.notna()] if official.notna().any() else None
     write_coverage(table, partition, context.store)
     seed, n_resamples = context.config.seed, config.n_resamples
-    found: dict[str, Any] = {
-        "concentration": [asdict(row) for row in concentration(table)],
-        "confounding": [
-            asdict(row) for row in confounding(table, n_resamples=n_resamples, seed=seed)
-        ],
-        "quality": (),
-        "n_resamples": n_resamples,
-        "seed": seed,
-    }
+    found: tuple[AttributeShift, ...] = ()
     if partition is not None:
         listed_in = table.loc[partition.index]
-        rows = shifts(listed_in, partition, n_resamples=n_resamples, seed=seed)
-        found["shifts"] = [asdict(row) for row in rows]
-    context.store.write_document("data/audit.json", DatasetAudit.model_validate(found))
+        found = shifts(listed_in, partition, n_resamples=n_resamples, seed=seed)
+    audit = DatasetAudit(
+        concentration=concentration(table),
+        confounding=confounding(table, n_resamples=n_resamples, seed=seed),
+        quality=(),
+        shifts=found,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    context.store.write_document("data/audit.json", audit)
 
 
 def complete_audits(
@@ -108,16 +100,12 @@ def complete_audits(
     write_coverage(table, partition, store)
     write_demographics(images, partition, context)
     found = {
-        "shifts": [
-            asdict(shift)
-            for shift in shifts(
-                table, partition, n_resamples=config.n_resamples, seed=context.config.seed
-            )
-        ],
-        "quality": [asdict(row) for row in image_quality(table, partition)],
+        "shifts": shifts(
+            table, partition, n_resamples=config.n_resamples, seed=context.config.seed
+        ),
+        "quality": image_quality(table, partition),
     }
-    whole = audited.audit.model_dump() | found
-    store.write_document("data/audit.json", DatasetAudit.model_validate(whole))
+    store.write_document("data/audit.json", audited.audit.model_copy(update=found))
     store.write_document("data/duplicates.json", _with_partitions(audited, images, partition))
     store.write_document("data/labels.json", _labels(images, partition, context))
 
@@ -128,15 +116,7 @@ def _with_partitions(
     """The same pairs with the partitions of this run in place of the official ones."""
     names = images.table["image_id"].reindex(partition.index).astype(str)
     part = dict(zip(names, partition.astype(str), strict=True))
-    pairs = tuple(
-        pair.model_copy(
-            update={
-                "left_partition": part.get(pair.left_id),
-                "right_partition": part.get(pair.right_id),
-            }
-        )
-        for pair in audited.duplicates.pairs
-    )
+    pairs = in_partitions(audited.duplicates.pairs, part)
     n = n_across(audited.pairs, part)  # all pairs: those on record are cut at a number
     return audited.duplicates.model_copy(update={"pairs": pairs, "n_pairs_across_partitions": n})
 
@@ -161,4 +141,4 @@ def _labels(images: ImageSet, partition: "pd.Series[str]", context: RunContext) 
         progress=lambda done, total: context.console.progress("auditing labels", done, total),
     )
     review = context.config.audit.reviews().get(LABELS, "")
-    return LabelAudit.model_validate(asdict(audit) | {"reviewed": review})
+    return audit.model_copy(update={"reviewed": review})

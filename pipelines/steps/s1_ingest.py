@@ -4,7 +4,6 @@ import io
 import os
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,6 @@ from governance.records.dataset import (
     DatasetIdentity,
     FindingRecord,
     Findings,
-    FlowStep,
 )
 from governance.records.errors import DataError, Finding
 from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
@@ -224,9 +222,9 @@ def _write_identity(
         planes = f"default ({', '.join(info.default_planes)})"
     note = f"{n_dropped:,} selected images have no file" if n_dropped else ""
     flow = (
-        _flow_step("listed", listing.table, f"rows of {listing.metadata_file}"),
-        _flow_step("selected", listed.selected, f"planes: {planes}"),
-        _flow_step("present", listed.present, note),
+        flow_step("listed", listing.table, f"rows of {listing.metadata_file}"),
+        flow_step("selected", listed.selected, f"planes: {planes}"),
+        flow_step("present", listed.present, note),
     )
     identity = DatasetIdentity(
         name=info.name,
@@ -258,7 +256,3 @@ def _write_identity(
         decode_s=decode_s,
     )
     context.store.write_document("data/dataset.json", identity)
-
-
-def _flow_step(step: str, table: pd.DataFrame, note: str) -> FlowStep:
-    return FlowStep.model_validate(asdict(flow_step(step, table, note)))

@@ -1,13 +1,11 @@
 """s2 validate: one data contract, judged by pandera and by Great Expectations."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 
 from governance.records.dataset import RuleResult, ValidationRecord
 from governance.records.errors import DataError
 from medisynth.data.contract.contract import (
-    RuleOutcome,
     validate_with_great_expectations,
     validate_with_pandera,
     with_metadata,
@@ -41,7 +39,7 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
             "pandera": version("pandera"),
             "great_expectations": version("great-expectations"),
         },
-        rules=tuple(RuleResult.model_validate(asdict(outcome)) for outcome in outcomes),
+        rules=tuple(outcomes),
         native_results=NATIVE_RESULTS,
     )
     context.store.write_document("data/validation.json", record)
@@ -51,7 +49,7 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
     return images
 
 
-def _refuse_broken(outcomes: Sequence[RuleOutcome]) -> None:
+def _refuse_broken(outcomes: Sequence[RuleResult]) -> None:
     """Stop at the first critical rule that failed; both engines judged all of them."""
     broken = [o for o in outcomes if o.severity == "critical" and not o.passed]
     if not broken:

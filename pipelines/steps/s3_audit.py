@@ -1,16 +1,14 @@
 """s3 audit: who is in the data, what goes together, which images occur twice, what is burned in."""
 
-from dataclasses import asdict
-
 import numpy as np
 
-from governance.records.audit import ContentScan, DatasetAudit, DuplicateAudit, DuplicatePair
+from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
 from governance.records.run import Figure
 from medisynth.data.audit.confounding import confounding
 from medisynth.data.audit.coverage import concentration
 from medisynth.data.audit.quality import image_quality
 from medisynth.data.content.scan import scan_content
-from medisynth.data.duplicates.exact import leakage_groups
+from medisynth.data.duplicates.exact import in_partitions, leakage_groups
 from medisynth.data.duplicates.search import DuplicateSearch, find_duplicates
 from medisynth.data.reading.contact_sheet import contact_sheet
 from pipelines.current_run.context import AuditedImages, ImageSet, RunContext, add_figures
@@ -53,15 +51,12 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
 
 def _dataset_audit(images: ImageSet, context: RunContext) -> DatasetAudit:
     n_resamples, seed = context.config.audit.n_resamples, context.config.seed
-    pairs = confounding(images.table, n_resamples=n_resamples, seed=seed)
-    return DatasetAudit.model_validate(
-        {
-            "concentration": [asdict(row) for row in concentration(images.table)],
-            "confounding": [asdict(row) for row in pairs],
-            "quality": [asdict(row) for row in image_quality(images.table)],
-            "n_resamples": n_resamples,
-            "seed": seed,
-        }
+    return DatasetAudit(
+        concentration=concentration(images.table),
+        confounding=confounding(images.table, n_resamples=n_resamples, seed=seed),
+        quality=image_quality(images.table),
+        n_resamples=n_resamples,
+        seed=seed,
     )
 
 
@@ -77,7 +72,7 @@ def _scan_content(images: ImageSet, context: RunContext) -> None:
             "reading burned-in text", done, total
         ),
     )
-    context.store.write_document("data/content.json", ContentScan.model_validate(asdict(scan)))
+    context.store.write_document("data/content.json", scan)
 
 
 def _duplicate_audit(
@@ -86,39 +81,30 @@ def _duplicate_audit(
     table = images.table
     known = table[table["official_partition"].notna()]
     official = dict(zip(known["image_id"], known["official_partition"], strict=True))
-    pairs = tuple(
-        DuplicatePair(
-            **asdict(pair),
-            left_partition=official.get(pair.left_id),
-            right_partition=official.get(pair.right_id),
-        )
-        for pair in search.pairs
-    )
+    pairs = in_partitions(search.pairs, official)
     # what a reader must see first: other patients, then other parts, then the rest
     ordered = sorted(
         pairs,
         key=lambda p: (
-            p.left_patient == p.right_patient,
+            p.is_one_patient,
             p.left_partition == p.right_partition,
             p.left_id,
             p.right_id,
         ),
     )
     drawn = _draw_pairs(ordered[:_MAX_PICTURES], images, context)
-    across = {(p.left_patient, p.right_patient) for p in pairs if p.left_patient != p.right_patient}
-    return DuplicateAudit.model_validate(
-        {
-            "method": search.method,
-            "n_images": len(table),
-            "n_pairs": len(pairs),
-            "n_near": sum(pair.kind == "near-duplicate" for pair in pairs),
-            "n_pairs_across_patients": sum(p.left_patient != p.right_patient for p in pairs),
-            "n_pairs_across_partitions": n_across(search.pairs, official),
-            "n_groups": _n_groups(across),
-            "pairs": [*drawn, *ordered[_MAX_PICTURES:_MAX_PAIRS]],
-            "null": asdict(search.null) if search.null else None,
-            "distinct": context.config.audit.distinct_pairs,
-        }
+    across = {(p.left_patient, p.right_patient) for p in pairs if not p.is_one_patient}
+    return DuplicateAudit(
+        method=search.method,
+        n_images=len(table),
+        n_pairs=len(pairs),
+        n_near=sum(pair.is_near for pair in pairs),
+        n_pairs_across_patients=sum(not pair.is_one_patient for pair in pairs),
+        n_pairs_across_partitions=n_across(search.pairs, official),
+        n_groups=_n_groups(across),
+        pairs=(*drawn, *ordered[_MAX_PICTURES:_MAX_PAIRS]),
+        null=search.null,
+        distinct=context.config.audit.distinct_pairs,
     )
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import pandas as pd
 from governance.confinement.confine import KEY_TARGET, VAULT_TARGET
 from governance.evidence.store import EvidenceStore
 from governance.records.base import TEST, TRAINING, TUNING
-from governance.records.dataset import DatasetIdentity, FlowStep
+from governance.records.dataset import DatasetIdentity
 from governance.records.errors import DataError, EvidenceError, EvidenceTamperedError, LeakageError
 from governance.records.partition import IsolationRecord, PartitionSummary, SplitRecord
 from governance.sealing.access_log import AccessLog
@@ -157,7 +156,7 @@ def _write_split(
         shared_patients=shared_patients,
         shared_content=shared_content,
         shared_near=across_partitions(audited.pairs, _by_image(images, result.partition)),
-        flow=FlowStep.model_validate(asdict(flow_step("divided", table))),
+        flow=flow_step("divided", table),
         refused=refused,
         dropped=tuple(f"{image_id}: {reason}" for image_id, reason in result.dropped),
         deviations=result.deviations,

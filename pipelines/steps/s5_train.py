@@ -7,27 +7,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from governance.confinement.attempts import ForbiddenPaths
 from governance.confinement.confine import LIMITS, level_in_force
-from governance.records.base import TUNING
 from governance.records.comparison import TuningComparison
 from governance.records.errors import EvidenceTamperedError, IsolationError
 from governance.records.files import sha256_bytes
 from governance.records.partition import IsolationRecord, RefusedRead
 from governance.records.run import Figure
 from governance.records.training import (
-    Candidate,
     Curve,
-    FittedThing,
+    FitReport,
     PretrainedComponent,
     SampleSet,
-    Selection,
     TrainingRecord,
-    TrainingStage,
 )
 from governance.sealing.access_log import AccessLog
 from medisynth.data.reading.ingest import decode_bytes
@@ -331,7 +326,7 @@ class _Messages:
 
 
 def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> TrainingRecord:
-    report: dict[str, Any] = result["report"]
+    report = FitReport.model_validate(result["report"])
     config = context.config
     generator = load_generator(config.model.name)
     settings = config.generator_settings()
@@ -342,26 +337,17 @@ def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> 
         image_size_px=generator.image_size_px(settings),
         training_view_sha256=result["training_view_sha256"],
         tuning_view_sha256=result["tuning_view_sha256"],
-        description=report["description"]
+        description=report.description
         | {"generator code": str(generator_origin(config.model.name))},
-        stages=tuple(_stage(stage) for stage in report["stages"]),
+        stages=report.stages,
         curves=curves,
-        fitted=tuple(
-            FittedThing(name=name, fit_view_sha256=digest)
-            for name, digest in report["fitted"].items()
-        ),
-        selection=Selection(
-            partition=TUNING,
-            view_sha256=report["selection_view_sha256"],
-            criterion=report["selection_criterion"],
-            candidates=tuple(Candidate(step=s, score=v) for s, v in report["candidates"]),
-            chosen_step=report["chosen_step"],
-        ),
+        fitted=report.fitted,
+        selection=report.selection,
         checkpoint_path=f"checkpoints/{result['checkpoint']['path']}",
         checkpoint_sha256=result["checkpoint"]["sha256"],
         compute_device=result["compute_device"],
         duration_s=result["duration_s"],
-        pretrained=_pretrained(result),
+        pretrained=(*report.pretrained, *_extractor(result)),
         comparison=TuningComparison.model_validate(result["comparison"]),
     )
 
@@ -385,18 +371,12 @@ def _tell_comparison(comparison: TuningComparison | None, context: RunContext) -
         context.console.say(comparison.sentence)
 
 
-def _pretrained(result: Message) -> tuple[PretrainedComponent, ...]:
-    parts = [PretrainedComponent(**part) for part in result["report"]["pretrained"]]
-    if result["extractor_sha256"] is not None:
-        used_for = "features of distances to tuning images: candidates, simple controls"
-        parts.append(inception_component(result["extractor_sha256"], used_for))
-    return tuple(parts)
-
-
-def _stage(stage: dict[str, Any]) -> TrainingStage:
-    seconds = max(stage["duration_s"], 1e-9)
-    images_per_s = stage["n_steps"] * stage["batch_size"] / seconds
-    return TrainingStage(**stage, images_per_s=images_per_s)
+def _extractor(result: Message) -> tuple[PretrainedComponent, ...]:
+    """The feature extractor that scored images in training, where there was one."""
+    if result["extractor_sha256"] is None:
+        return ()
+    used_for = "features of distances to tuning images: candidates, simple controls"
+    return (inception_component(result["extractor_sha256"], used_for),)
 
 
 def _write_samples(

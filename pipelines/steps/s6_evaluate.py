@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def _memorisation(
     trained: TrainedGenerator, training: ImageView, tuning: ImageView
 ) -> tuple[MemorisationRecord | None, tuple[str, ...]]:
     try:
-        audit = memorisation(
+        record = memorisation(
             trained.synthetic,
             trained.sample_paths,
             training.pixels,
@@ -158,7 +158,7 @@ def _memorisation(
         )
     except MetricUndefinedError as error:
         return None, (f"memorisation was not evaluated: {error}",)
-    return MemorisationRecord(**asdict(audit)), ()
+    return record, ()
 
 
 def _memorisation_control(
@@ -230,7 +230,7 @@ def _fidelity(
     test_features = extract(test.pixels[test_rows], "test images")
     training_features = extract(training.pixels[training_rows], "training images")
     test_patients = [test.patients[row] for row in test_rows]
-    fidelity = evaluate_fidelity(
+    metrics = evaluate_fidelity(
         test=test_features,
         test_patients=test_patients,
         training=training_features,
@@ -240,7 +240,6 @@ def _fidelity(
         n_bootstrap=config.n_bootstrap,
         seed=seed,
     )
-    metrics = tuple(MetricResult(**asdict(metric)) for metric in fidelity)
 
     def compared(name: str, meaning: str, features: Features) -> Control:
         value, ci95 = kernel_estimate(
@@ -293,7 +292,7 @@ def _control_features(
 
 
 def _unmeasured(reason: str) -> _Fidelity:
-    metrics = tuple(MetricResult(**asdict(metric)) for metric in not_evaluated_fidelity(reason))
+    metrics = not_evaluated_fidelity(reason)
     return _Fidelity(metrics, notes=(f"fidelity was not evaluated: {reason}",))
 
 

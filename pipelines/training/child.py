@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from pipelines.training.segment import Comparison, Keeper
 
 if TYPE_CHECKING:
     from governance.confinement.attempts import AttemptWatch
+    from governance.records.comparison import TuningComparison
     from governance.records.partition import RefusedRead
     from medisynth.data.reading.views import ImageView, Pixels
     from medisynth.generator import TrainingContext
@@ -274,6 +275,7 @@ def _train_and_draw(
     """Everything after confinement; the result is empty for all processes but the first."""
     import numpy as np
 
+    from governance.records.training import FitReport
     from medisynth import checkpoint
     from medisynth.models.registry import load_generator
 
@@ -288,6 +290,11 @@ def _train_and_draw(
     duration_s = time.monotonic() - started
     if rank > 0:
         return {}
+    if not isinstance(report, FitReport):
+        raise TrainingError(
+            f"{job.generator}: fit returned {type(report).__name__}, expected "
+            "governance.records.training.FitReport; see docs/plugins.md"
+        )
 
     data = checkpoint.encode(generator.state(), {"generator": generator_type.name})
     digest = sha256_bytes(data)
@@ -304,14 +311,14 @@ def _train_and_draw(
     np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
     comparison = _compare(score, synthetic, training, context)
     return {
-        "report": asdict(report),
+        "report": report.model_dump(mode="json"),
         "training_view_sha256": training.digest,
         "tuning_view_sha256": tuning.digest,
         "compute_device": context.compute_device,
         "duration_s": duration_s,
         "sampling_s": sampling_s,
         "checkpoint": {"path": path.name, "sha256": digest},
-        "comparison": comparison,
+        "comparison": comparison.model_dump(mode="json"),
         "extractor_sha256": score.weights_sha256 if score is not None else None,
     }
 
@@ -345,19 +352,20 @@ def _compare(
     synthetic: "Pixels",
     training: "ImageView",
     context: "TrainingContext",
-) -> dict[str, Any]:
+) -> "TuningComparison":
     """The images that were drawn beside simple controls, or why they are not."""
+    from governance.records.comparison import TuningComparison
     from medisynth.generator import StoppedError
 
     if score is None:
-        return {"reason": _NOTHING_TO_COMPARE_BY}
+        return TuningComparison(reason=_NOTHING_TO_COMPARE_BY)
 
     def progress(done: int, total: int) -> None:
         if context.should_stop():
             raise StoppedError("asked to stop while comparing with controls")
         context.progress("comparing with simple controls", done, total)
 
-    return asdict(score.compare(synthetic, training.pixels, context.seed, progress))
+    return score.compare(synthetic, training.pixels, context.seed, progress)
 
 
 def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], None]":

@@ -29,14 +29,16 @@ from typing import Any
 
 import numpy as np
 
+from governance.records.comparison import TuningComparison
 from governance.records.errors import MedisynthGovError
+from governance.records.training import FitReport
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import PhantomImage, plan_cohort
 from medisynth.data.reading.contact_sheet import contact_sheet
 from medisynth.data.reading.decode import to_square
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.generator import FitReport, Generator, StageState, StoppedError, TrainingContext
-from medisynth.metrics.tuning_distance import Comparison, TuningDistance
+from medisynth.generator import Generator, StageState, StoppedError, TrainingContext
+from medisynth.metrics.tuning_distance import TuningDistance
 from medisynth.models.registry import load_generator
 from pipelines.config.model import load_config
 from pipelines.fetch.weights import find_weights
@@ -86,7 +88,7 @@ class Figures:
     size_px: int
     stages: tuple[StageFigures, ...] = ()
     projected_hours: float | None = None
-    comparison: Comparison | None = None
+    comparison: TuningComparison | None = None
     sheet: str = ""
     fault: str = ""
 

@@ -18,7 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from medisynth.data.audit.labels import LabelAudit, audit_labels
+from governance.records.audit import LabelAudit
+from medisynth.data.audit.labels import audit_labels
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import PhantomImage, plan_cohort
 

@@ -206,7 +206,7 @@ def test_a_policy_may_drop_a_required_item(tmp_path: Path) -> None:
         ("title: Smallest", "kind: human\n        title: Smallest", r"P3-03\.kind: not a key"),
         ("when: P4-13 is not evaluated", "when: it rains", r"P4-H2\.when: expected"),
         ("value: 30,", "value: 30, set_by: configuration,", r"P3-03\.criterion\.set_by"),
-        ("name: gmlp", "name: &n gmlp\nextra: *n", "aliases are not accepted"),
+        ("name: gmlp", "name: &n gmlp\nextra: *n", "anchors and aliases are not allowed"),
         ("name: gmlp", "name: [gmlp", r"policy\.yaml:\d+: "),
         ("name: gmlp", "nom: gmlp", "name: Field required"),
     ],

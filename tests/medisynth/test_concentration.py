@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from governance.records.audit import Concentration
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.audit.coverage import Concentration, concentration
+from medisynth.data.audit.coverage import concentration
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
@@ -21,9 +22,33 @@ def table(patients: list[str], planes: list[str | None]) -> pd.DataFrame:
 def test_three_images_of_one_patient_and_one_of_another_are_1_6_effective_patients():
     found = concentration(table(["a", "a", "a", "b"], ["Fetal brain"] * 3 + ["Other"]))
 
-    assert found[0] == Concentration("all", "all", 2, 4, "a", 0.75, 16 / 10)
-    assert found[1] == Concentration("plane", "Fetal brain", 1, 3, "a", 1.0, 1.0)
-    assert found[2] == Concentration("plane", "Other", 1, 1, "b", 1.0, 1.0)
+    assert found[0] == Concentration(
+        attribute="all",
+        level="all",
+        n_patients=2,
+        n_images=4,
+        largest_patient="a",
+        largest_share=0.75,
+        effective_patients=16 / 10,
+    )
+    assert found[1] == Concentration(
+        attribute="plane",
+        level="Fetal brain",
+        n_patients=1,
+        n_images=3,
+        largest_patient="a",
+        largest_share=1.0,
+        effective_patients=1.0,
+    )
+    assert found[2] == Concentration(
+        attribute="plane",
+        level="Other",
+        n_patients=1,
+        n_images=1,
+        largest_patient="b",
+        largest_share=1.0,
+        effective_patients=1.0,
+    )
     assert len(found) == 3
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.audit import Confounding
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.audit.confounding import Confounding, confounding, cramers_v
+from medisynth.data.audit.confounding import confounding, cramers_v
 
 KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")

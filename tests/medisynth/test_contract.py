@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from governance.records.dataset import RuleResult
 from medisynth.data.contract.contract import (
     DataContract,
-    RuleOutcome,
     load_contract,
     validate_with_great_expectations,
     validate_with_pandera,
@@ -22,13 +22,13 @@ from tests.medisynth.image_tables import sound
 CONTRACT = load_contract()
 
 
-def gx(table: pd.DataFrame, contract: DataContract) -> tuple[RuleOutcome, ...]:
+def gx(table: pd.DataFrame, contract: DataContract) -> tuple[RuleResult, ...]:
     return validate_with_great_expectations(table, contract).outcomes
 
 
 ENGINES = (validate_with_pandera, gx)
 both_engines = pytest.mark.parametrize("validate", ENGINES, ids=["pandera", "gx"])
-Validate = Callable[[pd.DataFrame, DataContract], tuple[RuleOutcome, ...]]
+Validate = Callable[[pd.DataFrame, DataContract], tuple[RuleResult, ...]]
 
 
 def about(*columns: str) -> DataContract:
@@ -36,13 +36,13 @@ def about(*columns: str) -> DataContract:
     return replace(CONTRACT, rules=tuple(r for r in CONTRACT.rules if r.column in columns))
 
 
-def failed(outcomes: tuple[RuleOutcome, ...]) -> list[str]:
+def failed(outcomes: tuple[RuleResult, ...]) -> list[str]:
     return [outcome.rule for outcome in outcomes if not outcome.passed]
 
 
-def compared(outcomes: tuple[RuleOutcome, ...]) -> list[RuleOutcome]:
+def compared(outcomes: tuple[RuleResult, ...]) -> list[RuleResult]:
     """Outcomes without the engine's name, for comparing the two."""
-    return [replace(outcome, engine="pandera") for outcome in outcomes]
+    return [outcome.model_copy(update={"engine": "pandera"}) for outcome in outcomes]
 
 
 @both_engines

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.dataset import RuleResult
 from governance.records.errors import MedisynthGovError
 from medisynth.data.contract.contract import (
     DataContract,
-    RuleOutcome,
     check_boundary,
     load_contract,
     validate_with_great_expectations,
@@ -49,11 +49,11 @@ def only(contract: DataContract, *starts: str) -> DataContract:
     return replace(contract, rules=tuple(r for r in contract.rules if r.name.startswith(starts)))
 
 
-def judged(table: pd.DataFrame, contract: DataContract) -> dict[str, RuleOutcome]:
+def judged(table: pd.DataFrame, contract: DataContract) -> dict[str, RuleResult]:
     """Outcomes, after both engines gave the same."""
     one = validate_with_pandera(table, contract)
     other = validate_with_great_expectations(table, contract).outcomes
-    assert [replace(outcome, engine="pandera") for outcome in other] == list(one)
+    assert [outcome.model_copy(update={"engine": "pandera"}) for outcome in other] == list(one)
     return {outcome.rule: outcome for outcome in one}
 
 
@@ -240,7 +240,16 @@ def test_a_verdict_on_other_values_than_the_table_has_is_not_believed():
 @pytest.mark.parametrize("worst", [None, "warning"])
 def test_the_gate_is_the_engines_worst_failure_and_must_agree_with_its_expectations(worst):
     engine = importlib.import_module("medisynth.data.contract.great_expectations_engine")
-    failed = RuleOutcome("great_expectations", "r", "c", "critical", False, 2, 1, "R.")
+    failed = RuleResult(
+        engine="great_expectations",
+        rule="r",
+        column="c",
+        severity="critical",
+        passed=False,
+        n_evaluated=2,
+        n_unexpected=1,
+        reason="R.",
+    )
 
     engine._check_worst([failed], "critical")
     with pytest.raises(RuntimeError, match="calls its worst failure"):

@@ -236,9 +236,9 @@ def test_words_of_yaml_that_once_were_booleans_stay_words(tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "found no mapping"),
+        (b"", "expected keys and values"),
         (b"name: x\n", "version: is missing"),
-        (b"a: " + b"x" * 70_000, "larger than 65,536 bytes"),
+        (b"a: " + b"x" * 70_000, "larger than 64 kB"),
         (b"name: \xff", ":1: is not UTF-8"),
         (b"%YAML 1.1\n---\nname: x\n", "directives are not allowed"),
         (b"name: x\x00", "YAML"),
@@ -264,7 +264,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 def test_a_built_in_file_says_what_it_extends(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text(HEAD)
-    base = Path(load_contract.__code__.co_filename).with_name("contracts") / "image_table.yaml"
+    base = Path(load_contract.__code__.co_filename).with_name("built_in") / "image_table.yaml"
 
     with pytest.raises(SettingsError, match="extends: expected 'image-table'"):
         combine([read_contract(base), read_contract(path)])

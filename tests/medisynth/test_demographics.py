@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.audit import DemographicsAudit
 from governance.records.base import TEST, TRAINING
 from governance.records.errors import SettingsError
 from medisynth.data.adapters import detect_adapter
-from medisynth.data.audit.demographics import DemographicsAudit, demographics_audit
+from medisynth.data.audit.demographics import demographics_audit
 from medisynth.data.audit.target_population import TargetAttribute, TargetPopulation
 from medisynth.data.contract.contract import AttributeDeclaration
 from medisynth.intervals import wilson_interval

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from governance.records.errors import TrainingError, WeightsError
+from governance.records.training import PretrainedComponent
 from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import StageState, StoppedError, TrainingContext
@@ -170,8 +171,8 @@ def test_stopped_anywhere_and_fitted_again_gives_the_same_generator(straight, st
     generator, report = Run(states=states).fit()
 
     assert checkpoint.encode(generator.state(), {}) == straight[0]
-    assert report.candidates == straight[1].candidates
-    assert report.chosen_step == straight[1].chosen_step
+    assert report.selection.candidates == straight[1].selection.candidates
+    assert report.selection.chosen_step == straight[1].selection.chosen_step
 
 
 def test_a_finished_stage_is_loaded_and_not_trained_again(straight):
@@ -227,12 +228,13 @@ def test_whole_images_of_every_kept_candidate_are_scored_and_the_lowest_is_chose
 
     generator, report = Run(score=score, score_name="KID").fit()
 
-    kept = [step for step, _ in straight[1].candidates]
+    kept = [one.step for one in straight[1].selection.candidates]
     assert len(kept) == 3
     assert kept[-1] == 8
-    assert report.candidates == tuple(zip(kept, [3.0, 1.0, 2.0], strict=True))
-    assert report.chosen_step == kept[1]
-    assert report.selection_criterion == "lowest KID on the tuning view"
+    scores = [(one.step, one.score) for one in report.selection.candidates]
+    assert scores == list(zip(kept, [3.0, 1.0, 2.0], strict=True))
+    assert report.selection.chosen_step == kept[1]
+    assert report.selection.criterion == "lowest KID on the tuning view"
     assert "among the newest 3 of 4 candidates" in report.description["checkpoint choice"]
     assert all(images.shape == (4, 16, 16) for images in seen)
     assert not np.array_equal(seen[0], seen[1])
@@ -309,16 +311,16 @@ def test_training_starts_from_a_pretrained_network_and_records_it(tmp_path):
     assert DsrGan.pretrained_files(settings) == (given["path"],)
     assert DsrGan.pretrained_files(DsrGanSettings()) == ()
     assert report.pretrained == (
-        {
-            "name": "diffusion network",
-            "used_for": "start of its training",
-            "source": "a run on other data",
-            "licence": "Apache-2.0",
-            "sha256": given["sha256"],
-            "training_data": "phantoms",
-            "overlap": "unknown",
-            "declared_by": "the configuration",
-        },
+        PretrainedComponent(
+            name="diffusion network",
+            used_for="start of its training",
+            source="a run on other data",
+            licence="Apache-2.0",
+            sha256=given["sha256"],
+            training_data="phantoms",
+            overlap="unknown",
+            declared_by="the configuration",
+        ),
     )
     assert given["sha256"] in report.description["pre-training"]
 

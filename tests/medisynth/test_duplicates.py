@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from governance.records.audit import DuplicatePair
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.adapters.selection import missing_images
 from medisynth.data.duplicates.exact import (
-    DuplicatePair,
     across_partitions,
+    duplicate_pair,
     exact_pairs,
     leakage_groups,
 )
@@ -31,8 +32,8 @@ def test_equal_files_and_equal_pixels_are_told_apart():
     )
 
     assert exact_pairs(table) == (
-        DuplicatePair("same file", "a", "b", "1", "2"),
-        DuplicatePair("same pixels", "b", "c", "2", "3"),
+        duplicate_pair("same file", ("a", "1"), ("b", "2")),
+        duplicate_pair("same pixels", ("b", "2"), ("c", "3")),
     )
 
 
@@ -84,8 +85,8 @@ def test_without_duplicates_each_patient_is_its_own_group():
 
 
 def test_a_pair_within_one_patient_is_said_to_be_one():
-    assert DuplicatePair("same file", "a", "b", "1", "1").is_one_patient
-    assert not DuplicatePair("same file", "a", "b", "1", "2").is_one_patient
+    assert duplicate_pair("same file", ("a", "1"), ("b", "1")).is_one_patient
+    assert not duplicate_pair("same file", ("a", "1"), ("b", "2")).is_one_patient
 
 
 def test_a_pair_declared_distinct_is_not_named_but_other_copies_stay_tied():
@@ -98,18 +99,18 @@ def test_a_pair_declared_distinct_is_not_named_but_other_copies_stay_tied():
 
 def test_near_duplicates_tie_patients_too():
     table = images(("a", "1", "P", "F1"), ("b", "2", "Q", "F2"), ("c", "3", "R", "F3"))
-    near = DuplicatePair("near-duplicate", "b", "c", "2", "3", "as is", 0.97)
+    near = duplicate_pair("near-duplicate", ("b", "2"), ("c", "3"), "as is", 0.97)
 
     assert leakage_groups(table, [near]).tolist() == ["1", "2", "2"]
 
 
 def test_a_pair_says_in_words_what_it_is():
-    near = DuplicatePair("near-duplicate", "a", "b", "1", "2", "mirrored left to right", 0.971)
+    near = duplicate_pair("near-duplicate", ("a", "1"), ("b", "2"), "mirrored left to right", 0.971)
 
-    assert str(DuplicatePair("same file", "a", "b", "1", "2")) == (
+    assert duplicate_pair("same file", ("a", "1"), ("b", "2")).sentence == (
         "a (patient 1) and b (patient 2) are the same file"
     )
-    assert str(near) == (
+    assert near.sentence == (
         "a (patient 1) and b (patient 2) are near-duplicates "
         "(similarity 0.97, mirrored left to right)"
     )
@@ -117,7 +118,7 @@ def test_a_pair_says_in_words_what_it_is():
 
 def test_only_near_duplicates_in_two_partitions_are_counted_across_them():
     def near(left: str, right: str) -> DuplicatePair:
-        return DuplicatePair("near-duplicate", left, right, "1", "2", "as is", 0.96)
+        return duplicate_pair("near-duplicate", (left, "1"), (right, "2"), "as is", 0.96)
 
     partition = {
         "a": "training",
@@ -132,7 +133,7 @@ def test_only_near_duplicates_in_two_partitions_are_counted_across_them():
         near("b", "d"),
         near("a", "d"),
         near("a", "dropped"),
-        DuplicatePair("same file", "a", "e", "1", "2"),
+        duplicate_pair("same file", ("a", "1"), ("e", "2")),
     ]
 
     assert across_partitions(pairs, partition) == {
@@ -162,7 +163,7 @@ def test_the_known_duplicates_of_the_african_set_are_found():
 def test_the_known_duplicate_of_hc18_is_found_within_its_examination():
     pairs = exact_pairs(kit_table("hc18"))
 
-    assert pairs == (DuplicatePair("same file", "392_2HC", "392_HC", "392", "392"),)
+    assert pairs == (duplicate_pair("same file", ("392_2HC", "392"), ("392_HC", "392")),)
 
 
 @needs_kit

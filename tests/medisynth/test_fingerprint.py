@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from governance.records.errors import MetricUndefinedError
+from medisynth.metrics.features import RecordedExtractor
 from medisynth.metrics.fingerprint import (
     N_BINS,
     feature_fingerprint,
     histogram_distance,
     image_fingerprint,
 )
+
+EXTRACTOR = RecordedExtractor("pool3", "0" * 64, 3, "")
 
 
 def flat(*greys: int) -> np.ndarray:
@@ -42,20 +45,22 @@ def test_one_image_has_no_spread_and_none_has_no_fingerprint():
 
 
 def test_features_are_summed_up_by_mean_spread_and_variances():
-    found = feature_fingerprint(np.array([[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [4.0, 0.0, 5.0]]))
+    features = np.array([[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [4.0, 0.0, 5.0]])
+    found = feature_fingerprint(features, EXTRACTOR)
 
     assert found.mean == (2.0, 0.0, 5.0)
     assert found.sd == (2.0, 0.0, 0.0)
     assert found.total_variance == pytest.approx(4.0)
     assert found.leading_variances == (pytest.approx(4.0), pytest.approx(0.0, abs=1e-12))
     assert found.n_images == 3
+    assert (found.extractor, found.extractor_sha256) == ("pool3", "0" * 64)
 
 
 def test_the_variances_are_those_of_the_covariance():
     features = np.random.default_rng(1).normal(size=(12, 5))
     covariance = np.cov(features, rowvar=False)
 
-    found = feature_fingerprint(features)
+    found = feature_fingerprint(features, EXTRACTOR)
 
     assert found.total_variance == pytest.approx(np.trace(covariance))
     expected = np.linalg.eigvalsh(covariance)[::-1]
@@ -65,7 +70,7 @@ def test_the_variances_are_those_of_the_covariance():
 @pytest.mark.parametrize("features", [np.zeros((1, 4)), np.full((3, 4), np.nan)])
 def test_features_without_a_spread_are_refused(features):
     with pytest.raises(MetricUndefinedError, match="finite features of 2 images"):
-        feature_fingerprint(features)
+        feature_fingerprint(features, EXTRACTOR)
 
 
 def test_the_distance_is_the_largest_gap_between_cumulative_shares():

@@ -46,9 +46,9 @@ def test_samples_have_the_mean_and_the_spread_of_the_training_images():
 def test_the_number_of_eigen_images_is_the_true_one_when_more_were_allowed():
     _, report = fitted(components=8)
 
-    assert report.chosen_step in (2, 4)
-    assert [step for step, _ in report.candidates] == [1, 2, 4, 8]
-    scores = dict(report.candidates)
+    assert report.selection.chosen_step in (2, 4)
+    scores = {one.step: one.score for one in report.selection.candidates}
+    assert list(scores) == [1, 2, 4, 8]
     assert scores[1] > scores[2]
 
 
@@ -62,9 +62,10 @@ def test_the_contexts_score_chooses_when_there_is_one():
         context(score=lambda images: next(scores), score_name="KID"),
     )
 
-    assert report.candidates == ((1, 3.0), (2, 1.0), (4, 2.0))
-    assert report.chosen_step == 2
-    assert report.selection_criterion == "lowest KID"
+    found = [(one.step, one.score) for one in report.selection.candidates]
+    assert found == [(1, 3.0), (2, 1.0), (4, 2.0)]
+    assert report.selection.chosen_step == 2
+    assert report.selection.criterion == "lowest KID"
 
 
 def test_the_surprise_of_one_point_is_the_gaussian_density_by_hand():

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from governance.records.audit import DuplicatePair
 from governance.records.errors import DataError, LeakageError, SettingsError
-from medisynth.data.duplicates.exact import DuplicatePair, exact_pairs, leakage_groups
+from medisynth.data.duplicates.exact import duplicate_pair, exact_pairs, leakage_groups
 from medisynth.data.split import (
     PARTITIONS,
     TEST,
@@ -206,7 +207,8 @@ def test_dropping_takes_all_training_images_of_the_tied_patient_and_says_why():
 
 
 def near(left: str, right: str, patients: tuple[str, str], similarity: float) -> DuplicatePair:
-    return DuplicatePair("near-duplicate", left, right, *patients, "as is", similarity)
+    one, other = (left, patients[0]), (right, patients[1])
+    return duplicate_pair("near-duplicate", one, other, similarity=similarity)
 
 
 def test_a_near_duplicate_across_the_official_split_stops_and_says_how_to_declare_it_distinct():

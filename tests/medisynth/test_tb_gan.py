@@ -129,7 +129,7 @@ def test_a_training_stopped_in_the_second_part_ends_as_if_it_had_not_been(once):
     again, report_again, resumed = fitted(schedule=schedule, planes=planes, states=states)
 
     assert equal(whole.state(), again.state())
-    assert report_again.candidates == report.candidates
+    assert report_again.selection.candidates == report.selection.candidates
 
     def curves(of):
         timing = {"images per second", "peak memory (GiB)"}
@@ -312,10 +312,11 @@ def test_without_weights_it_says_what_to_do():
 def test_the_chosen_step_is_the_candidate_with_the_lowest_energy_distance(once):
     _, report, _ = once
 
-    assert [step for step, _ in report.candidates] == [2, 4]
-    assert report.chosen_step == min(report.candidates, key=lambda pair: pair[1])[0]
-    assert "energy distance" in report.selection_criterion
-    assert report.selection_view_sha256 == view(6, "tuning").digest
+    selection = report.selection
+    assert [one.step for one in selection.candidates] == [2, 4]
+    assert selection.chosen_step == min(selection.candidates, key=lambda one: one.score).step
+    assert "energy distance" in selection.criterion
+    assert selection.view_sha256 == view(6, "tuning").digest
 
 
 def test_a_score_chooses_in_place_of_the_energy_distance():
@@ -323,9 +324,9 @@ def test_a_score_chooses_in_place_of_the_energy_distance():
     recorder = Recorder(score=lambda images: next(scores) if images.shape == (4, 32, 32) else 9.0)
     report = TbGan(settings()).fit(view(16), view(6, "tuning"), recorder.context())
 
-    assert report.candidates == ((2, 0.25), (4, 0.5))
-    assert report.chosen_step == 2
-    assert "lowest KID" in report.selection_criterion
+    assert [(one.step, one.score) for one in report.selection.candidates] == [(2, 0.25), (4, 0.5)]
+    assert report.selection.chosen_step == 2
+    assert "lowest KID" in report.selection.criterion
 
 
 def test_samples_that_are_all_alike_stop_the_training(monkeypatch):

@@ -79,7 +79,7 @@ def test_a_training_stopped_in_either_stage_ends_as_if_it_had_not_been(enlarged)
     again, report, _ = fitted_large(Recorder(states=states))
 
     assert equal(enlarged[0].state(), again.state())
-    assert report.candidates == enlarged[1].candidates
+    assert report.selection.candidates == enlarged[1].selection.candidates
 
 
 def test_samples_have_the_labels_that_are_asked_for_and_unknown_ones_are_refused(enlarged):

@@ -3,11 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from governance.records.comparison import MUST_BEAT
 from medisynth.data.reading.views import ImageView
 from medisynth.metrics.controls import control_images
 from medisynth.metrics.features import InceptionPool3
 from medisynth.metrics.kernel import kernel_distance
-from medisynth.metrics.tuning_distance import SIMPLE_CONTROLS, TuningDistance, evenly
+from medisynth.metrics.tuning_distance import TuningDistance, evenly
 
 SIZE = 16
 
@@ -53,7 +54,7 @@ def test_generator_and_controls_are_compared_with_the_same_tuning_images_at_one_
     extract = MeansOfQuarters().extract
     rows = evenly(50, 40)
     assert found.value == pytest.approx(kernel_distance(extract(tuning), extract(drawn[rows])))
-    assert [control.name for control in found.controls] == list(SIMPLE_CONTROLS)
+    assert [control.name for control in found.controls] == list(MUST_BEAT)
     for control in found.controls:
         made = control_images(control.name, training, 40, seed=5)
         assert control.value == pytest.approx(kernel_distance(extract(tuning), extract(made)))

@@ -233,6 +233,13 @@ def test_previews_are_pictures_in_the_work_folder(finished):
         assert data.startswith(b"\x89PNG")
 
 
+def test_a_generator_whose_fit_returns_no_report_is_named(job):
+    one = changed(job, generator="tests.plugins.faulty:NoReport", settings={"size": 32})
+
+    with pytest.raises(ProcessError, match=r"fit returned dict, expected governance\.records"):
+        run_training(one, lambda message: None, lambda: None)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_weights() is None, reason="the FID weights are not on this machine")
 def test_candidates_are_scored_by_kid_where_the_weights_are(job):
@@ -241,9 +248,10 @@ def test_candidates_are_scored_by_kid_where_the_weights_are(job):
     result = run_training(changed(job, weights=weights), lambda message: None, lambda: None)
 
     report = result["report"]
-    assert "KID on Inception pool3 features to 6 tuning images" in report["selection_criterion"]
-    assert [step for step, _ in report["candidates"]] == [10, 12]
-    assert all(score > 0 for _, score in report["candidates"])  # noise is far from a flat grey
+    assert "KID on Inception pool3 features to 6 tuning images" in report["selection"]["criterion"]
+    candidates = report["selection"]["candidates"]
+    assert [one["step"] for one in candidates] == [10, 12]
+    assert all(one["score"] > 0 for one in candidates)  # noise is far from a flat grey
     assert result["extractor_sha256"] is not None
     reason = "needs 10 images a set, got 6 tuning images and 3 synthetic ones"
     assert result["comparison"]["reason"] == reason

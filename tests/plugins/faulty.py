@@ -1,4 +1,4 @@
-"""Generators for tests, each with a fault of its own while it draws."""
+"""Generators for tests, each with a fault of its own."""
 
 import os
 import signal
@@ -35,6 +35,11 @@ class StoppedByUser(PcaGaussian):
         os.kill(os.getpid(), signal.SIGINT)
         context.progress("drawing", 1, 2)
         return super().sample(n, context)
+
+
+class NoReport(PcaGaussian):
+    def fit(self, training, tuning, context):
+        return super().fit(training, tuning, context).model_dump()
 
 
 class NotAGenerator:

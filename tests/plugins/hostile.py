@@ -17,8 +17,9 @@ from typing import Literal
 
 import numpy as np
 
+from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView
-from medisynth.generator import FitReport, TrainingContext
+from medisynth.generator import TrainingContext
 from tests.plugins.pca_gaussian import PcaGaussian, PcaGaussianSettings
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EXDEV)  # a link out of reach is as to another disk

@@ -22,8 +22,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from governance.records.errors import DataError, SettingsError, TrainingError, WeightsError
+from governance.records.training import (
+    Candidate,
+    FitReport,
+    FittedThing,
+    Selection,
+    training_stage,
+)
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.generator import Condition, FitReport, StageReport, Tensors, TrainingContext
+from medisynth.generator import Condition, Tensors, TrainingContext
 
 Floats = NDArray[np.float32]
 
@@ -84,12 +91,12 @@ class PcaGaussian:
                 score = context.score(self.sample(min(64, len(tuning)), context))
             else:
                 score = _surprise(_flat(tuning) - mean, vectors, variances, k)
-            candidates.append((k, score))
+            candidates.append(Candidate(step=k, score=score))
             context.log("eigen-images", k, {"tuning score": score})
             context.progress("eigen-images", k, most)
-        chosen = min(candidates, key=lambda candidate: candidate[1])[0]
+        chosen = min(candidates, key=lambda candidate: candidate.score).step
         self._scaled = scaled[:chosen]
-        stage = StageReport(
+        stage = training_stage(
             name="eigen-images",
             n_parameters=(chosen + 1) * x.shape[1],
             n_steps=1,
@@ -110,11 +117,14 @@ class PcaGaussian:
                 "sampler": "direct",
             },
             stages=(stage,),
-            fitted={"mean and eigen-images": training.digest},
-            selection_criterion=f"lowest {context.score_name if context.score else criterion}",
-            selection_view_sha256=tuning.digest,
-            candidates=tuple(candidates),
-            chosen_step=chosen,
+            fitted=(FittedThing(name="mean and eigen-images", fit_view_sha256=training.digest),),
+            selection=Selection(
+                partition=tuning.partition,
+                view_sha256=tuning.digest,
+                criterion=f"lowest {context.score_name if context.score else criterion}",
+                candidates=tuple(candidates),
+                chosen_step=chosen,
+            ),
         )
 
     def sample(

@@ -13,8 +13,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from governance.records.training import Candidate, FitReport, Selection, training_stage
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.generator import Condition, FitReport, StageReport, Tensors, TrainingContext
+from medisynth.generator import Condition, Tensors, TrainingContext
 from medisynth.training.loop import (
     Order,
     averaged,
@@ -123,7 +124,7 @@ class SlowToy:
             trained = train(stage, context, evaluate_every=10)
             stages.append(stage)
             reports.append(
-                StageReport(
+                training_stage(
                     name=name,
                     n_parameters=n_parameters(stage.network),
                     n_steps=stage.n_steps,
@@ -138,11 +139,14 @@ class SlowToy:
         return FitReport(
             description={"architecture": "one linear layer"},
             stages=tuple(reports),
-            fitted={},
-            selection_criterion=f"the last step ({context.score_name or 'own objective'})",
-            selection_view_sha256=tuning.digest,
-            candidates=tuple(stages[-1].candidates),
-            chosen_step=self._settings.steps,
+            fitted=(),
+            selection=Selection(
+                partition=tuning.partition,
+                view_sha256=tuning.digest,
+                criterion=f"the last step ({context.score_name or 'own objective'})",
+                candidates=tuple(Candidate(step=k, score=v) for k, v in stages[-1].candidates),
+                chosen_step=self._settings.steps,
+            ),
         )
 
     def sample(

@@ -10,10 +10,10 @@ import numpy as np
 
 from governance.evidence.manifest import close_evidence
 from governance.evidence.store import EvidenceStore
-from governance.records.base import TUNING, Gate
+from governance.records.base import Gate
 from governance.records.files import sha256_bytes
 from governance.records.run import Outcome, RollUp, RunIdentity
-from governance.records.training import Candidate, Selection, TrainingRecord
+from governance.records.training import TrainingRecord
 from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
@@ -117,7 +117,8 @@ def _train(store: EvidenceStore, model: str, values: Mapping[str, Any]) -> None:
     settings = generator_type.Settings.model_validate(values)
     generator = generator_type(settings)
     size = generator_type.image_size_px(settings)
-    report = generator.fit(view("training", 24, size), view("tuning", 8, size), context())
+    tuning = view("tuning", 8, size)
+    report = generator.fit(view("training", 24, size), tuning, context())
     data = checkpoint.encode(generator.state(), {"generator": generator_type.name})
     digest = sha256_bytes(data)
     path = f"checkpoints/{generator_type.name}-{digest[:12]}.safetensors"
@@ -128,18 +129,12 @@ def _train(store: EvidenceStore, model: str, values: Mapping[str, Any]) -> None:
         recipe="as configured",
         image_size_px=size,
         training_view_sha256="0" * 64,
-        tuning_view_sha256=report.selection_view_sha256,
+        tuning_view_sha256=tuning.digest,
         description=report.description,
         stages=(),
         curves=(),
         fitted=(),
-        selection=Selection(
-            partition=TUNING,
-            view_sha256=report.selection_view_sha256,
-            criterion=report.selection_criterion,
-            candidates=tuple(Candidate(step=s, score=v) for s, v in report.candidates),
-            chosen_step=report.chosen_step,
-        ),
+        selection=report.selection,
         checkpoint_path=path,
         checkpoint_sha256=digest,
         compute_device="cpu",

@@ -1,40 +1,17 @@
 """Declared attributes of each patient: read from the metadata, put into levels or bins."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from governance.records.audit import DeclaredAttribute
 from medisynth.data.audit.levels import Coded, Codes, Floats, membership
 from medisynth.data.audit.target_population import declared_levels
 from medisynth.data.contract.contract import AttributeDeclaration
 
 OUTSIDE = "outside the declared levels"
-
-
-@dataclass(frozen=True)
-class DeclaredAttribute:
-    """A demographic or clinical attribute that the contract declares.
-
-    Attributes:
-        name: E.g. "maternal age", "gestational age".
-        column: Column of the metadata file.
-        kind: "category" or "number".
-        unit: Unit of a number; "" for a category.
-        is_proxy: True when the column only stands in for the attribute.
-        note: How it was recorded, or what the proxy cannot show.
-        completeness: Share of patients with a value, 0 to 1.
-    """
-
-    name: str
-    column: str
-    kind: Literal["category", "number"]
-    unit: str
-    is_proxy: bool
-    note: str
-    completeness: float
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from governance.records.audit import Confounding
 from medisynth.data.audit.coverage import ATTRIBUTES
 from medisynth.data.audit.levels import (
     Codes,
@@ -21,33 +22,6 @@ from medisynth.data.audit.levels import (
 NESTED = frozenset({frozenset({"plane", "brain_plane"})})  # a brain plane is a part of one plane
 _ROUNDING = 1e-12
 _MAX_ROWS = 1_000_000  # rows laid out at once, to bound memory
-
-
-@dataclass(frozen=True)
-class Confounding:
-    """How far two attributes go together.
-
-    Attributes:
-        left: Attribute.
-        right: Attribute.
-        v: Cramér's V over images, 0 (independent) to 1.
-        p_value: Share of permutations of whole patients with a V at least as large, one added to
-            both counts.
-        n_permutations: Permutations.
-        n_patients: Patients with both attributes.
-        n_images: Images with both attributes.
-        exclusive: Levels of one attribute that occur with a single level of the other, in words,
-            e.g. "operator Op. 3 only with machine Aloka".
-    """
-
-    left: str
-    right: str
-    v: float
-    p_value: float
-    n_permutations: int
-    n_patients: int
-    n_images: int
-    exclusive: tuple[str, ...] = ()
 
 
 def confounding(

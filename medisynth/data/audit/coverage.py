@@ -1,85 +1,28 @@
 """Patients and images by level and partition, concentration on few patients, and the flow count."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from governance.records.audit import Concentration, CoverageLevel, ListingSummary
 from governance.records.base import PARTITIONS
+from governance.records.dataset import FlowLevel, FlowStep
 from medisynth.data.adapters import Listing
 from medisynth.data.audit.levels import coded, image_counts_of, patient_codes
-from medisynth.intervals import Interval, wilson_interval
+from medisynth.intervals import wilson_interval
 
 ATTRIBUTES = ("plane", "brain_plane", "machine", "operator", "site")
 NOT_RECORDED = "not recorded"
 ALL = "all"
 
 
-@dataclass(frozen=True)
-class CoverageRow:
-    """How often one level of one attribute occurs in one partition.
-
-    Attributes:
-        attribute: Attribute, e.g. "machine".
-        level: Level, e.g. "Voluson E6"; "not recorded" for images without a value.
-        partition: Partition, or "all" for the whole table.
-        n_patients: Patients with at least one such image; a patient may count in several levels.
-        n_images: Such images.
-        share: Share of the partition's patients, 0 to 1; None where the partition has none. The
-            shares of an attribute's levels add up to more than 1 where patients have several.
-        share_ci95: Wilson interval of the share, patients taken as independent.
-    """
-
-    attribute: str
-    level: str
-    partition: str
-    n_patients: int
-    n_images: int
-    share: float | None = None
-    share_ci95: Interval | None = None
-
-
-@dataclass(frozen=True)
-class ListingSummary:
-    """What a metadata file says, before one image is read.
-
-    Attributes:
-        n_images: Rows, one an image.
-        n_patients: Patients.
-        images_per_partition: Images in each official partition, "not recorded" included.
-        patients_per_partition: Patients in each official partition; one in both counts in both.
-        shared_patients: Patients in both official partitions.
-        rows: Patients and images per level and official partition, and in all.
-        one_sided: (attribute, level, partition) of levels seen in one official partition only.
-        images_per_patient: Smallest, median and largest number of images of a patient.
-    """
-
-    n_images: int
-    n_patients: int
-    images_per_partition: dict[str, int]
-    patients_per_partition: dict[str, int]
-    shared_patients: int
-    rows: tuple[CoverageRow, ...]
-    one_sided: tuple[tuple[str, str, str], ...]
-    images_per_patient: tuple[int, float, int]
-
-    def count(self, attribute: str, level: str, partition: str = ALL) -> CoverageRow:
-        """The row of one level in one partition; zeros where it does not occur."""
-        for row in self.rows:
-            if (row.attribute, row.level, row.partition) == (attribute, level, partition):
-                return row
-        return CoverageRow(attribute, level, partition, 0, 0)
-
-
 def coverage(
     table: pd.DataFrame,
     partition: pd.Series | None,
     attributes: Sequence[str] = ATTRIBUTES,
-) -> tuple[CoverageRow, ...]:
+) -> tuple[CoverageLevel, ...]:
     """Count patients and images per attribute level and partition.
 
     Args:
@@ -138,15 +81,15 @@ def rows_by_side(table: pd.DataFrame, partition: pd.Series) -> dict[str, NDArray
 
 def _row(
     attribute: str, level: str, side: str, images: NDArray[np.float64], n_present: int
-) -> CoverageRow:
+) -> CoverageLevel:
     """One level of one side, from its images by patient and the patients of the side."""
     n_patients = int((images > 0).sum())
-    return CoverageRow(
-        attribute,
-        level,
-        side,
-        n_patients,
-        int(images.sum()),
+    return CoverageLevel(
+        attribute=attribute,
+        level=level,
+        partition=side,
+        n_patients=n_patients,
+        n_images=int(images.sum()),
         share=n_patients / n_present if n_present else None,
         share_ci95=wilson_interval(n_patients, n_present) if n_present else None,
     )
@@ -211,7 +154,7 @@ def listing_summary(listing: Listing) -> ListingSummary:
     )
 
 
-def _one_sided(rows: tuple[CoverageRow, ...]) -> tuple[tuple[str, str, str], ...]:
+def _one_sided(rows: tuple[CoverageLevel, ...]) -> tuple[tuple[str, str, str], ...]:
     """Levels with images in one of several partitions only."""
     sides: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for row in rows:
@@ -222,43 +165,6 @@ def _one_sided(rows: tuple[CoverageRow, ...]) -> tuple[tuple[str, str, str], ...
         for (attribute, level), found in sides.items()
         if len(found) > 1 and sum(n > 0 for _, n in found) == 1
     )
-
-
-@dataclass(frozen=True)
-class FlowLevel:
-    """Images and patients of one level of one attribute that a step left.
-
-    Attributes:
-        attribute: Attribute, e.g. "machine".
-        level: Level; "not recorded" for images without a value.
-        n_images: Such images.
-        n_patients: Their patients; one may count in several levels.
-    """
-
-    attribute: str
-    level: str
-    n_images: int
-    n_patients: int
-
-
-@dataclass(frozen=True)
-class FlowStep:
-    """What one selection step left: the flow of images from listing to partitions.
-
-    Attributes:
-        step: "listed", "selected", "present", "decoded".
-        n_images: Images left.
-        n_patients: Patients left; one may count in several levels below.
-        note: What the step asked for, or why images were lost.
-        levels: The same images by level of each recorded attribute; the images of an attribute's
-            levels add up to `n_images`.
-    """
-
-    step: str
-    n_images: int
-    n_patients: int
-    note: str = ""
-    levels: tuple[FlowLevel, ...] = ()
 
 
 def flow_step(
@@ -280,99 +186,19 @@ def flow_step(
         n_images=len(table),
         n_patients=int(table["patient_id"].nunique()),
         note=note,
-        levels=tuple(FlowLevel(r.attribute, r.level, r.n_images, r.n_patients) for r in rows),
+        levels=tuple(
+            FlowLevel(
+                attribute=row.attribute,
+                level=row.level,
+                n_images=row.n_images,
+                n_patients=row.n_patients,
+            )
+            for row in rows
+        ),
     )
 
 
-def flow_faults(steps: Sequence[FlowStep]) -> tuple[str, ...]:
-    """Where a flow does not add up, in words; empty when it does.
-
-    Args:
-        steps: Steps in order.
-
-    Returns:
-        One sentence a fault: an attribute whose levels do not add up to the step, a step or level
-        with more images or patients than before, or more patients than images.
-    """
-    faults = []
-    for step in steps:
-        faults += _faults_within(step)
-    for before, after in pairwise(steps):
-        faults += _faults_between(before, after)
-    return tuple(faults)
-
-
-def _faults_within(step: FlowStep) -> list[str]:
-    faults = []
-    if step.n_patients > step.n_images:
-        faults.append(f"{step.step} has {step.n_patients:,} patients in {step.n_images:,} images")
-    sums: dict[str, int] = defaultdict(int)
-    for level in step.levels:
-        sums[level.attribute] += level.n_images
-        if not level.n_patients <= min(level.n_images, step.n_patients):
-            faults.append(
-                f"{step.step}: {level.attribute} {level.level} has {level.n_patients:,} patients "
-                f"in {level.n_images:,} images of {step.n_patients:,} patients"
-            )
-    faults += [
-        f"{step.step}: the levels of {attribute} hold {n:,} images, the step {step.n_images:,}"
-        for attribute, n in sums.items()
-        if n != step.n_images
-    ]
-    return faults
-
-
-def _faults_between(before: FlowStep, after: FlowStep) -> list[str]:
-    faults = []
-    for what, was, now in (
-        ("images", before.n_images, after.n_images),
-        ("patients", before.n_patients, after.n_patients),
-    ):
-        if now > was:
-            faults.append(f"{after.step} has {now:,} {what}, {before.step} only {was:,}")
-    known = {level.attribute for level in before.levels}
-    new = dict.fromkeys(x.attribute for x in after.levels if x.attribute not in known)
-    faults += [f"{after.step} counts {name}, {before.step} does not" for name in new]
-    earlier = {(level.attribute, level.level): level for level in before.levels}
-    for level in after.levels:
-        if level.attribute in new:
-            continue
-        found = earlier.get((level.attribute, level.level))
-        was_images, was_patients = (found.n_images, found.n_patients) if found else (0, 0)
-        if level.n_images > was_images or level.n_patients > was_patients:
-            faults.append(
-                f"{after.step}: {level.attribute} {level.level} has {level.n_images:,} images of "
-                f"{level.n_patients:,} patients, {before.step} only {was_images:,} of "
-                f"{was_patients:,}"
-            )
-    return faults
-
-
 CLASS_ATTRIBUTES = ("plane", "brain_plane")
-
-
-@dataclass(frozen=True)
-class Concentration:
-    """How much of one class rests on few patients.
-
-    Attributes:
-        attribute: "all", "plane" or "brain_plane".
-        level: Level; "all" for the whole table.
-        n_patients: Patients with such images.
-        n_images: Such images.
-        largest_patient: Patient with most of them; the first by name where several have as many.
-        largest_share: That patient's share of the images, 0 to 1.
-        effective_patients: Inverse Simpson index of images by patient, 1 to n_patients: as many
-            patients with equally many images each would be as concentrated.
-    """
-
-    attribute: str
-    level: str
-    n_patients: int
-    n_images: int
-    largest_patient: str
-    largest_share: float
-    effective_patients: float
 
 
 def concentration(table: pd.DataFrame) -> tuple[Concentration, ...]:

@@ -1,17 +1,18 @@
 """Who the patients are, as far as the data contract declares it, and how far from a target."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medisynth.data.audit.attribute_values import (
-    AttributeValues,
-    DeclaredAttribute,
-    attribute_values,
+from governance.records.audit import (
+    DemographicCell,
+    DemographicsAudit,
+    QuantityLevel,
+    TargetDistance,
 )
+from medisynth.data.audit.attribute_values import AttributeValues, attribute_values
 from medisynth.data.audit.coverage import ALL, rows_by_side
 from medisynth.data.audit.levels import (
     Coded,
@@ -24,11 +25,11 @@ from medisynth.data.audit.levels import (
     shares,
     total_variation,
 )
-from medisynth.data.audit.quality import PERCENTS, QuantityLevel, fence_distance
-from medisynth.data.audit.suppression import UNASSIGNED, DemographicCell, demographic_cells
+from medisynth.data.audit.quality import PERCENTS, fence_distance
+from medisynth.data.audit.suppression import UNASSIGNED, demographic_cells
 from medisynth.data.audit.target_population import TargetPopulation, check_levels
 from medisynth.data.contract.contract import AttributeDeclaration
-from medisynth.intervals import Interval, percentile_interval
+from medisynth.intervals import percentile_interval
 
 USUAL_ATTRIBUTES = (
     "maternal age",
@@ -40,54 +41,6 @@ USUAL_ATTRIBUTES = (
     "country",
     "site",
 )
-
-
-@dataclass(frozen=True)
-class TargetDistance:
-    """Distance of the data set to the declared target population in one attribute.
-
-    Attributes:
-        attribute: Attribute.
-        total_variation: Half the sum of absolute differences of shares, 0 to 1.
-        ci95: Interval by patient bootstrap.
-        n_patients: Patients with a value.
-        source: Where the target's shares come from, as declared.
-        widest: Level with the largest difference, in words.
-    """
-
-    attribute: str
-    total_variation: float
-    ci95: Interval
-    n_patients: int
-    source: str
-    widest: str
-
-
-@dataclass(frozen=True)
-class DemographicsAudit:
-    """Who the patients are, as far as the data set declares it.
-
-    Attributes:
-        declared: Attributes that the contract declares.
-        undeclared: Names of the usual attributes that it does not.
-        cells: Levels of each attribute and, for pairs of attributes, combinations of levels.
-        numbers: Distributions of attributes that are numbers, by partition.
-        smallest_cell: Cells below this number of patients are suppressed.
-        n_suppressed: Cells suppressed, complementary ones included.
-        target_name: Declared target population; "" when none is declared.
-        distances: Distance to it, one an attribute.
-        not_compared: Attributes of the target that the data set lacks, with the reason.
-    """
-
-    declared: tuple[DeclaredAttribute, ...]
-    undeclared: tuple[str, ...]
-    cells: tuple[DemographicCell, ...]
-    numbers: tuple[QuantityLevel, ...]
-    smallest_cell: int
-    n_suppressed: int
-    target_name: str = ""
-    distances: tuple[TargetDistance, ...] = ()
-    not_compared: tuple[str, ...] = ()
 
 
 def demographics_audit(

@@ -9,16 +9,16 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from governance.records.audit import LabelAudit, SuspectedLabel
 from governance.records.errors import DataError, SettingsError
 from medisynth.data.reading.views import Pixels
-from medisynth.intervals import Interval, patient_counts, wilson_interval
+from medisynth.intervals import patient_counts, wilson_interval
 
 SUSPECT_BELOW = 0.05
 """Recorded labels less probable than this may be suspected; above it most suspicions are wrong."""
@@ -36,58 +36,6 @@ Progress = Callable[[int, int], None]
 Features = NDArray[np.float32]
 Probabilities = NDArray[np.float64]
 Strings = NDArray[np.str_]
-
-
-@dataclass(frozen=True)
-class SuspectedLabel:
-    """An image whose label the other patients' images speak against.
-
-    Attributes:
-        image_id: Image.
-        given: Label as recorded.
-        suggested: Most probable label.
-        probability_of_given: Probability of the recorded label, 0 to 1, by a model that has seen
-            no image of this patient.
-    """
-
-    image_id: str
-    given: str
-    suggested: str
-    probability_of_given: float
-
-
-@dataclass(frozen=True)
-class LabelAudit:
-    """Suspected label errors among training images.
-
-    Attributes:
-        label: Attribute audited, e.g. "brain_plane"; "" when none could be.
-        method: Features, model, folds and library with its version.
-        n_images: Training images with a label.
-        n_patients: Their patients.
-        classes: Class -> images.
-        balanced_accuracy: Of the cross-validated model against the recorded labels, 0 to 1; None
-            when not computed. Suspicion is only as good as this.
-        n_suspected: Images suspected.
-        rate_ci95: Wilson interval of their share of the images judged; None when not computed.
-        suspects: Most suspect first; at most `MAX_SUSPECTS`.
-        reason: Why nothing was computed; empty otherwise.
-        effect: What the suspected labels can do to the headline metrics, in words.
-        reviewed: Left empty here: a review is a person's, not computed.
-    """
-
-    label: str
-    method: str
-    n_images: int
-    n_patients: int
-    classes: dict[str, int]
-    balanced_accuracy: float | None
-    n_suspected: int
-    rate_ci95: Interval | None
-    suspects: tuple[SuspectedLabel, ...]
-    reason: str = ""
-    effect: str = ""
-    reviewed: str = ""
 
 
 def audit_labels(
@@ -125,13 +73,14 @@ def audit_labels(
     chosen = label or _choose_label(table)
     audit = _nothing(table, chosen)
     if len(audit.classes) < 2:
-        return replace(audit, label="", reason=_too_few_classes(table, chosen))
+        return audit.model_copy(update={"label": "", "reason": _too_few_classes(table, chosen)})
     patients_of = table.groupby(chosen, observed=True)["patient_id"].nunique()
     kept = [name for name in audit.classes if patients_of[name] >= n_folds]
     left_out = [name for name in audit.classes if name not in kept]
-    audit = replace(audit, method=_method(n_folds, left_out))
+    audit = audit.model_copy(update={"method": _method(n_folds, left_out)})
     if len(kept) < 2:
-        return replace(audit, reason=f"fewer than two classes have {n_folds} patients or more")
+        reason = f"fewer than two classes have {n_folds} patients or more"
+        return audit.model_copy(update={"reason": reason})
     rows = table[chosen].isin(kept).to_numpy(dtype=bool)
     judged = table[rows]
     given = _text(judged[chosen])
@@ -140,7 +89,8 @@ def audit_labels(
         thumbnails[rows], given, patients, n_folds=n_folds, seed=seed, progress=progress
     )
     if probability is None:
-        return replace(audit, reason="a class has patients in too few of the folds to be learnt")
+        reason = "a class has patients in too few of the folds to be learnt"
+        return audit.model_copy(update={"reason": reason})
     return _judge(audit, _text(judged["image_id"]), given, patients, probability, seed)
 
 
@@ -160,7 +110,7 @@ def _judge(
             f"the model cannot judge these labels: balanced accuracy {accuracy:.2f}, interval by "
             f"patient from {low:.2f}, chance {1 / len(classes):.2f}"
         )
-        return replace(audit, balanced_accuracy=accuracy, reason=reason)
+        return audit.model_copy(update={"balanced_accuracy": accuracy, "reason": reason})
     codes = np.searchsorted(classes, given)
     of_given = probability[np.arange(len(codes)), codes]
     suspected = np.flatnonzero(_label_issues(codes, probability) & (of_given < SUSPECT_BELOW))
@@ -174,13 +124,14 @@ def _judge(
         )
         for row in order
     )
-    return replace(
-        audit,
-        balanced_accuracy=accuracy,
-        n_suspected=len(suspects),
-        rate_ci95=wilson_interval(len(suspects), len(given)),
-        suspects=suspects[:MAX_SUSPECTS],
-        effect=_effect(audit, suspects, len(given)),
+    return audit.model_copy(
+        update={
+            "balanced_accuracy": accuracy,
+            "n_suspected": len(suspects),
+            "rate_ci95": wilson_interval(len(suspects), len(given)),
+            "suspects": suspects[:MAX_SUSPECTS],
+            "effect": _effect(audit, suspects, len(given)),
+        }
     )
 
 

@@ -1,11 +1,10 @@
 """Distributions of simple image numbers, by partition, and the images far from all others."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from governance.records.audit import QuantityLevel
 from medisynth.data.audit.coverage import ALL, rows_by_side
 
 QUANTITIES = {
@@ -21,32 +20,6 @@ QUANTITIES = {
 PERCENTS = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 _FENCE = 3.0  # interquartile ranges; Tukey's "far out"
 _MAX_OUTLIERS = 20
-
-
-@dataclass(frozen=True)
-class QuantityLevel:
-    """Distribution of one number over images or patients of one partition.
-
-    Attributes:
-        quantity: Column, e.g. "mean_intensity", "head_circumference_mm".
-        unit: E.g. "grey levels", "mm"; "" for none.
-        partition: Partition, or "all".
-        n_images: Images with a value.
-        n_patients: Patients with a value.
-        quantiles: Values at 0, 1, 5, 25, 50, 75, 95, 99 and 100 per cent.
-        n_outliers: Images beyond three interquartile ranges from the quartiles of all images; 0
-            where these quartiles are equal, since they then give no scale.
-        outliers: At most 20 of their ids, farthest first.
-    """
-
-    quantity: str
-    unit: str
-    partition: str
-    n_images: int
-    n_patients: int
-    quantiles: tuple[float, ...]
-    n_outliers: int = 0
-    outliers: tuple[str, ...] = ()
 
 
 def image_quality(

@@ -1,12 +1,12 @@
 """How unlike two partitions are: distance of the shares of patients, attribute by attribute."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from governance.records.audit import AttributeShift
 from medisynth.data.audit.coverage import ATTRIBUTES, rows_by_side
 from medisynth.data.audit.levels import (
     Floats,
@@ -18,34 +18,9 @@ from medisynth.data.audit.levels import (
     redrawn,
     total_variation,
 )
-from medisynth.intervals import Interval, percentile_interval
+from medisynth.intervals import percentile_interval
 
 _FLOOR_PERCENTILE = 95
-
-
-@dataclass(frozen=True)
-class AttributeShift:
-    """How unlike two partitions are in one attribute.
-
-    Attributes:
-        attribute: Attribute.
-        left: Partition.
-        right: Partition.
-        total_variation: Half the sum of absolute differences of shares of patients, 0 to 1.
-        ci95: Interval by patient bootstrap; None with fewer than 40 resamples.
-        floor: 95th percentile of the same number when patients are dealt at random: what a split
-            without any shift would show.
-        one_sided: Levels that only one of the two has, in words, e.g. "Voluson S10 only in
-            training".
-    """
-
-    attribute: str
-    left: str
-    right: str
-    total_variation: float
-    ci95: Interval | None
-    floor: float | None
-    one_sided: tuple[str, ...] = ()
 
 
 def shifts(

@@ -12,10 +12,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from governance.records.audit import DemographicCell
 from medisynth.data.audit.attribute_values import AttributeValues
 from medisynth.data.audit.coverage import ALL
 from medisynth.data.audit.levels import Coded, membership
-from medisynth.intervals import Interval, wilson_interval
+from medisynth.intervals import wilson_interval
 
 _DETERMINED = 1 - 1e-9
 
@@ -172,27 +173,6 @@ class _State:
 UNASSIGNED = ""  # rows without a partition: never shown, but they can be worked out
 
 
-@dataclass(frozen=True)
-class DemographicCell:
-    """Patients of one level, or of one combination of levels, in one partition.
-
-    Attributes:
-        attributes: One or two attribute names.
-        levels: Level of each.
-        partition: Partition, or "all".
-        n_patients: None when the cell is suppressed.
-        share: Share of the partition's patients with values; None when suppressed or undefined.
-        share_ci95: Wilson interval.
-    """
-
-    attributes: tuple[str, ...]
-    levels: tuple[str, ...]
-    partition: str
-    n_patients: int | None
-    share: float | None = None
-    share_ci95: Interval | None = None
-
-
 def demographic_cells(
     found: Sequence[AttributeValues],
     patients: Coded,
@@ -231,10 +211,7 @@ def demographic_cells(
     )
     shown = [i for i, key in enumerate(keys) if key[2] != UNASSIGNED]
     return tuple(
-        DemographicCell(*keys[i], n_patients=None)
-        if i in withheld
-        else _shown(*keys[i], counts[i], totals[i])
-        for i in shown
+        _cell(*keys[i]) if i in withheld else _cell(*keys[i], counts[i], totals[i]) for i in shown
     )
 
 
@@ -243,16 +220,21 @@ def _rank(names: tuple[str, ...], side: str) -> int:
     return -1 if side == UNASSIGNED else (side == ALL) + 2 * (len(names) == 1)
 
 
-def _shown(
-    names: tuple[str, ...], levels: tuple[str, ...], side: str, n: int, total: int
+def _cell(
+    names: tuple[str, ...],
+    levels: tuple[str, ...],
+    side: str,
+    n: int | None = None,
+    total: int = 0,
 ) -> DemographicCell:
+    """A cell with its share of the patients with values; a withheld one has no number."""
     return DemographicCell(
-        names,
-        levels,
-        side,
-        n,
-        share=n / total if total else None,
-        share_ci95=wilson_interval(n, total) if total else None,
+        attributes=names,
+        levels=levels,
+        partition=side,
+        n_patients=n,
+        share=None if n is None or not total else n / total,
+        share_ci95=None if n is None or not total else wilson_interval(n, total),
     )
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from governance.records.errors import SettingsError
+from governance.records.yaml_text import read_yaml
 from medisynth.data.contract.contract import AttributeDeclaration
 
-_MAX_BYTES = 64 * 1024
 _SUM_TOLERANCE = 0.01
 _MAX_QUOTED = 60
 _PLACEHOLDERS = frozenset({"", "?", "-", "…", "...", "todo", "tbd", "n/a", "fill in", "source"})
@@ -144,22 +144,8 @@ def bin_names(edges: Sequence[float], unit: str) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> _File:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    from medisynth.data.contract.file import refuse_tricks
-
+    content = read_yaml(path, what="a target population", error=SettingsError).content
     try:
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(data) > _MAX_BYTES:
-        raise SettingsError(f"{path}: larger than 64 kB; expected a target population")
-    try:
-        text = data.decode("utf-8")
-        refuse_tricks(text, path)
-        content = YAML(typ="safe", pure=True).load(text)
         return _File.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
@@ -169,11 +155,6 @@ def _read(path: Path) -> _File:
         if first["loc"][-1:] == ("[key]",):
             words = "the name of a level or attribute must be text; write it in quotes"
         raise SettingsError(f"{path}: {place[: 2 * _MAX_QUOTED]}: {words}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = "" if line is None else f":{line + 1}"
-        problem = getattr(error, "problem", None) or "not readable as YAML"
-        raise SettingsError(f"{path}{place}: {problem}; expected a target population") from error
 
 
 def _is_filled(entry: _Attribute) -> bool:

@@ -7,13 +7,11 @@ like a name is reported. What is reported needs a person's eye.
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
 
 import pandas as pd
 
-TextKind = Literal["name", "date", "time", "number"]
+from governance.records.audit import IdentifyingColumn, TextKind
 
 _MONTHS = (
     "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|january|february|march|april|june|july|"
@@ -179,21 +177,6 @@ def _folded(text: str) -> str:
     return "".join(part for part in parts if not unicodedata.combining(part))
 
 
-@dataclass(frozen=True)
-class IdentifyingColumn:
-    """A column of the metadata file that looks as if it could identify somebody.
-
-    Attributes:
-        column: Its name.
-        reason: Why, in words; no value is repeated.
-        n_values: Values that are not empty.
-    """
-
-    column: str
-    reason: str
-    n_values: int
-
-
 # Words of a column's name, lower case and without accents, that mean a direct identifier.
 _COLUMN_WORDS = {
     "personal names": "surname firstname lastname forename givenname familyname fullname maidenname "
@@ -255,7 +238,7 @@ def identifying_columns(metadata: pd.DataFrame) -> tuple[IdentifyingColumn, ...]
         values = column[column != ""]
         reason = reason_by_name(str(name)) or _reason_by_values(str(name), values)
         if reason and len(values):  # an empty column identifies nobody
-            found.append(IdentifyingColumn(str(name), reason, len(values)))
+            found.append(IdentifyingColumn(column=str(name), reason=reason, n_values=len(values)))
     return tuple(found)
 
 

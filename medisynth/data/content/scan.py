@@ -11,10 +11,9 @@ from typing import Literal
 
 import pandas as pd
 
+from governance.records.audit import ContentScan, IdentifyingColumn, TextMark
 from governance.records.errors import DataError, SettingsError
 from medisynth.data.content.identifiers import (
-    IdentifyingColumn,
-    TextKind,
     identifying_columns,
     masked,
     reason_by_name,
@@ -45,60 +44,6 @@ ORDINARY_KEYWORDS = frozenset(
 _MIN_CONFIDENCE = 0.3  # a reading below is more often speckle than letters
 _BATCH = 10  # images whose text is read in one run of the program
 _MIN_DOTS = 10  # dots in a row that a measurement leaves, at least
-
-
-@dataclass(frozen=True)
-class TextMark:
-    """Burned-in text that looks as if it could identify somebody.
-
-    Attributes:
-        image_id: Image.
-        kind: "name", "date", "time" or "number".
-        text: The text as read, letters and digits replaced, at most 80 characters.
-        confidence: Confidence of the reading, 0 to 1.
-    """
-
-    image_id: str
-    kind: TextKind
-    text: str
-    confidence: float
-
-
-@dataclass(frozen=True)
-class ContentScan:
-    """What stands in the images and the metadata besides anatomy.
-
-    Attributes:
-        engine: What looked for burned-in text, e.g. "tesseract 5.3.0" or "overlay detector".
-        reads_text: Whether the engine reads letters; else it only finds overlays.
-        n_images: Images of the table.
-        n_scanned: Images that the engine looked at to the end.
-        n_with_overlay: Images of the table with a burned-in overlay, by `OVERLAY_FRACTION`.
-        n_with_text: Scanned images in which text was read, or, without a reader, found.
-        n_with_callipers: Scanned images with measuring callipers.
-        marks: Text that looks identifying; at most `MAX_MARKS`.
-        n_images_with_marks: Images with such text, those a person reviewed left out.
-        text_chunks: Keyword of PNG text chunks -> number of images, values never repeated.
-        n_columns: Columns of the metadata file that were looked at.
-        columns: Columns, and keywords of PNG text chunks, that look identifying.
-        reviewed: Columns and images that a person declared reviewed, with the reason given.
-        limitations: What the scan cannot see, and what it did not look at.
-    """
-
-    engine: str
-    reads_text: bool
-    n_images: int
-    n_scanned: int
-    n_with_overlay: int
-    n_with_text: int
-    n_with_callipers: int
-    marks: tuple[TextMark, ...]
-    n_images_with_marks: int
-    text_chunks: dict[str, int]
-    n_columns: int
-    columns: tuple[IdentifyingColumn, ...]
-    reviewed: tuple[str, ...] = ()
-    limitations: str = ""
 
 
 @dataclass(frozen=True)
@@ -276,7 +221,7 @@ def _look(frame: "_Frame", words: tuple[Word, ...] | TextReaderError, *, reads_t
         for line in text[:10_000].splitlines()
     ]
     marks = [
-        TextMark(frame.image_id, kind, masked(text), confidence)
+        TextMark(image_id=frame.image_id, kind=kind, text=masked(text), confidence=confidence)
         for text, confidence in lines
         if (kind := text_kind(text)) is not None
     ]
@@ -297,7 +242,7 @@ def _keyword_counts(table: pd.DataFrame) -> dict[str, int]:
 def _identifying_keywords(keywords: Mapping[str, int]) -> tuple[IdentifyingColumn, ...]:
     found = ((word, reason_by_name(word), n) for word, n in keywords.items())
     return tuple(
-        IdentifyingColumn(word, f"text inside image files: {reason}", n)
+        IdentifyingColumn(column=word, reason=f"text inside image files: {reason}", n_values=n)
         for word, reason, n in found
         if reason
     )

@@ -12,7 +12,6 @@ import importlib
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from governance.records.dataset import BoundaryCheck, Engine, RuleResult
 from medisynth.data.contract.records import (
     ATTRIBUTE,
     METADATA,
     NUMBER,
     NUMBER_PATTERN,
     AttributeDeclaration,
-    BoundaryCheck,
     DataContract,
-    Engine,
     GreatExpectationsResult,
     Kind,
     Rule,
-    RuleOutcome,
-    Severity,
 )
 
 if TYPE_CHECKING:
@@ -41,12 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttributeDeclaration",
-    "BoundaryCheck",
     "DataContract",
     "GreatExpectationsResult",
     "Rule",
-    "RuleOutcome",
-    "Severity",
     "check_boundary",
     "load_contract",
     "validate_with_great_expectations",
@@ -58,7 +51,7 @@ __all__ = [
 _STRUCTURE: frozenset[Kind] = frozenset({"exists", "dtype"})
 _STEPS = ("s1_ingest", "s2_validate", "s3_audit", "s4_split", "s5_train")
 
-RunRules = Callable[[pd.DataFrame, Sequence[Rule]], list[RuleOutcome]]
+RunRules = Callable[[pd.DataFrame, Sequence[Rule]], list[RuleResult]]
 
 
 def load_contract(adapter: str | None = None, own: Path | None = None) -> DataContract:
@@ -148,7 +141,7 @@ def _numbers(text: pd.Series) -> pd.Series:
     return pd.to_numeric(text.where(plain, pd.NA), errors="coerce").astype("float64")
 
 
-def validate_with_pandera(table: pd.DataFrame, contract: DataContract) -> tuple[RuleOutcome, ...]:
+def validate_with_pandera(table: pd.DataFrame, contract: DataContract) -> tuple[RuleResult, ...]:
     """Try every rule of a contract with pandera.
 
     Args:
@@ -187,7 +180,7 @@ def validate_with_great_expectations(
 
     native: list[dict[str, Any]] = []
 
-    def run(rows: pd.DataFrame, rules: Sequence[Rule]) -> list[RuleOutcome]:
+    def run(rows: pd.DataFrame, rules: Sequence[Rule]) -> list[RuleResult]:
         outcomes, result = run_rules(rows, rules)
         native.append(result)
         return outcomes
@@ -222,7 +215,7 @@ def check_boundary(table: pd.DataFrame, contract: DataContract, boundary: str) -
     ]
     outcomes = _validate(table, rules, "pandera", run_rules)
     failed = tuple(outcome.rule for outcome in outcomes if not outcome.passed)
-    return BoundaryCheck(boundary, len(table), len(rules), failed)
+    return BoundaryCheck(boundary=boundary, n_rows=len(table), n_rules=len(rules), failed=failed)
 
 
 def warm_up() -> threading.Thread:
@@ -255,10 +248,10 @@ def _rules_at(step: str, contract: DataContract) -> list[Rule]:
 
 def _validate(
     table: pd.DataFrame, rules: Sequence[Rule], engine: Engine, run_rules: RunRules
-) -> tuple[RuleOutcome, ...]:
+) -> tuple[RuleResult, ...]:
     """Try structure first, then values where the structure holds; nothing is left out."""
     plain = _plain(table, rules)
-    outcomes: dict[str, RuleOutcome] = {}
+    outcomes: dict[str, RuleResult] = {}
 
     def settle(rules: Sequence[Rule]) -> None:
         to_try = []
@@ -305,23 +298,33 @@ def _together(columns: Sequence[pd.Series]) -> pd.Series:
 
 
 def _settled(
-    rule: Rule, table: pd.DataFrame, outcomes: dict[str, RuleOutcome], engine: Engine
-) -> RuleOutcome | None:
+    rule: Rule, table: pd.DataFrame, outcomes: dict[str, RuleResult], engine: Engine
+) -> RuleResult | None:
     """The outcome of a rule that no engine needs to try, or None."""
-    nothing = RuleOutcome(engine, rule.name, rule.column, rule.severity, True, 0, 0, "")
+    nothing = RuleResult(
+        engine=engine,
+        rule=rule.name,
+        column=rule.column,
+        severity=rule.severity,
+        passed=True,
+        n_evaluated=0,
+        n_unexpected=0,
+        reason="",
+    )
     if rule.kind == "row_count":
         return None
     if rule.is_optional and rule.column not in table:
-        return replace(nothing, reason=f"column {rule.column} is not recorded")
+        return nothing.model_copy(update={"reason": f"column {rule.column} is not recorded"})
     obstacle = _obstacle(rule, table, outcomes)
     if obstacle:
-        return replace(nothing, passed=False, reason=obstacle)
+        return nothing.model_copy(update={"passed": False, "reason": obstacle})
     if rule.if_recorded and not table[rule.column].notna().any():
-        return replace(nothing, reason=f"{rule.column} is not recorded for any image")
+        reason = f"{rule.column} is not recorded for any image"
+        return nothing.model_copy(update={"reason": reason})
     return None
 
 
-def _obstacle(rule: Rule, table: pd.DataFrame, outcomes: dict[str, RuleOutcome]) -> str:
+def _obstacle(rule: Rule, table: pd.DataFrame, outcomes: dict[str, RuleResult]) -> str:
     """Why a rule cannot be tried, from the structure rules settled before; empty if it can."""
     if rule.kind == "exists":
         return ""

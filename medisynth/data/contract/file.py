@@ -7,24 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    CollectionEndEvent,
-    CollectionStartEvent,
-    DocumentStartEvent,
-    NodeEvent,
-)
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from governance.records.dataset import Severity
 from governance.records.errors import SettingsError
-from medisynth.data.contract.records import Kind, Severity, Step
+from governance.records.yaml_text import YamlFile, child, read_yaml
+from medisynth.data.contract.records import Kind, Step
 from medisynth.data.reading.csv_table import shown
-
-_MAX_BYTES = 64 * 1024
-_MAX_DEPTH = 8
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -169,13 +157,13 @@ class ContractFile:
         path: The file.
         sha256: Digest of its bytes.
         content: What it says.
-        root: Its syntax tree, for the line of a key.
+        file: The same as YAML, for the line of a key.
     """
 
     path: Path
     sha256: str
     content: Content
-    root: Node
+    file: YamlFile
 
     def fault(self, where: Path_, message: str) -> NoReturn:
         """Refuse the file for what it says at a key.
@@ -183,7 +171,7 @@ class ContractFile:
         Raises:
             SettingsError: Always; names file, line and key.
         """
-        raise SettingsError(_place(self.path, self.root, where) + message)
+        raise SettingsError(_place(self.path, self.file, where) + message)
 
 
 def whole(pattern: str) -> str:
@@ -212,117 +200,38 @@ def read_contract(path: Path) -> ContractFile:
         SettingsError: The file is unreadable, larger than 64 kB, no plain YAML (aliases, anchors,
             tags, directives and equal keys are refused) or says something a contract cannot say.
     """
-    data = _bytes(path)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise SettingsError(f"{path}:{line}: is not UTF-8 text; save it again as UTF-8") from error
-    try:
-        refuse_tricks(text, path)
-        root = YAML(typ="safe", pure=True).compose(text)
-        content = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise SettingsError(_yaml_fault(path, error)) from error
-    except (ValueError, RecursionError, OverflowError) as error:  # e.g. a number of 5,000 digits
-        raise SettingsError(f"{path}: cannot be read as YAML ({error})") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: expected `name`, `version` and rules, found no mapping")
-    try:
-        checked = Content.model_validate(content)
-    except ValidationError as error:
-        raise SettingsError(_schema_fault(path, root, error)) from error
-    return ContractFile(path, hashlib.sha256(data).hexdigest(), checked, root)
-
-
-def _bytes(path: Path) -> bytes:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; expected a data contract (YAML)")
+    file = read_yaml(path, what="a data contract", error=SettingsError)
     try:
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(data) > _MAX_BYTES:
-        raise SettingsError(f"{path}: larger than {_MAX_BYTES:,} bytes; shorten the contract")
-    return data
+        checked = Content.model_validate(file.content)
+    except ValidationError as error:
+        raise SettingsError(_schema_fault(path, file, error)) from error
+    return ContractFile(path, hashlib.sha256(file.data).hexdigest(), checked, file)
 
 
-def refuse_tricks(text: str, path: Path) -> None:
-    """Refuse what YAML can do and a file of ours does not need, before anything is built.
-
-    Raises:
-        SettingsError: Anchors, aliases, tags, directives or deep nesting; the line is named.
-        YAMLError: The text is no YAML.
-    """
-    depth = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
-        trick = ""
-        if isinstance(event, CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, CollectionEndEvent):
-            depth -= 1
-        if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
-            trick = "anchors and aliases"
-        elif isinstance(event, NodeEvent) and getattr(event, "tag", None):
-            trick = "tags"
-        elif isinstance(event, DocumentStartEvent) and (event.version or event.tags):
-            trick = "directives"
-        elif depth > _MAX_DEPTH:
-            trick = f"more than {_MAX_DEPTH} levels"
-        if trick:
-            line = event.start_mark.line + 1
-            raise SettingsError(f"{path}:{line}: {trick} are not allowed; write the values out")
-
-
-def _yaml_fault(path: Path, error: YAMLError) -> str:
-    place, problem = str(path), "not readable as YAML"
-    if isinstance(error, MarkedYAMLError):
-        if error.problem_mark is not None:
-            place += f":{error.problem_mark.line + 1}"
-        problem += f" ({' '.join(str(error.problem).split())})"
-    if isinstance(error, DuplicateKeyError):
-        problem = f"{' '.join(str(error.problem).split())[:200]}; name each key once"
-    return f"{place}: {problem}"
-
-
-def _schema_fault(path: Path, root: Node, error: ValidationError) -> str:
+def _schema_fault(path: Path, file: YamlFile, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where: list[str | int] = []
-    node: Node | None = root
+    node = file.root
     for key in first["loc"]:  # union members and "[key]" stand in the location, too
-        pair = _child(node, key)
+        pair = child(node, key)
         if pair is not None or first["type"] in {"missing", "extra_forbidden"}:
             where.append(key)
             node = None if pair is None else pair[1]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        return f"{_place(path, root, tuple(where[:-1]))}{where[-1]}: is missing; add it"
+        return f"{_place(path, file, tuple(where[:-1]))}{where[-1]}: is missing; add it"
     if first["type"] == "extra_forbidden":
-        return f"{_place(path, root, tuple(where))}is no key of a contract; remove or mend it"
+        return f"{_place(path, file, tuple(where))}is no key of a contract; remove or mend it"
     found = first.get("input")
     if isinstance(found, str | int | float | bool) and message.startswith("Input"):
         message = f"{message.replace('Input should', 'should')}, found {shown(str(found))}"
         if message.startswith("should be a valid string"):
             message += "; put it in quotes"
-    return _place(path, root, tuple(where)) + message
+    return _place(path, file, tuple(where)) + message
 
 
-def _place(path: Path, root: Node, where: Path_) -> str:
-    node: Node | None = root
-    line = root.start_mark.line
-    for key in where:
-        found = _child(node, key)
-        node = None if found is None else found[1]
-        line = line if found is None else found[0].start_mark.line
+def _place(path: Path, file: YamlFile, where: Path_) -> str:
     key = ".".join(map(str, where))
-    return f"{path}:{line + 1}: {key}: " if key else f"{path}:{line + 1}: "
-
-
-def _child(node: Node | None, key: str | int) -> tuple[Node, Node] | None:
-    """Key node and value node of one step into the tree."""
-    if isinstance(node, MappingNode):
-        return next((pair for pair in node.value if pair[0].value == str(key)), None)
-    if isinstance(node, SequenceNode) and isinstance(key, int) and key < len(node.value):
-        return node.value[key], node.value[key]
-    return None
+    return f"{path}:{file.line(where)}: {key}: " if key else f"{path}:{file.line(where)}: "

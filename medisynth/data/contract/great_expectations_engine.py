@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from medisynth.data.contract.records import MAX_EXAMPLES, Rule, RuleOutcome, examples, n_to_try
+from governance.records.dataset import RuleResult
+from medisynth.data.contract.records import MAX_EXAMPLES, Rule, examples, n_to_try
 
 _DRAWN_EACH_RUN = frozenset(
     {"id", "validation_id", "run_id", "validation_time", "ge_load_time", "exception_traceback"}
@@ -34,7 +35,7 @@ def import_engine() -> None:
 
 def run_rules(
     table: pd.DataFrame, rules: Sequence[Rule]
-) -> tuple[list[RuleOutcome], dict[str, Any]]:
+) -> tuple[list[RuleResult], dict[str, Any]]:
     """Try rules on a table whose columns are there wherever a rule needs them.
 
     Args:
@@ -65,7 +66,7 @@ def run_rules(
     return outcomes, native
 
 
-def _check_worst(outcomes: Sequence[RuleOutcome], worst: str | None) -> None:
+def _check_worst(outcomes: Sequence[RuleResult], worst: str | None) -> None:
     """Hold the outcomes against the engine's own account of its worst failure."""
     failed = {outcome.severity for outcome in outcomes if not outcome.passed}
     ours = next((s for s in ("critical", "warning", "info") if s in failed), None)
@@ -76,7 +77,7 @@ def _check_worst(outcomes: Sequence[RuleOutcome], worst: str | None) -> None:
         )
 
 
-def native_json(native: Sequence[dict[str, Any]], outcomes: Sequence[RuleOutcome]) -> bytes:
+def native_json(native: Sequence[dict[str, Any]], outcomes: Sequence[RuleResult]) -> bytes:
     """The engine's own results as JSON that is equal for equal tables and contracts.
 
     Args:
@@ -211,7 +212,7 @@ def _expectation(rule: Rule) -> Any:
     return gxe.ExpectColumnValuesToBeNull(**common)
 
 
-def _outcome(rule: Rule, item: Any, table: pd.DataFrame) -> RuleOutcome:
+def _outcome(rule: Rule, item: Any, table: pd.DataFrame) -> RuleResult:
     result, passed = item.result or {}, bool(item.success)
     values: tuple[str, ...] = ()
     # A broken expectation also says `success: false`; only its exception tells the two apart.
@@ -233,7 +234,7 @@ def _outcome(rule: Rule, item: Any, table: pd.DataFrame) -> RuleOutcome:
             )
     else:  # about the column or the table itself
         n_evaluated, n_unexpected = 1, int(not passed)
-    return RuleOutcome(
+    return RuleResult(
         engine="great_expectations",
         rule=rule.name,
         column=rule.column,

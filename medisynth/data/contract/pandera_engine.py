@@ -7,7 +7,8 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
-from medisynth.data.contract.records import Rule, RuleOutcome, condition, examples, n_to_try
+from governance.records.dataset import RuleResult
+from medisynth.data.contract.records import Rule, condition, examples, n_to_try
 
 # pandera has these three as properties of a column and reports them by a code, not by a name.
 _BUILT_IN = {
@@ -17,7 +18,7 @@ _BUILT_IN = {
 }
 
 
-def run_rules(table: pd.DataFrame, rules: Sequence[Rule]) -> list[RuleOutcome]:
+def run_rules(table: pd.DataFrame, rules: Sequence[Rule]) -> list[RuleResult]:
     """Try rules on a table whose columns are there wherever a rule needs them.
 
     Args:
@@ -118,14 +119,14 @@ def _rule_of(error: SchemaError, rules: Sequence[Rule]) -> Rule:
     return found[0]
 
 
-def _outcome(rule: Rule, table: pd.DataFrame, error: SchemaError | None) -> RuleOutcome:
+def _outcome(rule: Rule, table: pd.DataFrame, error: SchemaError | None) -> RuleResult:
     values: tuple[str, ...] = ()
     if rule.kind in {"row_count", "exists", "dtype"}:
         n_evaluated, n_unexpected = 1, int(error is not None)
     else:
         n_evaluated = n_to_try(rule, table)
         n_unexpected, values = _failures(error, table[rule.column])
-    return RuleOutcome(
+    return RuleResult(
         engine="pandera",
         rule=rule.name,
         column=rule.column,

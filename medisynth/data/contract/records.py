@@ -1,4 +1,4 @@
-"""Records of the data contract: its rules, what it declares, and how a rule went."""
+"""Records of the data contract: its rules and what it declares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from typing import Literal
 
 import pandas as pd
 
-Severity = Literal["critical", "warning", "info"]
+from governance.records.dataset import RuleResult, Severity
+
 Kind = Literal[
     "row_count",
     "exists",
@@ -19,7 +20,6 @@ Kind = Literal[
     "range",
     "when",
 ]
-Engine = Literal["pandera", "great_expectations"]
 Step = Literal["s1_ingest", "s2_validate", "s3_audit", "s4_split"]
 
 # Columns that are not in the image table but made for the rules about the metadata file.
@@ -136,35 +136,6 @@ class DataContract:
 
 
 @dataclass(frozen=True)
-class RuleOutcome:
-    """How one rule went in one engine.
-
-    Attributes:
-        engine: Engine that tried it.
-        rule: Name of the rule.
-        column: Column; empty for the number of rows.
-        severity: "critical", "warning" or "info".
-        passed: Whether nothing broke the rule. Means nothing where `n_evaluated` is 0.
-        n_evaluated: Values tried (1 for a rule about the column or table itself). 0 means that
-            there was nothing to try: not recorded, or blocked by a missing or mistyped column.
-        n_unexpected: Values that broke the rule.
-        reason: Why the rule is there, or why it could not be tried.
-        examples: At most 5 offending values, each at most 80 characters, control characters
-            escaped.
-    """
-
-    engine: Engine
-    rule: str
-    column: str
-    severity: Severity
-    passed: bool
-    n_evaluated: int
-    n_unexpected: int
-    reason: str
-    examples: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class GreatExpectationsResult:
     """What Great Expectations said.
 
@@ -174,25 +145,8 @@ class GreatExpectationsResult:
             random identifiers and times that it adds are left out.
     """
 
-    outcomes: tuple[RuleOutcome, ...]
+    outcomes: tuple[RuleResult, ...]
     native_json: bytes
-
-
-@dataclass(frozen=True)
-class BoundaryCheck:
-    """The typed schema tried on the table that one step hands to the next.
-
-    Attributes:
-        boundary: E.g. "s3_audit to s4_split".
-        n_rows: Rows of the table.
-        n_rules: Rules tried.
-        failed: Names of the rules that did not hold.
-    """
-
-    boundary: str
-    n_rows: int
-    n_rules: int
-    failed: tuple[str, ...] = ()
 
 
 def condition(rule: Rule, table: pd.DataFrame) -> "pd.Series[bool]":

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from governance.records.dataset import Severity
 from medisynth.data.contract.file import ContractFile, ImageColumn, MetadataColumn, Path_, whole
 from medisynth.data.contract.records import (
     ATTRIBUTE,
@@ -18,7 +19,6 @@ from medisynth.data.contract.records import (
     DataContract,
     Kind,
     Rule,
-    Severity,
     Step,
 )
 

@@ -2,66 +2,16 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from governance.records.audit import AS_IS, DuplicateKind, DuplicatePair
 from governance.records.base import PARTITIONS
-
-Kind = Literal["same file", "same pixels", "near-duplicate"]
-
-AS_IS = "as is"
 
 _Copy = tuple[str, ...]  # pixel digest, file digest, image, patient
 _Link = tuple[_Copy, _Copy]
-
-
-@dataclass(frozen=True)
-class DuplicatePair:
-    """Two images with the same content.
-
-    Attributes:
-        kind: "same file" for equal bytes, "same pixels" for equal pictures stored differently,
-            "near-duplicate" for a confirmed copy that was changed.
-        left_id: Image id.
-        right_id: Image id, after `left_id` in order.
-        left_patient: Patient of the left image.
-        right_patient: Patient of the right image.
-        transform: "as is", "mirrored left to right", "mirrored top to bottom" or "turned by 180
-            degrees": what brings the left image onto the right one.
-        similarity: Correlation after alignment, at most 1; None for exact pairs.
-    """
-
-    kind: Kind
-    left_id: str
-    right_id: str
-    left_patient: str
-    right_patient: str
-    transform: str = AS_IS
-    similarity: float | None = None
-
-    @property
-    def is_one_patient(self) -> bool:
-        """Whether both images are listed under one patient."""
-        return self.left_patient == self.right_patient
-
-    @property
-    def is_near(self) -> bool:
-        """Whether the images are alike but not equal."""
-        return self.kind == "near-duplicate"
-
-    def __str__(self) -> str:
-        names = (
-            f"{self.left_id} (patient {self.left_patient}) and "
-            f"{self.right_id} (patient {self.right_patient})"
-        )
-        if self.similarity is None:
-            return f"{names} are the {self.kind}"
-        turned = "" if self.transform == AS_IS else f", {self.transform}"
-        return f"{names} are near-duplicates (similarity {self.similarity:.2f}{turned})"
 
 
 def exact_pairs(
@@ -102,9 +52,52 @@ def _links(copies: list[_Copy], distinct: Collection[tuple[str, str]]) -> Iterab
 
 
 def _exact(one: _Copy, other: _Copy) -> DuplicatePair:
-    kind: Kind = "same file" if one[1] == other[1] else "same pixels"
-    left, right = sorted((one[2:], other[2:]))
-    return DuplicatePair(kind, left[0], right[0], left[1], right[1])
+    return duplicate_pair("same file" if one[1] == other[1] else "same pixels", one[2:], other[2:])
+
+
+def duplicate_pair(
+    kind: DuplicateKind,
+    one: tuple[str, ...],
+    other: tuple[str, ...],
+    transform: str = AS_IS,
+    similarity: float | None = None,
+) -> DuplicatePair:
+    """A pair whose partitions are not known yet; the smaller image id is on the left.
+
+    Args:
+        kind: How the images are alike.
+        one: Id and patient of an image.
+        other: The same of the other.
+        transform: What brings the left image onto the right one.
+        similarity: Correlation after alignment; None for exact pairs.
+    """
+    left, right = sorted((one, other))
+    return DuplicatePair(
+        kind=kind,
+        left_id=left[0],
+        left_patient=left[1],
+        left_partition=None,
+        right_id=right[0],
+        right_patient=right[1],
+        right_partition=None,
+        transform=transform,
+        similarity=similarity,
+    )
+
+
+def in_partitions(
+    pairs: Sequence[DuplicatePair], partition_by_image: Mapping[str, str]
+) -> tuple[DuplicatePair, ...]:
+    """The same pairs with the partition of each image; None for images that have none."""
+    return tuple(
+        pair.model_copy(
+            update={
+                "left_partition": partition_by_image.get(pair.left_id),
+                "right_partition": partition_by_image.get(pair.right_id),
+            }
+        )
+        for pair in pairs
+    )
 
 
 def leakage_groups(table: pd.DataFrame, pairs: Sequence[DuplicatePair]) -> pd.Series:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from governance.records.audit import DuplicatePair, SimilarityNull
 from governance.records.errors import DataError
 from medisynth.data.duplicates.alignment import aligned_similarity
 from medisynth.data.duplicates.candidates import (
@@ -26,7 +27,7 @@ from medisynth.data.duplicates.candidates import (
     find_candidates,
     mirrored,
 )
-from medisynth.data.duplicates.exact import DuplicatePair, exact_pairs
+from medisynth.data.duplicates.exact import duplicate_pair, exact_pairs
 
 NEAR_SIMILARITY = 0.95
 
@@ -40,25 +41,6 @@ METHOD = (
     f"{CANDIDATE_SIMILARITY:.2f}, at most {MOST_CANDIDATES} pairs an image), confirmed by "
     f"correlation after alignment of at least {NEAR_SIMILARITY:.2f}"
 )
-
-
-@dataclass(frozen=True)
-class SimilarityNull:
-    """How alike images of different patients are: what the threshold is held against.
-
-    Attributes:
-        n_pairs: Pairs of images of different patients that were compared.
-        nearest: For each image the similarity to the most similar image of another patient,
-            confirmed pairs left out, sorted; at most 500 quantiles.
-        threshold: Similarity from which a pair is a near-duplicate.
-        highest: Largest similarity below the threshold between different patients; None when
-            there was no pair.
-    """
-
-    n_pairs: int
-    nearest: tuple[float, ...]
-    threshold: float
-    highest: float | None
 
 
 @dataclass(frozen=True)
@@ -176,7 +158,7 @@ class _Frames:
             if names in left_out or (known is not None and (known.similarity or 0) >= value):
                 continue
             how = TRANSFORMS[candidates.transform[k]]
-            best[names] = DuplicatePair("near-duplicate", *names, one[1], other[1], how, value)
+            best[names] = duplicate_pair("near-duplicate", one, other, how, value)
         return tuple(best.values())
 
 
@@ -203,8 +185,10 @@ def _null(
         np.maximum.at(nearest, side, found[below])
     known = np.sort(nearest[nearest >= 0]).astype(np.float64)
     if not len(known):
-        return SimilarityNull(n_pairs, (), NEAR_SIMILARITY, None)
+        return SimilarityNull(n_pairs=n_pairs, nearest=(), threshold=NEAR_SIMILARITY, highest=None)
     if len(known) > _MOST_QUANTILES:
         known = np.quantile(known, np.linspace(0, 1, _MOST_QUANTILES))
     values = tuple(float(value) for value in np.round(known, 4))
-    return SimilarityNull(n_pairs, values, NEAR_SIMILARITY, values[-1])
+    return SimilarityNull(
+        n_pairs=n_pairs, nearest=values, threshold=NEAR_SIMILARITY, highest=values[-1]
+    )

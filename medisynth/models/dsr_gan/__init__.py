@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from governance.records.errors import SettingsError, TrainingError
+from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.generator import Condition, FitReport, Tensors, TrainingContext
+from medisynth.generator import Condition, Tensors, TrainingContext
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 
 if TYPE_CHECKING:

@@ -9,8 +9,17 @@ import torch
 from torch import nn
 
 from governance.records.errors import DataError
+from governance.records.training import (
+    Candidate,
+    FitReport,
+    FittedThing,
+    PretrainedComponent,
+    Selection,
+    TrainingStage,
+    training_stage,
+)
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.generator import Condition, FitReport, StageReport, TrainingContext
+from medisynth.generator import Condition, TrainingContext
 from medisynth.models.dsr_gan.description import (
     describe,
     describe_diffusion,
@@ -125,7 +134,7 @@ def fit_report(
     tuning: ImageView,
     choice: Choice,
     description: Mapping[str, str],
-    stages: Sequence[StageReport],
+    stages: Sequence[TrainingStage],
     things: Sequence[str],
 ) -> FitReport:
     """Report what was done.
@@ -142,11 +151,16 @@ def fit_report(
     return FitReport(
         description={**description, "checkpoint choice": choice.words},
         stages=tuple(stages),
-        fitted=dict.fromkeys(things, training.digest),
-        selection_criterion=f"lowest {choice.criterion} on the tuning view",
-        selection_view_sha256=tuning.digest,
-        candidates=choice.candidates,
-        chosen_step=choice.step,
+        fitted=tuple(FittedThing(name=name, fit_view_sha256=training.digest) for name in things),
+        selection=Selection(
+            partition=tuning.partition,
+            view_sha256=tuning.digest,
+            criterion=f"lowest {choice.criterion} on the tuning view",
+            candidates=tuple(
+                Candidate(step=step, score=score) for step, score in choice.candidates
+            ),
+            chosen_step=choice.step,
+        ),
         pretrained=_pretrained(settings),
     )
 
@@ -178,7 +192,7 @@ def _train_super_resolution(
     training: ImageView,
     tuning: ImageView,
     context: TrainingContext,
-) -> tuple[CropTraining, StageReport]:
+) -> tuple[CropTraining, TrainingStage]:
     def stage_in(precision: Precision) -> CropTraining:
         return super_resolution_stage(settings, side, training, tuning, context, precision)
 
@@ -188,7 +202,7 @@ def _train_super_resolution(
 
 def _train_refining(
     trained: Trained, training: ImageView, tuning: ImageView, context: TrainingContext
-) -> tuple[RefiningStage, StageReport]:
+) -> tuple[RefiningStage, TrainingStage]:
     """Draw from the diffusion model and train on that; `trained` has a new refining network."""
     settings = trained.settings
     own = settings.refining
@@ -235,7 +249,7 @@ def train_stage(
     name: str,
     stage_in: Callable[[Precision], _Stage],
     context: TrainingContext,
-) -> tuple[_Stage, StageReport]:
+) -> tuple[_Stage, TrainingStage]:
     """Train a stage to its end.
 
     Args:
@@ -256,7 +270,7 @@ def train_stage(
         if isinstance(stage, DiffusionStage)
         else (stage.enlarger, stage.discriminator)
     )
-    return stage, StageReport(
+    return stage, training_stage(
         name=stage.name,
         n_parameters=n_parameters(*networks),
         n_steps=stage.n_steps,
@@ -367,10 +381,15 @@ def _best_refined(trained: Trained, refining: RefiningStage, context: TrainingCo
     )
 
 
-def _pretrained(settings: DsrGanSettings) -> tuple[dict[str, str], ...]:
+def _pretrained(settings: DsrGanSettings) -> tuple[PretrainedComponent, ...]:
     given = settings.pretrained
     if given is None:
         return ()
-    facts: Mapping[str, str] = given.model_dump(exclude={"path"})
-    named = {"name": "diffusion network", "used_for": "start of its training"}
-    return ({**named, **facts, "declared_by": "the configuration"},)
+    return (
+        PretrainedComponent(
+            name="diffusion network",
+            used_for="start of its training",
+            declared_by="the configuration",
+            **given.model_dump(exclude={"path"}),
+        ),
+    )

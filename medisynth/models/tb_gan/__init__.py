@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from governance.records.errors import SettingsError, TrainingError
+from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.generator import Condition, FitReport, Tensors, TrainingContext
+from medisynth.generator import Condition, Tensors, TrainingContext
 from medisynth.models.tb_gan.settings import TbGanSettings
 
 if TYPE_CHECKING:

@@ -6,8 +6,16 @@ from dataclasses import replace
 from torch import nn
 
 from governance.records.errors import DataError
+from governance.records.training import (
+    Candidate,
+    FitReport,
+    FittedThing,
+    Selection,
+    TrainingStage,
+    training_stage,
+)
 from medisynth.data.reading.views import ImageView
-from medisynth.generator import FitReport, StageReport, TrainingContext
+from medisynth.generator import TrainingContext
 from medisynth.models.conditioning import Vocabulary, vocabulary_of
 from medisynth.models.enlarging.crop_training import STAGE as ENLARGING_STAGE
 from medisynth.models.enlarging.images import reduced_pixels
@@ -79,13 +87,18 @@ def fit(
     report = FitReport(
         description=describe(settings, networks, vocabulary, enlarging),
         stages=tuple(reports),
-        fitted=fitted,
-        selection_criterion=f"lowest {name} of {settings.selection_images} samples at most of the "
-        f"averaged generator to the tuning view, in the last part ({last.name})",
-        # KID is to the whole tuning view, the energy distance to the planes of the last part.
-        selection_view_sha256=(tuning if context.score is not None else views[-1][1]).digest,
-        candidates=tuple(last.candidates),
-        chosen_step=last.chosen_step,
+        fitted=tuple(
+            FittedThing(name=name, fit_view_sha256=digest) for name, digest in fitted.items()
+        ),
+        selection=Selection(
+            partition=tuning.partition,
+            # KID is to the whole tuning view, the energy distance to the planes of the last part.
+            view_sha256=(tuning if context.score is not None else views[-1][1]).digest,
+            criterion=f"lowest {name} of {settings.selection_images} samples at most of the "
+            f"averaged generator to the tuning view, in the last part ({last.name})",
+            candidates=tuple(Candidate(step=step, score=score) for step, score in last.candidates),
+            chosen_step=last.chosen_step,
+        ),
     )
     return trained, report
 
@@ -95,7 +108,7 @@ def _train_enlarging(
     own: EnlargingSettings,
     views: tuple[ImageView, ImageView],
     context: TrainingContext,
-) -> tuple[EnlargingStage, StageReport]:
+) -> tuple[EnlargingStage, TrainingStage]:
     def stage_in(precision: Precision) -> EnlargingStage:
         return EnlargingStage(own, ENLARGING_FACTOR, *views, context, precision)
 
@@ -115,8 +128,8 @@ def _report(
     *,
     precision: Precision,
     networks: tuple[nn.Module, nn.Module],
-) -> StageReport:
-    return StageReport(
+) -> TrainingStage:
+    return training_stage(
         name=stage.name,
         n_parameters=n_parameters(*networks),
         n_steps=stage.n_steps,

@@ -4,14 +4,14 @@ From the paper (arXiv:2304.03941), its public logs and the choices it reports. W
 comparison and not for use. Importing this module costs no torch.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
 from governance.records.errors import SettingsError
+from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView
-from medisynth.generator import FitReport, TrainingContext
+from medisynth.generator import TrainingContext
 from medisynth.models.tb_gan import TbGan, TbGanSettings
 from medisynth.studies.midl2023.deviations import Deviations
 
@@ -162,4 +162,4 @@ class TbGanPublished(TbGan):
         recipe += "; not reproduced: " + "; ".join(
             f"{name} ({why})" for name, why in NOT_REPRODUCED.items()
         )
-        return replace(report, description=report.description | {"recipe": recipe})
+        return report.model_copy(update={"description": report.description | {"recipe": recipe}})

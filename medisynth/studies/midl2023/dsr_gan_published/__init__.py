@@ -7,8 +7,9 @@ turned off is as in the built-in generator. Importing this module costs no torch
 from pydantic import BaseModel
 
 from governance.records.errors import SettingsError
+from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView
-from medisynth.generator import FitReport, Tensors, TrainingContext
+from medisynth.generator import Tensors, TrainingContext
 from medisynth.models.dsr_gan import DsrGan
 from medisynth.studies.midl2023.dsr_gan_published.settings import DsrGanPublishedSettings
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView
-from medisynth.generator import FitReport, TrainingContext
+from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training

@@ -41,7 +41,7 @@ def write_coverage(
             "completeness": complete,
         }
     )
-    store.write_document("data/coverage.json", audit)
+    store.write_document(audit)
 
 
 def write_demographics(
@@ -68,9 +68,7 @@ def write_demographics(
         n_resamples=config.n_resamples,
         seed=context.config.seed,
     )
-    context.store.write_document(
-        "data/demographics.json", DemographicsAudit.model_validate(asdict(audit))
-    )
+    context.store.write_document(DemographicsAudit.model_validate(asdict(audit)))
 
 
 def audit_listing(listed: ListedData, context: RunContext) -> None:
@@ -96,7 +94,7 @@ def audit_listing(listed: ListedData, context: RunContext) -> None:
         listed_in = table.loc[partition.index]
         rows = shifts(listed_in, partition, n_resamples=n_resamples, seed=seed)
         found["shifts"] = [asdict(row) for row in rows]
-    context.store.write_document("data/audit.json", DatasetAudit.model_validate(found))
+    context.store.write_document(DatasetAudit.model_validate(found))
 
 
 def complete_audits(
@@ -117,9 +115,9 @@ def complete_audits(
         "quality": [asdict(row) for row in image_quality(table, partition)],
     }
     whole = audited.audit.model_dump() | found
-    store.write_document("data/audit.json", DatasetAudit.model_validate(whole))
-    store.write_document("data/duplicates.json", _with_partitions(audited, images, partition))
-    store.write_document("data/labels.json", _labels(images, partition, context))
+    store.write_document(DatasetAudit.model_validate(whole))
+    store.write_document(_with_partitions(audited, images, partition))
+    store.write_document(_labels(images, partition, context))
 
 
 def _with_partitions(

@@ -27,7 +27,6 @@ from pipelines.current_run.identity import (
 )
 from pipelines.current_run.keys import open_signer
 from pipelines.current_run.lock import folder_lock, run_lock
-from pipelines.current_run.suite_report import DOCUMENT as SUITE_REPORT
 from pipelines.current_run.suite_report import find_suite_report
 from pipelines.current_run.vulnerability_scan import ReadScan, read_scan
 from pipelines.fetch.cache import image_cache
@@ -145,7 +144,7 @@ def resumed(
                 sync.mark(workspace, store.run_id, "run went on")
             tracker.resume(earlier.identity, _parameters(config))
             run = Run(context, tracker, earlier, handed_on)
-            tracker.log_step("s4_split", run.files)
+            tracker.log_step("s4_split", run.context.folder)
             yield run
 
 
@@ -155,7 +154,7 @@ def _put_on_record(
     """Write what is settled before the first step; the plan is frozen last of what it rests on."""
     config = ready.config
     store.write_bytes("config.yaml", config_yaml)
-    store.write_document("run.json", identity)
+    store.write_document(identity)
     if ready.declared is not None:
         ready.declared.put_on_record(store)
         for sentence in ready.declared.warnings(identity, used=known_use(config)):
@@ -163,11 +162,11 @@ def _put_on_record(
     if ready.scan is not None:
         ready.scan.put_on_record(store)
     if tests := find_suite_report(identity.code_commit, TEST_REPORTS, console.warn):
-        store.write_document(SUITE_REPORT, tests)
+        store.write_document(tests)
     plan = test_plan(config, identity.config_sha256, ready.policy)
-    frozen = store.write_document("plan.json", plan)
+    frozen = store.write_document(plan)
     store.journal.append("plan frozen", {"plan_sha256": frozen.sha256})
-    store.write_document("hazards.json", hazard_list(config))
+    store.write_document(hazard_list(config))
 
 
 def _take_up(earlier: EarlierRun, command: list[str]) -> None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, cast
 
-from governance.evidence.folder import FinishedRun, RunFiles
-from governance.evidence.manifest import JOURNAL
+from governance.evidence.folder import RunFolder
 from governance.records.errors import InterruptedByUser, MedisynthGovError
 from governance.records.manifest import Manifest
 from governance.records.run import Outcome, RollUp, StepTiming
@@ -109,7 +108,7 @@ class Run:
             return cast(_T, self._reloaded(name, work))
         with self._timed(name):
             handed_on = work(*inputs, self.context)
-            self._tracker.log_step(name, self.files)
+            self._tracker.log_step(name, self.context.folder)
         return handed_on
 
     def last_step(self, work: Callable[[*_Inputs, RunContext], _T], *inputs: *_Inputs) -> _T:
@@ -130,12 +129,6 @@ class Run:
             steps=tuple(self._timings),
             duration_s=round(time.monotonic() - self._started, 3),
         )
-
-    @property
-    def files(self) -> RunFiles:
-        """The run folder as it stands, each file compared with its digest when it is read."""
-        store = self.context.store
-        return RunFiles(store.run_dir, store.artifacts(), JOURNAL)
 
     def result(self, rollup: RollUp, manifest: Manifest) -> RunResult:
         """Complete the mirror from the run folder and say how the run ended."""
@@ -181,7 +174,7 @@ class Run:
         """What cannot be mirrored now waits in the outbox."""
         context = self.context
         try:
-            is_done = self._tracker.complete(FinishedRun(context.store.run_dir))
+            is_done = self._tracker.complete(RunFolder.finished(context.store.run_dir))
             why = self._tracker.problem
         except MedisynthGovError as error:
             is_done, why = False, str(error)

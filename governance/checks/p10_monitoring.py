@@ -1,7 +1,7 @@
 """Checks of principle 10: monitoring and retraining."""
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
-    Documents,
     check,
     counted,
     judge,
@@ -15,7 +15,7 @@ from governance.records.verdict import CheckResult, Observed
 
 
 @check("P10-01", step="s6_evaluate")
-def baseline(documents: Documents, criterion: Criterion) -> CheckResult:
+def baseline(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Statistics of images and features and metrics with intervals are kept for later."""
     found = documents.need(Baseline)
     method = "fields of the baseline file, whose digest is on the manifest"
@@ -56,7 +56,7 @@ def baseline(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P10-02", step="s7_evidence")
-def drift(documents: Documents, criterion: Criterion) -> CheckResult:
+def drift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """New training images are held against the baseline of the parent run."""
     lineage = documents.need(Lineage)
     parent = _parent(lineage)
@@ -98,7 +98,7 @@ def _parent(lineage: Lineage) -> ParentRun | CheckResult:
 
 
 @check("P10-03", step="s7_evidence")
-def retraining(documents: Documents, criterion: Criterion) -> CheckResult:
+def retraining(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest loss of KID of a subgroup against the parent run."""
     lineage = documents.need(Lineage)
     parent = _parent(lineage)
@@ -140,7 +140,7 @@ def _change_words(metric: ChangedMetric) -> str:
 
 
 @check("P10-04", step="s7_evidence")
-def lineage_is_complete(documents: Documents, criterion: Criterion) -> CheckResult:
+def lineage_is_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Parent run, reason and change of the data are on record."""
     lineage = documents.need(Lineage)
     what = f"{lineage.model} on {lineage.data}"
@@ -182,7 +182,7 @@ def lineage_is_complete(documents: Documents, criterion: Criterion) -> CheckResu
 
 
 @check("P10-05", step="s7_evidence")
-def inside_change_plan(documents: Documents, criterion: Criterion) -> CheckResult:
+def inside_change_plan(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Whether what changed is what the change plan of the configuration names."""
     parent = _parent(documents.need(Lineage))
     if isinstance(parent, CheckResult):
@@ -207,7 +207,7 @@ def inside_change_plan(documents: Documents, criterion: Criterion) -> CheckResul
 
 
 @check("P10-06", step="s7_evidence")
-def way_back(documents: Documents, criterion: Criterion) -> CheckResult:
+def way_back(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The checkpoint of the parent run is still there with the digest on its manifest."""
     parent = _parent(documents.need(Lineage))
     if isinstance(parent, CheckResult):

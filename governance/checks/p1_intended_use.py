@@ -1,7 +1,7 @@
 """Checks of principle 1: what the model is for."""
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
-    Documents,
     check,
     counted,
     judge,
@@ -23,11 +23,12 @@ from governance.records.audit import (
 from governance.records.people import Declaration, Declarations
 from governance.records.policy import Criterion
 from governance.records.run import RunIdentity
+from governance.records.training import TrainingRecord
 from governance.records.verdict import CheckResult, Observed
 
 
 @check("P1-01", step="s5_train")
-def within_intended_use(documents: Documents, criterion: Criterion) -> CheckResult:
+def within_intended_use(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Planes, machines, image size and output role of the run are those declared for."""
     register, run = documents.need(Declarations), documents.need(RunIdentity)
     entry = next((d for d in register.declarations if d.id == INTENDED_USE), None)
@@ -38,7 +39,8 @@ def within_intended_use(documents: Documents, criterion: Criterion) -> CheckResu
     scope = declared_scope(register)
     if scope is None:
         return not_evaluated(NO_SCOPE, source=Declarations)
-    size = documents.training.image_size_px if documents.training else None
+    training = documents.get(TrainingRecord)
+    size = training.image_size_px if training else None
     used = Used(image_size_px=size, output_role=run.output_role)
     used = used.with_images(documents.need(CoverageAudit))
     names, open_questions = outside(scope, used), unknown(scope, used)
@@ -68,12 +70,12 @@ def _used_words(used: Used) -> str:
     return f"{planes}, {machines}, {used.image_size_px} px, {used.output_role}"
 
 
-def _fault(entry: Declaration, documents: Documents) -> str:
+def _fault(entry: Declaration, documents: JudgedRun) -> str:
     return why_missing(entry, documents.facts, documents.today)
 
 
 @check("P1-02", step="s7_evidence")
-def bound_declarations(documents: Documents, criterion: Criterion) -> CheckResult:
+def bound_declarations(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Declared items that do not count for this run: expired, incomplete or bound to another."""
     register = documents.need(Declarations)
     written = [d for d in register.declarations if not is_untouched(d)]

@@ -2,8 +2,8 @@
 
 from packaging.version import InvalidVersion, Version
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
-    Documents,
     check,
     counted,
     joined,
@@ -11,10 +11,10 @@ from governance.checks.registry import (
     listed,
     not_evaluated,
 )
-from governance.checks.run_documents import NotRunError
 from governance.records.audit import ContentScan
 from governance.records.base import ItemStatus
 from governance.records.dataset import BoundaryChecks, ValidationRecord
+from governance.records.errors import NotRunError
 from governance.records.evaluation import EvaluationRecord
 from governance.records.policy import Criterion
 from governance.records.run import Environment, IntegrityRecord, Outcome, RunIdentity
@@ -36,7 +36,7 @@ IDENTIFYING = ("name", "date", "number")
 
 
 @check("P2-01", step="start")
-def code_identity(documents: Documents, criterion: Criterion) -> CheckResult:
+def code_identity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Commit of the framework's source is known and its tree had no uncommitted change."""
     run = documents.need(RunIdentity)
     if run.code_commit is None or run.code_clean is None:
@@ -55,7 +55,7 @@ def code_identity(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P2-02", step="start")
-def locked_environment(documents: Documents, criterion: Criterion) -> CheckResult:
+def locked_environment(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Installed distributions are those of the lock file."""
     environment = documents.need(Environment)
     if environment.lock_file is None:
@@ -73,7 +73,7 @@ def locked_environment(documents: Documents, criterion: Criterion) -> CheckResul
 
 
 @check("P2-03", step="start")
-def bill_of_materials(documents: Documents, criterion: Criterion) -> CheckResult:
+def bill_of_materials(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The bill of materials can be read again and lists what is installed."""
     materials = documents.need(BillOfMaterials)
     packages = counted(materials.n_packages, "package")
@@ -93,7 +93,7 @@ def bill_of_materials(documents: Documents, criterion: Criterion) -> CheckResult
 
 
 @check("P2-04", step="start")
-def known_vulnerabilities(documents: Documents, criterion: Criterion) -> CheckResult:
+def known_vulnerabilities(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Known vulnerabilities of the installed packages, by a scan that was supplied."""
     scan, environment = documents.need(VulnerabilityScan), documents.need(Environment)
     differences = _other_packages(scan, environment)
@@ -156,7 +156,7 @@ def _none_counts(scan: VulnerabilityScan) -> str:
 
 
 @check("P2-05", step="start")
-def tests_of_the_commit(documents: Documents, criterion: Criterion) -> CheckResult:
+def tests_of_the_commit(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The test suite of the same framework commit was run and is green."""
     suite = _tests(documents)
     n_faults = suite.n_failed + suite.n_errors
@@ -178,7 +178,7 @@ def tests_of_the_commit(documents: Documents, criterion: Criterion) -> CheckResu
     )
 
 
-def _tests(documents: Documents) -> SuiteReport:
+def _tests(documents: JudgedRun) -> SuiteReport:
     """Test result that says something of this run's code; NotRunError where none does."""
     run = documents.need(RunIdentity)
     if run.code_commit is None or run.code_clean is None:
@@ -198,7 +198,7 @@ def _tests(documents: Documents) -> SuiteReport:
 
 
 @check("P2-06", step="s5_train")
-def repeated_segment(documents: Documents, criterion: Criterion) -> CheckResult:
+def repeated_segment(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The first steps of training, made again with the same seed, lead to the same state."""
     repeat = documents.need(RepeatRecord)
     if repeat.problem or repeat.sha256 is None or repeat.repeated_sha256 is None:
@@ -230,7 +230,7 @@ def _apart(repeat: RepeatRecord) -> str:
 
 
 @check("P2-07", step="s7_evidence")
-def files_intact(documents: Documents, criterion: Criterion) -> CheckResult:
+def files_intact(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Every file still has the digest that was put on record when it was written."""
     integrity = documents.need(IntegrityRecord)
     if integrity.n_files == 0:
@@ -259,7 +259,7 @@ def files_intact(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P2-08", step="s7_evidence")
-def event_log_intact(documents: Documents, criterion: Criterion) -> CheckResult:
+def event_log_intact(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The chain of the event log verifies from its first event to its last."""
     integrity = documents.need(IntegrityRecord)
     if integrity.journal_events == 0:
@@ -277,7 +277,7 @@ def event_log_intact(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P2-09", step="s6_evaluate")
-def pinned_weights(documents: Documents, criterion: Criterion) -> CheckResult:
+def pinned_weights(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Weights made by others, in training and in metrics, are pinned by hash, source and licence."""
     training, evaluation = documents.need(TrainingRecord), documents.need(EvaluationRecord)
     components = (*training.pretrained, *evaluation.pretrained)
@@ -316,7 +316,7 @@ def pinned_weights(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P2-10", step="start")
-def malformed_input(documents: Documents, criterion: Criterion) -> CheckResult:
+def malformed_input(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Malformed tables, images, configurations and checkpoints are each refused cleanly."""
     suite = _tests(documents)
     failed = [f"{m.kind} ({m.n_failed})" for m in suite.malformed if m.n_failed]
@@ -339,7 +339,7 @@ def malformed_input(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P2-12", step="s2_validate")
-def data_validation(documents: Documents, criterion: Criterion) -> CheckResult:
+def data_validation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """No critical rule fails, in both engines and at every step boundary on record."""
     validation = documents.need(ValidationRecord)
     critical = [rule for rule in validation.rules if rule.severity == "critical"]
@@ -349,9 +349,10 @@ def data_validation(documents: Documents, criterion: Criterion) -> CheckResult:
         for rule in critical
         if not rule.passed
     ]
+    boundaries = documents.get(BoundaryChecks)
     at_boundary = [
         f"{rule} ({boundary.boundary})"
-        for boundary in (documents.boundaries.checks if documents.boundaries else ())
+        for boundary in (boundaries.checks if boundaries else ())
         for rule in boundary.failed
     ]
     failed = [*broken, *at_boundary]
@@ -402,7 +403,7 @@ def _boundary_doubts(record: BoundaryChecks) -> list[str]:
 
 
 @check("P2-13", step="s3_audit")
-def identifier_scan(documents: Documents, criterion: Criterion) -> CheckResult:
+def identifier_scan(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Columns and images with something identifying that nobody reviewed.
 
     A name, a date or a number counts; a time of day alone identifies nobody and does not.
@@ -475,7 +476,7 @@ def _marked_images(scan: ContentScan) -> tuple[list[str], int]:
 
 
 @check("P2-14", step="s7_evidence")
-def compute(documents: Documents, criterion: Criterion) -> CheckResult:
+def compute(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Duration of the run and what it ran on."""
     outcome, environment = documents.need(Outcome), documents.need(Environment)
     n = counted(environment.cpu_count, "processor")

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     NO_PARTITIONS,
     NOT_RECORDED,
-    Documents,
     by_partition,
     check,
     counted,
@@ -42,7 +42,7 @@ _SCOPE_ATTRIBUTES = ("machine", "plane", "brain_plane")
 
 
 @check("P3-01", step="s3_audit")
-def completeness(documents: Documents, criterion: Criterion) -> CheckResult:
+def completeness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Share of patients with a value, of the least complete attribute; absent ones are named."""
     dataset, demographics = documents.need(DatasetIdentity), documents.need(DemographicsAudit)
     shares = _shares(documents.need(CoverageAudit), demographics, dataset)
@@ -91,7 +91,7 @@ def _shares(
 
 
 @check("P3-02", step="s4_split")
-def coverage_table(documents: Documents, criterion: Criterion) -> CheckResult:
+def coverage_table(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Patients and images are counted for every recorded attribute in every filled partition."""
     coverage, split = documents.need(CoverageAudit), documents.need(SplitRecord)
     recorded = recorded_attributes(coverage)
@@ -118,7 +118,7 @@ def coverage_table(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P3-03", step="s4_split")
-def smallest_subgroup(documents: Documents, criterion: Criterion) -> CheckResult:
+def smallest_subgroup(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Fewest patients that a machine or plane has in training or in the held-out test set."""
     coverage = documents.need(CoverageAudit)
     if not by_partition(coverage):
@@ -148,7 +148,7 @@ def smallest_subgroup(documents: Documents, criterion: Criterion) -> CheckResult
 
 
 @check("P3-04", step="s3_audit")
-def target_distance(documents: Documents, criterion: Criterion) -> CheckResult:
+def target_distance(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Upper bound of the largest distance to the declared target population.
 
     Attributes of the target that the data set lacks are unknown: they never let the item pass.
@@ -210,7 +210,7 @@ def _seen_distance(distance: TargetDistance) -> Observed:
 
 
 @check("P3-05", step="s4_split")
-def partition_shift(documents: Documents, criterion: Criterion) -> CheckResult:
+def partition_shift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest total variation of an attribute between training and the held-out test set."""
     audit = documents.need(DatasetAudit)
     shifts = [s for s in audit.shifts if {s.left, s.right} == {TRAINING, TEST}]
@@ -250,7 +250,7 @@ def _against_chance(shift: AttributeShift, unit: str) -> str:
 
 
 @check("P3-06", step="s3_audit")
-def concentration(documents: Documents, criterion: Criterion) -> CheckResult:
+def concentration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest share of one patient in the images of a class, or of all images."""
     audit = documents.need(DatasetAudit)
     classes = sorted(
@@ -291,7 +291,7 @@ def _share_words(entry: Concentration, unit: str, limit: float | int | bool | No
 
 
 @check("P3-07", step="s3_audit")
-def attribute_confounding(documents: Documents, criterion: Criterion) -> CheckResult:
+def attribute_confounding(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest Cramér's V of two attributes; what it makes undecidable is stated as a limit."""
     pairs = sorted(documents.need(DatasetAudit).confounding, key=lambda pair: -pair.v)
     if not pairs:
@@ -324,7 +324,7 @@ def attribute_confounding(documents: Documents, criterion: Criterion) -> CheckRe
 
 
 @check("P3-08", step="s4_split")
-def flow_count(documents: Documents, criterion: Criterion) -> CheckResult:
+def flow_count(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The flow adds up to the partitions, by step and by level of every recorded attribute."""
     dataset, split = documents.need(DatasetIdentity), documents.need(SplitRecord)
     coverage = documents.need(CoverageAudit)
@@ -412,7 +412,7 @@ def _partition_faults(last: FlowStep, split: SplitRecord) -> list[str]:
 
 
 @check("P3-09", step="s6_evaluate")
-def class_coverage(documents: Documents, criterion: Criterion) -> CheckResult:
+def class_coverage(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Smallest coverage or recall of the synthetic images of one class, of all classes in test."""
     evaluation, coverage = documents.need(EvaluationRecord), documents.need(CoverageAudit)
     by_class = [m for m in evaluation.metrics if family_of(m) in _VARIETY and _is_class(m.subgroup)]

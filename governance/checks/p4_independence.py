@@ -1,8 +1,8 @@
 """Checks of principle 4: independence of the data sets."""
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     NO_PARTITIONS,
-    Documents,
     across_pairs,
     by_partition,
     check,
@@ -17,6 +17,7 @@ from governance.checks.registry import (
 )
 from governance.records.audit import CoverageAudit, DuplicateAudit
 from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
+from governance.records.dataset import DatasetIdentity
 from governance.records.evaluation import EvaluationRecord
 from governance.records.partition import IsolationRecord, SealRecord, SplitRecord
 from governance.records.policy import Criterion
@@ -30,7 +31,7 @@ ASKED_FOR = ("patient", "duplicate", "early read")
 
 
 @check("P4-01", step="s4_split")
-def shared_patients(documents: Documents, criterion: Criterion) -> CheckResult:
+def shared_patients(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Patients in both partitions of any pair."""
     split = documents.need(SplitRecord)
     n, gaps, words = across_pairs(split.shared_patients)
@@ -47,7 +48,8 @@ def shared_patients(documents: Documents, criterion: Criterion) -> CheckResult:
     )
     method = f"each pair of partitions compared by {split.unit}"
     if split.unit != "patient" and not n:
-        note = documents.dataset.split_unit_note if documents.dataset else ""
+        dataset = documents.get(DatasetIdentity)
+        note = dataset.split_unit_note if dataset else ""
         return not_evaluated(
             f"no {split.unit} is shared, but the data set does not say which {split.unit}s are of "
             f"one patient{f': {note}' if note else ''}",
@@ -65,7 +67,7 @@ def shared_patients(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P4-02", step="s4_split")
-def shared_content(documents: Documents, criterion: Criterion) -> CheckResult:
+def shared_content(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Images with equal decoded pixels in both partitions of any pair."""
     split = documents.need(SplitRecord)
     n, gaps, words = across_pairs(split.shared_content)
@@ -89,7 +91,7 @@ def shared_content(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P4-03", step="s4_split")
-def shared_near_duplicates(documents: Documents, criterion: Criterion) -> CheckResult:
+def shared_near_duplicates(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Near-duplicate pairs across partitions that nobody declared to be different images."""
     split, audit = documents.need(SplitRecord), documents.need(DuplicateAudit)
     n, gaps, words = across_pairs(split.shared_near)
@@ -150,7 +152,7 @@ def _search_doubts(audit: DuplicateAudit, n_images: int, unit: str) -> list[str]
 
 
 @check("P4-04", step="s4_split")
-def official_split(documents: Documents, criterion: Criterion) -> CheckResult:
+def official_split(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The split that the data set brings is kept, or the departure is stated."""
     split = documents.need(SplitRecord)
     if split.refused:
@@ -172,7 +174,7 @@ def official_split(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P4-05", step="s5_train")
-def sequestration(documents: Documents, criterion: Criterion) -> CheckResult:
+def sequestration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """No sealed file was read before the opening, and the training process proved it could not."""
     isolation = documents.need(IsolationRecord)
     sealed = [a for a in isolation.attempts if "sealed" in a.target.lower()]
@@ -209,15 +211,16 @@ def sequestration(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P4-06", step="s6_evaluate")
-def test_use(documents: Documents, criterion: Criterion) -> CheckResult:
+def test_use(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Openings of this test set over all runs, from the ledger."""
     evaluation = documents.need(EvaluationRecord)
     opening = evaluation.opening
     if opening is None:
-        earlier = documents.seal.n_earlier_openings if documents.seal else 0
+        seal = documents.get(SealRecord)
+        earlier = seal.n_earlier_openings if seal else 0
         return not_evaluated(
             f"the test set was not opened in this run; {counted(earlier, 'earlier opening')}",
-            source=SealRecord if documents.seal else EvaluationRecord,
+            source=SealRecord if seal else EvaluationRecord,
         )
     return judge(
         criterion,
@@ -230,7 +233,7 @@ def test_use(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P4-07", step="s5_train")
-def fitted_on_training(documents: Documents, criterion: Criterion) -> CheckResult:
+def fitted_on_training(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Everything that was fitted was fitted on the training view."""
     training = documents.need(TrainingRecord)
     if not training.fitted:
@@ -250,7 +253,7 @@ def fitted_on_training(documents: Documents, criterion: Criterion) -> CheckResul
 
 
 @check("P4-08", step="s5_train")
-def selected_on_tuning(documents: Documents, criterion: Criterion) -> CheckResult:
+def selected_on_tuning(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The released checkpoint was chosen on the tuning view."""
     training = documents.need(TrainingRecord)
     selection = training.selection
@@ -270,7 +273,7 @@ def selected_on_tuning(documents: Documents, criterion: Criterion) -> CheckResul
 
 
 @check("P4-09", step="s6_evaluate")
-def data_behind_weights(documents: Documents, criterion: Criterion) -> CheckResult:
+def data_behind_weights(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Weights made by others, in training and in metrics, were not trained on this data set."""
     training, evaluation = documents.need(TrainingRecord), documents.need(EvaluationRecord)
     components = (*training.pretrained, *evaluation.pretrained)
@@ -319,7 +322,7 @@ def _behind(components: tuple[PretrainedComponent, ...]) -> str:
 
 
 @check("P4-10", step="s4_split")
-def shared_sources(documents: Documents, criterion: Criterion) -> CheckResult:
+def shared_sources(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Sites, operators and machines that are in both training and the held-out test set."""
     coverage = documents.need(CoverageAudit)
     if not by_partition(coverage):
@@ -345,7 +348,7 @@ def shared_sources(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P4-11", step="s6_evaluate")
-def synthetic_apart(documents: Documents, criterion: Criterion) -> CheckResult:
+def synthetic_apart(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """No synthetic image is in the test set, no test patient and no test image was in training."""
     evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)
     n_images, n_patients = evaluation.n_synthetic_in_test, evaluation.n_test_patients_in_training
@@ -371,7 +374,7 @@ def synthetic_apart(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P4-12", step="start")
-def guards_tried(documents: Documents, criterion: Criterion) -> CheckResult:
+def guards_tried(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Planted leaks that their guards did not catch, or whose guards alarm on clean data too."""
     record = documents.need(SelftestRecord)
     tried = [trial for trial in record.trials if not trial.fault]
@@ -408,7 +411,7 @@ def _failure(trial: PlantTrial) -> str:
 
 
 @check("P4-13", step="s6_evaluate")
-def external_test_set(documents: Documents, criterion: Criterion) -> CheckResult:
+def external_test_set(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """A test set from another source: none can be configured yet."""
     return not_evaluated(
         "no test set from another source was used; using one is not implemented yet"

@@ -1,7 +1,7 @@
 """Checks of principle 5: labels, references and data quality."""
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
-    Documents,
     check,
     counted,
     evaluated,
@@ -30,7 +30,7 @@ LABEL_RULES = (
 
 
 @check("P5-01", step="s1_ingest")
-def dataset_identity(documents: Documents, criterion: Criterion) -> CheckResult:
+def dataset_identity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The content of the selected images is the content that the configuration pins."""
     dataset = documents.need(DatasetIdentity)
     found, pinned = dataset.content_sha256, dataset.pinned_sha256
@@ -60,7 +60,7 @@ def dataset_identity(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P5-02", step="s2_validate")
-def label_hierarchy(documents: Documents, criterion: Criterion) -> CheckResult:
+def label_hierarchy(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Labels are known ones, and a brain plane is given only where the plane is the fetal brain."""
     validation = documents.need(ValidationRecord)
     rules = [rule for rule in validation.rules if rule.rule in LABEL_RULES]
@@ -90,7 +90,7 @@ def label_hierarchy(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P5-03", step="s4_split")
-def suspected_labels(documents: Documents, criterion: Criterion) -> CheckResult:
+def suspected_labels(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Labels that the other patients' images speak against; any that nobody reviewed fails."""
     audit = documents.need(LabelAudit)
     if doubt := _label_doubt(audit):
@@ -146,7 +146,7 @@ def _label_doubt(audit: LabelAudit) -> str:
 
 
 @check("P5-04", step="s4_split")
-def label_effect(documents: Documents, criterion: Criterion) -> CheckResult:
+def label_effect(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """What the suspected labels can do to the headline metrics, in words."""
     audit = documents.need(LabelAudit)
     doubt = _label_doubt(audit) or ("" if audit.effect else "the effect is not stated")
@@ -170,7 +170,7 @@ def label_effect(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P5-05", step="s6_evaluate")
-def metric_reference(documents: Documents, criterion: Criterion) -> CheckResult:
+def metric_reference(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Each metric names extractor, its weights' hash, both n and a partition with a digest."""
     evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)
     metrics = evaluated(evaluation)
@@ -197,7 +197,7 @@ def metric_reference(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P5-06", step="s6_evaluate")
-def enough_images(documents: Documents, criterion: Criterion) -> CheckResult:
+def enough_images(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """FID has at least two images a feature, or is flagged and stands beside a KID interval."""
     evaluation = documents.need(EvaluationRecord)
     metrics = evaluated(evaluation)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     LEAST_SEEDS,
-    Documents,
     check,
     counted,
     judge,
@@ -19,7 +19,7 @@ from governance.checks.registry import (
 from governance.records.base import Document, ItemStatus
 from governance.records.comparison import MUST_BEAT, Control, not_beaten, overlap
 from governance.records.evaluation import EvaluationRecord, MetricResult
-from governance.records.lineage import Lineage
+from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.partition import SealRecord
 from governance.records.policy import Criterion, Policy
 from governance.records.run import Hazards, Plan
@@ -76,7 +76,7 @@ class _Bout:
 
 
 @check("P6-01", step="s5_train")
-def model_description(documents: Documents, criterion: Criterion) -> CheckResult:
+def model_description(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Every field of the model description is filled."""
     training = documents.need(TrainingRecord)
     filled = {_field(name) for name, text in training.description.items() if text.strip()}
@@ -101,7 +101,7 @@ def _field(name: str) -> str:
 
 
 @check("P6-02", step="s5_train")
-def goals_frozen_before_training(documents: Documents, criterion: Criterion) -> CheckResult:
+def goals_frozen_before_training(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The plan was frozen and hashed before the test set was sealed, which precedes training."""
     plan, seal = documents.need(Plan), documents.need(SealRecord)
     documents.need(TrainingRecord)
@@ -120,7 +120,7 @@ def goals_frozen_before_training(documents: Documents, criterion: Criterion) -> 
 
 
 @check("P6-03", step="s6_evaluate")
-def baselines(documents: Documents, criterion: Criterion) -> CheckResult:
+def baselines(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Simple controls are beaten; floor, baselines and previous model stand beside the metrics."""
     worse = [bout for bout in _bouts(documents) if bout.not_beaten]
     if worse:
@@ -135,7 +135,7 @@ def baselines(documents: Documents, criterion: Criterion) -> CheckResult:
     return _reported(documents, criterion)
 
 
-def _reported(documents: Documents, criterion: Criterion) -> CheckResult:
+def _reported(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Whether all that the item names is on record with intervals, once no control is better."""
     evaluation = documents.need(EvaluationRecord)
     overall = [m for m in overall_metrics(evaluation) if not m.id.startswith(_FLOOR_IS_ONE)]
@@ -173,9 +173,9 @@ def _reported(documents: Documents, criterion: Criterion) -> CheckResult:
     )
 
 
-def _not_compared(documents: Documents) -> list[str]:
+def _not_compared(documents: JudgedRun) -> list[str]:
     """What lacks of the comparison on tuning images."""
-    training = documents.training
+    training = documents.get(TrainingRecord)
     comparison = training.comparison if training else None
     there = {control.name for control in comparison.controls} if comparison else set()
     missing = [name for name in MUST_BEAT if name not in there]
@@ -193,11 +193,11 @@ def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
     ]
 
 
-def _previous_model(documents: Documents) -> list[str]:
+def _previous_model(documents: JudgedRun) -> list[str]:
     """What lacks of a comparison with the run before, in words."""
     if documents.need(Lineage).is_first:
         return ["previous model: this is a first run"]
-    change = documents.change
+    change = documents.get(ChangeRecord)
     fair = [
         m
         for m in (change.metrics if change else ())
@@ -206,10 +206,11 @@ def _previous_model(documents: Documents) -> list[str]:
     return [] if fair else ["previous model: no metric of it can be compared"]
 
 
-def _bouts(documents: Documents) -> tuple[_Bout, ...]:
+def _bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
     """What is on record, on tuning images and on the held-out test set."""
     bouts = []
-    training, evaluation = documents.training, documents.evaluation
+    training = documents.get(TrainingRecord)
+    evaluation = documents.get(EvaluationRecord)
     tuning = training.comparison if training else None
     if tuning is not None and tuning.value is not None and tuning.controls:
         bouts.append(
@@ -228,7 +229,7 @@ def _bouts(documents: Documents) -> tuple[_Bout, ...]:
 
 
 @check("P6-04", step="s6_evaluate")
-def memorisation(documents: Documents, criterion: Criterion) -> CheckResult:
+def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Upper bound of the share of synthetic images nearer to training than unseen images are."""
     evaluation = documents.need(EvaluationRecord)
     memory = evaluation.memorisation
@@ -267,7 +268,7 @@ def memorisation(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P6-05", step="s6_evaluate")
-def membership(documents: Documents, criterion: Criterion) -> CheckResult:
+def membership(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """AUC of an attack that tells training from tuning patients."""
     documents.need(EvaluationRecord)
     return not_evaluated(
@@ -278,7 +279,7 @@ def membership(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P6-06", step="s5_train")
-def overfitting(documents: Documents, criterion: Criterion) -> CheckResult:
+def overfitting(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest relative gap between a loss on tuning images and the same loss in training."""
     training = documents.need(TrainingRecord)
     gaps = _loss_gaps(training.curves)
@@ -327,7 +328,7 @@ def _loss(curve: Curve) -> str:
 
 
 @check("P6-07", step="s6_evaluate")
-def variety(documents: Documents, criterion: Criterion) -> CheckResult:
+def variety(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Smaller of coverage and recall over all images."""
     evaluation = documents.need(EvaluationRecord)
     found = [m for m in overall_metrics(evaluation) if m.id.split("-")[0] in _VARIETY]
@@ -360,7 +361,7 @@ def variety(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P6-08", step="s6_evaluate")
-def constraints(documents: Documents, criterion: Criterion) -> CheckResult:
+def constraints(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Share of synthetic images that show impossible anatomy."""
     documents.need(EvaluationRecord)
     return not_evaluated(
@@ -371,7 +372,7 @@ def constraints(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P6-09", step="s7_evidence")
-def stability(documents: Documents, criterion: Criterion) -> CheckResult:
+def stability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Seeds of this configuration in the workspace, with the spread of the primary endpoint."""
     lineage, training = documents.need(Lineage), documents.need(TrainingRecord)
     seeds = sorted({run.seed for run in lineage.seeds})
@@ -395,7 +396,7 @@ def stability(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P6-10", step="start")
-def hazards_are_linked(documents: Documents, criterion: Criterion) -> CheckResult:
+def hazards_are_linked(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Hazards that no item of the policy looks at."""
     hazards, plan = documents.need(Hazards).hazards, documents.need(Plan)
     if not hazards:

@@ -1,7 +1,7 @@
 """Checks of principle 7: the people who work with the model."""
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
-    Documents,
     check,
     judge,
     listed,
@@ -16,7 +16,7 @@ _NO_KIT = "this version has no command turing-test, which would make a blinded r
 
 
 @check("P7-01", step="s6_evaluate")
-def sample_sheets(documents: Documents, criterion: Criterion) -> CheckResult:
+def sample_sheets(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Sheets of random, worst-scoring and nearest-neighbour samples are among the figures."""
     figures = documents.need(Figures)
     texts = [f"{f.path} {f.title} {f.caption}".lower() for f in figures.figures]
@@ -44,14 +44,14 @@ def sample_sheets(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P7-02", step="s6_evaluate")
-def reader_kit(documents: Documents, criterion: Criterion) -> CheckResult:
+def reader_kit(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """A shuffled set of real and synthetic images with a sealed key."""
     documents.need(SampleSet)
     return not_evaluated(f"no reader kit: {_NO_KIT}", source=SampleSet)
 
 
 @check("P7-03", step="s6_evaluate")
-def reader_answers(documents: Documents, criterion: Criterion) -> CheckResult:
+def reader_answers(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Accuracy and agreement of readers who answered a kit."""
     documents.need(SampleSet)
     return not_evaluated(f"no reader answers were given: {_NO_KIT}", source=SampleSet)

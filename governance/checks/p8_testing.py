@@ -3,9 +3,9 @@
 from collections import defaultdict
 from statistics import stdev
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     LEAST_SEEDS,
-    Documents,
     check,
     counted,
     family_of,
@@ -34,7 +34,7 @@ _LEAST_PATIENTS = 30  # a smaller subgroup is shown and not judged
 
 
 @check("P8-01", step="s6_evaluate")
-def plan_frozen_before_opening(documents: Documents, criterion: Criterion) -> CheckResult:
+def plan_frozen_before_opening(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The opening of the test set names the digest of a plan that was frozen before it."""
     plan, evaluation = documents.need(Plan), documents.need(EvaluationRecord)
     opening = evaluation.opening
@@ -77,7 +77,7 @@ def _plan_faults(plan: Plan, opening: Opening, plan_sha256: str) -> list[str]:
 
 
 @check("P8-02", step="s6_evaluate")
-def primary_endpoint(documents: Documents, criterion: Criterion) -> CheckResult:
+def primary_endpoint(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The bound of the primary endpoint's interval meets the goal."""
     evaluation, plan = documents.need(EvaluationRecord), documents.need(Plan)
     metric = _endpoint(evaluation, plan)
@@ -117,7 +117,7 @@ def _endpoint(evaluation: EvaluationRecord, plan: Plan) -> MetricResult | None:
 
 
 @check("P8-03", step="s6_evaluate")
-def fidelity(documents: Documents, criterion: Criterion) -> CheckResult:
+def fidelity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """KID, FID and precision are reported overall and for each recorded subgroup, with patients."""
     evaluation, coverage = documents.need(EvaluationRecord), documents.need(CoverageAudit)
     overall = [metric for metric in evaluation.metrics if not metric.subgroup]
@@ -154,7 +154,7 @@ def _divided(coverage: CoverageAudit) -> tuple[str, ...]:
 
 
 @check("P8-04", step="s6_evaluate")
-def utility(documents: Documents, criterion: Criterion) -> CheckResult:
+def utility(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Gain of a classifier from synthetic images, on unseen real patients."""
     documents.need(EvaluationRecord)
     return not_evaluated(
@@ -165,7 +165,7 @@ def utility(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P8-05", step="s6_evaluate")
-def subgroup_gap(documents: Documents, criterion: Criterion) -> CheckResult:
+def subgroup_gap(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest difference of KID between levels of one attribute, both of 30 patients or more."""
     evaluation = documents.need(EvaluationRecord)
     by_attribute: dict[str, list[MetricResult]] = defaultdict(list)
@@ -206,7 +206,7 @@ def subgroup_gap(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P8-06", step="s6_evaluate")
-def robustness(documents: Documents, criterion: Criterion) -> CheckResult:
+def robustness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Loss of quality when gain, speckle, zoom, rotation or compression change."""
     documents.need(EvaluationRecord)
     return not_evaluated(
@@ -217,7 +217,7 @@ def robustness(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P8-07", step="s7_evidence")
-def repeatability(documents: Documents, criterion: Criterion) -> CheckResult:
+def repeatability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Standard deviation of the primary endpoint over runs that differ in their seed alone."""
     lineage = documents.need(Lineage)
     values = seed_values(lineage)
@@ -238,7 +238,7 @@ def repeatability(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P8-08", step="s5_train")
-def rejected_samples(documents: Documents, criterion: Criterion) -> CheckResult:
+def rejected_samples(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Synthetic images that were asked for and are neither kept nor counted as rejected."""
     samples = documents.need(SampleSet)
     if samples.n_asked is None or samples.n_drawn is None:
@@ -258,7 +258,7 @@ def rejected_samples(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P8-09", step="s6_evaluate")
-def tested_is_released(documents: Documents, criterion: Criterion) -> CheckResult:
+def tested_is_released(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The checkpoint that drew the images and was judged is the released one."""
     samples, training = documents.need(SampleSet), documents.need(TrainingRecord)
     evaluation = documents.need(EvaluationRecord)

@@ -1,7 +1,7 @@
 """Checks of principle 9: what users are told."""
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
-    Documents,
     check,
     counted,
     evaluated,
@@ -24,7 +24,7 @@ _DRAFT = (
 
 
 @check("P9-01", step="s7_evidence")
-def card_is_complete(documents: Documents, criterion: Criterion) -> CheckResult:
+def card_is_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Fields of the card that are neither filled nor say why they are not."""
     found = documents.need(CardCheck)
     n_fields = found.n_filled + found.n_reasoned + len(found.empty_fields)
@@ -44,7 +44,7 @@ def card_is_complete(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P9-02", step="s7_evidence")
-def numbers_are_traced(documents: Documents, criterion: Criterion) -> CheckResult:
+def numbers_are_traced(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Numbers of card and report that no file with a digest stands behind."""
     found = documents.need(CardCheck)
     n_numbers = sum(part.n_numbers for part in found.parts)
@@ -67,7 +67,7 @@ def numbers_are_traced(documents: Documents, criterion: Criterion) -> CheckResul
 
 
 @check("P9-03", step="s6_evaluate")
-def metrics_are_complete(documents: Documents, criterion: Criterion) -> CheckResult:
+def metrics_are_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Every evaluated metric has interval, number of patients and partition."""
     evaluation = documents.need(EvaluationRecord)
     metrics = evaluated(evaluation)
@@ -87,7 +87,7 @@ def metrics_are_complete(documents: Documents, criterion: Criterion) -> CheckRes
 
 
 @check("P9-04", step="s7_evidence")
-def limits_are_listed(documents: Documents, criterion: Criterion) -> CheckResult:
+def limits_are_listed(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Open items and absent attributes that card or report do not list among the limits."""
     found = documents.need(CardCheck)
     return judge(
@@ -104,7 +104,7 @@ def limits_are_listed(documents: Documents, criterion: Criterion) -> CheckResult
 
 
 @check("P9-05", step="s5_train")
-def synthetic_marking(documents: Documents, criterion: Criterion) -> CheckResult:
+def synthetic_marking(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """The mark of every synthetic image is readable from the saved file."""
     samples = documents.need(SampleSet)
     if samples.n_images == 0:
@@ -121,7 +121,7 @@ def synthetic_marking(documents: Documents, criterion: Criterion) -> CheckResult
 
 
 @check("P9-06", step="s7_evidence")
-def card_and_report_agree(documents: Documents, criterion: Criterion) -> CheckResult:
+def card_and_report_agree(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Card, JSON twin and report say the same."""
     found = documents.need(CardCheck)
     if found.n_compared == 0:
@@ -141,7 +141,7 @@ def card_and_report_agree(documents: Documents, criterion: Criterion) -> CheckRe
 
 
 @check("P9-07", step="s7_evidence")
-def change_notes(documents: Documents, criterion: Criterion) -> CheckResult:
+def change_notes(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """What differs from the parent run is written down."""
     lineage = documents.need(Lineage)
     if lineage.is_first:
@@ -175,7 +175,7 @@ def change_notes(documents: Documents, criterion: Criterion) -> CheckResult:
 
 
 @check("P9-08", step="s7_evidence")
-def words(documents: Documents, criterion: Criterion) -> CheckResult:
+def words(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Words that claim too much, or call tuning by the name of a test."""
     found = documents.need(CardCheck)
     places = [f"{w.word!r} in {w.output} ({w.context})" for w in found.words]

@@ -8,23 +8,24 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 from statistics import fmean, stdev
 
 from pydantic import ValidationError
 
-from governance.checks.run_documents import PATHS, NotRunError
-from governance.checks.run_documents import Documents as Documents  # part of a check's signature
+from governance.checks.judged_run import JudgedRun
+from governance.evidence.folder import RunFolder
 from governance.people.rules import human_result
 from governance.records.audit import (
     CoverageAudit,
 )
 from governance.records.base import PARTITIONS, TEST, TRAINING, Document, ItemStatus
-from governance.records.errors import EvidenceError, PolicyError
+from governance.records.errors import EvidenceError, NotRunError, PolicyError
 from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.lineage import Lineage
+from governance.records.people import Declarations
 from governance.records.policy import Criterion, Item, Policy, Principle
 from governance.records.run import (
     Plan,
@@ -46,7 +47,7 @@ _FROM_A_CHECK = (
     ItemStatus.NOT_EVALUATED,
 )
 
-Check = Callable[[Documents, Criterion], CheckResult]
+Check = Callable[[JudgedRun, Criterion], CheckResult]
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ def check(item_id: str, *, step: str) -> Callable[[Check], Check]:
             raise PolicyError(f"{item_id}: the check {taken!r} has this id; an item has one check")
 
         @functools.wraps(function)
-        def complete(documents: Documents, criterion: Criterion) -> CheckResult:
+        def complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
             try:
                 return function(documents, criterion)
             except NotRunError as absence:
-                return not_evaluated(str(absence))
+                return not_evaluated(absence.absence)
 
         CHECKS[item_id] = RegisteredCheck(complete, step)
         return complete
@@ -103,7 +104,7 @@ def not_evaluated(
         observed=observed,
         reason=reason,
         method=method,
-        artifact=PATHS[source] if source else None,
+        artifact=source.PATH if source else None,
         limitations=limitations,
     )
 
@@ -146,7 +147,7 @@ def judge(
         observed=observed.model_copy(update={"unit": observed.unit or criterion.unit}),
         reason=reason,
         method=method,
-        artifact=PATHS[source],
+        artifact=source.PATH,
         limitations=limitations,
     )
 
@@ -175,9 +176,8 @@ def listed(names: Sequence[str]) -> str:
 
 def evaluate(
     policy: Policy,
-    documents: Documents,
+    folder: RunFolder,
     *,
-    plan_sha256: str | None,
     now: datetime,
     artifacts: Mapping[str, str],
     only: Collection[str] | None = None,
@@ -186,8 +186,7 @@ def evaluate(
 
     Args:
         policy: Policy in force; the same that the plan froze, when there is a plan.
-        documents: What the run has left so far.
-        plan_sha256: Digest of plan.json; None when the plan was not frozen.
+        folder: What the run has left so far.
         now: Time of writing, with a time zone.
         artifacts: SHA-256 by path in the run folder.
         only: Ids to compute; None for all.
@@ -201,8 +200,8 @@ def evaluate(
     """
     if unknown := set(only or ()) - {item.id for item in policy.items}:
         raise PolicyError(f"{min(unknown)}: the policy has no such item")
-    _refuse_other_policy(policy, documents.plan)
-    documents = replace(documents, plan_sha256=plan_sha256, now=now)
+    _refuse_other_policy(policy, folder.get(Plan))
+    documents = JudgedRun(folder, now)
     return tuple(
         _record(principle, item, documents, now, artifacts)
         for principle in policy.principles
@@ -231,7 +230,7 @@ def _refuse_other_policy(policy: Policy, plan: Plan | None) -> None:
 def _record(
     principle: Principle,
     item: Item,
-    documents: Documents,
+    documents: JudgedRun,
     now: datetime,
     artifacts: Mapping[str, str],
 ) -> ItemRecord:
@@ -256,9 +255,10 @@ def _record(
     )
 
 
-def _result(item: Item, documents: Documents) -> CheckResult:
+def _result(item: Item, documents: JudgedRun) -> CheckResult:
     if item.kind == "human" or item.criterion is None:
-        return human_result(item, documents.declarations, documents.facts, documents.today)
+        word = documents.get(Declarations)
+        return human_result(item, word, documents.facts, documents.today)
     registered = CHECKS.get(item.id)
     if registered is None:
         return not_evaluated(NO_CHECK)
@@ -270,12 +270,13 @@ def _result(item: Item, documents: Documents) -> CheckResult:
     return result
 
 
-def _frozen(criterion: Criterion | None, documents: Documents) -> FrozenCriterion | None:
-    if criterion is None or documents.plan is None or documents.plan_sha256 is None:
+def _frozen(criterion: Criterion | None, documents: JudgedRun) -> FrozenCriterion | None:
+    plan = documents.get(Plan)
+    if criterion is None or plan is None or documents.plan_sha256 is None:
         return None
     return FrozenCriterion(
         **criterion.model_dump(),
-        frozen_at=documents.plan.frozen_utc,
+        frozen_at=plan.frozen_utc,
         frozen_sha256=documents.plan_sha256,
     )
 
@@ -315,7 +316,7 @@ def across_pairs(by_pair: dict[str, int]) -> tuple[int, list[str], str]:
     return sum(by_pair.values()), gaps, "; ".join(words)
 
 
-def unit_note(documents: Documents) -> str:
+def unit_note(documents: JudgedRun) -> str:
     """What counting by another unit than the patient cannot show; empty for patients."""
     if documents.unit == "patient":
         return ""

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from governance.checks.registry import CHECKS, Documents, check, counted, judge, listed
+from governance.checks.judged_run import JudgedRun
+from governance.checks.registry import CHECKS, check, counted, judge, listed
+from governance.evidence.folder import RunFolder
 from governance.records.base import ItemStatus
 from governance.records.policy import Criterion, Item, Policy
+from governance.records.run import Figures
+from governance.records.software import BillOfMaterials
+from governance.records.training import SampleSet, TrainingRecord
 from governance.records.verdict import CheckResult, ItemRecord, Observed, TraceLine, TraceTable
 
 TRACED = "P2-11"
@@ -18,7 +23,7 @@ _Link = tuple[str, str]  # what it leads from and to, in words; why it does not 
 def trace(
     policy: Policy,
     records: Sequence[ItemRecord],
-    documents: Documents,
+    folder: RunFolder,
     artifacts: Mapping[str, str],
 ) -> TraceTable:
     """Follow every link from principles to files.
@@ -26,7 +31,7 @@ def trace(
     Args:
         policy: Policy in force.
         records: Records of all items but P2-11, already written.
-        documents: What the run has left.
+        folder: What the run has left.
         artifacts: SHA-256 by path of every file of the run folder that is on record.
     """
     found = {record.id: record for record in records}
@@ -38,7 +43,7 @@ def trace(
             lines.append(_line(principle.id, item, record, artifacts))
             if item.id != TRACED:
                 links += _links(principle.id, item, record, artifacts)
-    links += _file_links(documents, artifacts)
+    links += _file_links(folder, artifacts)
     return TraceTable(
         lines=tuple(lines),
         n_links=len(links),
@@ -83,18 +88,17 @@ def _links(
         yield f"{item.id} to its evidence", f"{record.status.value}, but no evidence is named"
 
 
-def _file_links(documents: Documents, artifacts: Mapping[str, str]) -> Iterator[_Link]:
+def _file_links(folder: RunFolder, artifacts: Mapping[str, str]) -> Iterator[_Link]:
     """Files that documents name: checkpoint, synthetic images, figures, bill of materials."""
     named: list[tuple[str, str, str]] = []
-    if documents.training is not None:
-        training = documents.training
+    if training := folder.get(TrainingRecord):
         named.append(("training", training.checkpoint_path, training.checkpoint_sha256))
-    if documents.samples is not None:
-        named += [("samples", path, sha256) for path, sha256, _ in documents.samples.files]
-    if documents.materials is not None:
-        named.append(("bill of materials", documents.materials.path, documents.materials.sha256))
-    if documents.figures is not None:
-        named += [("figures", figure.path, "") for figure in documents.figures.figures]
+    if samples := folder.get(SampleSet):
+        named += [("samples", path, sha256) for path, sha256, _ in samples.files]
+    if materials := folder.get(BillOfMaterials):
+        named.append(("bill of materials", materials.path, materials.sha256))
+    if figures := folder.get(Figures):
+        named += [("figures", figure.path, "") for figure in figures.figures]
     for source, path, sha256 in named:
         yield f"{source} to {path}", _fault(path, sha256, artifacts)
 
@@ -111,7 +115,7 @@ def _record_path(item_id: str) -> str:
 
 
 @check(TRACED, step="s7_evidence")
-def every_link_resolves(documents: Documents, criterion: Criterion) -> CheckResult:
+def every_link_resolves(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Every link from principle to item, record, evidence and file resolves."""
     table = documents.need(TraceTable)
     items = counted(len(table.lines), "item")

@@ -1,10 +1,10 @@
-"""The documents of a run folder, each compared with the digest on record."""
+"""The one reader of a run folder: every file is compared with its digest when it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from governance.evidence.manifest import (
     JOURNAL,
@@ -15,93 +15,177 @@ from governance.evidence.manifest import (
     measure,
     read_manifest,
 )
+from governance.evidence.store import EvidenceStore
 from governance.records.base import Document
-from governance.records.errors import ConfigError, EvidenceError, EvidenceTamperedError
+from governance.records.errors import (
+    ConfigError,
+    EvidenceError,
+    EvidenceTamperedError,
+    NotRunError,
+)
 from governance.records.files import sha256_bytes
+from governance.records.manifest import Manifest
 from governance.records.run import RunIdentity
-from governance.records.run_files import DOCUMENTS
 from governance.records.training import TrainingRecord
 from governance.records.verdict import ItemRecord
 from governance.records.yaml_text import flatten, read_yaml
 
 CONFIG = "config.yaml"
-_D = TypeVar("_D", bound=Document)
-_M = TypeVar("_M", bound=BaseModel)
+D = TypeVar("D", bound=Document)
 
 
-class RunFiles:
-    """The files of a run folder, each compared with its digest when it is read.
+class RunFolder:
+    """What is on record of a run: its documents, and its other files.
+
+    A file counts when its digest is on record, in the journal while the run is open and in the
+    manifest once its evidence is closed; a document is parsed once.
 
     Attributes:
-        folder: The run folder.
-        identity: Who, what, when.
+        path: The run folder.
+        digests: SHA-256 of each file on record by path, evidence first.
     """
 
-    def __init__(self, folder: Path, digests: Mapping[str, str], record: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        digests: Mapping[str, str],
+        *,
+        manifest: Manifest | None = None,
+        known: Mapping[type[Document], Document] | None = None,
+    ) -> None:
         """Take the digests that count.
 
         Args:
-            folder: The run folder.
-            digests: SHA-256 of each file by path.
-            record: What holds these digests, for messages, e.g. "manifest.json".
+            path: The run folder.
+            digests: SHA-256 by path.
+            manifest: Manifest that they are from; None when they are from the journal.
+            known: Documents that need not be read.
+        """
+        self.path, self.digests = path, digests
+        self._manifest = manifest
+        self._known: dict[type[Document], Document] = dict(known or {})
+
+    @classmethod
+    def open(cls, store: EvidenceStore, *, as_found: Collection[str] = ()) -> "RunFolder":
+        """Read the folder of a run that is not closed yet, by the digests in its journal.
+
+        Args:
+            store: The folder.
+            as_found: Files that count as they are now, whatever the journal says: those that were
+                found changed, when a run ends and is to be judged all the same.
+        """
+        digests = store.artifacts()
+        for path in set(as_found) & set(digests):
+            del digests[path]
+            if (store.run_dir / path).is_file():
+                digests[path] = measure(store.run_dir, path).sha256
+        return cls(store.run_dir, digests)
+
+    @classmethod
+    def listed(cls, path: Path, manifest: Manifest) -> "RunFolder":
+        """Read a run folder by the digests of a manifest.
 
         Raises:
-            EvidenceError: The identity of the run is missing, unreadable or not the one on record.
+            EvidenceError: The identity of the run is missing, unreadable or that of another run.
         """
-        self.folder = folder
-        self._digests, self._record = digests, record
-        self.identity = self.required(RunIdentity)
+        files = (*manifest.evidence, *manifest.outputs)
+        folder = cls(path, {file.path: file.sha256 for file in files}, manifest=manifest)
+        found = folder.identity.run_id
+        if found != manifest.run_id:
+            raise EvidenceError(
+                f"{path / RunIdentity.PATH}: is of run {found!r}, the manifest of "
+                f"{manifest.run_id!r}; restore the right file"
+            )
+        return folder
+
+    @classmethod
+    def closed(cls, path: Path) -> "RunFolder":
+        """Read the folder of a run whose evidence is closed.
+
+        Raises:
+            EvidenceError: The manifest is missing, damaged or not that of the files it lists, or
+                the identity of the run is.
+        """
+        manifest = read_manifest(path)
+        if evidence_root(manifest.evidence) != manifest.evidence_root:
+            raise EvidenceError(
+                f"{path / MANIFEST}: its evidence root is not that of the files it lists; "
+                "restore the file"
+            )
+        return cls.listed(path, manifest)
+
+    @classmethod
+    def finished(cls, path: Path) -> "RunFolder":
+        """Read the folder of a run that came to its end, with card and reports.
+
+        Raises:
+            ConfigError: It is no run folder, or the run did not come to its end.
+            EvidenceError: As in `closed`.
+        """
+        if not (path / JOURNAL).is_file() and not (path / MANIFEST).is_file():
+            raise ConfigError(f"{path}: not a run folder; expected {JOURNAL} and {MANIFEST} in it")
+        if not is_ended(path):
+            raise ConfigError(
+                f"{path.name}: this run did not come to its end; "
+                f"wait for it, or go on with medisynth-gov run --resume {path.name}"
+            )
+        return cls.closed(path)
+
+    @classmethod
+    def of(cls, *documents: Document, digests: Mapping[str, str] | None = None) -> "RunFolder":
+        """A run that is these documents alone; nothing is read."""
+        return cls(Path(), digests or {}).knowing(*documents)
+
+    def knowing(self, *documents: Document) -> "RunFolder":
+        """The same run with these documents in place of those in its folder."""
+        known = self._known | {type(document): document for document in documents}
+        return RunFolder(self.path, self.digests, manifest=self._manifest, known=known)
 
     @property
     def workspace(self) -> Path:
         """Folder that holds runs/, and so this run."""
-        return self.folder.parent.parent
+        return self.path.parent.parent
 
-    def paths(self) -> tuple[str, ...]:
-        """Every file with a digest, evidence first."""
-        return tuple(self._digests)
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest; EvidenceError while the run is open."""
+        if self._manifest is None:
+            raise EvidenceError(f"{self.path}: its evidence is not closed; finish the run first")
+        return self._manifest
 
-    def read(self, path: str) -> bytes | None:
-        """A listed file's bytes; None when it is not listed.
+    @property
+    def identity(self) -> RunIdentity:
+        """Who, what, when; errors as in `need`."""
+        return self.need(RunIdentity)
+
+    def get(self, kind: type[D]) -> D | None:
+        """The document of a kind; None when the run has none; errors as in `read`."""
+        if kind not in self._known:
+            data = self.read(kind.PATH)
+            if data is None:
+                return None
+            self._known[kind] = self._parse(kind.PATH, data, kind)
+        document = self._known[kind]
+        assert isinstance(document, kind)  # noqa: S101 - each document is kept under its class
+        return document
+
+    def need(self, kind: type[D]) -> D:
+        """The document of a kind.
 
         Raises:
-            EvidenceError: It is missing or not the one on record.
+            NotRunError: The run has none; it says why that may be.
+            EvidenceError: As in `read`.
         """
-        if path not in self._digests:
-            return None
-        if not is_safe_path(path):
-            raise EvidenceError(
-                f"{self.folder / self._record}: {path!a} is no path in the run folder"
-            )
-        measure(self.folder, path)  # a regular file that can be read
-        data = (self.folder / path).read_bytes()
-        found = sha256_bytes(data)
-        if found != self._digests[path]:
-            raise EvidenceTamperedError(
-                self.folder / path, expected=self._digests[path], found=found
-            )
-        return data
-
-    def document(self, kind: type[_D]) -> _D | None:
-        """A document of the run; None when the run has none; errors as in `read`."""
-        name = next(name for name, known in DOCUMENTS.items() if known is kind)
-        data = self.read(name)
-        return None if data is None else self._parse(name, data, kind)
-
-    def required(self, kind: type[_D]) -> _D:
-        """A document that every run has; EvidenceError when it is not there."""
-        document = self.document(kind)
+        document = self.get(kind)
         if document is None:
-            name = next(name for name, known in DOCUMENTS.items() if known is kind)
-            raise EvidenceError(
-                f"{self.folder}: {self._record} lists no {name}; restore the folder"
-            )
+            where = f"{self.path}: {JOURNAL if self._manifest is None else MANIFEST}"
+            raise NotRunError(kind.ABSENCE, f"{where} lists no {kind.PATH}: {kind.ABSENCE}")
         return document
 
     def records(self) -> dict[str, ItemRecord]:
-        """Every item's record, by id; errors as in `read`."""
+        """Every item's record, by id, sorted by path; errors as in `read`."""
         found = {}
-        for path in self._digests:
+        for path in sorted(self.digests):
             if path.startswith("records/") and path.endswith(".json"):
                 record = self._parse(path, self.read(path) or b"", ItemRecord)
                 found[record.id] = record
@@ -110,60 +194,47 @@ class RunFiles:
     def config(self) -> dict[str, Any]:
         """Keys and values of the configuration, as nested sections; errors as in `read`."""
         data = self.read(CONFIG) or b""
-        return read_yaml(data, str(self.folder / CONFIG), may_be_empty=True).content
+        return read_yaml(data, str(self.path / CONFIG), may_be_empty=True).content
 
     def flat_config(self) -> dict[str, Any]:
         """Every value of the configuration by its dotted key; errors as in `read`."""
         return flatten(self.config())
 
-    def _parse(self, path: str, data: bytes, kind: type[_M]) -> _M:
+    def read(self, path: str) -> bytes | None:
+        """A file's bytes; None when it is not on record.
+
+        Raises:
+            EvidenceTamperedError: Its digest is not the one on record.
+            EvidenceError: It is missing, no regular file, unreadable or outside the folder, or, for
+                a document, not what its kind says.
+        """
+        if path not in self.digests:
+            return None
+        file = self.path / path
+        if not is_safe_path(path) or self.path.resolve() not in file.resolve().parents:
+            record = JOURNAL if self._manifest is None else MANIFEST
+            raise EvidenceError(f"{self.path / record}: {path!r} lies outside the run folder")
+        measure(self.path, path)  # a regular file that can be read
+        data = file.read_bytes()
+        found = sha256_bytes(data)
+        if found != self.digests[path]:
+            raise EvidenceTamperedError(file, expected=self.digests[path], found=found)
+        return data
+
+    def _parse(self, path: str, data: bytes, kind: type[D]) -> D:
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, fault["loc"])) or "the file"
+            where = ".".join(map(str, fault["loc"])) or "document"
+            advice = "rerun the step that wrote it"
+            if self._manifest is not None:
+                version = self._manifest.tool_version
+                advice = f"the run was made by version {version}: use that version"
             raise EvidenceError(
-                f"{self.folder / path}: {where}: {fault['msg'][:120]}; {self._advice()}"
+                f"{self.path / path}: not a readable {kind.__name__}: {where}: "
+                f"{fault['msg'][:120]}; {advice}"
             ) from error
-
-    def _advice(self) -> str:
-        return "rerun the step that wrote it"
-
-
-class FinishedRun(RunFiles):
-    """What a closed run folder says, read from its files alone.
-
-    Attributes:
-        manifest: Every file with its digest.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Open a run folder.
-
-        Raises:
-            ConfigError: It is no run folder, or the run did not come to its end.
-            EvidenceError: The manifest is damaged or is not that of the files it lists.
-        """
-        if not (folder / JOURNAL).is_file() and not (folder / MANIFEST).is_file():
-            raise ConfigError(
-                f"{folder}: not a run folder; expected {JOURNAL} and {MANIFEST} in it"
-            )
-        if not is_ended(folder):
-            raise ConfigError(
-                f"{folder.name}: this run did not come to its end; "
-                f"wait for it, or go on with medisynth-gov run --resume {folder.name}"
-            )
-        self.manifest = read_manifest(folder)
-        if evidence_root(self.manifest.evidence) != self.manifest.evidence_root:
-            raise EvidenceError(
-                f"{folder / MANIFEST}: its evidence root is not that of the files it lists; "
-                "restore the file"
-            )
-        files = (*self.manifest.evidence, *self.manifest.outputs)
-        super().__init__(folder, {file.path: file.sha256 for file in files}, MANIFEST)
-
-    def _advice(self) -> str:
-        return f"the run was made by version {self.manifest.tool_version}: use that version"
 
 
 def is_ended(run_dir: Path) -> bool:

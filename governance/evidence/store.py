@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from governance.evidence.journal import RUN_RESUMED, Journal, read_journal
 from governance.evidence.manifest import (
     BESIDE,
@@ -25,6 +23,7 @@ from governance.evidence.manifest import (
     measure,
     scan_folder,
 )
+from governance.records.base import Document
 from governance.records.errors import (
     EvidenceError,
     EvidenceTamperedError,
@@ -147,17 +146,19 @@ class EvidenceStore:
         if found != sha256:
             raise EvidenceTamperedError(path, expected=sha256, found=found)
 
-    def write_document(self, rel: str, document: BaseModel) -> Artifact:
+    def write_document(self, document: Document, path: str = "") -> Artifact:
         """Write a document as readable JSON: sorted keys, one value a line, finite numbers.
 
         Args:
-            rel: POSIX path in the run folder, e.g. "data/split.json".
-            document: Document or record to write.
+            document: Document to write.
+            path: POSIX path in the run folder, for a document that is written to several places;
+                "" for the one that its class names.
 
         Raises:
             EvidenceError: The path is not allowed, a number is not finite, or evidence is closed.
             RecordWriteError: The file or the journal cannot be written.
         """
+        rel = path or document.PATH
         value = document.model_dump(mode="json")
         fault = _not_finite(value, "")
         if fault is not None:
@@ -197,7 +198,7 @@ class EvidenceStore:
     def write_records(self, records: Sequence[ItemRecord]) -> None:
         """Write one file an item, records/<item id>.json; errors as in `write_document`."""
         for record in records:
-            self.write_document(f"records/{record.id}.json", record)
+            self.write_document(record, f"records/{record.id}.json")
 
     def artifacts(self) -> dict[str, str]:
         """Path -> SHA-256 of every file as it was when it was last put on record."""

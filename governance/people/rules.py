@@ -13,7 +13,6 @@ from governance.records.people import AppliesTo, Declaration, Declarations, Waiv
 from governance.records.policy import Item, Policy
 from governance.records.verdict import CheckResult
 
-DOCUMENT = "declarations.json"
 NO_DAY = "no date"
 NO_FILE = "nobody declared it: the configuration names no declarations file"
 NO_ENTRY = "nobody declared it: the declarations file has no entry for it"
@@ -154,17 +153,17 @@ def human_result(
         return CheckResult(status=ItemStatus.MISSING, reason=NO_FILE)
     entry = next((d for d in declarations.declarations if d.id == item.id), None)
     if entry is None:
-        return CheckResult(status=ItemStatus.MISSING, reason=NO_ENTRY, artifact=DOCUMENT)
+        return CheckResult(status=ItemStatus.MISSING, reason=NO_ENTRY, artifact=Declarations.PATH)
     fault = why_missing(entry, facts, today)
     if fault:
-        return CheckResult(status=ItemStatus.MISSING, reason=fault, artifact=DOCUMENT)
+        return CheckResult(status=ItemStatus.MISSING, reason=fault, artifact=Declarations.PATH)
     not_applicable = entry.not_applicable and item.id in MAY_BE_NOT_APPLICABLE
     return CheckResult(
         status=ItemStatus.NOT_APPLICABLE if not_applicable else ItemStatus.DECLARED,
         reason=f"{entry.statement.strip()} ({owner_words(entry)})",
         method=f"{signing_words(entry)}. Applies to {binding_words(entry.applies_to)}; "
         f"holds through {entry.expires}.",
-        artifact=DOCUMENT,
+        artifact=Declarations.PATH,
     )
 
 

@@ -33,6 +33,9 @@ class CoverageLevel(Document):
 class CoverageAudit(Document):
     """Who is in the data (data/coverage.json)."""
 
+    PATH = "data/coverage.json"
+    ABSENCE = "the audit step did not run to its end"
+
     attributes: tuple[str, ...]
     levels: tuple[CoverageLevel, ...]
     completeness: dict[str, float]  # attribute -> fraction of patients with a value
@@ -165,6 +168,9 @@ class DatasetAudit(Document):
     `shifts` is empty until the partitions are known.
     """
 
+    PATH = "data/audit.json"
+    ABSENCE = "the audit step did not run to its end"
+
     concentration: tuple[Concentration, ...]
     confounding: tuple[Confounding, ...]
     quality: tuple[QuantityLevel, ...]
@@ -249,6 +255,9 @@ class DemographicsAudit(Document):
         distances: Distance to it, one an attribute.
         not_compared: Attributes of the target that the data set lacks, with the reason.
     """
+
+    PATH = "data/demographics.json"
+    ABSENCE = "the audit step did not run to its end"
 
     declared: tuple[DeclaredAttribute, ...]
     undeclared: tuple[str, ...]
@@ -351,6 +360,9 @@ class DuplicateAudit(Document):
             are not in `pairs`.
     """
 
+    PATH = "data/duplicates.json"
+    ABSENCE = "the audit step did not run to its end"
+
     method: str
     n_images: int
     n_pairs: int
@@ -417,6 +429,9 @@ class ContentScan(Document):
         limitations: What the scan cannot see, and what it did not look at.
     """
 
+    PATH = "data/content.json"
+    ABSENCE = "the audit step did not run to its end"
+
     engine: str
     reads_text: bool
     n_images: int
@@ -468,6 +483,9 @@ class LabelAudit(Document):
         effect: What the suspected labels can do to the headline metrics, in words.
         reviewed: Who reviewed the list, or where the review is found; "" when nobody did.
     """
+
+    PATH = "data/labels.json"
+    ABSENCE = "the split step did not run to its end"
 
     label: str
     method: str

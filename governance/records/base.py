@@ -1,7 +1,9 @@
 """Words that all records share: statuses, names of partitions, the base of documents."""
 
+import pkgutil
 from enum import StrEnum
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
@@ -56,6 +58,25 @@ PARTITIONS = (TRAINING, TUNING, TEST)
 
 
 class Document(BaseModel):
-    """Base of all documents: frozen, closed, collections are tuples."""
+    """Base of all documents and their parts: frozen, closed, collections are tuples.
+
+    Attributes:
+        PATH: File of the run folder that holds the document, e.g. "data/split.json"; "" for a part
+            of another document, and for one that is written to several places.
+        ABSENCE: Why a run may have none of it, as a reason that checks and errors give.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    PATH: ClassVar[str] = ""
+    ABSENCE: ClassVar[str] = ""
+
+
+def document_kinds() -> dict[str, type[Document]]:
+    """Documents of a run folder by path, sorted: all classes of this package that name a file."""
+    package = import_module(__name__.rpartition(".")[0])
+    modules = {f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)}
+    for name in modules:
+        import_module(name)
+    kinds = [kind for kind in Document.__subclasses__() if kind.__module__ in modules]
+    return {kind.PATH: kind for kind in sorted(kinds, key=lambda kind: kind.PATH) if kind.PATH}

@@ -70,6 +70,9 @@ class DatasetIdentity(Document):
         decode_s: Seconds of reading, digesting and decoding them; None in older runs.
     """
 
+    PATH = "data/dataset.json"
+    ABSENCE = "the ingest step did not run to its end"
+
     name: str
     title: str
     version: str
@@ -108,6 +111,9 @@ class FindingRecord(Document):
 
 class Findings(Document):
     """Every fault found in the data (data/findings.json)."""
+
+    PATH = "data/findings.json"
+    ABSENCE = "the ingest step did not run to its end"
 
     findings: tuple[FindingRecord, ...]
 
@@ -158,6 +164,9 @@ class ValidationRecord(Document):
         native_results: File with Great Expectations' own result, relative to the run folder.
     """
 
+    PATH = "data/validation.json"
+    ABSENCE = "the validation step did not run to its end"
+
     contract: str
     contract_version: str
     n_rows: int
@@ -185,5 +194,8 @@ class BoundaryCheck(Document):
 
 class BoundaryChecks(Document):
     """The table at every step boundary (data/boundaries.json)."""
+
+    PATH = "data/boundaries.json"
+    ABSENCE = "the validation step did not run to its end"
 
     checks: tuple[BoundaryCheck, ...]

@@ -20,6 +20,7 @@ from governance.records.errors import (
     MachineError,
     MedisynthGovError,
     MetricUndefinedError,
+    NotRunError,
     PolicyError,
     ProcessError,
     PromotionError,
@@ -281,6 +282,13 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
         "G031": (
             "A file is not the one whose digest is on record.",
             "Restore the file, or rerun the step that wrote it.",
+        ),
+    },
+    NotRunError: {
+        "G033": (
+            "A run has no document that is asked for: the step that writes it did not come to its "
+            "end.",
+            "Go on with the run, or use another one.",
         ),
     },
     SealError: {

@@ -15,6 +15,7 @@
     │   ├── WeightsError               W000
     │   └── EvidenceError              G030
     │       ├── EvidenceTamperedError  G031
+    │       ├── NotRunError            G033
     │       └── SealError              G032
     ├── TrackingError                  S000
     ├── MachineError                   X000
@@ -192,6 +193,20 @@ class EvidenceTamperedError(EvidenceError):
             f"{path}: recorded as sha256:{expected[:12]}, now sha256:{found[:12]}; "
             "restore the file or rerun the step that wrote it"
         )
+
+
+class NotRunError(EvidenceError):
+    """A run left no document of the kind that is asked for, or none that says anything.
+
+    Attributes:
+        absence: Why; the reason that a check gives.
+    """
+
+    code = "G033"
+
+    def __init__(self, absence: str, sentence: str = "") -> None:
+        self.absence = absence
+        super().__init__(sentence or absence)
 
 
 class SealError(EvidenceError):

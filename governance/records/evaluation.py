@@ -113,6 +113,9 @@ class EvaluationRecord(Document):
     `extraction_s`: seconds of loading the extractors and of extracting features; None in older runs.
     """
 
+    PATH = "metrics/evaluation.json"
+    ABSENCE = "the evaluation step did not run to its end"
+
     metrics: tuple[MetricResult, ...]
     memorisation: MemorisationRecord | None
     controls: tuple[Control, ...]
@@ -182,6 +185,9 @@ class Baseline(Document):
         metrics: Evaluated metrics of the released generator, with intervals.
         reason: Why features or metrics lack; "" when nothing does.
     """
+
+    PATH = "metrics/baseline.json"
+    ABSENCE = "the evaluation step did not run to its end"
 
     partition: str
     view_sha256: Sha256

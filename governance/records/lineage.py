@@ -75,6 +75,9 @@ class Lineage(Document):
             alone, with this one.
     """
 
+    PATH = "lineage.json"
+    ABSENCE = "no lineage is on record: no model was trained, or the run's files are damaged"
+
     model: str
     data: str
     parent: ParentRun | None
@@ -163,6 +166,9 @@ class ChangeRecord(Document):
         drift: Statistics of the training images beside the parent's baseline; empty where a
             baseline lacks.
     """
+
+    PATH = "change.json"
+    ABSENCE = "no change record was written"
 
     parent: str
     config: tuple[ChangedValue, ...] = ()

@@ -36,6 +36,9 @@ class SplitRecord(Document):
             show what was found, and pass nothing.
     """
 
+    PATH = "data/split.json"
+    ABSENCE = "the split step did not run to its end"
+
     source: Literal["official", "computed"]
     official_available: bool
     seed: int
@@ -52,6 +55,9 @@ class SplitRecord(Document):
 
 class SealRecord(Document):
     """The closed test set (data/seal.json; the leaves are in data/seal_leaves.json)."""
+
+    PATH = "data/seal.json"
+    ABSENCE = "the split step did not run to its end"
 
     merkle_root: Sha256
     n_images: int
@@ -93,6 +99,9 @@ class IsolationRecord(Document):
         limits: What this does not protect against.
         noticed: What the generator itself tried while it ran, as far as it was noticed.
     """
+
+    PATH = "isolation.json"
+    ABSENCE = "the training step did not run to its end"
 
     level: int
     level_name: str

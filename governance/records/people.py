@@ -123,6 +123,9 @@ class Declarations(Document):
         read_utc: When it was read.
     """
 
+    PATH = "declarations.json"
+    ABSENCE = "the configuration names no declarations file"
+
     file: str
     sha256: Sha256
     read_utc: AwareDatetime
@@ -165,6 +168,9 @@ class SigningRecord(Document):
         has_certificate: Whether a signed copy of the PDF is made with the same key.
         timestamp_url: Authority that is asked for a time-stamp of the manifest; None for none.
     """
+
+    PATH = "signing.json"
+    ABSENCE = "the evidence step did not run to its end"
 
     key_id: str | None = None
     key: dict[str, Any] | None = None

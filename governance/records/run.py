@@ -25,6 +25,9 @@ class RunIdentity(Document):
         output_role: What the synthetic images are for; "" where the run did not say.
     """
 
+    PATH = "run.json"
+    ABSENCE = "the identity of the run is not on record"
+
     run_id: str
     started_utc: AwareDatetime
     tool_version: str
@@ -60,6 +63,9 @@ class Environment(Document):
         lock_differences: Installed versions unlike the lock, in words; empty when equal.
     """
 
+    PATH = "environment.json"
+    ABSENCE = "the environment is not on record"
+
     python: str
     platform: str
     cpu_count: int
@@ -82,6 +88,9 @@ class StepTiming(Document):
 class Outcome(Document):
     """How the run ended before evidence and report (outcome.json)."""
 
+    PATH = "outcome.json"
+    ABSENCE = "the run has not ended yet"
+
     status: Literal["finished", "blocked", "failed", "interrupted"]
     stopped_at: str | None
     error_code: str | None
@@ -101,6 +110,9 @@ class IntegrityRecord(Document):
         journal_head: Digest of the last of them.
         journal_faults: Breaks of the chain, in words; empty when it verifies.
     """
+
+    PATH = "integrity.json"
+    ABSENCE = "the evidence step did not run to its end"
 
     n_files: int
     mismatches: tuple[str, ...]
@@ -154,6 +166,9 @@ class PrincipleLine(Document):
 class RollUp(Document):
     """Statuses and gate of the whole run (summary.json)."""
 
+    PATH = "summary.json"
+    ABSENCE = "the evidence step did not run to its end"
+
     policy: str
     policy_version: str
     gate: Gate
@@ -166,6 +181,9 @@ class RollUp(Document):
 
 class Plan(Document):
     """Criteria and test plan, written and hashed before the first training step (plan.json)."""
+
+    PATH = "plan.json"
+    ABSENCE = "the plan was not frozen"
 
     frozen_utc: AwareDatetime
     config_sha256: Sha256
@@ -187,6 +205,9 @@ class Figure(Document):
 
 class Figures(Document):
     """The pictures of the run, in the order of the report (figures/figures.json)."""
+
+    PATH = "figures/figures.json"
+    ABSENCE = "no figures were drawn"
 
     figures: tuple[Figure, ...]
 
@@ -211,5 +232,8 @@ class Hazard(Document):
 
 class Hazards(Document):
     """The list of hazards, fixed before training (hazards.json)."""
+
+    PATH = "hazards.json"
+    ABSENCE = "the list of hazards is not on record"
 
     hazards: tuple[Hazard, ...]

@@ -81,6 +81,9 @@ class SelftestRecord(Document):
         duration_s: Time of the whole.
     """
 
+    PATH = "selftest.json"
+    ABSENCE = "the guards were not tried in this run"
+
     scope: Literal["quick", "full"]
     started_utc: datetime
     trials: tuple[PlantTrial, ...]

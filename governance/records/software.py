@@ -20,6 +20,9 @@ class BillOfMaterials(Document):
         faults: What is wrong with it, in words; empty when nothing is.
     """
 
+    PATH = "software/bill_of_materials.json"
+    ABSENCE = "no bill of materials was written"
+
     path: str
     sha256: Sha256
     spec_version: str
@@ -64,6 +67,12 @@ class VulnerabilityScan(Document):
         vulnerabilities: What was found in them.
     """
 
+    PATH = "software/vulnerabilities.json"
+    ABSENCE = (
+        "no result of a scan for known vulnerabilities was given, and there is no database of "
+        "them to scan with; name a file by evidence.vulnerability_scan"
+    )
+
     file: str
     sha256: Sha256
     read_utc: AwareDatetime
@@ -100,6 +109,9 @@ class SuiteReport(Document):
         malformed: Those among them that feed malformed input, by kind.
         junit_sha256: Digest of the list of all tests (JUnit XML); None when none was written.
     """
+
+    PATH = "software/tests.json"
+    ABSENCE = "no test result of this commit is on this machine; run make test on this commit first"
 
     commit: str
     clean: bool

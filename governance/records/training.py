@@ -146,6 +146,9 @@ class TrainingRecord(Document):
     records of earlier versions.
     """
 
+    PATH = "metrics/training.json"
+    ABSENCE = "the training step did not run to its end"
+
     generator: str
     title: str
     recipe: str
@@ -171,6 +174,9 @@ class SampleSet(Document):
     `n_asked` is how many the configuration asked for, `n_drawn` how many the generator returned;
     None in records of earlier versions.
     """
+
+    PATH = "samples/manifest.json"
+    ABSENCE = "no synthetic images were drawn"
 
     generator: str
     checkpoint_sha256: Sha256
@@ -202,6 +208,9 @@ class RepeatRecord(Document):
         duration_s: What the repeat took.
         problem: Why there is no comparison; "" where there is one.
     """
+
+    PATH = "metrics/repeat.json"
+    ABSENCE = "the training step did not run to its end"
 
     stage: str = ""
     step: int = 0

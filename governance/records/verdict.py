@@ -1,20 +1,14 @@
 """The result of a check and the record it becomes; the trace table; what was found in the card."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
+from pydantic import AwareDatetime
 
-from governance.records.base import Document, ItemClass, ItemStatus
+from governance.records.base import Document, ItemClass, ItemStatus, Sha256
 from governance.records.policy import Criterion
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Observed(_Closed):
+class Observed(Document):
     """What was measured.
 
     Attributes:
@@ -34,7 +28,7 @@ class Observed(_Closed):
     partition: str | None = None
 
 
-class CheckResult(_Closed):
+class CheckResult(Document):
     """What a check says about one item.
 
     Attributes:
@@ -54,7 +48,7 @@ class CheckResult(_Closed):
     limitations: str = ""
 
 
-class Artifact(_Closed):
+class Artifact(Document):
     """A file of the run folder and its digest."""
 
     path: str
@@ -68,7 +62,7 @@ class FrozenCriterion(Criterion):
     frozen_sha256: Sha256
 
 
-class ItemRecord(_Closed):
+class ItemRecord(Document):
     """One immutable record that supports one item of the policy.
 
     Attributes:
@@ -147,6 +141,9 @@ class CardCheck(Document):
         words: Words found that must not stand there.
     """
 
+    PATH = "card_check.json"
+    ABSENCE = "card and report were not drafted"
+
     n_filled: int
     n_reasoned: int
     empty_fields: tuple[str, ...]
@@ -193,6 +190,9 @@ class TraceTable(Document):
         n_links: Links that were followed.
         broken: Those that do not resolve, in words.
     """
+
+    PATH = "trace.json"
+    ABSENCE = "the evidence step did not run to its end"
 
     lines: tuple[TraceLine, ...]
     n_links: int

@@ -61,6 +61,8 @@ class Leaf(Document):
 class SealLeaves(Document):
     """The leaves of the seal, sorted by id (data/seal_leaves.json)."""
 
+    PATH = "data/seal_leaves.json"
+
     leaves: tuple[Leaf, ...]
 
 
@@ -120,8 +122,8 @@ def seal_test_set(
         n_earlier_openings=n_openings,
         encryption="" if vault is None else CIPHER,
     )
-    store.write_document("data/seal_leaves.json", SealLeaves(leaves=ordered))
-    store.write_document("data/seal.json", record)
+    store.write_document(SealLeaves(leaves=ordered))
+    store.write_document(record)
     store.journal.append(
         SEALED,
         {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from governance.evidence.folder import RunFolder
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
 from governance.records.dataset import BoundaryChecks
@@ -45,6 +46,11 @@ class RunContext:
     workspace: Path
     keep_open: tuple[int, ...] = ()
     signer: RunSigner | None = None
+
+    @property
+    def folder(self) -> RunFolder:
+        """What the run has on record so far."""
+        return RunFolder.open(self.store)
 
     @property
     def scratch(self) -> Path:
@@ -175,9 +181,6 @@ class TrainedGenerator:
     sample_paths: tuple[str, ...]
 
 
-BOUNDARIES = "data/boundaries.json"
-
-
 def hand_over(
     table: pd.DataFrame, contract: DataContract, boundary: str, context: RunContext
 ) -> None:
@@ -193,9 +196,9 @@ def hand_over(
         DataError: A critical rule does not hold.
     """
     found = check_boundary(table, contract, boundary)
-    path = context.store.run_dir / BOUNDARIES
-    before = BoundaryChecks.model_validate_json(path.read_bytes()).checks if path.exists() else ()
-    context.store.write_document(BOUNDARIES, BoundaryChecks(checks=(*before, found)))
+    before = context.folder.get(BoundaryChecks)
+    checks = (*(before.checks if before else ()), found)
+    context.store.write_document(BoundaryChecks(checks=checks))
     if found.failed:
         raise DataError(
             f"image table, {boundary}: {len(found.failed):,} critical rules of the contract "
@@ -205,13 +208,9 @@ def hand_over(
         )
 
 
-FIGURES = "figures/figures.json"
-
-
 def add_figures(figures: Sequence[Figure], store: EvidenceStore) -> None:
     """Put figures, whose files are written, on the list of the run."""
-    path = store.run_dir / FIGURES
-    before = Figures.model_validate_json(path.read_bytes()).figures if path.exists() else ()
+    before = RunFolder.open(store).get(Figures)
     new = {figure.path for figure in figures}  # drawn again by a resumed run
-    kept = tuple(figure for figure in before if figure.path not in new)
-    store.write_document(FIGURES, Figures(figures=(*kept, *figures)))
+    kept = (figure for figure in (before.figures if before else ()) if figure.path not in new)
+    store.write_document(Figures(figures=(*kept, *figures)))

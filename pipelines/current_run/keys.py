@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from governance.evidence.folder import FinishedRun
+from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import MANIFEST, TOKEN
 from governance.records.errors import ConfigError, MedisynthGovError, TimeStampError
 from governance.signing.keys import KeyPair, RunSigner, load_signer, make_key_pair
@@ -107,7 +107,7 @@ def stamp_later(run_dir: Path, url: str | None, certificate: Path | None) -> str
         EvidenceError: The manifest is damaged.
         TimeStampError: The authority gave no usable answer.
     """
-    run = FinishedRun(run_dir)
+    run = RunFolder.finished(run_dir)
     if (run_dir / TOKEN).exists():
         raise ConfigError(f"{run_dir / TOKEN}: is there already; verify shows what it says")
     signing = run.config().get("signing") or {}

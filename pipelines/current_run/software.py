@@ -25,7 +25,7 @@ from governance.records.software import BillOfMaterials
 from governance.records.training import PretrainedComponent
 from pipelines.current_run.identity import DISTRIBUTION, normal_name
 
-PATH, DOCUMENT = "sbom.cdx.json", "software/bill_of_materials.json"
+PATH = "sbom.cdx.json"
 _SPEC = SchemaVersion.V1_6
 _UNKNOWN = "unknown"
 _LONGEST_LICENCE = 100  # some packages put the whole text where its name belongs
@@ -48,7 +48,7 @@ def write_bill_of_materials(
     """
     data = bill_of_materials(identity, installed, pretrained)
     store.write_bytes(PATH, data)
-    store.write_document(DOCUMENT, read_back(data, identity, installed, pretrained))
+    store.write_document(read_back(data, identity, installed, pretrained))
 
 
 def bill_of_materials(

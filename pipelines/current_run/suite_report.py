@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from governance.records.files import write_atomic
 from governance.records.software import SuiteReport
 
-DOCUMENT = "software/tests.json"
 MAX_BYTES = 1 << 20
 
 

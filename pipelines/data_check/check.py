@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, requires, ver
 from pathlib import Path
 from typing import Any
 
-from governance.checks.registry import CHECKS, Documents, evaluate
+from governance.checks.registry import CHECKS, evaluate
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
 from governance.records.audit import ListingSummary
@@ -338,11 +338,10 @@ def _gather(
 ) -> CheckedData:
     """Judge the data items and write what was found in four forms."""
     store = context.store
-    documents = Documents.load(store.run_dir)
+    documents = context.folder
     records = evaluate(
         context.policy,
         documents,
-        plan_sha256=None,
         now=datetime.now(UTC),
         artifacts=store.artifacts(),
         only=[item_id for item_id, check in CHECKS.items() if check.step in DATA_STEPS],
@@ -350,25 +349,14 @@ def _gather(
     exit_code = error.exit_code if error else 0
     sentence = str(error) if error else "Nothing stops a run on this data set as configured."
     evidence = DataCheckEvidence(
-        dataset=documents.dataset,
-        findings=documents.findings,
-        validation=documents.validation,
-        boundaries=documents.boundaries,
-        coverage=documents.coverage,
-        audit=documents.audit,
-        demographics=documents.demographics,
-        duplicates=documents.duplicates,
-        content=documents.content,
-        labels=documents.labels,
-        split=documents.split,
-        figures=documents.figures,
-        pictures=read_pictures(store.run_dir, documents.figures),
+        documents=documents,
+        policy=context.policy,
+        pictures=read_pictures(documents),
         records={record.id: record for record in records},
         tool_version=tool_version(),
         folder=folder,
         exit_code=exit_code,
         sentence=sentence,
-        policy=context.policy,
     )
     facts = _facts(store.run_dir, summary, records, exit_code, sentence)
     return CheckedData(

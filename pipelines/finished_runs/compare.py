@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from governance.evidence.folder import FinishedRun, RunFiles
+from governance.evidence.folder import RunFolder
 from governance.records.base import TEST
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import EvidenceError
@@ -75,7 +75,7 @@ def _text(value: Any) -> str:
     return NOTHING if value is None else str(value)
 
 
-def config_facts(run: RunFiles) -> dict[str, Any]:
+def config_facts(run: RunFolder) -> dict[str, Any]:
     """Every value of the configuration that says what the run does, by its dotted key."""
     return {
         key: value
@@ -84,9 +84,9 @@ def config_facts(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def data_facts(run: RunFiles) -> dict[str, Any]:
+def data_facts(run: RunFolder) -> dict[str, Any]:
     """Digests and sizes of data set and partitions."""
-    dataset, split = run.document(DatasetIdentity), run.document(SplitRecord)
+    dataset, split = run.get(DatasetIdentity), run.get(SplitRecord)
     facts: dict[str, Any] = {}
     if dataset is not None:
         facts |= {
@@ -101,15 +101,15 @@ def data_facts(run: RunFiles) -> dict[str, Any]:
             f"{part.partition}, images": part.n_images,
             f"{part.partition}, patients": part.n_patients,
         }
-    seal = run.document(SealRecord)
+    seal = run.get(SealRecord)
     if seal is not None:
         facts[f"{TEST}, Merkle root with labels"] = seal.merkle_root
     return facts
 
 
-def code_facts(run: RunFiles) -> dict[str, Any]:
+def code_facts(run: RunFolder) -> dict[str, Any]:
     """Versions, commit, generator, checkpoint and criteria."""
-    training = run.document(TrainingRecord)
+    training = run.get(TrainingRecord)
     return {
         "medisynth-gov": run.identity.tool_version,
         "commit": run.identity.code_commit,
@@ -121,16 +121,16 @@ def code_facts(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def _criteria(run: RunFiles) -> dict[str, str]:
+def _criteria(run: RunFolder) -> dict[str, str]:
     """Frozen criteria of both runs: a run that met a softer limit did not do better."""
-    plan = run.document(Plan)
+    plan = run.get(Plan)
     if plan is None:
         return {}
     try:
         items = Policy.model_validate(plan.policy).items
     except ValidationError as error:
         raise EvidenceError(
-            f"{run.folder / 'plan.json'}: its policy is not readable; use the version that wrote it"
+            f"{run.path / 'plan.json'}: its policy is not readable; use the version that wrote it"
         ) from error
     return {
         f"criterion of {item.id}": f"{item.criterion.operator} {item.criterion.value}"
@@ -139,7 +139,7 @@ def _criteria(run: RunFiles) -> dict[str, str]:
     }
 
 
-def unfair(a: RunFiles, b: RunFiles, data: tuple[Difference, ...]) -> tuple[str, ...]:
+def unfair(a: RunFolder, b: RunFolder, data: tuple[Difference, ...]) -> tuple[str, ...]:
     """Why results of two runs cannot be compared as wholes; empty when they can."""
     reasons = []
     parts = {
@@ -151,14 +151,14 @@ def unfair(a: RunFiles, b: RunFiles, data: tuple[Difference, ...]) -> tuple[str,
     reasons += [
         f"run {run.identity.run_id} was not evaluated"
         for run in (a, b)
-        if run.document(EvaluationRecord) is None
+        if run.get(EvaluationRecord) is None
     ]
     return tuple(reasons)
 
 
-def later_openings(a: RunFiles, b: RunFiles) -> tuple[str, ...]:
+def later_openings(a: RunFolder, b: RunFolder) -> tuple[str, ...]:
     """Which of two runs did not open its held-out test set for the first time, in words."""
-    openings = ((run, run.document(EvaluationRecord)) for run in (a, b))
+    openings = ((run, run.get(EvaluationRecord)) for run in (a, b))
     return tuple(
         f"run {run.identity.run_id} opened the held-out test set as "
         f"{evaluation.opening.label!r}: later openings favour what was tuned to it"
@@ -170,7 +170,7 @@ def later_openings(a: RunFiles, b: RunFiles) -> tuple[str, ...]:
 
 
 def metric_pairs(
-    a: RunFiles, b: RunFiles, names: tuple[str, str] = ("run A", "run B")
+    a: RunFolder, b: RunFolder, names: tuple[str, str] = ("run A", "run B")
 ) -> tuple[MetricPair, ...]:
     """Metrics of two runs side by side."""
     first, second = _metrics(a), _metrics(b)
@@ -185,9 +185,9 @@ def metric_pairs(
     )
 
 
-def _metrics(run: RunFiles) -> dict[str, MetricResult]:
+def _metrics(run: RunFolder) -> dict[str, MetricResult]:
     """Metrics by family and subgroup; the id carries n and extractor, which may differ."""
-    evaluation = run.document(EvaluationRecord)
+    evaluation = run.get(EvaluationRecord)
     found: dict[str, MetricResult] = {}
     for metric in evaluation.metrics if evaluation else ():
         name = " ".join(filter(None, (metric.title or metric.id, metric.subgroup)))
@@ -279,7 +279,7 @@ def compare_runs(a_dir: Path, b_dir: Path) -> Comparison:
         ConfigError: One is no finished run.
         EvidenceError: A file is missing or is not the one on record.
     """
-    a, b = FinishedRun(a_dir), FinishedRun(b_dir)
+    a, b = RunFolder.finished(a_dir), RunFolder.finished(b_dir)
     data = differences(data_facts(a), data_facts(b))
     config = differences(config_facts(a), config_facts(b))
     statuses = [{k: r.status.value for k, r in run.records().items()} for run in (a, b)]
@@ -296,8 +296,8 @@ def compare_runs(a_dir: Path, b_dir: Path) -> Comparison:
     )
 
 
-def _judgement(run: FinishedRun) -> dict[str, Any]:
-    rollup = run.required(RollUp)
+def _judgement(run: RunFolder) -> dict[str, Any]:
+    rollup = run.need(RollUp)
     return {"policy": f"{rollup.policy} {rollup.policy_version}", "gate": rollup.gate.value}
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from governance.evidence.folder import FinishedRun, RunFiles, is_ended
-from governance.evidence.manifest import JOURNAL, is_safe_path
+from governance.evidence.folder import RunFolder, is_ended
+from governance.evidence.manifest import is_safe_path
 from governance.records.base import ItemStatus
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import ConfigError, EvidenceError, MetricUndefinedError
@@ -143,30 +143,30 @@ def write_lineage(context: RunContext) -> None:
 
 def _write(context: RunContext) -> None:
     store = context.store
-    run = RunFiles(store.run_dir, store.artifacts(), JOURNAL)
-    dataset = run.document(DatasetIdentity)
-    if run.document(TrainingRecord) is None or dataset is None:
+    run = RunFolder.open(store)
+    dataset = run.get(DatasetIdentity)
+    if run.get(TrainingRecord) is None or dataset is None:
         return
     lineage, parent = _lineage(run, dataset, context.config.lineage)
     if parent is not None:
         try:
             change = _change(parent, run, context.config.lineage.change_plan)
-            store.write_document("change.json", change)
+            store.write_document(change)
         except EvidenceError as error:
             lineage = lineage.model_copy(update={"fault": str(error)})
-    store.write_document("lineage.json", lineage)
+    store.write_document(lineage)
 
 
 def _lineage(
-    run: RunFiles, dataset: DatasetIdentity, wanted: LineageConfig
-) -> tuple[Lineage, FinishedRun | None]:
+    run: RunFolder, dataset: DatasetIdentity, wanted: LineageConfig
+) -> tuple[Lineage, RunFolder | None]:
     """The lineage, and the parent opened; None when there is none or it cannot be read."""
     earlier, n_unreadable = _earlier(run, dataset)
     parent, found, fault, delta = None, None, "", None
     folder = _parent_folder(run, earlier, wanted)
     if folder is not None:
         try:
-            parent = FinishedRun(folder)
+            parent = RunFolder.finished(folder)
             found = _parent(parent)
             delta = _delta(parent, run)
         except (EvidenceError, ConfigError) as error:
@@ -187,19 +187,19 @@ def _lineage(
     return lineage, parent
 
 
-def _parent_folder(run: RunFiles, earlier: list[_Known], wanted: LineageConfig) -> Path | None:
+def _parent_folder(run: RunFolder, earlier: list[_Known], wanted: LineageConfig) -> Path | None:
     if wanted.parent == "none":
         return None
     if wanted.parent != "auto":
-        return run.folder.parent / wanted.parent
+        return run.path.parent / wanted.parent
     return earlier[-1].folder if earlier else None
 
 
-def _earlier(run: RunFiles, dataset: DatasetIdentity) -> tuple[list[_Known], int]:
+def _earlier(run: RunFolder, dataset: DatasetIdentity) -> tuple[list[_Known], int]:
     """Finished earlier runs of the same model and data set, oldest first; and unreadable ones."""
     found, n_unreadable = [], 0
-    for folder in sorted(run.folder.parent.iterdir()):
-        if folder.name >= run.folder.name or not is_ended(folder):
+    for folder in sorted(run.path.parent.iterdir()):
+        if folder.name >= run.path.name or not is_ended(folder):
             continue
         try:
             identity, data = (_peek(folder / name) for name in ("run.json", "data/dataset.json"))
@@ -226,8 +226,8 @@ def _peek(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parent(parent: FinishedRun) -> ParentRun:
-    training = parent.required(TrainingRecord)
+def _parent(parent: RunFolder) -> ParentRun:
+    training = parent.need(TrainingRecord)
     return ParentRun(
         run_id=parent.identity.run_id,
         evidence_root=parent.manifest.evidence_root,
@@ -238,10 +238,10 @@ def _parent(parent: FinishedRun) -> ParentRun:
 
 
 def _state_of(
-    parent: FinishedRun, training: TrainingRecord
+    parent: RunFolder, training: TrainingRecord
 ) -> Literal["intact", "changed", "missing"]:
     """Whether the released checkpoint is intact, changed or missing."""
-    path = parent.folder / training.checkpoint_path
+    path = parent.path / training.checkpoint_path
     if not is_safe_path(training.checkpoint_path) or path.is_symlink() or not path.is_file():
         return "missing"
     try:
@@ -250,7 +250,7 @@ def _state_of(
         return "missing"
 
 
-def _delta(parent: FinishedRun, run: RunFiles) -> DataDelta | None:
+def _delta(parent: RunFolder, run: RunFolder) -> DataDelta | None:
     """Images of both runs by id; None when a run has no image table."""
     before, after = _images(parent), _images(run)
     if before is None or after is None:
@@ -265,7 +265,7 @@ def _delta(parent: FinishedRun, run: RunFiles) -> DataDelta | None:
     )
 
 
-def _images(run: RunFiles) -> "pd.Series[str] | None":
+def _images(run: RunFolder) -> "pd.Series[str] | None":
     """Digest of the pixels of each selected image, by its id."""
     data = run.read(_IMAGES)
     if data is None:
@@ -273,11 +273,11 @@ def _images(run: RunFiles) -> "pd.Series[str] | None":
     try:
         table = pd.read_parquet(BytesIO(data), columns=["image_id", "pixel_sha256"])
     except (OSError, ValueError) as error:
-        raise EvidenceError(f"{run.folder / _IMAGES}: not a readable table of images") from error
+        raise EvidenceError(f"{run.path / _IMAGES}: not a readable table of images") from error
     return table.astype(str).set_index("image_id")["pixel_sha256"]
 
 
-def _seeds(run: RunFiles, dataset: DatasetIdentity, earlier: list[_Known]) -> tuple[SeedRun, ...]:
+def _seeds(run: RunFolder, dataset: DatasetIdentity, earlier: list[_Known]) -> tuple[SeedRun, ...]:
     """Runs that differ from this one in their seed alone, this one last."""
     own = _experiment(run)
     identity = run.identity
@@ -287,7 +287,7 @@ def _seeds(run: RunFiles, dataset: DatasetIdentity, earlier: list[_Known]) -> tu
         if known.facts != facts:
             continue
         try:
-            other = FinishedRun(known.folder)
+            other = RunFolder.finished(known.folder)
             if _experiment(other) == own:
                 found.append(_seed_run(other))
         except (EvidenceError, ConfigError):
@@ -295,7 +295,7 @@ def _seeds(run: RunFiles, dataset: DatasetIdentity, earlier: list[_Known]) -> tu
     return (*found, _seed_run(run))
 
 
-def _experiment(run: RunFiles) -> dict[str, Any]:
+def _experiment(run: RunFolder) -> dict[str, Any]:
     return {
         key: value
         for key, value in config_facts(run).items()
@@ -306,8 +306,8 @@ def _experiment(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def _seed_run(run: RunFiles) -> SeedRun:
-    evaluation = run.document(EvaluationRecord)
+def _seed_run(run: RunFolder) -> SeedRun:
+    evaluation = run.get(EvaluationRecord)
     kid = next(
         (m for m in (evaluation.metrics if evaluation else ()) if _is_primary(m.id, m.subgroup)),
         None,
@@ -324,7 +324,7 @@ def _is_primary(metric_id: str, subgroup: str) -> bool:
     return metric_id.startswith("kid") and not subgroup
 
 
-def _change(parent: FinishedRun, run: RunFiles, plan: tuple[str, ...]) -> ChangeRecord:
+def _change(parent: RunFolder, run: RunFolder, plan: tuple[str, ...]) -> ChangeRecord:
     found = {
         "config": differences(config_facts(parent), config_facts(run)),
         "data": differences(data_facts(parent), data_facts(run)),
@@ -341,7 +341,7 @@ def _change(parent: FinishedRun, run: RunFiles, plan: tuple[str, ...]) -> Change
         cautions=later_openings(parent, run),
         plan=plan,
         outside_plan=tuple(outside),
-        drift=drift_between(parent.document(Baseline), run.document(Baseline)),
+        drift=drift_between(parent.get(Baseline), run.get(Baseline)),
     )
 
 
@@ -349,7 +349,7 @@ def _changed(difference: Difference) -> ChangedValue:
     return ChangedValue(name=difference.name, before=difference.a, after=difference.b)
 
 
-def _changed_metrics(parent: FinishedRun, run: RunFiles) -> tuple[ChangedMetric, ...]:
+def _changed_metrics(parent: RunFolder, run: RunFolder) -> tuple[ChangedMetric, ...]:
     changed = []
     for pair in metric_pairs(parent, run, _NAMES):
         known = pair.b or pair.a

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from governance.evidence.folder import FinishedRun
+from governance.evidence.folder import RunFolder
 from governance.people.rules import is_placeholder
 from governance.records.errors import ConfigError, EvidenceError, PromotionError
 from governance.records.run import GateLine, Outcome, RollUp
@@ -87,7 +87,7 @@ def promote(run_dir: Path, request: Request, say: Callable[[str], None]) -> Prom
         RecordWriteError: The workspace cannot be written.
     """
     _check(request)
-    run = FinishedRun(run_dir)
+    run = RunFolder.finished(run_dir)
     verified = verify_all(run_dir)
     if verified.faults:
         raise PromotionError(
@@ -124,21 +124,21 @@ def _check(request: Request) -> None:
         raise ConfigError("--accept-waivers: needs --reason; say why the waived items may stand")
 
 
-def _refuse_other_evidence(run: FinishedRun, earlier: tuple[Promotion, ...]) -> None:
+def _refuse_other_evidence(run: RunFolder, earlier: tuple[Promotion, ...]) -> None:
     """A consistent history written anew verifies by itself; the root held here shows it."""
     for line in earlier:
         now = run.manifest.evidence_root
         if line.run_id == run.identity.run_id and line.evidence_root != now:
             raise PromotionError(
-                f"{run.folder.name}: promoted on {line.time_utc} with evidence root "
+                f"{run.path.name}: promoted on {line.time_utc} with evidence root "
                 f"{line.evidence_root[:12]}, now it is {now[:12]}; restore the run folder",
                 exit_code=_UNVERIFIED,
             )
 
 
-def _accepted_waivers(run: FinishedRun, request: Request, today: date) -> tuple[str, ...]:
+def _accepted_waivers(run: RunFolder, request: Request, today: date) -> tuple[str, ...]:
     """Waived gate items that the request accepts; PromotionError names every open item."""
-    rollup = run.required(RollUp)
+    rollup = run.need(RollUp)
     expires = {w.item_id: w.expires for w in rollup.waivers if w.state == "in force"}
     open_items, waived = [], []
     for line in rollup.gate_items:
@@ -150,13 +150,13 @@ def _accepted_waivers(run: FinishedRun, request: Request, today: date) -> tuple[
             open_items.append(_words(line, f"{line.waiver}; accept with --accept-waivers"))
         elif line.waiver:
             waived.append(f"{line.item_id}: {line.waiver}")
-    outcome = run.required(Outcome)
+    outcome = run.need(Outcome)
     if outcome.status != "finished":
         where = f" at {outcome.stopped_at}" if outcome.stopped_at else ""
         open_items.insert(0, f"the run was {outcome.status}{where}: {outcome.message[:200]}")
     if open_items or rollup.exit_code:
         raise PromotionError(
-            f"{run.folder.name}: not promoted to {request.to}, the gate is open at "
+            f"{run.path.name}: not promoted to {request.to}, the gate is open at "
             f"{len(open_items):,} places; mend them and run anew",
             findings=tuple(open_items),
         )
@@ -167,7 +167,7 @@ def _words(line: GateLine, why: str) -> str:
     return f"{line.item_id} {short_title(line.title)}: {line.status.value}; {why}"
 
 
-def _append(run: FinishedRun, model: str, request: Request, waived: tuple[str, ...]) -> Promotion:
+def _append(run: RunFolder, model: str, request: Request, waived: tuple[str, ...]) -> Promotion:
     return append_promotion(
         run.workspace,
         run.identity.run_id,
@@ -180,7 +180,7 @@ def _append(run: FinishedRun, model: str, request: Request, waived: tuple[str, .
             "evidence_root": run.manifest.evidence_root,
             "journal_head": run.manifest.journal_head,
             "journal_events": run.manifest.journal_events,
-            "gate": run.required(RollUp).gate.value,
+            "gate": run.need(RollUp).gate.value,
             "accepted_waivers": list(waived),
         },
     )
@@ -193,11 +193,11 @@ def _user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _card_path(run: FinishedRun, model: str, version: int) -> Path:
+def _card_path(run: RunFolder, model: str, version: int) -> Path:
     return run.workspace / CARDS / model / f"{version}.md"
 
 
-def _publish(run: FinishedRun, promotion: Promotion) -> Path:
+def _publish(run: RunFolder, promotion: Promotion) -> Path:
     """The run's own card, byte for byte, where released cards lie."""
     path = _card_path(run, promotion.model, promotion.version)
     publish_card(path, run.read(CARD) or b"", run)

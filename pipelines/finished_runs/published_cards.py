@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from governance.evidence.folder import FinishedRun, model_name
+from governance.evidence.folder import RunFolder, model_name
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import EvidenceError, PromotionError
 from governance.records.files import write_atomic
@@ -36,33 +36,33 @@ class ReferenceCard:
     is_new: bool
 
 
-def card_folder(run: FinishedRun) -> str:
+def card_folder(run: RunFolder) -> str:
     """Name of the run's model, which is its folder among published cards.
 
     Raises:
         PromotionError: The run has no trained model, or its name cannot be a folder's.
     """
-    record = run.document(TrainingRecord)
+    record = run.get(TrainingRecord)
     if record is None:
-        raise PromotionError(f"{run.folder.name}: has no trained model; name a run that has one")
+        raise PromotionError(f"{run.path.name}: has no trained model; name a run that has one")
     name = model_name(record)
     if not _NAME.fullmatch(name):
         raise PromotionError(
-            f"{run.folder.name}: {name[:80]!a} cannot name a model; "
+            f"{run.path.name}: {name[:80]!a} cannot name a model; "
             "expected letters, digits, '.', '_' and '-'"
         )
     return name
 
 
-def refuse_other_card(path: Path, card: bytes, run: FinishedRun) -> None:
+def refuse_other_card(path: Path, card: bytes, run: RunFolder) -> None:
     """Raise EvidenceError when another file lies where a card belongs."""
     if path.exists() and path.read_bytes() != card:
         raise EvidenceError(
-            f"{path}: is not the card of run {run.folder.name}; move it away and try again"
+            f"{path}: is not the card of run {run.path.name}; move it away and try again"
         )
 
 
-def publish_card(path: Path, card: bytes, run: FinishedRun) -> None:
+def publish_card(path: Path, card: bytes, run: RunFolder) -> None:
     """Write a card; errors as in `refuse_other_card`."""
     refuse_other_card(path, card, run)
     write_atomic(path, card)
@@ -84,7 +84,7 @@ def publish_reference_card(run_dir: Path, folder: Path) -> ReferenceCard:
         PromotionError: It did not finish, or has no trained model.
         RecordWriteError: The card cannot be written.
     """
-    run = FinishedRun(run_dir)
+    run = RunFolder.finished(run_dir)
     verified = verify_all(run_dir)
     if verified.faults:
         named = "; ".join(verified.faults[:_FAULTS_SHOWN])
@@ -92,7 +92,7 @@ def publish_reference_card(run_dir: Path, folder: Path) -> ReferenceCard:
             f"{run_dir.name}: does not verify ({named}), so its card is not published; "
             "restore the run folder"
         )
-    outcome = run.required(Outcome)
+    outcome = run.need(Outcome)
     if outcome.status != "finished":
         raise PromotionError(
             f"{run_dir.name}: was {outcome.status} at {outcome.stopped_at}, so it is no reference; "
@@ -105,8 +105,8 @@ def publish_reference_card(run_dir: Path, folder: Path) -> ReferenceCard:
     return ReferenceCard(path, verified.run.evidence_root, verified.run.journal_head, is_new)
 
 
-def _paragraph(run: FinishedRun) -> str:
-    data, identity = run.document(DatasetIdentity), run.identity
+def _paragraph(run: RunFolder) -> str:
+    data, identity = run.get(DatasetIdentity), run.identity
     title = markdown_text(data.title if data else "unknown data")
     kind = "simulated" if data and data.is_simulated else "real"
     return (

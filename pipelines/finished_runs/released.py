@@ -6,29 +6,22 @@ Neither the data nor MLflow is needed. Only the files that are read are compared
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
+from governance.evidence.folder import CONFIG, RunFolder
 from governance.evidence.manifest import (
     JOURNAL,
     MANIFEST,
-    evidence_root,
-    measure,
     printable,
-    read_manifest,
 )
-from governance.records.base import Document
 from governance.records.errors import (
     ConfigError,
     EvidenceError,
-    EvidenceTamperedError,
 )
-from governance.records.files import sha256_bytes
-from governance.records.manifest import Manifest
 from governance.records.run import Outcome, RollUp, RunIdentity
 from governance.records.training import TrainingRecord
-from governance.records.yaml_text import read_yaml
 from medisynth.generator import Generator
 from medisynth.models.recipe import model_on_record
 from medisynth.models.registry import GeneratorOrigin, generator_origin, load_generator
@@ -38,9 +31,6 @@ from pipelines.current_run.identity import tool_version
 if TYPE_CHECKING:
     import torch
 
-RUN, CONFIG, TRAINING = "run.json", "config.yaml", "metrics/training.json"
-OUTCOME, SUMMARY = "outcome.json", "summary.json"
-_D = TypeVar("_D", bound=Document)
 _SHOWN_RUNS = 5
 
 
@@ -87,26 +77,23 @@ def read_run(run_dir: Path) -> ReleasedModel:
         EvidenceError: A file is missing or is not the one on record.
         SettingsError: The generator cannot be loaded.
     """
-    if not any((run_dir / name).exists() for name in (MANIFEST, JOURNAL, RUN)):
-        raise ConfigError(f"{run_dir}: not a run folder; expected {RUN} and {MANIFEST} in it")
+    names = (MANIFEST, JOURNAL, RunIdentity.PATH)
+    if not any((run_dir / name).exists() for name in names):
+        raise ConfigError(
+            f"{run_dir}: not a run folder; expected {RunIdentity.PATH} and {MANIFEST} in it"
+        )
     if not (run_dir / MANIFEST).exists():
         raise EvidenceError(
             f"{run_dir}: has no {MANIFEST}, so this run did not come to its end or the file is "
             "gone; finish or restore it, or sample another run"
         )
-    manifest = read_manifest(run_dir)
-    if evidence_root(manifest.evidence) != manifest.evidence_root:
-        raise EvidenceError(
-            f"{run_dir / MANIFEST}: its evidence root is not that of the files it lists; "
-            "restore the file"
-        )
-    if TRAINING not in {file.path for file in manifest.evidence}:
-        raise ConfigError(_without_checkpoint(run_dir, manifest))
-    identity = _document(run_dir, RUN, RunIdentity, manifest)
-    training = _document(run_dir, TRAINING, TrainingRecord, manifest)
-    rollup = _document(run_dir, SUMMARY, RollUp, manifest)
-    _check_checkpoint_is_listed(run_dir, training, manifest)
-    model = _model_config(run_dir, _recorded(run_dir, CONFIG, manifest))
+    run = RunFolder.closed(run_dir)
+    training = run.get(TrainingRecord)
+    if training is None:
+        raise ConfigError(_without_checkpoint(run))
+    rollup = run.need(RollUp)
+    _check_checkpoint_is_listed(run, training)
+    model = _model_config(run)
     name, recorded = model_on_record(model.name, model.settings)
     generator_type = load_generator(name)
     try:
@@ -116,11 +103,11 @@ def read_run(run_dir: Path) -> ReleasedModel:
         where = ".".join(["model.settings", *map(str, fault["loc"])])
         raise ConfigError(
             f"{run_dir / CONFIG}: {where}: {fault['msg']}; the run was made by version "
-            f"{identity.tool_version}, this is {tool_version()}: sample with the version of the run"
+            f"{run.identity.tool_version}, this is {tool_version()}: sample with the version of the run"
         ) from error
     return ReleasedModel(
         folder=run_dir,
-        identity=identity,
+        identity=run.identity,
         training=training,
         rollup=rollup,
         generator_type=generator_type,
@@ -129,61 +116,33 @@ def read_run(run_dir: Path) -> ReleasedModel:
     )
 
 
-def _without_checkpoint(run_dir: Path, manifest: Manifest) -> str:
+def _without_checkpoint(run: RunFolder) -> str:
     """Why a run has none, in one sentence."""
     try:
-        outcome = _document(run_dir, OUTCOME, Outcome, manifest)
+        outcome = run.need(Outcome)
         why = f"it was {outcome.status} at {outcome.stopped_at} ({outcome.message[:200]})"
     except EvidenceError:
         why = "it was never trained"
-    return f"{run_dir.name}: this run has no checkpoint, {why}; sample a run that was trained"
+    return f"{run.path.name}: this run has no checkpoint, {why}; sample a run that was trained"
 
 
-def _document(run_dir: Path, path: str, kind: type[_D], manifest: Manifest) -> _D:
-    try:
-        return kind.model_validate_json(_recorded(run_dir, path, manifest))
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        raise EvidenceError(
-            f"{run_dir / path}: {'.'.join(map(str, fault['loc']))}: {fault['msg'][:120]}; the run "
-            f"was made by version {manifest.tool_version}, this is {tool_version()}: use the "
-            "version of the run"
-        ) from error
-
-
-def _recorded(run_dir: Path, path: str, manifest: Manifest) -> bytes:
-    """A file's bytes, if they are those on the manifest."""
-    expected = next((file.sha256 for file in manifest.evidence if file.path == path), None)
-    if expected is None:
-        raise EvidenceError(f"{run_dir / path}: not on the manifest; restore the run folder")
-    measure(run_dir, path)  # a regular file that can be read
-    data = (run_dir / path).read_bytes()
-    found = sha256_bytes(data)
-    if found != expected:
-        raise EvidenceTamperedError(run_dir / path, expected=expected, found=found)
-    return data
-
-
-def _check_checkpoint_is_listed(
-    run_dir: Path, training: TrainingRecord, manifest: Manifest
-) -> None:
-    listed = {file.path: file.sha256 for file in manifest.evidence}.get(training.checkpoint_path)
+def _check_checkpoint_is_listed(run: RunFolder, training: TrainingRecord) -> None:
+    listed = run.digests.get(training.checkpoint_path)
     if listed != training.checkpoint_sha256:
         found = f"sha256:{listed}" if listed else "no such file"
         raise EvidenceError(
-            f"{run_dir / MANIFEST}: {printable(training.checkpoint_path)}: {TRAINING} expects "
+            f"{run.path / MANIFEST}: {printable(training.checkpoint_path)}: {training.PATH} expects "
             f"sha256:{training.checkpoint_sha256}, the manifest lists {found}; "
             "restore the run folder"
         )
 
 
-def _model_config(run_dir: Path, data: bytes) -> ModelConfig:
+def _model_config(run: RunFolder) -> ModelConfig:
     """The model section alone: other sections may have changed between versions."""
-    values = read_yaml(data, str(run_dir / CONFIG), may_be_empty=True).content
     try:
-        return ModelConfig.model_validate(values["model"])
+        return ModelConfig.model_validate(run.config()["model"])
     except (ValidationError, KeyError) as error:
         raise ConfigError(
-            f"{run_dir / CONFIG}: expected a section 'model' with name and settings, found none "
+            f"{run.path / CONFIG}: expected a section 'model' with name and settings, found none "
             f"that can be read ({type(error).__name__}); sample with the version of the run"
         ) from error

@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from governance.evidence.folder import CONFIG, RunFolder
 from governance.evidence.journal import EVIDENCE_CLOSED, RUN_RESUMED, JournalEvent
 from governance.evidence.manifest import JOURNAL, MANIFEST, OUTPUTS, SIGNATURE, read_manifest
 from governance.evidence.store import EvidenceStore
 from governance.records.errors import ConfigError, EvidenceError
-from governance.records.files import sha256_bytes
 from governance.records.run import Outcome, RunIdentity, StepTiming
 from governance.verify.folder import verify_run
 from pipelines.config.model import RunConfig, flat_config, read_config
@@ -88,16 +88,16 @@ def _is_open(run_dir: Path) -> bool:
 
 
 def _config(store: EvidenceStore) -> RunConfig:
-    path = store.run_dir / "config.yaml"
-    if "config.yaml" not in store.artifacts() or "run.json" not in store.artifacts():
+    path = store.run_dir / CONFIG
+    if not {CONFIG, RunIdentity.PATH} <= set(store.artifacts()):
         raise ConfigError(f"{store.run_dir}: ended before it began; start a new run")
     return read_config(path.read_bytes(), str(path))
 
 
 def _identity(store: EvidenceStore) -> RunIdentity:
-    path = store.run_dir / "run.json"
-    identity = RunIdentity.model_validate_json(path.read_bytes())
-    if identity.config_sha256 != sha256_bytes((store.run_dir / "config.yaml").read_bytes()):
+    identity = RunFolder.open(store).identity
+    if identity.config_sha256 != store.artifacts()[CONFIG]:
+        path = store.run_dir / RunIdentity.PATH
         raise EvidenceError(f"{path}: names another config.yaml than there is; restore both")
     return identity
 
@@ -141,7 +141,7 @@ def _words(values: dict[str, Any], key: str) -> str:
 def _refuse_what_cannot_go_on(earlier: EarlierRun, events: Sequence[JournalEvent]) -> None:
     store = earlier.store
     closed = bool(events) and events[-1].type == EVIDENCE_CLOSED
-    outcome = _outcome(store) if closed else None
+    outcome = RunFolder.open(store).get(Outcome) if closed else None
     if outcome is not None and outcome.status == "finished" and _is_whole(earlier):
         raise ConfigError(f"--resume: run {store.run_id} is finished; nothing is left to do")
     if outcome is not None and outcome.status == "blocked":
@@ -167,13 +167,8 @@ def _is_whole(earlier: EarlierRun) -> bool:
     return {*OUTPUTS} <= {file.path for file in read_manifest(run_dir).outputs}
 
 
-def _outcome(store: EvidenceStore) -> Outcome | None:
-    path = store.run_dir / "outcome.json"
-    return Outcome.model_validate_json(path.read_bytes()) if path.exists() else None
-
-
 def _reason(store: EvidenceStore, events: Sequence[JournalEvent]) -> str:
-    outcome = _outcome(store)
+    outcome = RunFolder.open(store).get(Outcome)
     if not events or events[-1].type != EVIDENCE_CLOSED or outcome is None:
         return "killed"
     return f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status

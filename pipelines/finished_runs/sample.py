@@ -29,6 +29,7 @@ from governance.records.errors import (
     ResourceError,
 )
 from governance.records.files import write_atomic
+from governance.records.run import RunIdentity
 from governance.records.training import TrainingRecord
 from medisynth.data.reading.synthetic_mark import (
     LICENCE,
@@ -42,7 +43,7 @@ from medisynth.generator import Condition, Generator, StoppedError, TrainingCont
 from pipelines.current_run.console import Console
 from pipelines.current_run.identity import tool_version
 from pipelines.finished_runs.find import find_run
-from pipelines.finished_runs.released import RUN, ReleasedModel, read_run
+from pipelines.finished_runs.released import ReleasedModel, read_run
 
 SAMPLES_MANIFEST = "manifest.json"
 _BYTES_BESIDE_PIXELS = 8192  # an upper bound of mark, chunk headers, entry and file system block
@@ -235,7 +236,7 @@ def _out_folder(request: SampleRequest, run: ReleasedModel) -> Path:
         return _unused(samples / f"{run.folder.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     out = request.out.expanduser().resolve()
     for folder in (out, *out.parents):
-        if (folder / JOURNAL).exists() and (folder / RUN).exists():
+        if (folder / JOURNAL).exists() and (folder / RunIdentity.PATH).exists():
             raise ConfigError(f"--out: {out} is in the run folder {folder}; name one outside it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out: {out} exists already; name a new or empty folder")

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from governance.evidence.chain import utc_text
-from governance.evidence.folder import FinishedRun, is_ended
+from governance.evidence.folder import RunFolder, is_ended
 from governance.evidence.manifest import JOURNAL
 from governance.records.errors import ConfigError, MedisynthGovError, RecordWriteError
 from governance.records.yaml_text import read_yaml
@@ -211,7 +211,7 @@ def sync_run(run_dir: Path, say: Callable[[str], None]) -> Synced:
         return Synced(run_id, "working", "a process works on this run, which mirrors it itself")
     if not is_ended(run_dir):
         return _close(run_dir, say)
-    run = FinishedRun(run_dir)
+    run = RunFolder.finished(run_dir)
     config = tracking_config(run)
     tracker = Tracker(workspace, config, say)
     if not config.enabled:
@@ -248,13 +248,13 @@ def _close(run_dir: Path, say: Callable[[str], None]) -> Synced:
 
 def _close_ended(run_dir: Path, say: Callable[[str], None]) -> bool:
     """A run that came to its end but may not have told the store; whether the store knows now."""
-    run = FinishedRun(run_dir)
+    run = RunFolder.finished(run_dir)
     return Tracker(run.workspace, tracking_config(run), say).close_ended(run)
 
 
-def tracking_config(run: FinishedRun) -> TrackingConfig:
+def tracking_config(run: RunFolder) -> TrackingConfig:
     """How a run is mirrored, by its configuration."""
-    return _tracking_section(run.config().get("tracking", {}), str(run.folder))
+    return _tracking_section(run.config().get("tracking", {}), str(run.path))
 
 
 def _config_of_open_run(run_dir: Path) -> TrackingConfig:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from governance.evidence.folder import CONFIG, FinishedRun
+from governance.evidence.folder import CONFIG, RunFolder
 from governance.records.errors import ConfigError, TrackingError
 from governance.records.yaml_text import read_yaml
 from governance.verify.folder import Verification, verify_run
@@ -114,7 +114,7 @@ def _compare_mirror(run_dir: Path, run: Verification) -> tuple[str, tuple[str, .
         return "not compared: the run folder itself does not verify", ()
     from pipelines.finished_runs.sync import tracking_config
 
-    finished = FinishedRun(run_dir)
+    finished = RunFolder.finished(run_dir)
     config = tracking_config(finished)
     if not config.enabled:
         raise TrackingError(

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from governance.evidence.store import EvidenceStore
 from governance.people.intended_use import INTENDED_USE, NO_SCOPE, Used, declared_scope, outside
 from governance.people.rules import (
-    DOCUMENT,
     MAY_BE_NOT_APPLICABLE,
     UNTOUCHED,
     RunFacts,
@@ -49,7 +48,7 @@ class ReadDeclarations(BaseModel):
     def put_on_record(self, store: EvidenceStore) -> None:
         """Write both into the run folder; before the plan is frozen."""
         store.write_bytes(COPY, self.data)
-        store.write_document(DOCUMENT, self.document)
+        store.write_document(self.document)
 
     def warnings(
         self, identity: RunIdentity, today: date | None = None, used: Used | None = None

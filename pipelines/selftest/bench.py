@@ -13,13 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from governance.checks.registry import Documents, evaluate
+from governance.checks.registry import evaluate
+from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import close_evidence
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy
 from governance.records.base import ItemStatus
 from governance.records.errors import InterruptedByUser, MedisynthGovError
 from governance.records.files import sha256_bytes
+from governance.records.partition import IsolationRecord
 from governance.records.run import RunIdentity
 from governance.records.selftest import STOPPED, GuardAnswer
 from governance.records.verdict import ItemRecord
@@ -137,6 +139,11 @@ class SmallRun:
         return self.context.store.run_dir
 
     @property
+    def folder(self) -> RunFolder:
+        """What it left so far."""
+        return RunFolder.open(self.context.store)
+
+    @property
     def images(self) -> ImageSet:
         """All images of a run that was prepared, as a run itself no longer has them."""
         return self._need()[0]
@@ -192,8 +199,10 @@ class SmallRun:
     def close(self) -> None:
         """Step 7, with the items of `_RECORDED` only: integrity, records, manifest."""
         store, now = self.context.store, datetime.now(UTC)
-        store.write_document("integrity.json", store.recheck())
-        store.write_records(_records(self.run_dir, self.context, _RECORDED))
+        integrity = store.recheck()
+        store.write_document(integrity)
+        folder = RunFolder.open(store, as_found=integrity.mismatches)
+        store.write_records(_records(folder, self.context, _RECORDED))
         close_evidence(
             store.run_dir,
             run_id=store.run_id,
@@ -214,12 +223,12 @@ class SmallRun:
 
     def judge(self, *item_ids: str) -> Answers:
         """What the checks of the policy say of the documents so far."""
-        return judge_folder(self.run_dir, self.context, *item_ids)
+        return judge_folder(self.folder, self.context, *item_ids)
 
 
-def judge_folder(run_dir: Path, context: RunContext, *item_ids: str) -> Answers:
+def judge_folder(folder: RunFolder, context: RunContext, *item_ids: str) -> Answers:
     """What the checks of the policy say of the documents of a run folder, in the order asked."""
-    records = _records(run_dir, context, item_ids)
+    records = _records(folder, context, item_ids)
     gate = {line.item_id: line.exit_code for line in context.policy.gate}
     answers = {
         record.id: GuardAnswer(
@@ -234,16 +243,8 @@ def judge_folder(run_dir: Path, context: RunContext, *item_ids: str) -> Answers:
     return tuple(answers[item_id] for item_id in item_ids)
 
 
-def _records(run_dir: Path, context: RunContext, ids: Sequence[str]) -> tuple[ItemRecord, ...]:
-    documents = Documents.load(run_dir)
-    return evaluate(
-        context.policy,
-        documents,
-        plan_sha256=documents.plan_sha256,
-        now=datetime.now(UTC),
-        artifacts={},
-        only=ids,
-    )
+def _records(folder: RunFolder, context: RunContext, ids: Sequence[str]) -> tuple[ItemRecord, ...]:
+    return evaluate(context.policy, folder, now=datetime.now(UTC), artifacts={}, only=ids)
 
 
 PATIENTS = PhantomSettings(
@@ -343,9 +344,9 @@ class Bench:
             seed=config.seed,
             config_sha256=sha256_bytes(config_yaml),
         )
-        store.write_document("run.json", identity)
+        store.write_document(identity)
         plan = test_plan(config, identity.config_sha256, policy)
-        store.write_document("plan.json", plan)
+        store.write_document(plan)
         context = RunContext(config, policy, store, self._console, workspace)
         self._runs.append(SmallRun(context))
         return self._runs[-1]
@@ -382,8 +383,8 @@ class Bench:
 
     def lend_isolation(self, run: SmallRun) -> None:
         """Let a run count as isolated as the control was, without another training process."""
-        proof = (self.control.run_dir / "isolation.json").read_bytes()
-        run.context.store.write_bytes("isolation.json", proof)
+        proof = self.control.folder.need(IsolationRecord)
+        run.context.store.write_document(proof)
 
     def end(self) -> None:
         """Stop counting reads; the folder is the caller's to remove."""

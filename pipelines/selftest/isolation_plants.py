@@ -46,8 +46,7 @@ def open_confinement(bench: Bench, is_planted: bool) -> Answers:
 
 def _confinement(run: SmallRun) -> GuardAnswer:
     """What the child found: it is an alarm when every attempt was refused."""
-    data = (run.run_dir / "isolation.json").read_bytes()
-    isolation = IsolationRecord.model_validate_json(data)
+    isolation = run.folder.need(IsolationRecord)
     words = ", ".join(
         f"{attempt.target}: {attempt.error or 'read'}" for attempt in isolation.attempts
     )

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from governance.evidence.folder import RunFolder
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy
 from governance.records.errors import (
@@ -314,7 +315,7 @@ def _run(data: Path, workspace: Path, config: RunConfig, seed: int, console: Con
         {
             "patients kept together": _digest(sorted(groups)),
             **_of_split(split),
-            **_of_training(store.run_dir, trained),
+            **_of_training(RunFolder.open(store), trained),
             _TEST_SET: split.sealed_test.record.merkle_root,
         },
         tuple(split.sealed_test.leaves),
@@ -333,12 +334,11 @@ def _of_split(split: SplitImages) -> dict[str, str]:
     }
 
 
-def _of_training(run_dir: Path, trained: TrainedGenerator) -> dict[str, str]:
+def _of_training(folder: RunFolder, trained: TrainedGenerator) -> dict[str, str]:
     """All that training decided; the values of fitted statistics are tensors of the checkpoint."""
     from medisynth.training.loop import IMAGES_PER_SECOND, PEAK_MEMORY  # imports torch
 
-    data = (run_dir / "metrics" / "training.json").read_bytes()
-    record = TrainingRecord.model_validate_json(data).model_dump(mode="json")
+    record = folder.need(TrainingRecord).model_dump(mode="json")
     selection = record["selection"]
     of_machine = (IMAGES_PER_SECOND, PEAK_MEMORY)  # measured of the machine, not learnt
     curves = [curve for curve in record["curves"] if curve["name"] not in of_machine]

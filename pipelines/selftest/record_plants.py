@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from governance.evidence.folder import RunFolder
 from governance.policy.load import with_criteria
+from governance.records.files import sha256_file
 from governance.records.policy import Policy
+from governance.records.run import Plan
 from governance.records.selftest import GuardAnswer
 from governance.sealing.seal import read_seal
 from governance.verify.folder import verify_run
@@ -79,18 +82,20 @@ def edited_criterion(bench: Bench, is_planted: bool) -> Answers:
     context = bench.control.context
     policy = with_criteria(context.policy, _LENIENT) if is_planted else context.policy
     judged_by = replace(context, policy=policy)
-    return stopped_by(_FROZEN, lambda: judge_folder(bench.control.run_dir, judged_by, "P6-04"))
+    return stopped_by(_FROZEN, lambda: judge_folder(bench.control.folder, judged_by, "P6-04"))
 
 
 def rewritten_plan(bench: Bench, is_planted: bool) -> Answers:
     """The frozen plan itself is rewritten with the new limit after the test set was opened."""
     context = bench.control.context
-    folder = bench.copied_run(bench.control)
+    copy = bench.copied_run(bench.control)
+    digests = dict(bench.control.folder.digests)
     if is_planted:
         lenient = with_criteria(context.policy, _LENIENT)
-        _edit(folder / "plan.json", lambda plan: plan | {"policy": _plain(lenient)})
+        _edit(copy / Plan.PATH, lambda plan: plan | {"policy": _plain(lenient)})
+        digests[Plan.PATH] = sha256_file(copy / Plan.PATH)
         context = replace(context, policy=lenient)
-    return judge_folder(folder, context, "P8-01")
+    return judge_folder(RunFolder(copy, digests), context, "P8-01")
 
 
 def _plain(policy: Policy) -> dict[str, Any]:

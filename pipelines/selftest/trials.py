@@ -191,12 +191,9 @@ def write_record(record: SelftestRecord, folder: Path) -> Path:
     Raises:
         RecordWriteError: It cannot be written.
     """
-    path = folder / "selftest.json"
+    path = folder / SelftestRecord.PATH
     write_atomic(path, record.model_dump_json(indent=1).encode() + b"\n")
     return path
-
-
-RECORD = "selftest.json"
 
 
 def try_guards(context: RunContext) -> None:
@@ -214,8 +211,10 @@ def try_guards(context: RunContext) -> None:
     except MachineError as error:
         console.warn(f"the guards were not tried: {error}")
         return
-    store.write_document(RECORD, record)
+    store.write_document(record)
     failed = [trial.name for trial in record.trials if not trial.is_proof]
     store.journal.append("guards tried", {"planted": len(record.trials), "without_proof": failed})
     for name in failed:
-        console.warn(f"self-test: the planted fault {name} does not prove its guard; see {RECORD}")
+        console.warn(
+            f"self-test: the planted fault {name} does not prove its guard; see {SelftestRecord.PATH}"
+        )

@@ -36,7 +36,7 @@ def write_coverage(
     audit = CoverageAudit(
         attributes=tuple(complete), levels=coverage(table, partition), completeness=complete
     )
-    store.write_document("data/coverage.json", audit)
+    store.write_document(audit)
 
 
 def write_demographics(
@@ -63,7 +63,7 @@ def write_demographics(
         n_resamples=config.n_resamples,
         seed=context.config.seed,
     )
-    context.store.write_document("data/demographics.json", audit)
+    context.store.write_document(audit)
 
 
 def audit_listing(listed: ListedData, context: RunContext) -> None:
@@ -88,7 +88,7 @@ def audit_listing(listed: ListedData, context: RunContext) -> None:
         n_resamples=n_resamples,
         seed=seed,
     )
-    context.store.write_document("data/audit.json", audit)
+    context.store.write_document(audit)
 
 
 def complete_audits(
@@ -105,9 +105,9 @@ def complete_audits(
         ),
         "quality": image_quality(table, partition),
     }
-    store.write_document("data/audit.json", audited.audit.model_copy(update=found))
-    store.write_document("data/duplicates.json", _with_partitions(audited, images, partition))
-    store.write_document("data/labels.json", _labels(images, partition, context))
+    store.write_document(audited.audit.model_copy(update=found))
+    store.write_document(_with_partitions(audited, images, partition))
+    store.write_document(_labels(images, partition, context))
 
 
 def _with_partitions(

@@ -136,7 +136,7 @@ def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
         FindingRecord(code=f.code, where=f.where, row=f.row, column=f.column, message=f.message)
         for f in findings
     )
-    context.store.write_document("data/findings.json", Findings(findings=records))
+    context.store.write_document(Findings(findings=records))
 
 
 def _contract(listed: ListedData, data: DataConfig) -> DataContract:
@@ -255,4 +255,4 @@ def _write_identity(
         n_from_cache=ingested.n_from_cache if ingested else 0,
         decode_s=decode_s,
     )
-    context.store.write_document("data/dataset.json", identity)
+    context.store.write_document(identity)

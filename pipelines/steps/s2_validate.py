@@ -42,7 +42,7 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
         rules=tuple(outcomes),
         native_results=NATIVE_RESULTS,
     )
-    context.store.write_document("data/validation.json", record)
+    context.store.write_document(record)
     _refuse_broken(outcomes)
     hand_over(images.table, contract, "s1_ingest to s2_validate", context)
     hand_over(images.table, contract, "s2_validate to s3_audit", context)

@@ -28,7 +28,7 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
     write_coverage(images.table, None, context.store)
     write_demographics(images, None, context)
     audit = _dataset_audit(images, context)
-    context.store.write_document("data/audit.json", audit)
+    context.store.write_document(audit)
     search = find_duplicates(
         images.table,
         images.thumbnails,
@@ -37,7 +37,7 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
     )
     groups = leakage_groups(images.table, search.pairs)
     duplicates = _duplicate_audit(search, images, context)
-    context.store.write_document("data/duplicates.json", duplicates)
+    context.store.write_document(duplicates)
     _scan_content(images, context)
     if search.pairs:
         n = len(search.pairs)
@@ -72,7 +72,7 @@ def _scan_content(images: ImageSet, context: RunContext) -> None:
             "reading burned-in text", done, total
         ),
     )
-    context.store.write_document("data/content.json", scan)
+    context.store.write_document(scan)
 
 
 def _duplicate_audit(

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import pandas as pd
 
 from governance.confinement.confine import KEY_TARGET, VAULT_TARGET
-from governance.evidence.store import EvidenceStore
 from governance.records.base import TEST, TRAINING, TUNING
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import DataError, EvidenceError, EvidenceTamperedError, LeakageError
@@ -49,8 +48,7 @@ def reload(root: Path, context: RunContext) -> SplitImages:
     if not root.is_dir():
         raise DataError(f"{root}: the data folder of this run is gone; put it back")
     store = context.store
-    data = (store.run_dir / "data" / "dataset.json").read_bytes()
-    identity = DatasetIdentity.model_validate_json(data)
+    identity, isolation = context.folder.need(DatasetIdentity), context.folder.get(IsolationRecord)
     sealed = reopen_sealed_test_set(
         store=store,
         ledger=Ledger(context.ledger_dir, str(identity.content_sha256)),
@@ -62,7 +60,9 @@ def reload(root: Path, context: RunContext) -> SplitImages:
         training=_checked_view(TRAINING, packed["training_view"], context),
         tuning=_checked_view(TUNING, packed["tuning_view"], context),
         sealed_test=sealed,
-        access_log=_access_log(root, paths, context, n_earlier=_n_sealed_reads(store)),
+        access_log=_access_log(
+            root, paths, context, n_earlier=isolation.n_sealed_reads if isolation else 0
+        ),
         must_refuse=_must_refuse(root, identity.metadata_file, paths[0], context),
     )
 
@@ -78,13 +78,6 @@ def _checked_view(name: str, sha256: str, context: RunContext) -> ImageView:
     if view.digest != sha256:
         raise EvidenceTamperedError(path, expected=sha256, found=view.digest)
     return view
-
-
-def _n_sealed_reads(store: EvidenceStore) -> int:
-    path = store.run_dir / "isolation.json"
-    if not path.exists():
-        return 0
-    return IsolationRecord.model_validate_json(path.read_bytes()).n_sealed_reads
 
 
 def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitResult:
@@ -161,7 +154,7 @@ def _write_split(
         dropped=tuple(f"{image_id}: {reason}" for image_id, reason in result.dropped),
         deviations=result.deviations,
     )
-    context.store.write_document("data/split.json", record)
+    context.store.write_document(record)
 
 
 def _by_image(images: ImageSet, partition: "pd.Series[str]") -> dict[str, str]:

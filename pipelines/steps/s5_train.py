@@ -35,7 +35,6 @@ from pipelines.training.parent import Message, TrainingJob, run_training
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 
 COMMITTED, ATTEMPT = "step committed", "forbidden attempt"
-_SAMPLES, _TRAINING = "samples/manifest.json", "metrics/training.json"
 _PREVIEWS_SHOWN = 6
 
 
@@ -52,7 +51,9 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
         ProcessError: Training failed, or a view is not the one that was packed.
     """
     store = context.store
-    if _SAMPLES in store.artifacts():  # an earlier process trained and drew all there is to draw
+    if (
+        SampleSet.PATH in store.artifacts()
+    ):  # an earlier process trained and drew all there is to draw
         return reload(context)
     if any(event.type == ATTEMPT for event in store.journal.events()):
         raise IsolationError(
@@ -77,7 +78,7 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
         raise
     record = _record(result, messages.curves(), context)
     store.register(record.checkpoint_path)
-    store.write_document(_TRAINING, record)
+    store.write_document(record)
     _tell_comparison(record.comparison, context)
     repeat_segment(job, result, context)
     add_figures(_previews(context), store)
@@ -107,9 +108,8 @@ def reload(context: RunContext) -> TrainedGenerator:
     Raises:
         EvidenceTamperedError: A synthetic image has other pixels than its record says.
     """
-    run_dir = context.store.run_dir
-    record = TrainingRecord.model_validate_json((run_dir / _TRAINING).read_bytes())
-    samples = SampleSet.model_validate_json((run_dir / _SAMPLES).read_bytes())
+    run_dir, folder = context.store.run_dir, context.folder
+    record, samples = folder.need(TrainingRecord), folder.need(SampleSet)
     images = []
     for path, _, sha256 in samples.files:
         pixels = decode_bytes((run_dir / path).read_bytes(), path).grey
@@ -278,7 +278,7 @@ class _Messages:
             limits=LIMITS,
         )
         self._record = record
-        self._context.store.write_document("isolation.json", record)
+        self._context.store.write_document(record)
         self._context.store.journal.append(
             "isolation proved",
             {
@@ -304,7 +304,7 @@ class _Messages:
         if self._record is not None:
             noticed = (*self._record.noticed, attempt)
             self._record = self._record.model_copy(update={"noticed": noticed})
-            store.write_document("isolation.json", self._record)
+            store.write_document(self._record)
         answer = "refused" if attempt.refused else "NOT refused"
         self._context.console.warn(
             f"the generator tried: {attempt.target} ({attempt.way}): {answer}"
@@ -408,7 +408,7 @@ def _write_samples(
         n_asked=context.config.evaluation.n_synthetic,
         n_drawn=len(synthetic),
     )
-    store.write_document("samples/manifest.json", samples)
+    store.write_document(samples)
     return tuple(path for path, _, _ in files)
 
 

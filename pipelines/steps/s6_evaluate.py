@@ -82,20 +82,19 @@ def run(trained: TrainedGenerator, split: SplitImages, context: RunContext) -> E
         notes=(*fidelity.notes, *memory_notes),
         extraction_s=fidelity.extraction_s,
     )
-    context.store.write_document("metrics/evaluation.json", record)
+    context.store.write_document(record)
     baseline = baseline_of(training, fidelity.training_features, fidelity.extractor, record)
-    context.store.write_document("metrics/baseline.json", baseline)
+    context.store.write_document(baseline)
     _write_figures(trained, training, record, context)
     return record
 
 
 def _close_access_log(access_log: AccessLog, context: RunContext) -> None:
     access_log.stop()
-    path = context.store.run_dir / "isolation.json"
-    isolation = IsolationRecord.model_validate_json(path.read_bytes())
+    isolation = context.folder.need(IsolationRecord)
     if isolation.n_sealed_reads != access_log.n_opens:
         isolation = isolation.model_copy(update={"n_sealed_reads": access_log.n_opens})
-        context.store.write_document("isolation.json", isolation)
+        context.store.write_document(isolation)
 
 
 def _open(
@@ -335,9 +334,7 @@ def _write_figures(
 
 def _source(context: RunContext) -> str:
     """What the training images are: "real", or "simulated" for phantoms."""
-    path = context.store.run_dir / "data" / "dataset.json"
-    identity = DatasetIdentity.model_validate_json(path.read_bytes())
-    return "simulated" if identity.is_simulated else "real"
+    return "simulated" if context.folder.need(DatasetIdentity).is_simulated else "real"
 
 
 def _nearest_figure(

@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from governance.checks.registry import Documents, evaluate
+from governance.checks.judged_run import JudgedRun
+from governance.checks.registry import evaluate
 from governance.checks.trace import TRACED, trace
-from governance.evidence.manifest import close_evidence, evidence_root, measure, read_manifest
+from governance.evidence.folder import RunFolder
+from governance.evidence.manifest import close_evidence, evidence_root, read_manifest
 from governance.evidence.store import EvidenceStore
 from governance.records.base import Document
 from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.evaluation import EvaluationRecord
 from governance.records.manifest import Manifest, ManifestFile
-from governance.records.people import SigningRecord
+from governance.records.people import Declarations, SigningRecord
 from governance.records.run import Outcome, RollUp, RunIdentity
+from governance.records.training import TrainingRecord
 from governance.records.verdict import CardCheck, ItemRecord
 from governance.reports.card.check import check_card
 from governance.reports.evidence import draft_evidence
@@ -38,28 +42,31 @@ def run(outcome: Outcome, context: RunContext) -> RollUp:
     store = context.store
     _write_software(store)
     _end_vault(outcome, context)
-    store.write_document("outcome.json", outcome)
+    store.write_document(outcome)
     signing = SigningRecord() if context.signer is None else context.signer.record
     asked = {"timestamp_url": context.config.signing.timestamp_url}
-    store.write_document("signing.json", signing.model_copy(update=asked))
+    store.write_document(signing.model_copy(update=asked))
     write_lineage(context)
-    store.write_document("integrity.json", store.recheck())
-    judge = _Judge(Documents.load(store.run_dir), outcome, datetime.now(UTC), context)
+    integrity = store.recheck()
+    store.write_document(integrity)
+    # What was changed behind the record is judged as it is: the integrity record names it.
+    folder = RunFolder.open(store, as_found=integrity.mismatches)
+    judge = _Judge(folder, outcome, datetime.now(UTC), context)
     records = judge.records()
     found = _check_draft(judge, records)
     if found is not None:
-        store.write_document("card_check.json", found)
-        judge = judge.knowing(card_check=found)
+        store.write_document(found)
+        judge = judge.knowing(found)
         records = judge.again(records, _OF_THE_DRAFT)
     others = tuple(record for record in records if record.id != TRACED)
     store.write_records(others)
-    table = trace(context.policy, others, judge.documents, store.artifacts())
-    store.write_document("trace.json", table)
-    judge = judge.knowing(trace=table)
+    table = trace(context.policy, others, judge.folder, store.artifacts())
+    store.write_document(table)
+    judge = judge.knowing(table)
     records = judge.again(records, (TRACED,))
     store.write_records(tuple(record for record in records if record.id == TRACED))
     rollup = judge.roll_up(records)
-    store.write_document("summary.json", rollup)
+    store.write_document(rollup)
     close_evidence(
         store.run_dir,
         run_id=store.run_id,
@@ -73,20 +80,22 @@ def run(outcome: Outcome, context: RunContext) -> RollUp:
 
 def _write_software(store: EvidenceStore) -> None:
     """Put on record what the run ran on, and the bill of materials of it."""
-    documents, installed = Documents.load(store.run_dir), installed_packages()
-    training = documents.training
+    kinds = (RunIdentity, TrainingRecord, EvaluationRecord)
+    # A file that was changed since is named when the run is judged; it must not prevent that.
+    folder = RunFolder.open(store, as_found=[kind.PATH for kind in kinds])
+    installed, training = installed_packages(), folder.get(TrainingRecord)
     device = training.compute_device if training else "none: nothing was trained"
-    store.write_document("environment.json", environment(device, installed))
-    parts = (training, documents.evaluation)
+    store.write_document(environment(device, installed))
+    parts = (training, folder.get(EvaluationRecord))
     pretrained = [component for part in parts if part for component in part.pretrained]
-    write_bill_of_materials(documents.need(RunIdentity), installed, pretrained, store)
+    write_bill_of_materials(folder.identity, installed, pretrained, store)
 
 
 @dataclass(frozen=True)
 class _Judge:
     """What items and roll-up are judged from."""
 
-    documents: Documents
+    folder: RunFolder
     outcome: Outcome
     now: datetime
     context: RunContext
@@ -95,8 +104,7 @@ class _Judge:
         """Records of all items, or of some."""
         return evaluate(
             self.context.policy,
-            self.documents,
-            plan_sha256=self.documents.plan_sha256,
+            self.folder,
             now=self.now,
             artifacts=self.context.store.artifacts(),
             only=only,
@@ -109,15 +117,14 @@ class _Judge:
         decided = {record.id: record for record in self.records(only)}
         return tuple(decided.get(record.id, record) for record in records)
 
-    def knowing(self, **documents: Document) -> "_Judge":
-        """A judge who has these documents, too."""
-        return replace(self, documents=replace(self.documents, **documents))  # type: ignore[arg-type]
+    def knowing(self, document: Document) -> "_Judge":
+        """A judge who has this document, too."""
+        return replace(self, folder=self.folder.knowing(document))
 
     def roll_up(self, records: tuple[ItemRecord, ...]) -> RollUp:
         """Statuses and gate of the whole run."""
-        policy, documents = self.context.policy, self.documents
-        day = self.now.date()
-        waivers = waiver_lines(policy, records, documents.declarations, documents.facts, day)
+        policy, run = self.context.policy, JudgedRun(self.folder, self.now)
+        waivers = waiver_lines(policy, records, run.get(Declarations), run.facts, self.now.date())
         return roll_up(policy, records, self.outcome, waivers=waivers)
 
 
@@ -141,7 +148,7 @@ def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...]) -> CardCheck | 
     summary = judge.roll_up(records)
     try:
         return check_card(
-            draft_evidence(store.run_dir, manifest, summary=summary, records=records, policy=policy)
+            draft_evidence(judge.folder, manifest, summary=summary, records=records, policy=policy)
         )
     except EvidenceError as error:
         judge.context.console.warn(f"card and report were not drafted: {error}")
@@ -150,16 +157,11 @@ def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...]) -> CardCheck | 
 
 def _files(judge: _Judge) -> tuple[ManifestFile, ...]:
     """The files on record as they are now, as the manifest will list them."""
-    store, integrity = judge.context.store, judge.documents.integrity
-    changed = set(integrity.mismatches) if integrity else set()
-    found = []
-    for path, sha256 in sorted(store.artifacts().items()):
-        file = store.run_dir / path
-        if path not in changed:
-            found.append(ManifestFile(path=path, n_bytes=file.stat().st_size, sha256=sha256))
-        elif file.is_file():
-            found.append(measure(store.run_dir, path))
-    return tuple(found)
+    folder = judge.folder.path
+    return tuple(
+        ManifestFile(path=path, n_bytes=(folder / path).stat().st_size, sha256=sha256)
+        for path, sha256 in sorted(judge.folder.digests.items())
+    )
 
 
 def _end_vault(outcome: Outcome, context: RunContext) -> None:

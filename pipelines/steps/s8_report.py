@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from governance.evidence import verify_run as independent_verifier
-from governance.evidence.manifest import SIGNED_PDF, VERIFIER, add_outputs, read_manifest
+from governance.evidence.folder import RunFolder
+from governance.evidence.manifest import SIGNED_PDF, VERIFIER, add_outputs
 from governance.records.files import sha256_bytes, write_atomic
 from governance.records.manifest import Manifest
-from governance.records.run import RunIdentity
 from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.card.write import write_model_card
 from governance.reports.evidence import load_evidence
@@ -54,8 +54,8 @@ def _signed(run_dir: Path, outputs: Mapping[str, bytes], signer: RunSigner) -> d
     if signer.certificate is not None and "report.pdf" in outputs:
         signed[SIGNED_PDF] = certify_pdf(outputs["report.pdf"], signer)
     digests = {name: sha256_bytes(data) for name, data in {**outputs, **signed}.items()}
-    identity = RunIdentity.model_validate_json((run_dir / "run.json").read_bytes())
-    return signed | attestations(read_manifest(run_dir), digests, identity.command, signer)
+    folder = RunFolder.closed(run_dir)
+    return signed | attestations(folder.manifest, digests, folder.identity.command, signer)
 
 
 def run(context: RunContext) -> Manifest:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from governance.evidence.folder import FinishedRun
+from governance.evidence.folder import RunFolder
 from pipelines.tracking.mirror import RUN_ID_TAG, RunMirror
 from pipelines.tracking.store import Store
 
@@ -30,7 +30,7 @@ class Release:
     evidence_root: str
 
 
-def set_alias(store: Store, run: FinishedRun, release: Release) -> None:
+def set_alias(store: Store, run: RunFolder, release: Release) -> None:
     """Make the alias point at the run's model; what is there already is left as it is."""
     client = store.client
     _ensure_model(client, release.model)
@@ -54,7 +54,7 @@ def _ensure_model(client: "MlflowClient", name: str) -> None:
                 raise
 
 
-def _ensure_version(store: Store, run: FinishedRun, release: Release) -> str:
+def _ensure_version(store: Store, run: RunFolder, release: Release) -> str:
     """MLflow's number of the run's version of the model."""
     for known in store.client.search_model_versions(f"name = '{release.model}'"):
         if known.tags.get(RUN_ID_TAG) == run.identity.run_id:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from governance.evidence.folder import FinishedRun
+from governance.evidence.folder import RunFolder
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import TrackingError
 from governance.records.evaluation import EvaluationRecord
@@ -31,7 +31,7 @@ from pipelines.tracking.store import Store, metric_name, open_known_store, reaso
 _ABSENT = "nothing"
 
 
-def compare_mirror(run: FinishedRun, config: TrackingConfig) -> tuple[str, tuple[str, ...]]:
+def compare_mirror(run: RunFolder, config: TrackingConfig) -> tuple[str, tuple[str, ...]]:
     """Compare tags, data sets, parameters, metrics and model of a run with its folder.
 
     Args:
@@ -59,10 +59,10 @@ def compare_mirror(run: FinishedRun, config: TrackingConfig) -> tuple[str, tuple
     return f"run {mlflow_id}: tags, data sets, parameters, metrics and model compared", faults
 
 
-def _compare(store: Store, mlflow_id: str, run: FinishedRun) -> tuple[str, ...]:
+def _compare(store: Store, mlflow_id: str, run: RunFolder) -> tuple[str, ...]:
     found = store.client.get_run(mlflow_id)
-    status = mlflow_status(run.required(Outcome).status)
-    tags = verdict_tags(run.required(RollUp), run.manifest)
+    status = mlflow_status(run.need(Outcome).status)
+    tags = verdict_tags(run.need(RollUp), run.manifest)
     parameters = {metric_name(key): str(value)[:6000] for key, value in run.flat_config().items()}
     faults = _unlike("status", {"status": status}, {"status": str(found.info.status)})
     faults += _unlike("tag", tags, found.data.tags)
@@ -82,9 +82,9 @@ def _unlike(what: str, ours: Mapping[str, object], theirs: Mapping[str, object])
     ]
 
 
-def _data_sets(found: object, run: FinishedRun) -> list[str]:
+def _data_sets(found: object, run: RunFolder) -> list[str]:
     """Digest of each partition, in full, as the tag of its input has it."""
-    split, dataset = run.document(SplitRecord), run.document(DatasetIdentity)
+    split, dataset = run.get(SplitRecord), run.get(DatasetIdentity)
     if split is None:
         return []
     name = dataset.name if dataset else ""
@@ -97,9 +97,9 @@ def _data_sets(found: object, run: FinishedRun) -> list[str]:
     return _unlike("digest of data set", ours, theirs)
 
 
-def _metrics(store: Store, mlflow_id: str, theirs: set[str], run: FinishedRun) -> list[str]:
+def _metrics(store: Store, mlflow_id: str, theirs: set[str], run: RunFolder) -> list[str]:
     """Every number of the evaluation and every point of every training curve, once each."""
-    evaluation, training = run.document(EvaluationRecord), run.document(TrainingRecord)
+    evaluation, training = run.get(EvaluationRecord), run.get(TrainingRecord)
     ours: dict[str, list[tuple[int, float]]] = {}
     for key, value, step in curve_points(training) if training else ():
         ours.setdefault(key, []).append((step, value))
@@ -125,9 +125,9 @@ def _metric_fault(key: str, ours: list[tuple[int, float]], theirs: list[tuple[in
     )
 
 
-def _model(store: Store, mlflow_id: str, run: FinishedRun) -> list[str]:
+def _model(store: Store, mlflow_id: str, run: RunFolder) -> list[str]:
     """The released checkpoint: its digest as MLflow's tag has it, and the file where at hand."""
-    training = run.document(TrainingRecord)
+    training = run.get(TrainingRecord)
     if training is None:
         return []
     models = store.client.search_logged_models(

@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from governance.evidence.folder import FinishedRun, RunFiles
+from governance.evidence.folder import RunFolder
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import InterruptedByUser, TrackingError
 from governance.records.evaluation import EvaluationRecord
@@ -130,7 +130,7 @@ class Tracker:
         self._step_run = None
 
     @_mirrored
-    def log_step(self, step: str, files: RunFiles) -> None:
+    def log_step(self, step: str, files: RunFolder) -> None:
         """Mirror what a finished step left in the run folder, as far as the store has a place for it.
 
         Partitions are data sets as inputs, with our digests; training is curves and the released
@@ -139,15 +139,15 @@ class Tracker:
         if self._mirror is None:
             return
         if step == "s4_split":
-            name = files.required(DatasetIdentity).name
-            self._mirror.write_partitions(name, files.required(SplitRecord).partitions)
+            name = files.need(DatasetIdentity).name
+            self._mirror.write_partitions(name, files.need(SplitRecord).partitions)
         elif step == "s5_train":
-            record = files.required(TrainingRecord)
-            self._mirror.write_training(record, files.folder / record.checkpoint_path)
+            record = files.need(TrainingRecord)
+            self._mirror.write_training(record, files.path / record.checkpoint_path)
         elif step == "s6_evaluate":
-            metrics = files.required(EvaluationRecord).metrics
-            test = files.required(SplitRecord).partitions[-1]
-            self._mirror.write_metrics(metrics, files.required(DatasetIdentity).name, test)
+            metrics = files.need(EvaluationRecord).metrics
+            test = files.need(SplitRecord).partitions[-1]
+            self._mirror.write_metrics(metrics, files.need(DatasetIdentity).name, test)
 
     @_mirrored
     def finish(self, status: str) -> None:
@@ -156,7 +156,7 @@ class Tracker:
             self._mirror.end_steps(status)
             self._mirror.finish(status)
 
-    def complete(self, run: FinishedRun) -> bool:
+    def complete(self, run: RunFolder) -> bool:
         """Write whatever of a finished run the store lacks; say why when that cannot be.
 
         A store that went away is tried once more, shortly. Nothing that is there is written twice.
@@ -176,7 +176,7 @@ class Tracker:
         with patiently():
             return self._try(write)
 
-    def close_ended(self, run: FinishedRun) -> bool:
+    def close_ended(self, run: RunFolder) -> bool:
         """Write how a run ended whose process vanished before it had told the store.
 
         Curves, metrics and files wait for `complete`.
@@ -210,7 +210,7 @@ class Tracker:
 
         return not self._config.enabled or self._try(close)
 
-    def set_alias(self, run: FinishedRun, release: Release) -> bool:
+    def set_alias(self, run: RunFolder, release: Release) -> bool:
         """Point an alias of the registered model at a run's model; return whether it does now."""
         return self._config.enabled and self._try(lambda store: set_alias(store, run, release))
 
@@ -239,11 +239,11 @@ class Tracker:
             raise TrackingError(reason_of(error)) from error
 
 
-def _parameters(run: FinishedRun) -> dict[str, str]:
+def _parameters(run: RunFolder) -> dict[str, str]:
     return {key: str(value) for key, value in run.flat_config().items()}
 
 
-def _ended_ms(run: FinishedRun) -> int:
+def _ended_ms(run: RunFolder) -> int:
     return int(run.manifest.created_utc.timestamp() * 1000)
 
 

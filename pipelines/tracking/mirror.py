@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from governance.evidence.folder import FinishedRun, model_name
+from governance.evidence.folder import RunFolder, model_name
 from governance.evidence.manifest import BESIDE, MANIFEST
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import TrackingError
@@ -243,7 +243,7 @@ class RunMirror:
             self._client.set_terminated(self.mlflow_id, status, ended_ms)
 
 
-def write_finished(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None) -> None:
+def write_finished(mirror: RunMirror, run: RunFolder, *, ended_ms: int | None) -> None:
     """Write whatever of a finished run the store lacks.
 
     Args:
@@ -251,28 +251,28 @@ def write_finished(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None)
         run: The run folder.
         ended_ms: When the run ended, in ms since 1970; None is now.
     """
-    dataset, split = run.document(DatasetIdentity), run.document(SplitRecord)
-    training, evaluation = run.document(TrainingRecord), run.document(EvaluationRecord)
+    dataset, split = run.get(DatasetIdentity), run.get(SplitRecord)
+    training, evaluation = run.get(TrainingRecord), run.get(EvaluationRecord)
     name = dataset.name if dataset else ""
     if split is not None:
         mirror.write_partitions(name, split.partitions)
     if training is not None:
-        mirror.write_training(training, run.folder / training.checkpoint_path)
+        mirror.write_training(training, run.path / training.checkpoint_path)
     if evaluation is not None:
         test = split.partitions[-1] if split else None
         mirror.write_metrics(evaluation.metrics, name, test)
-    small = [path for path in run.paths() if not path.startswith(_LARGE)]
-    beside = [name for name in BESIDE if (run.folder / name).exists()]
-    mirror.write_files(run.folder, [*small, MANIFEST, *beside])
+    small = [path for path in run.digests if not path.startswith(_LARGE)]
+    beside = [name for name in BESIDE if (run.path / name).exists()]
+    mirror.write_files(run.path, [*small, MANIFEST, *beside])
     write_end(mirror, run, ended_ms=ended_ms)
 
 
-def write_end(mirror: RunMirror, run: FinishedRun, *, ended_ms: int | None) -> None:
+def write_end(mirror: RunMirror, run: RunFolder, *, ended_ms: int | None) -> None:
     """Write how a finished run and its steps ended, and the verdict; arguments as above."""
-    outcome = run.required(Outcome)
+    outcome = run.need(Outcome)
     statuses = {t.step: mlflow_status(t.status) for t in outcome.steps if t.status != "skipped"}
     mirror.write_steps(statuses | dict.fromkeys(_LAST_STEPS, "FINISHED"))
-    mirror.write_verdict(run.required(RollUp), run.manifest)
+    mirror.write_verdict(run.need(RollUp), run.manifest)
     mirror.finish(mlflow_status(outcome.status), ended_ms)
 
 

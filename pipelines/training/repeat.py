@@ -13,7 +13,6 @@ from pipelines.current_run.context import RunContext
 from pipelines.training.parent import Message, TrainingJob, run_training
 from pipelines.training.segment import FILE
 
-DOCUMENT = "metrics/repeat.json"
 KEPT = "segment kept"
 _OFF = "training.repeat_steps is 0, so no segment was repeated"
 _NO_SEGMENT = "training kept no state after its first steps, so there is nothing to compare with"
@@ -40,12 +39,12 @@ def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> N
         InterruptedByUser: A stop was asked for; a resumed run begins the repeat anew.
     """
     store = context.store
-    if DOCUMENT in store.artifacts():
+    if RepeatRecord.PATH in store.artifacts():
         return
     bodies = [event.body for event in store.journal.events() if event.type == KEPT]
     if not bodies:
         problem = _OFF if not job.segment_steps else _NO_SEGMENT
-        store.write_document(DOCUMENT, RepeatRecord(problem=problem))
+        store.write_document(RepeatRecord(problem=problem))
         return
     kept = bodies[-1]
     started = time.monotonic()
@@ -63,7 +62,7 @@ def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> N
         duration_s=round(time.monotonic() - started, 3),
         problem=problem,
     )
-    store.write_document(DOCUMENT, record)
+    store.write_document(record)
     store.journal.append("segment repeated", {"equal": record.is_equal, "problem": problem})
     (Path(job.work) / FILE).unlink(missing_ok=True)
 

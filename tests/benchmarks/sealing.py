@@ -75,7 +75,7 @@ def begin(folder: Path) -> EvidenceStore:
         seed=0,
         config_sha256="0" * 64,
     )
-    store.write_document("run.json", identity)
+    store.write_document(identity)
     return store
 
 

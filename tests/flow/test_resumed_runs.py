@@ -220,7 +220,7 @@ def test_a_run_of_another_version_is_refused_with_both_named(killed):
 
     store = EvidenceStore.reopen(killed, tool_version="9.9")
     identity = RunIdentity.model_validate_json((killed / "run.json").read_bytes())
-    store.write_document("run.json", identity.model_copy(update={"tool_version": "9.9"}))
+    store.write_document(identity.model_copy(update={"tool_version": "9.9"}))
 
     result = resume(killed)
 

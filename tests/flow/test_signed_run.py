@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from governance.evidence import verify_run as script
 from governance.evidence.chain import Chain
-from governance.evidence.folder import FinishedRun
+from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import read_manifest
 from governance.records.training import TrainingRecord
 from governance.verify.folder import verify_run
@@ -311,7 +311,7 @@ def test_an_edited_metric_and_an_exchanged_checkpoint_of_the_mirror_are_named(si
     curve = next(key for key in keys if not key.startswith("evaluation/"))
     run = client.get_run(mlflow_id)
     (model,) = client.search_logged_models([run.info.experiment_id])
-    name = FinishedRun(signed).required(TrainingRecord).checkpoint_path.rpartition("/")[2]
+    name = RunFolder.finished(signed).need(TrainingRecord).checkpoint_path.rpartition("/")[2]
     file = Path(model.artifact_location.removeprefix("file://")) / name
     client.log_metric(mlflow_id, curve, 0.0, step=0)
     flip(file, 100)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.confinement.confine import landlock_abi
-from governance.records.run_files import DOCUMENTS
+from governance.records.base import document_kinds
 from governance.records.verdict import CardCheck
 from governance.reports.card.check import check_card
 from governance.reports.evidence import load_evidence
@@ -50,7 +50,13 @@ def test_a_default_phantom_run_passes_every_gate_item(smoke):
 def test_the_run_folder_holds_every_document_and_output(smoke):
     _, _, run_dir = smoke
 
-    expected = {*DOCUMENTS, "config.yaml", "journal.jsonl", "manifest.json", "data/images.parquet"}
+    expected = {
+        *document_kinds(),
+        "config.yaml",
+        "journal.jsonl",
+        "manifest.json",
+        "data/images.parquet",
+    }
     expected |= {"model_card.md", "model_card.json", "report.pdf", "report.html"}
     # written only when there is a finding, a file that people give, a result of the tests, or a run
     # before

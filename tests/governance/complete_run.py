@@ -5,7 +5,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from governance.checks.registry import CHECKS, Documents
+from governance.checks.judged_run import JudgedRun
+from governance.checks.registry import CHECKS
+from governance.evidence.folder import RunFolder
 from governance.policy.load import load_policy, with_criteria
 from governance.records.audit import (
     AttributeShift,
@@ -22,7 +24,7 @@ from governance.records.audit import (
     SimilarityNull,
     TargetDistance,
 )
-from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
+from governance.records.base import TEST, TRAINING, TUNING, Document, ItemStatus
 from governance.records.comparison import Control, TuningComparison
 from governance.records.dataset import (
     BoundaryCheck,
@@ -117,7 +119,7 @@ DESCRIPTION = {
     "pre-training": "text",
 }
 
-Change = Callable[[Documents], Documents]
+Change = Callable[[JudgedRun], JudgedRun]
 
 
 def rules(n_rows: int = 300) -> tuple[RuleResult, ...]:
@@ -590,7 +592,6 @@ def _model() -> dict[str, Any]:
                 Figure(path="figures/worst.png", title="Worst-scoring images", caption=""),
             )
         ),
-        "plan_sha256": D,
     }
 
 
@@ -794,56 +795,74 @@ def _evaluation() -> EvaluationRecord:
     )
 
 
-def complete() -> Documents:
+def _documents() -> dict[str, Document]:
+    return {**_run(), **_data(), **_model(), **_history()}
+
+
+# Short names of the documents of a good run, for the tables of cases.
+PARTS = {name: type(document) for name, document in _documents().items()}
+
+
+def complete() -> JudgedRun:
     """A run in which all went well."""
-    return Documents(**_run(), **_data(), **_model(), **_history())
+    return JudgedRun(RunFolder.of(*_documents().values(), digests={Plan.PATH: D}))
+
+
+def nothing() -> JudgedRun:
+    """A run that left no document."""
+    return JudgedRun(RunFolder.of())
+
+
+def with_document(run: JudgedRun, document: Document) -> JudgedRun:
+    return replace(run, folder=run.folder.knowing(document))
 
 
 def change(part: str, **changes: Any) -> Change:
     """Change fields of one document."""
 
-    def apply(documents: Documents) -> Documents:
-        document = getattr(documents, part)
-        new = type(document).model_validate({**dict(document), **changes})
-        return replace(documents, **{part: new})
+    def apply(run: JudgedRun) -> JudgedRun:
+        document = run.need(PARTS[part])
+        return with_document(run, type(document).model_validate({**dict(document), **changes}))
 
     return apply
 
 
 def without(*parts: str) -> Change:
-    return lambda documents: replace(documents, **dict.fromkeys(parts))
+    def apply(run: JudgedRun) -> JudgedRun:
+        kept = (run.get(kind) for part, kind in PARTS.items() if part not in parts)
+        digests = {} if {"plan", "plan_sha256"} & {*parts} else run.folder.digests
+        return JudgedRun(RunFolder.of(*filter(None, kept), digests=digests))
+
+    return apply
 
 
 def nested(part: str, inner: str, **changes: Any) -> Change:
     """Change fields of a document inside a document."""
 
-    def apply(documents: Documents) -> Documents:
-        old = getattr(getattr(documents, part), inner)
-        return change(part, **{inner: type(old).model_validate({**dict(old), **changes})})(
-            documents
-        )
+    def apply(run: JudgedRun) -> JudgedRun:
+        old = getattr(run.need(PARTS[part]), inner)
+        return change(part, **{inner: type(old).model_validate({**dict(old), **changes})})(run)
 
     return apply
 
 
-def result(item_id: str, documents: Documents, limit: float | None = None) -> CheckResult:
+def result(item_id: str, run: JudgedRun, limit: float | None = None) -> CheckResult:
     policy = POLICY if limit is None else with_criteria(POLICY, {item_id: limit})
     criterion = policy.item(item_id).criterion
     assert criterion is not None
-    return CHECKS[item_id].function(documents, criterion)
+    return CHECKS[item_id].function(run, criterion)
 
 
 def with_rules(**changes: Any) -> Change:
     """Change all results of one rule (first two arguments name it)."""
     name, engine = changes.pop("rule"), changes.pop("engine", None)
 
-    def apply(documents: Documents) -> Documents:
-        assert documents.validation is not None
+    def apply(run: JudgedRun) -> JudgedRun:
         new = tuple(
             r.model_copy(update=changes) if r.rule == name and engine in (None, r.engine) else r
-            for r in documents.validation.rules
+            for r in run.need(ValidationRecord).rules
         )
-        return change("validation", rules=new)(documents)
+        return change("validation", rules=new)(run)
 
     return apply
 

@@ -1,20 +1,20 @@
 """One fault in the data at a time: the item, the fault, the status and words of the reason."""
 
-from dataclasses import replace
 from typing import Any
 
-from governance.checks.registry import Documents
+from governance.checks.judged_run import JudgedRun
 from governance.records.audit import (
     AttributeShift,
     Concentration,
     Confounding,
+    CoverageAudit,
     DeclaredAttribute,
     IdentifyingColumn,
     SuspectedLabel,
     TextMark,
 )
 from governance.records.base import TRAINING, TUNING, ItemStatus
-from governance.records.dataset import AbsentAttribute, FlowStep
+from governance.records.dataset import AbsentAttribute, BoundaryChecks, FlowStep
 from tests.governance.complete_run import (
     FAILED,
     NOT_EVALUATED,
@@ -43,7 +43,7 @@ SUSPECT = SuspectedLabel(image_id="img-9", given="a", suggested="b", probability
 def both(*changes: Change) -> Change:
     """Several changes, one after the other."""
 
-    def apply(documents: Documents) -> Documents:
+    def apply(documents: JudgedRun) -> JudgedRun:
         for one in changes:
             documents = one(documents)
         return documents
@@ -54,9 +54,9 @@ def both(*changes: Change) -> Change:
 def at_boundary(**changes: Any) -> Change:
     """Change the one step boundary."""
 
-    def apply(documents: Documents) -> Documents:
-        assert documents.boundaries is not None
-        checks = tuple(b.model_copy(update=changes) for b in documents.boundaries.checks)
+    def apply(documents: JudgedRun) -> JudgedRun:
+        before = documents.need(BoundaryChecks).checks
+        checks = tuple(b.model_copy(update=changes) for b in before)
         return change("boundaries", checks=checks)(documents)
 
     return apply
@@ -86,21 +86,20 @@ def pairs(*entries: Confounding) -> Change:
     return change("audit", confounding=entries)
 
 
-def all_only(documents: Documents) -> Documents:
+def all_only(documents: JudgedRun) -> JudgedRun:
     """Coverage as the audit leaves it before the partitions are known."""
-    assert documents.coverage is not None
-    kept = tuple(level for level in documents.coverage.levels if level.partition == "all")
-    return replace(documents, coverage=documents.coverage.model_copy(update={"levels": kept}))
+    levels = documents.need(CoverageAudit).levels
+    kept = tuple(level for level in levels if level.partition == "all")
+    return change("coverage", levels=kept)(documents)
 
 
 def without_level(attribute: str, partition: str) -> Change:
     """Coverage that left one attribute out in one partition."""
 
-    def apply(documents: Documents) -> Documents:
-        assert documents.coverage is not None
+    def apply(documents: JudgedRun) -> JudgedRun:
         kept = tuple(
             level
-            for level in documents.coverage.levels
+            for level in documents.need(CoverageAudit).levels
             if (level.attribute, level.partition) != (attribute, partition)
         )
         return change("coverage", levels=kept)(documents)

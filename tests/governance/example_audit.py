@@ -6,15 +6,37 @@ All numbers are made up; they agree with each other and with the partitions of `
 from collections.abc import Sequence
 from itertools import pairwise
 
-from governance.records import run_files as docs
+from governance.records.audit import (
+    AttributeShift,
+    Concentration,
+    Confounding,
+    ContentScan,
+    CoverageAudit,
+    CoverageLevel,
+    DatasetAudit,
+    DeclaredAttribute,
+    DemographicCell,
+    DemographicsAudit,
+    DuplicateAudit,
+    DuplicatePair,
+    IdentifyingColumn,
+    LabelAudit,
+    QuantityLevel,
+    SimilarityNull,
+    SuspectedLabel,
+    TargetDistance,
+    TextMark,
+)
+from governance.records.base import PARTITIONS, TEST, TRAINING, TUNING, Document
+from governance.records.dataset import BoundaryCheck, BoundaryChecks, FlowLevel, FlowStep
 
 # Partition -> (patients, images).
-COUNTS = {docs.TRAINING: (38, 80), docs.TUNING: (8, 16), docs.TEST: (12, 24), "all": (58, 120)}
+COUNTS = {TRAINING: (38, 80), TUNING: (8, 16), TEST: (12, 24), "all": (58, 120)}
 N_LISTED, N_LISTED_PATIENTS = 12_400, 1_792
 PAIRS = tuple(
     f"{left} | {right}"
-    for place, left in enumerate(docs.PARTITIONS)
-    for right in docs.PARTITIONS[place + 1 :]
+    for place, left in enumerate(PARTITIONS)
+    for right in PARTITIONS[place + 1 :]
 )
 PAIR_FIGURE = "figures/duplicates/pair-0001.png"
 # Level -> (patients, images) in training, tuning, held-out test set. Nobody is in two levels.
@@ -60,21 +82,19 @@ _LISTED = {
 }
 
 
-def flow(odd: str) -> tuple[docs.FlowStep, ...]:
+def flow(odd: str) -> tuple[FlowStep, ...]:
     """Listed and present images, by level; both add up."""
     n_patients, n_images = COUNTS["all"]
     listed = tuple(
-        docs.FlowLevel(
+        FlowLevel(
             attribute=attribute, level=_named(level, odd), n_images=images, n_patients=patients
         )
         for attribute, levels in _LISTED.items()
         for level, (patients, images) in levels.items()
     )
     return (
-        docs.FlowStep(
-            step="listed", n_images=N_LISTED, n_patients=N_LISTED_PATIENTS, levels=listed
-        ),
-        docs.FlowStep(
+        FlowStep(step="listed", n_images=N_LISTED, n_patients=N_LISTED_PATIENTS, levels=listed),
+        FlowStep(
             step="present",
             n_images=n_images,
             n_patients=n_patients,
@@ -84,29 +104,29 @@ def flow(odd: str) -> tuple[docs.FlowStep, ...]:
     )
 
 
-def divided(odd: str) -> docs.FlowStep:
+def divided(odd: str) -> FlowStep:
     """What the partitions hold together, by level."""
     n_patients, n_images = COUNTS["all"]
-    return docs.FlowStep(
+    return FlowStep(
         step="divided", n_images=n_images, n_patients=n_patients, levels=_flow_levels(odd)
     )
 
 
-def boundaries() -> docs.BoundaryChecks:
+def boundaries() -> BoundaryChecks:
     """The image table at four step boundaries."""
     steps = ("s1_ingest", "s2_validate", "s3_audit", "s4_split", "s5_train")
-    return docs.BoundaryChecks(
+    return BoundaryChecks(
         checks=tuple(
-            docs.BoundaryCheck(boundary=f"{before} to {after}", n_rows=COUNTS["all"][1], n_rules=7)
+            BoundaryCheck(boundary=f"{before} to {after}", n_rows=COUNTS["all"][1], n_rules=7)
             for before, after in pairwise(steps)
         )
     )
 
 
-def coverage(odd: str) -> docs.CoverageAudit:
+def coverage(odd: str) -> CoverageAudit:
     """Patients and images of each level in each partition, with shares."""
     levels = [
-        docs.CoverageLevel(
+        CoverageLevel(
             attribute=attribute,
             level=_named(level, odd),
             partition=partition,
@@ -119,14 +139,14 @@ def coverage(odd: str) -> docs.CoverageAudit:
         for level, parts in by_level.items()
         for partition, (patients, images) in _with_all(parts).items()
     ]
-    return docs.CoverageAudit(
+    return CoverageAudit(
         attributes=tuple(_LEVELS),
         levels=tuple(levels),
         completeness={"machine": 1.0, "operator": 53 / 58, "plane": 1.0},
     )
 
 
-def dataset_audit(odd: str) -> docs.DatasetAudit:
+def dataset_audit(odd: str) -> DatasetAudit:
     """Concentration, confounding, shift and image quality."""
     concentration = (
         ("all", "all", 58, 120, 0.05, 44.4),
@@ -135,9 +155,9 @@ def dataset_audit(odd: str) -> docs.DatasetAudit:
         ("brain_plane", "Trans-thalamic", 40, 70, 4 / 70, 33.1),
         ("brain_plane", "Trans-cerebellum", 25, 42, 3 / 42, 20.3),
     )
-    return docs.DatasetAudit(
+    return DatasetAudit(
         concentration=tuple(
-            docs.Concentration(
+            Concentration(
                 attribute=attribute,
                 level=level,
                 n_patients=n_patients,
@@ -158,7 +178,7 @@ def dataset_audit(odd: str) -> docs.DatasetAudit:
     )
 
 
-def _confounding(odd: str) -> tuple[docs.Confounding, ...]:
+def _confounding(odd: str) -> tuple[Confounding, ...]:
     rows = (
         (
             "operator",
@@ -171,7 +191,7 @@ def _confounding(odd: str) -> tuple[docs.Confounding, ...]:
         ("operator", "plane", 0.09, 0.522, ()),
     )
     return tuple(
-        docs.Confounding(
+        Confounding(
             left=left,
             right=right,
             v=v,
@@ -185,33 +205,33 @@ def _confounding(odd: str) -> tuple[docs.Confounding, ...]:
     )
 
 
-def _shifts(odd: str) -> tuple[docs.AttributeShift, ...]:
+def _shifts(odd: str) -> tuple[AttributeShift, ...]:
     rows = (
-        ("machine", docs.TEST, 0.2237, (0.02, 0.47), 0.23, ()),
+        ("machine", TEST, 0.2237, (0.02, 0.47), 0.23, ()),
         (
             "operator",
-            docs.TEST,
+            TEST,
             0.14,
             (0.03, 0.43),
             0.31,
             (" ".join(f"Op. 3 {odd} only in training".split()),),
         ),
-        ("plane", docs.TEST, 0.0044, (0.0, 0.21), 0.17, ()),
-        ("machine", docs.TUNING, 0.2237, (0.01, 0.52), 0.27, ()),
+        ("plane", TEST, 0.0044, (0.0, 0.21), 0.17, ()),
+        ("machine", TUNING, 0.2237, (0.01, 0.52), 0.27, ()),
         (
             "operator",
-            docs.TUNING,
+            TUNING,
             0.14,
             (0.02, 0.49),
             0.36,
             (" ".join(f"Op. 3 {odd} only in training".split()),),
         ),
-        ("plane", docs.TUNING, 0.0461, (0.0, 0.33), 0.21, ()),
+        ("plane", TUNING, 0.0461, (0.0, 0.33), 0.21, ()),
     )
     return tuple(
-        docs.AttributeShift(
+        AttributeShift(
             attribute=attribute,
-            left=docs.TRAINING,
+            left=TRAINING,
             right=right,
             total_variation=variation,
             ci95=interval,
@@ -222,7 +242,7 @@ def _shifts(odd: str) -> tuple[docs.AttributeShift, ...]:
     )
 
 
-def _quality() -> tuple[docs.QuantityLevel, ...]:
+def _quality() -> tuple[QuantityLevel, ...]:
     rows = (
         ("mean_intensity", "grey levels", (21.0, 24.5, 31.0, 44.0, 52.5, 61.0, 78.0, 88.0, 91.0)),
         ("contrast", "grey levels", (18.0, 20.0, 26.0, 35.0, 41.0, 47.0, 58.0, 66.0, 69.0)),
@@ -230,16 +250,16 @@ def _quality() -> tuple[docs.QuantityLevel, ...]:
         ("black_fraction", "", (0.12, 0.14, 0.2, 0.31, 0.38, 0.46, 0.6, 0.68, 0.71)),
     )
     return tuple(
-        docs.QuantityLevel(
+        QuantityLevel(
             quantity=quantity,
             unit=unit,
             partition=partition,
             n_images=n_images,
             n_patients=n_patients,
             quantiles=quantiles,
-            n_outliers=1 if quantity == "sharpness" and partition in (docs.TRAINING, "all") else 0,
+            n_outliers=1 if quantity == "sharpness" and partition in (TRAINING, "all") else 0,
             outliers=("Patient00012_Plane3_1_of_2",)
-            if quantity == "sharpness" and partition in (docs.TRAINING, "all")
+            if quantity == "sharpness" and partition in (TRAINING, "all")
             else (),
         )
         for quantity, unit, quantiles in rows
@@ -247,11 +267,11 @@ def _quality() -> tuple[docs.QuantityLevel, ...]:
     )
 
 
-def demographics(odd: str) -> docs.DemographicsAudit:
+def demographics(odd: str) -> DemographicsAudit:
     """Two attributes that a contract beside the data declares, one of them a proxy."""
-    return docs.DemographicsAudit(
+    return DemographicsAudit(
         declared=(
-            docs.DeclaredAttribute(
+            DeclaredAttribute(
                 name="parity",
                 column="Parity",
                 kind="category",
@@ -260,7 +280,7 @@ def demographics(odd: str) -> docs.DemographicsAudit:
                 note=f"from the booking record {odd}".strip(),
                 completeness=0.966,
             ),
-            docs.DeclaredAttribute(
+            DeclaredAttribute(
                 name="BMI",
                 column="Bmi_group",
                 kind="category",
@@ -269,7 +289,7 @@ def demographics(odd: str) -> docs.DemographicsAudit:
                 note="at booking, in three groups",
                 completeness=0.931,
             ),
-            docs.DeclaredAttribute(
+            DeclaredAttribute(
                 name="maternal age",
                 column="Age_years",
                 kind="number",
@@ -278,7 +298,7 @@ def demographics(odd: str) -> docs.DemographicsAudit:
                 note="at the examination",
                 completeness=0.983,
             ),
-            docs.DeclaredAttribute(
+            DeclaredAttribute(
                 name="gestational age",
                 column="Trimester",
                 kind="category",
@@ -291,12 +311,12 @@ def demographics(odd: str) -> docs.DemographicsAudit:
         undeclared=("ethnicity", "fetal sex", "site", "country"),
         cells=_cells(odd),
         numbers=tuple(
-            docs.QuantityLevel(
+            QuantityLevel(
                 quantity="maternal age",
                 unit="years",
                 partition=partition,
-                n_images=n_images - (partition in (docs.TRAINING, "all")),
-                n_patients=n_patients - (partition in (docs.TRAINING, "all")),
+                n_images=n_images - (partition in (TRAINING, "all")),
+                n_patients=n_patients - (partition in (TRAINING, "all")),
                 quantiles=(18.0, 18.5, 21.0, 27.0, 31.0, 35.0, 40.0, 43.0, 44.0),
             )
             for partition, (n_patients, n_images) in COUNTS.items()
@@ -305,7 +325,7 @@ def demographics(odd: str) -> docs.DemographicsAudit:
         n_suppressed=3,
         target_name="Births in the region, 2018 (made up for this example)",
         distances=(
-            docs.TargetDistance(
+            TargetDistance(
                 attribute="parity",
                 total_variation=0.11,
                 ci95=(0.02, 0.24),
@@ -318,7 +338,7 @@ def demographics(odd: str) -> docs.DemographicsAudit:
     )
 
 
-def _cells(odd: str) -> tuple[docs.DemographicCell, ...]:
+def _cells(odd: str) -> tuple[DemographicCell, ...]:
     """Parity by BMI: the smallest cell is suppressed, and two more so that none can be worked out."""
     single = (
         (("parity",), ("nulliparous",), 32, 56),
@@ -336,7 +356,7 @@ def _cells(odd: str) -> tuple[docs.DemographicCell, ...]:
         (("parity", "BMI"), ("parous", "above 30"), None, 53),
     )
     return tuple(
-        docs.DemographicCell(
+        DemographicCell(
             attributes=attributes,
             levels=levels,
             partition="all",
@@ -348,10 +368,10 @@ def _cells(odd: str) -> tuple[docs.DemographicCell, ...]:
     )
 
 
-def duplicates(odd: str) -> docs.DuplicateAudit:
+def duplicates(odd: str) -> DuplicateAudit:
     """A near-duplicate and an exact pair under different patients, and one pair of one patient."""
     nearest = tuple(round(0.31 + 0.0011 * n, 4) for n in range(500))
-    return docs.DuplicateAudit(
+    return DuplicateAudit(
         method="Digests of files and of decoded pixels; perceptual hash of 8 views, then correlation "
         "after alignment, all pairs.",
         n_images=COUNTS["all"][1],
@@ -380,32 +400,30 @@ def duplicates(odd: str) -> docs.DuplicateAudit:
                 kind="same file",
             ),
         ),
-        null=docs.SimilarityNull(
-            n_pairs=7_021, nearest=nearest, threshold=0.92, highest=max(nearest)
-        ),
+        null=SimilarityNull(n_pairs=7_021, nearest=nearest, threshold=0.92, highest=max(nearest)),
         distinct=(
             f"Patient00021_Plane3_1_of_2 and Patient00044_Plane3_1_of_1: looked at, two fetuses {odd}".strip(),
         ),
     )
 
 
-def _pair(left: tuple[str, str], right: tuple[str, str], **fields: object) -> docs.DuplicatePair:
-    return docs.DuplicatePair.model_validate(
+def _pair(left: tuple[str, str], right: tuple[str, str], **fields: object) -> DuplicatePair:
+    return DuplicatePair.model_validate(
         {
             "left_id": left[0],
             "left_patient": left[1],
-            "left_partition": docs.TRAINING,
+            "left_partition": TRAINING,
             "right_id": right[0],
             "right_patient": right[1],
-            "right_partition": docs.TRAINING,
+            "right_partition": TRAINING,
             **fields,
         }
     )
 
 
-def content(odd: str) -> docs.ContentScan:
+def content(odd: str) -> ContentScan:
     """Burned-in text in a few images; a date, a reviewed name and a time."""
-    return docs.ContentScan(
+    return ContentScan(
         engine="tesseract 5.3.0",
         reads_text=True,
         n_images=120,
@@ -414,19 +432,19 @@ def content(odd: str) -> docs.ContentScan:
         n_with_text=22,
         n_with_callipers=9,
         marks=(
-            docs.TextMark(
+            TextMark(
                 image_id=f"Patient00010_Plane3_1_of_1 {odd}".strip(),
                 kind="date",
                 text="##/##/2013",
                 confidence=0.91,
             ),
-            docs.TextMark(
+            TextMark(
                 image_id="Patient00031_Plane3_1_of_2",
                 kind="name",
                 text="Xxxxx Xxxxxx",
                 confidence=0.77,
             ),
-            docs.TextMark(
+            TextMark(
                 image_id="Patient00032_Plane3_1_of_2", kind="time", text="10:41:07", confidence=0.88
             ),
         ),
@@ -434,7 +452,7 @@ def content(odd: str) -> docs.ContentScan:
         text_chunks={"Software": 120},
         n_columns=7,
         columns=(
-            docs.IdentifyingColumn(
+            IdentifyingColumn(
                 column=f"Exam_date {odd}".strip(),
                 reason="all values look like dates",
                 n_values=58,
@@ -445,9 +463,9 @@ def content(odd: str) -> docs.ContentScan:
     )
 
 
-def labels(odd: str) -> docs.LabelAudit:
+def labels(odd: str) -> LabelAudit:
     """Two suspected labels among the training images."""
-    return docs.LabelAudit(
+    return LabelAudit(
         label="brain_plane",
         method="Logistic regression on 64 image features, 5 folds by patient; cleanlab 2.7.1.",
         n_images=75,
@@ -457,13 +475,13 @@ def labels(odd: str) -> docs.LabelAudit:
         n_suspected=2,
         rate_ci95=(0.0073, 0.0921),
         suspects=(
-            docs.SuspectedLabel(
+            SuspectedLabel(
                 image_id=f"Patient00017_Plane3_2_of_3 {odd}".strip(),
                 given="Trans-thalamic",
                 suggested="Trans-cerebellum",
                 probability_of_given=0.03,
             ),
-            docs.SuspectedLabel(
+            SuspectedLabel(
                 image_id="Patient00023_Plane3_1_of_1",
                 given="Trans-cerebellum",
                 suggested="Trans-thalamic",
@@ -475,9 +493,9 @@ def labels(odd: str) -> docs.LabelAudit:
     )
 
 
-def _flow_levels(odd: str) -> tuple[docs.FlowLevel, ...]:
+def _flow_levels(odd: str) -> tuple[FlowLevel, ...]:
     return tuple(
-        docs.FlowLevel(
+        FlowLevel(
             attribute=attribute,
             level=_named(level, odd),
             n_images=_with_all(parts)["all"][1],
@@ -489,7 +507,7 @@ def _flow_levels(odd: str) -> tuple[docs.FlowLevel, ...]:
 
 
 def _with_all(parts: _Parts) -> dict[str, tuple[int, int]]:
-    by_partition = dict(zip(docs.PARTITIONS, parts, strict=True))
+    by_partition = dict(zip(PARTITIONS, parts, strict=True))
     return {**by_partition, "all": (sum(p for p, _ in parts), sum(n for _, n in parts))}
 
 
@@ -507,14 +525,14 @@ def _wilson(k: int, n: int) -> tuple[float, float]:
     return (round(max(low, 0.0), 4), round(min(high, 1.0), 4))
 
 
-def audit_documents(odd: str) -> Sequence[tuple[str, docs.Document]]:
-    """Path and document of everything that the audit leaves; duplicates.json is among them."""
+def audit_documents(odd: str) -> Sequence[Document]:
+    """Everything that the audit leaves; duplicates.json is among them."""
     return (
-        ("data/boundaries.json", boundaries()),
-        ("data/coverage.json", coverage(odd)),
-        ("data/audit.json", dataset_audit(odd)),
-        ("data/demographics.json", demographics(odd)),
-        ("data/duplicates.json", duplicates(odd)),
-        ("data/content.json", content(odd)),
-        ("data/labels.json", labels(odd)),
+        boundaries(),
+        coverage(odd),
+        dataset_audit(odd),
+        demographics(odd),
+        duplicates(odd),
+        content(odd),
+        labels(odd),
     )

@@ -5,7 +5,7 @@ Nothing in it was trained: numbers are made up and pictures are drawn. The folde
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -19,11 +19,54 @@ from governance.evidence.manifest import close_evidence, merkle_root
 from governance.evidence.store import EvidenceStore
 from governance.people.rules import NO_FILE
 from governance.policy.load import load_policy
-from governance.records import run_files as docs
-from governance.records.base import ItemStatus
+from governance.records.base import PARTITIONS, TEST, TRAINING, TUNING, Document, ItemStatus
+from governance.records.comparison import Control, TuningComparison
+from governance.records.dataset import (
+    AbsentAttribute,
+    DatasetIdentity,
+    FindingRecord,
+    Findings,
+    RuleResult,
+    ValidationRecord,
+)
+from governance.records.evaluation import (
+    EvaluationRecord,
+    MemorisationRecord,
+    MetricResult,
+    NearestPair,
+    Opening,
+)
 from governance.records.files import canonical_json, sha256_bytes
+from governance.records.partition import (
+    IsolationRecord,
+    PartitionSummary,
+    RefusedRead,
+    SealRecord,
+    SplitRecord,
+)
+from governance.records.people import WaiverLine
 from governance.records.policy import Item, Policy, Principle
+from governance.records.run import (
+    Environment,
+    Figure,
+    Figures,
+    Outcome,
+    Package,
+    Plan,
+    RunIdentity,
+    StepTiming,
+)
+from governance.records.training import (
+    Candidate,
+    Curve,
+    FittedThing,
+    SampleSet,
+    Selection,
+    TrainingRecord,
+    TrainingStage,
+)
 from governance.records.verdict import Artifact, FrozenCriterion, ItemRecord, Observed
+from governance.reports.evidence import ReportEvidence
 from governance.verdict.rollup import roll_up
 from tests.governance.example_audit import (
     COUNTS,
@@ -76,12 +119,17 @@ class Example:
     nothing_recorded: bool = False
     run_id: str = RUN_ID
     config: bytes = b"preset: laptop\nseed: 7\n"
-    waivers: tuple[docs.WaiverLine, ...] = ()
+    waivers: tuple[WaiverLine, ...] = ()
 
 
 def digest(text: str) -> str:
     """A digest that stands for some file."""
     return sha256_bytes(text.encode())
+
+
+def showing(evidence: ReportEvidence, *documents: Document) -> ReportEvidence:
+    """The same evidence with these documents in place of the run's."""
+    return replace(evidence, documents=evidence.documents.knowing(*documents))
 
 
 def build_example_run(runs_dir: Path, example: Example | None = None) -> Path:
@@ -91,21 +139,21 @@ def build_example_run(runs_dir: Path, example: Example | None = None) -> Path:
     policy = load_policy()
     config = example.config
     store.write_bytes("config.yaml", config)
-    store.write_document("run.json", _run(example, sha256_bytes(config)))
-    store.write_document("environment.json", _environment())
+    store.write_document(_run(example, sha256_bytes(config)))
+    store.write_document(_environment())
     write_software(store, example.odd)
-    store.write_document("data/dataset.json", _dataset(example))
-    store.write_document("data/findings.json", _findings(example))
-    store.write_document("data/validation.json", _validation(example))
+    store.write_document(_dataset(example))
+    store.write_document(_findings(example))
+    store.write_document(_validation(example))
     artifacts = ["environment.json", "data/dataset.json", "data/validation.json"]
     plan_digest = None
     if not example.blocked:
         plan = _plan(policy, sha256_bytes(config))
-        plan_digest = store.write_document("plan.json", plan).sha256
+        plan_digest = store.write_document(plan).sha256
         artifacts += _write_partitions(store, example)
         artifacts += _write_model(store, example, plan_digest)
-    store.write_document("outcome.json", _outcome(example))
-    store.write_document("integrity.json", store.recheck())
+    store.write_document(_outcome(example))
+    store.write_document(store.recheck())
     artifacts.append("integrity.json")
     records = tuple(
         _record(item, principle, example, store.artifacts(), plan_digest)
@@ -114,7 +162,7 @@ def build_example_run(runs_dir: Path, example: Example | None = None) -> Path:
     )
     store.write_records(records)
     rollup = roll_up(policy, records, _outcome(example), waivers=example.waivers)
-    store.write_document("summary.json", rollup)
+    store.write_document(rollup)
     _close(store)
     return store.run_dir
 
@@ -131,8 +179,8 @@ def _close(store: EvidenceStore) -> None:
     )
 
 
-def _run(example: Example, config_sha256: str) -> docs.RunIdentity:
-    return docs.RunIdentity(
+def _run(example: Example, config_sha256: str) -> RunIdentity:
+    return RunIdentity(
         run_id=example.run_id,
         started_utc=START,
         tool_version=VERSION,
@@ -146,25 +194,24 @@ def _run(example: Example, config_sha256: str) -> docs.RunIdentity:
     )
 
 
-def _environment() -> docs.Environment:
+def _environment() -> Environment:
     packages = [
-        docs.Package(name=f"package-{n:02d}", version=f"1.{n}.0", locked=f"1.{n}.0")
-        for n in range(40)
+        Package(name=f"package-{n:02d}", version=f"1.{n}.0", locked=f"1.{n}.0") for n in range(40)
     ]
-    return docs.Environment(
+    return Environment(
         python="3.11.9",
         platform="Linux-6.18-x86_64",
         cpu_count=2,
         memory_bytes=8 * 2**30,
         compute_device="cpu",
-        packages=(*packages, docs.Package(name="torch", version="2.6.1", locked="2.6.0")),
+        packages=(*packages, Package(name="torch", version="2.6.1", locked="2.6.0")),
         lock_file="constraints.txt",
         lock_differences=("torch 2.6.1 is installed, the lock says 2.6.0",),
     )
 
 
-def _dataset(example: Example) -> docs.DatasetIdentity:
-    return docs.DatasetIdentity(
+def _dataset(example: Example) -> DatasetIdentity:
+    return DatasetIdentity(
         name="phantom" if example.simulated else "fetal-planes-db",
         title=f"FETAL_PLANES_DB: Common maternal fetal planes {example.odd}".strip(),
         version="1.0",
@@ -184,23 +231,23 @@ def _dataset(example: Example) -> docs.DatasetIdentity:
         missing_examples=("Patient00001_Plane1_1_of_2.png", "Patient00001_Plane1_2_of_2.png"),
         planes="all",
         absent_attributes=(
-            docs.AbsentAttribute(
+            AbsentAttribute(
                 name="gestational age", consequence="no result by gestational age can be given"
             ),
-            docs.AbsentAttribute(name="ethnicity", consequence="who is left out cannot be shown"),
-            docs.AbsentAttribute(name="site", consequence="independence of sites is unknown"),
+            AbsentAttribute(name="ethnicity", consequence="who is left out cannot be shown"),
+            AbsentAttribute(name="site", consequence="independence of sites is unknown"),
         ),
         flow=flow(example.odd),
         notes=("Labels by one expert clinician.",),
     )
 
 
-def _findings(example: Example) -> docs.Findings:
+def _findings(example: Example) -> Findings:
     if not example.blocked:
-        return docs.Findings(findings=())
-    return docs.Findings(
+        return Findings(findings=())
+    return Findings(
         findings=tuple(
-            docs.FindingRecord(
+            FindingRecord(
                 code="D012",
                 where=f"Images/Patient{row:05d}_{example.odd or 'Plane1'}.png",
                 row=row,
@@ -212,11 +259,11 @@ def _findings(example: Example) -> docs.Findings:
     )
 
 
-def _rule(example: Example, engine: Any, rule: str, column: str) -> docs.RuleResult:
+def _rule(example: Example, engine: Any, rule: str, column: str) -> RuleResult:
     failed = example.blocked and column == "machine"
     empty = example.nothing_recorded and column == "machine"
     once = column == "" or rule.endswith("_exists")
-    return docs.RuleResult(
+    return RuleResult(
         engine=engine,
         rule=rule,
         column=column,
@@ -229,7 +276,7 @@ def _rule(example: Example, engine: Any, rule: str, column: str) -> docs.RuleRes
     )
 
 
-def _validation(example: Example) -> docs.ValidationRecord:
+def _validation(example: Example) -> ValidationRecord:
     rules = [
         _rule(example, engine, rule, column)
         for engine in ("pandera", "great_expectations")
@@ -243,7 +290,7 @@ def _validation(example: Example) -> docs.ValidationRecord:
             ("width_px_range", "width_px"),
         )
     ]
-    return docs.ValidationRecord(
+    return ValidationRecord(
         contract="image table",
         contract_version="1",
         n_rows=120,
@@ -252,8 +299,8 @@ def _validation(example: Example) -> docs.ValidationRecord:
     )
 
 
-def _plan(policy: Policy, config_sha256: str) -> docs.Plan:
-    return docs.Plan(
+def _plan(policy: Policy, config_sha256: str) -> Plan:
+    return Plan(
         frozen_utc=START + timedelta(seconds=40),
         config_sha256=config_sha256,
         policy=policy.model_dump(mode="json"),
@@ -267,14 +314,14 @@ def _plan(policy: Policy, config_sha256: str) -> docs.Plan:
 
 def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
     written = audit_documents(example.odd)
-    for path, document in written:
-        store.write_document(path, document)
+    for document in written:
+        store.write_document(document)
     both = Image.new("L", (130, 64), 255)
     for at, turned in ((0, False), (66, True)):
         head = _head(1, synthetic=False)
         both.paste(ImageOps.mirror(head) if turned else head, (at, 0))
     store.write_bytes(PAIR_FIGURE, _png(both))
-    store.write_document("data/split.json", _split(example))
+    store.write_document(_split(example))
     leaves = [{"id": f"image {n}"} for n in range(24)]
     store.write_bytes("data/seal_leaves.json", canonical_json({"leaves": leaves}))
     root = merkle_root([canonical_json(leaf) for leaf in leaves])
@@ -282,8 +329,7 @@ def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
     facts = {"seal_number": example.openings, "ledger": ledger, "ledger_head": digest("sealing")}
     store.journal.append("test set sealed", {"merkle_root": root, "n_images": len(leaves), **facts})
     store.write_document(
-        "data/seal.json",
-        docs.SealRecord(
+        SealRecord(
             merkle_root=root,
             n_images=len(leaves),
             n_patients=12,
@@ -293,23 +339,23 @@ def _write_partitions(store: EvidenceStore, example: Example) -> list[str]:
             n_earlier_openings=example.openings - 1,
         ),
     )
-    return [*(path for path, _ in written), "data/split.json", "data/seal.json"]
+    return [*(document.PATH for document in written), SplitRecord.PATH, SealRecord.PATH]
 
 
-def _split(example: Example) -> docs.SplitRecord:
-    return docs.SplitRecord(
+def _split(example: Example) -> SplitRecord:
+    return SplitRecord(
         source="computed",
         official_available=True,
         seed=7,
         unit="patient",
         partitions=tuple(
-            docs.PartitionSummary(
+            PartitionSummary(
                 partition=name,
                 n_images=COUNTS[name][1],
                 n_patients=COUNTS[name][0],
                 sha256=digest(name),
             )
-            for name in docs.PARTITIONS
+            for name in PARTITIONS
         ),
         shared_patients=dict.fromkeys(PAIRS, 0),
         shared_content=dict.fromkeys(PAIRS, 0),
@@ -326,17 +372,16 @@ def _write_model(store: EvidenceStore, example: Example, plan_digest: str) -> li
     checkpoint = hashlib.sha256(b"weights").digest() * 64
     path = "checkpoints/step-000400.safetensors"
     checkpoint_sha256 = store.write_bytes(path, checkpoint).sha256
-    store.write_document("isolation.json", _isolation())
-    store.write_document("metrics/training.json", _training(path, checkpoint_sha256))
-    store.write_document("metrics/repeat.json", example_repeat())
+    store.write_document(_isolation())
+    store.write_document(_training(path, checkpoint_sha256))
+    store.write_document(example_repeat())
     files = []
     for n in range(4):
         data = _png(_head(n, synthetic=True))
         name = f"samples/synthetic-{n:04d}.png"
         files.append((name, store.write_bytes(name, data).sha256, digest(f"pixels {n}")))
     store.write_document(
-        "samples/manifest.json",
-        docs.SampleSet(
+        SampleSet(
             generator="dsr-gan",
             checkpoint_sha256=checkpoint_sha256,
             seed=7,
@@ -351,19 +396,19 @@ def _write_model(store: EvidenceStore, example: Example, plan_digest: str) -> li
     assert evaluation.opening is not None
     opened = evaluation.opening.model_dump(mode="json")
     store.journal.append("test set opened", {**opened, "ledger_head": digest("opening")})
-    store.write_document("metrics/evaluation.json", evaluation)
+    store.write_document(evaluation)
     _write_figures(store, example)
     return ["isolation.json", "metrics/training.json", "metrics/evaluation.json"]
 
 
-def _isolation() -> docs.IsolationRecord:
-    return docs.IsolationRecord(
+def _isolation() -> IsolationRecord:
+    return IsolationRecord(
         level=4,
         level_name="separate process, Landlock, test images encrypted at rest",
         mechanism="Landlock ABI 7, AES-256-GCM",
         attempts=(
-            docs.RefusedRead(target="sealed image", refused=True, error="PermissionError 13"),
-            docs.RefusedRead(target="data root", refused=True, error="PermissionError 13"),
+            RefusedRead(target="sealed image", refused=True, error="PermissionError 13"),
+            RefusedRead(target="data root", refused=True, error="PermissionError 13"),
         ),
         n_sealed_reads=0,
         limits=(
@@ -376,10 +421,10 @@ def _isolation() -> docs.IsolationRecord:
 KID_ON_TUNING = "kid-inception_pool3-d2048"
 
 
-def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingRecord:
+def _training(checkpoint_path: str, checkpoint_sha256: str) -> TrainingRecord:
     steps = tuple(range(0, 401, 10))
     curves = [
-        docs.Curve(
+        Curve(
             stage=stage,
             name=name,
             steps=steps,
@@ -393,7 +438,7 @@ def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingReco
             ("super-resolution", "learning rate", 0.0001),
         )
     ]
-    return docs.TrainingRecord(
+    return TrainingRecord(
         generator="dsr-gan",
         title="DSR-GAN (diffusion, histogram matching, super-resolution GAN)",
         recipe="laptop",
@@ -407,7 +452,7 @@ def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingReco
             "optimiser": "Adam, 0.0002",
         },
         stages=(
-            docs.TrainingStage(
+            TrainingStage(
                 name="diffusion",
                 n_parameters=1_234_567,
                 n_steps=400,
@@ -416,7 +461,7 @@ def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingReco
                 images_per_s=25.46,
                 precision="float32",
             ),
-            docs.TrainingStage(
+            TrainingStage(
                 name="super-resolution",
                 n_parameters=345_678,
                 n_steps=400,
@@ -428,17 +473,17 @@ def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingReco
         ),
         curves=tuple(curves),
         fitted=(
-            docs.FittedThing(
+            FittedThing(
                 name="histogram-matching reference", fit_view_sha256=digest("training view")
             ),
         ),
-        selection=docs.Selection(
-            partition=docs.TUNING,
+        selection=Selection(
+            partition=TUNING,
             view_sha256=digest("tuning view"),
             criterion="lowest denoising loss",
             candidates=(
-                docs.Candidate(step=200, score=0.2351),
-                docs.Candidate(step=400, score=0.1573),
+                Candidate(step=200, score=0.2351),
+                Candidate(step=400, score=0.1573),
             ),
             chosen_step=400,
         ),
@@ -446,12 +491,12 @@ def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingReco
         checkpoint_sha256=checkpoint_sha256,
         compute_device="cpu",
         duration_s=350.1,
-        comparison=docs.TuningComparison(
+        comparison=TuningComparison(
             metric_id=f"{KID_ON_TUNING}-n24",
             value=0.364,
             ci95=(0.331, 0.402),
             controls=tuple(
-                docs.Control(
+                Control(
                     name=name,
                     metric_id=f"{KID_ON_TUNING}-n24",
                     value=value,
@@ -470,7 +515,7 @@ def _training(checkpoint_path: str, checkpoint_sha256: str) -> docs.TrainingReco
     )
 
 
-def _metric(value: float | None, **changes: object) -> docs.MetricResult:
+def _metric(value: float | None, **changes: object) -> MetricResult:
     fields: dict[str, object] = {
         "id": "kid-inception_pool3-n24",
         "title": "Kernel Inception distance (KID)",
@@ -486,10 +531,10 @@ def _metric(value: float | None, **changes: object) -> docs.MetricResult:
         "resize": "bilinear to 299 px",
         "seed": 7,
     }
-    return docs.MetricResult.model_validate(fields | changes)
+    return MetricResult.model_validate(fields | changes)
 
 
-def _evaluation(example: Example, plan: str, model: str) -> docs.EvaluationRecord:
+def _evaluation(example: Example, plan: str, model: str) -> EvaluationRecord:
     fid_id, fid_title = "fid-inception_pool3-d2048-n24", "Fréchet Inception distance (FID)"
     fid = (
         _metric(
@@ -508,7 +553,7 @@ def _evaluation(example: Example, plan: str, model: str) -> docs.EvaluationRecor
     )
     null = tuple(round(0.30 + 0.002 * n, 4) for n in range(100))
     synthetic = tuple(round(0.33 + 0.0021 * n, 4) for n in range(100))
-    return docs.EvaluationRecord(
+    return EvaluationRecord(
         metrics=(
             _metric(0.04567, ci95=(0.0312, 0.0611), floor=-0.0012, floor_ci95=(-0.0105, 0.0093)),
             fid,
@@ -517,7 +562,7 @@ def _evaluation(example: Example, plan: str, model: str) -> docs.EvaluationRecor
                 None, subgroup="machine=Voluson S10", reason="too few: 3 patients", n_patients=3
             ),
         ),
-        memorisation=docs.MemorisationRecord(
+        memorisation=MemorisationRecord(
             method="Root mean square difference of 32 x 32 images, mean removed.",
             threshold=0.302,
             null_median=0.399,
@@ -529,7 +574,7 @@ def _evaluation(example: Example, plan: str, model: str) -> docs.EvaluationRecor
             null_distances=null,
             synthetic_distances=synthetic,
             closest=tuple(
-                docs.NearestPair(
+                NearestPair(
                     synthetic=f"samples/synthetic-{n:04d}.png",
                     training_id=f"Patient{n:05d}_Plane3 {example.odd}".strip(),
                     distance=synthetic[n],
@@ -538,14 +583,14 @@ def _evaluation(example: Example, plan: str, model: str) -> docs.EvaluationRecor
             ),
         ),
         controls=(
-            docs.Control(
+            Control(
                 name="noise",
                 metric_id="kid-inception_pool3-n24",
                 value=0.4321,
                 meaning="images of noise are far from real ones",
             ),
         ),
-        opening=docs.Opening(
+        opening=Opening(
             number=example.openings,
             label="confirmatory"
             if example.openings == 1
@@ -601,10 +646,8 @@ def _write_figures(store: EvidenceStore, example: Example) -> None:
     for place, (name, title, caption) in enumerate(drawn):
         path = f"figures/{name}"
         store.write_bytes(path, _png(_grid(place == 1, 100 * place)))
-        figures.append(
-            docs.Figure(path=path, title=title, caption=f"{caption} {example.odd}".strip())
-        )
-    store.write_document("figures/figures.json", docs.Figures(figures=tuple(figures)))
+        figures.append(Figure(path=path, title=title, caption=f"{caption} {example.odd}".strip()))
+    store.write_document(Figures(figures=tuple(figures)))
 
 
 _STEPS = (
@@ -617,10 +660,10 @@ _STEPS = (
 )
 
 
-def _outcome(example: Example) -> docs.Outcome:
+def _outcome(example: Example) -> Outcome:
     ended = ("finished", "blocked", "skipped", "skipped", "skipped", "skipped")
     steps = tuple(
-        docs.StepTiming(
+        StepTiming(
             step=step,
             status=ended[place] if example.blocked else "finished",
             duration_s=round(1.75 * 3**place, 2),
@@ -631,7 +674,7 @@ def _outcome(example: Example) -> docs.Outcome:
         for place, step in enumerate(_STEPS)
     )
     if example.blocked:
-        return docs.Outcome(
+        return Outcome(
             status="blocked",
             stopped_at="s2_validate",
             error_code="D012",
@@ -642,7 +685,7 @@ def _outcome(example: Example) -> docs.Outcome:
             steps=steps,
             duration_s=7.0,
         )
-    return docs.Outcome(
+    return Outcome(
         status="finished",
         stopped_at=None,
         error_code=None,
@@ -661,11 +704,11 @@ _PASSED: dict[str, tuple[Observed, str]] = {
     "P3-08": (Observed(value=0, unit="counts"), "data/dataset.json"),
     "P4-01": (Observed(value=0, unit="patients", n_patients=58, n_images=120), "data/split.json"),
     "P4-02": (Observed(value=0, unit="images", n_images=120), "data/duplicates.json"),
-    "P4-05": (Observed(value=0, unit="reads", n_images=24, partition=docs.TEST), "isolation.json"),
+    "P4-05": (Observed(value=0, unit="reads", n_images=24, partition=TEST), "isolation.json"),
     "P4-07": (Observed(value=0, unit="things"), "metrics/training.json"),
-    "P4-08": (Observed(value=True, partition=docs.TUNING), "metrics/training.json"),
+    "P4-08": (Observed(value=True, partition=TUNING), "metrics/training.json"),
     "P4-11": (
-        Observed(value=0, unit="images and patients", partition=docs.TEST),
+        Observed(value=0, unit="images and patients", partition=TEST),
         "metrics/evaluation.json",
     ),
     "P5-01": (Observed(value=True), "data/dataset.json"),
@@ -675,7 +718,7 @@ _PASSED: dict[str, tuple[Observed, str]] = {
             unit="fraction of synthetic images",
             ci95=(0.0, 0.037),
             n_images=100,
-            partition=docs.TRAINING,
+            partition=TRAINING,
         ),
         "metrics/evaluation.json",
     ),
@@ -685,7 +728,7 @@ _PASSED: dict[str, tuple[Observed, str]] = {
             ci95=(0.0312, 0.0611),
             n_patients=12,
             n_images=24,
-            partition=docs.TEST,
+            partition=TEST,
         ),
         "metrics/evaluation.json",
     ),
@@ -703,7 +746,7 @@ _FAILED: dict[str, tuple[Observed, str, str]] = {
         "gestational age, ethnicity and site are not recorded",
     ),
     "P3-03": (
-        Observed(value=3, unit="patients", n_patients=12, n_images=24, partition=docs.TEST),
+        Observed(value=3, unit="patients", n_patients=12, n_images=24, partition=TEST),
         "data/coverage.json",
         "smallest level: Voluson S10",
     ),

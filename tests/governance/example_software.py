@@ -3,8 +3,16 @@
 from datetime import UTC, datetime
 
 from governance.evidence.store import EvidenceStore
-from governance.records import run_files as docs
 from governance.records.files import sha256_bytes
+from governance.records.run import Package
+from governance.records.software import (
+    BillOfMaterials,
+    MalformedInput,
+    SuiteReport,
+    Vulnerability,
+    VulnerabilityScan,
+)
+from governance.records.training import RepeatRecord
 
 WHEN = datetime(2026, 3, 4, 9, 0, 0, tzinfo=UTC)
 DIGEST = sha256_bytes(b"some file")
@@ -13,7 +21,7 @@ DIGEST = sha256_bytes(b"some file")
 def write_software(store: EvidenceStore, odd: str) -> None:
     """Bill of materials, scan and test result; odd text goes where a file's text would."""
     sha256 = store.write_bytes("sbom.cdx.json", b"{}").sha256
-    materials = docs.BillOfMaterials(
+    materials = BillOfMaterials(
         path="sbom.cdx.json",
         sha256=sha256,
         spec_version="1.6",
@@ -22,13 +30,13 @@ def write_software(store: EvidenceStore, odd: str) -> None:
         n_without_licence=3,
         n_pretrained=1,
     )
-    store.write_document("software/bill_of_materials.json", materials)
-    store.write_document("software/vulnerabilities.json", _scan(odd))
-    store.write_document("software/tests.json", _tests())
+    store.write_document(materials)
+    store.write_document(_scan(odd))
+    store.write_document(_tests())
 
 
-def _scan(odd: str) -> docs.VulnerabilityScan:
-    found = docs.Vulnerability(
+def _scan(odd: str) -> VulnerabilityScan:
+    found = Vulnerability(
         package="package-01",
         version="1.1.0",
         id=f"PYSEC-2026-1 {odd}".strip(),
@@ -36,20 +44,18 @@ def _scan(odd: str) -> docs.VulnerabilityScan:
         fixed_in=("1.1.1",),
     )
     accepted = {"id": "PYSEC-2026-2", "severity": "high", "accepted": "the server is not started"}
-    return docs.VulnerabilityScan(
+    return VulnerabilityScan(
         file=f"scan {odd}.json",
         sha256=DIGEST,
         read_utc=WHEN,
-        packages=tuple(
-            docs.Package(name=f"package-{n:02d}", version=f"1.{n}.0") for n in range(40)
-        ),
+        packages=tuple(Package(name=f"package-{n:02d}", version=f"1.{n}.0") for n in range(40)),
         skipped=(("torch", "not found on PyPI"),),
         vulnerabilities=(found, found.model_copy(update=accepted)),
     )
 
 
-def _tests() -> docs.SuiteReport:
-    return docs.SuiteReport(
+def _tests() -> SuiteReport:
+    return SuiteReport(
         commit="0123456789abcdef0123456789abcdef01234567",
         clean=True,
         finished_utc=WHEN,
@@ -63,15 +69,15 @@ def _tests() -> docs.SuiteReport:
         n_skipped=14,
         n_deselected=31,
         malformed=(
-            docs.MalformedInput(kind="csv", n_passed=59, n_failed=0, n_skipped=0),
-            docs.MalformedInput(kind="png", n_passed=41, n_failed=0, n_skipped=1),
+            MalformedInput(kind="csv", n_passed=59, n_failed=0, n_skipped=0),
+            MalformedInput(kind="png", n_passed=41, n_failed=0, n_skipped=1),
         ),
     )
 
 
-def example_repeat() -> docs.RepeatRecord:
+def example_repeat() -> RepeatRecord:
     """Ten steps made twice, not equal bit by bit."""
-    return docs.RepeatRecord(
+    return RepeatRecord(
         stage="diffusion",
         step=10,
         sha256=DIGEST,

@@ -64,8 +64,8 @@ def make_store(
         config_sha256="0" * 64,
     )
     store.write_bytes("config.yaml", b"seed: 1\n")
-    store.write_document("run.json", identity)
-    store.write_document("signing.json", signer.record if signer else SigningRecord())
+    store.write_document(identity)
+    store.write_document(signer.record if signer else SigningRecord())
     if "data" in steps:
         store.write_bytes("data/dataset.json", b"{}\n")
         store.write_bytes("data/split.json", b"{}\n")

@@ -9,6 +9,7 @@ from reportlab.lib.pagesizes import A4
 
 from governance.records.base import ItemStatus
 from governance.records.errors import EvidenceError, EvidenceTamperedError
+from governance.records.evaluation import EvaluationRecord
 from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.blocks import (
     Bullets,
@@ -316,7 +317,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
     run_dir = build_example_run(tmp_path)
     (run_dir / "figures/real.png").unlink()
 
-    with pytest.raises(EvidenceError, match=r"figures/real\.png: listed in manifest\.json but"):
+    with pytest.raises(EvidenceError, match=r"figures/real\.png: cannot be read"):
         load_evidence(run_dir)
 
 
@@ -325,7 +326,7 @@ def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
     (run_dir / "metrics").mkdir()
     (run_dir / "metrics/evaluation.json").write_text("{}")
 
-    assert load_evidence(run_dir).evaluation is None
+    assert load_evidence(run_dir).get(EvaluationRecord) is None
 
 
 def test_a_manifest_with_another_root_is_refused(tmp_path):
@@ -334,7 +335,7 @@ def test_a_manifest_with_another_root_is_refused(tmp_path):
     manifest = json.loads(path.read_bytes())
     path.write_bytes(path.read_bytes().replace(manifest["evidence_root"].encode(), b"0" * 64))
 
-    with pytest.raises(EvidenceError, match="evidence root is not that of the files listed"):
+    with pytest.raises(EvidenceError, match="evidence root is not that of the files it lists"):
         load_evidence(run_dir)
 
 

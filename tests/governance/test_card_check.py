@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from governance.evidence.folder import RunFolder
+from governance.records.audit import DuplicateAudit
+from governance.records.base import document_kinds
+from governance.records.partition import SplitRecord
 from governance.records.verdict import CardCheck
 from governance.reports.blocks import Section, Text
 from governance.reports.card import check as card_check
@@ -16,7 +20,7 @@ from governance.reports.card.write import write_model_card
 from governance.reports.draw.html import html_page
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.order import SECTIONS, build_report
-from tests.governance.example_run import HOSTILE, LONG, Example, build_example_run
+from tests.governance.example_run import HOSTILE, LONG, Example, build_example_run, showing
 
 EXAMPLES = {
     "complete": Example(),
@@ -57,13 +61,12 @@ def checked(
 def test_pictures_of_pairs_of_images_stand_in_report_and_page_alike(
     complete: ReportEvidence,
 ) -> None:
-    assert complete.duplicates is not None
-    pair = complete.duplicates.pairs[0].model_copy(update={"figure": "figures/pair.png"})
-    with_pair = complete.duplicates.model_copy(update={"pairs": (pair,)})
+    duplicates = complete.documents.need(DuplicateAudit)
+    pair = duplicates.pairs[0].model_copy(update={"figure": "figures/pair.png"})
+    with_pair = duplicates.model_copy(update={"pairs": (pair,)})
     picture = next(iter(complete.pictures.values()))
-    shown = replace(
-        complete, duplicates=with_pair, pictures={**complete.pictures, "figures/pair.png": picture}
-    )
+    pictures = {**complete.pictures, "figures/pair.png": picture}
+    shown = showing(replace(complete, pictures=pictures), with_pair)
 
     assert "figures/pair.png" in html_page(build_report(shown)).decode()
     assert checked(shown).disagreements == ()
@@ -117,7 +120,7 @@ def test_a_number_that_does_not_stand_in_its_files_is_shown_as_computed(
     complete: ReportEvidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def odd_section(evidence: ReportEvidence) -> Section:
-        assert evidence.split is not None
+        assert evidence.get(SplitRecord) is not None
         return Section("x", "16", "Odd", blocks=(Text("97.31 and 24 images, P4-01, 12,345"),))
 
     monkeypatch.setattr(card_check, "SECTIONS", (odd_section,))
@@ -129,9 +132,11 @@ def test_a_number_that_does_not_stand_in_its_files_is_shown_as_computed(
 
 
 def test_a_part_written_from_a_file_without_digest_is_found(complete: ReportEvidence) -> None:
-    digests = {path: d for path, d in complete.digests.items() if path != "data/split.json"}
+    digests = {path: d for path, d in complete.digests.items() if path != SplitRecord.PATH}
+    documents = [complete.get(kind) for kind in document_kinds().values()]
+    folder = RunFolder.of(*filter(None, documents), digests=digests)
 
-    found = check_card(replace(complete, digests=digests)).untraced
+    found = check_card(replace(complete, documents=folder)).untraced
 
     assert any("card, test_size" in words and "data/split.json" in words for words in found)
 

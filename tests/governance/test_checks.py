@@ -1,14 +1,13 @@
 import itertools
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     CHECKS,
-    Documents,
     check,
     evaluate,
     judge,
@@ -23,7 +22,6 @@ from governance.records.evaluation import NearestPair
 from governance.records.partition import RefusedRead, SplitRecord
 from governance.records.policy import Criterion
 from governance.records.run import Figure, Figures
-from governance.records.run_files import DOCUMENTS
 from governance.records.training import FittedThing
 from governance.records.verdict import CheckResult, ItemRecord, Observed
 from tests.governance.complete_run import (
@@ -31,6 +29,7 @@ from tests.governance.complete_run import (
     FAILED,
     INCEPTION,
     NOT_EVALUATED,
+    PARTS,
     PASSED,
     POLICY,
     RECORDED,
@@ -47,6 +46,7 @@ from tests.governance.complete_run import (
     declared,
     metric,
     nested,
+    nothing,
     pair,
     result,
     with_coverage,
@@ -66,7 +66,7 @@ DATA_ITEMS = (
 KNOWN_WORDS = ("patient_id", "are of one patient", "a patient is in both", "too few patients")
 
 
-def complete_again(documents: Documents) -> Documents:
+def complete_again(documents: JudgedRun) -> JudgedRun:
     """No change."""
     return documents
 
@@ -272,7 +272,7 @@ CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P7-01", change("figures", figures=()), FAILED, "no random sample sheet"),
     (
         "P7-01",
-        change("figures", figures=(complete().figures or Figures).figures[:2]),
+        change("figures", figures=complete().need(Figures).figures[:2]),
         NOT_EVALUATED,
         "worst-scoring sheet is not implemented yet",
     ),
@@ -386,7 +386,7 @@ def test_checks_belong_to_computed_items_and_to_one_of_the_steps() -> None:
 
 def test_a_run_that_left_nothing_passes_nothing() -> None:
     for item_id in CHECKS:
-        found = result(item_id, Documents())
+        found = result(item_id, nothing())
 
         assert found.status is NOT_EVALUATED
         assert found.reason
@@ -395,7 +395,7 @@ def test_a_run_that_left_nothing_passes_nothing() -> None:
 
 def test_losing_documents_never_turns_anything_better() -> None:
     """A check sees less: it says the same or that it cannot say."""
-    parts = [field.name for field in fields(Documents)]
+    parts = [*PARTS, "plan_sha256"]
     singles: list[tuple[str, ...]] = [(part,) for part in parts]
     starts = [(complete(), [*singles, *itertools.combinations(parts, 2)])]
     starts += [(apply(complete()), singles) for _, apply, _, _ in CASES[::10]]
@@ -418,7 +418,7 @@ def test_a_refused_split_passes_no_item_of_independence() -> None:
 
 
 def test_the_numbers_observed_are_those_of_the_documents() -> None:
-    def seen(item_id: str, documents: Documents) -> Observed:
+    def seen(item_id: str, documents: JudgedRun) -> Observed:
         observed = result(item_id, documents).observed
         assert observed is not None
         return observed
@@ -617,66 +617,28 @@ def test_a_taken_id_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"P4-01: the check 'shared_patients' has this id"):
 
         @check("P4-01", step="s4_split")
-        def another(documents: Documents, criterion: Criterion) -> CheckResult:
+        def another(documents: JudgedRun, criterion: Criterion) -> CheckResult:
             return not_evaluated("never")
 
 
-def save(documents: Documents, folder: Path) -> Path:
-    parts = {type(value): value for value in vars(documents).values() if value is not None}
-    for path, kind in DOCUMENTS.items():
-        if kind in parts:
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(parts[kind].model_dump_json(), "utf-8")
-    return folder
-
-
-def test_documents_are_read_from_a_run_folder_as_they_were_written(tmp_path: Path) -> None:
-    loaded = Documents.load(save(complete(), tmp_path))
-
-    assert replace(loaded, plan_sha256=D) == complete()
-    assert loaded.plan_sha256 not in (None, D)
-
-
-def test_an_empty_run_folder_gives_no_documents(tmp_path: Path) -> None:
-    assert Documents.load(tmp_path) == Documents()
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"unit": "patient"}', '{"unit": 1, "x": 2}'])
-def test_a_document_that_does_not_parse_is_named(tmp_path: Path, text: str) -> None:
-    save(complete(), tmp_path)
-    (tmp_path / "data" / "split.json").write_text(text, "utf-8")
-
-    with pytest.raises(EvidenceError, match=r"data/split\.json: not a readable SplitRecord"):
-        Documents.load(tmp_path)
-
-
-def test_a_document_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").mkdir()
-
-    with pytest.raises(EvidenceError, match=r"plan\.json: cannot be read"):
-        Documents.load(tmp_path)
-
-
-def records(documents: Documents, **changes: Any) -> dict[str, ItemRecord]:
+def records(documents: JudgedRun, **changes: Any) -> dict[str, ItemRecord]:
     arguments: dict[str, Any] = {
-        "plan_sha256": documents.plan_sha256,
         "now": START,
         "artifacts": {"data/split.json": A, "integrity.json": B},
         **changes,
     }
-    return {record.id: record for record in evaluate(POLICY, documents, **arguments)}
+    return {record.id: record for record in evaluate(POLICY, documents.folder, **arguments)}
 
 
 def test_every_item_gets_one_record_in_the_order_of_the_policy() -> None:
-    for documents in (complete(), Documents()):
+    for documents in (complete(), nothing()):
         assert list(records(documents)) == [item.id for item in POLICY.items]
 
 
 def test_nothing_passes_in_the_records_of_an_empty_run() -> None:
-    for record in records(Documents()).values():
+    for record in records(nothing()).values():
         assert record.status is (MISSING if record.kind == "human" else NOT_EVALUATED)
-    assert all(record.reason for record in records(Documents()).values())
+    assert all(record.reason for record in records(nothing()).values())
 
 
 def test_what_no_check_computes_is_not_implemented_yet() -> None:
@@ -728,7 +690,7 @@ def test_another_policy_than_the_frozen_one_is_refused() -> None:
     other = with_criteria(POLICY, {"P3-03": 1})
 
     with pytest.raises(EvidenceError, match="the frozen policy differs"):
-        evaluate(other, complete(), plan_sha256=D, now=START, artifacts={})
+        evaluate(other, complete().folder, now=START, artifacts={})
     with pytest.raises(EvidenceError, match="its policy is not readable"):
         records(change("plan", policy={})(complete()))
 
@@ -756,4 +718,5 @@ def test_checks_are_pure() -> None:
     first, second = records(documents), records(documents)
 
     assert first == second
-    assert documents == complete()
+    same = [documents.get(kind) == complete().get(kind) for kind in PARTS.values()]
+    assert same == [True] * len(PARTS)

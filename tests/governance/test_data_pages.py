@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from governance.records import run_files as docs
+from governance.evidence.folder import RunFolder
+from governance.records.audit import ContentScan, DemographicsAudit, DuplicateAudit
 from governance.records.base import ItemClass, ItemStatus
+from governance.records.dataset import DatasetIdentity
+from governance.records.partition import SplitRecord
+from governance.records.run import Figure, Figures
 from governance.records.verdict import ItemRecord
 from governance.reports.audit_report import write_audit_report
 from governance.reports.blocks import (
@@ -24,7 +28,7 @@ from governance.reports.blocks import (
     Table,
     Text,
 )
-from governance.reports.evidence import PictureFile, ReportEvidence, load_evidence
+from governance.reports.evidence import Evidence, PictureFile, ReportEvidence, load_evidence
 from governance.reports.sections.data import completeness_blocks, data_parts
 from governance.reports.sections.data_check import (
     DataCheckEvidence,
@@ -33,10 +37,10 @@ from governance.reports.sections.data_check import (
 )
 from governance.reports.sections.data_coverage import demographics_blocks
 from governance.reports.sections.data_duplicates import duplicate_blocks
-from governance.reports.sections.data_tables import DataEvidence, partition_order
+from governance.reports.sections.data_tables import partition_order
 from governance.reports.sections.order import build_report
 from governance.reports.sections.training import samples_section
-from tests.governance.example_run import HOSTILE, START, Example, build_example_run
+from tests.governance.example_run import HOSTILE, START, Example, build_example_run, showing
 
 _PARTS = ["identity", "correctness", "completeness", "coverage", "consistency", "content"]
 
@@ -62,8 +66,8 @@ def _check(evidence: ReportEvidence, **changes: Any) -> DataCheckEvidence:
 
 def _empty(**changes: Any) -> DataCheckEvidence:
     """A data check that stopped before anything was known."""
-    nothing = dict.fromkeys((field.name for field in fields(DataCheckEvidence)), None)
-    own = {"pictures": {}, "records": {}, "tool_version": "0.1.0", "folder": "x"}
+    nothing = {"documents": RunFolder.of(), "policy": None, "pictures": {}, "records": {}}
+    own = {"tool_version": "0.1.0", "folder": "x"}
     stop = {"exit_code": 3, "sentence": "The folder cannot be read."}
     return DataCheckEvidence(**(nothing | own | stop | changes))
 
@@ -108,7 +112,7 @@ def _said(blocks: tuple[Block, ...]) -> str:
     return "\n".join(parts)
 
 
-def _part(evidence: DataEvidence, key: str) -> Section:
+def _part(evidence: Evidence, key: str) -> Section:
     return next(part for part in data_parts(evidence, 3) if part.key == f"data-{key}")
 
 
@@ -178,7 +182,7 @@ def test_suppressed_cells_are_never_shown_as_numbers(evidence):
 
 
 def test_without_declared_attributes_demographics_are_not_evaluated(evidence):
-    nothing = docs.DemographicsAudit(
+    nothing = DemographicsAudit(
         declared=(),
         undeclared=("ethnicity",),
         cells=(),
@@ -186,7 +190,7 @@ def test_without_declared_attributes_demographics_are_not_evaluated(evidence):
         smallest_cell=5,
         n_suppressed=0,
     )
-    said = _said(demographics_blocks(replace(evidence, demographics=nothing)))
+    said = _said(demographics_blocks(showing(evidence, nothing)))
 
     assert "Not evaluated: the data contract declares no attribute of the patients" in said
     assert "Not evaluated: no target population is declared" in said
@@ -211,10 +215,9 @@ def test_a_limit_comes_from_the_policy_in_force(evidence):
 
 
 def test_the_similarity_figure_has_threshold_null_and_confirmed_pairs(evidence):
-    assert evidence.duplicates is not None
     (chart,) = (b for b in duplicate_blocks(evidence) if isinstance(b, Histogram))
-    alone = evidence.duplicates.model_copy(update={"pairs": (), "n_pairs": 0, "n_near": 0})
-    blocks = duplicate_blocks(replace(evidence, duplicates=alone))
+    alone = evidence.get(DuplicateAudit).model_copy(update={"pairs": (), "n_pairs": 0, "n_near": 0})
+    blocks = duplicate_blocks(showing(evidence, alone))
     (empty,) = (b for b in blocks if isinstance(b, Histogram))
 
     assert chart.threshold == ("threshold 0.920", 0.92)
@@ -225,8 +228,7 @@ def test_the_similarity_figure_has_threshold_null_and_confirmed_pairs(evidence):
 
 
 def test_pictures_of_pairs_stand_beside_both_identities_and_not_among_the_samples(evidence):
-    assert evidence.duplicates is not None
-    figure = next(pair.figure for pair in evidence.duplicates.pairs if pair.figure)
+    figure = next(pair.figure for pair in evidence.get(DuplicateAudit).pairs if pair.figure)
     drawn = _with_picture(evidence, figure)
     (gallery,) = (b for b in duplicate_blocks(drawn) if isinstance(b, Gallery))
     samples = [b.path for b in samples_section(drawn).blocks if isinstance(b, Picture)]
@@ -250,21 +252,19 @@ def test_a_pair_without_a_picture_is_in_the_table_alone(evidence):
 
 
 def _with_picture(evidence: ReportEvidence, path: str) -> ReportEvidence:
-    listed = evidence.figures.figures if evidence.figures else ()
-    figure = docs.Figure(path=path, title="pair", caption="pair")
+    listed = evidence.get(Figures).figures
+    figure = Figure(path=path, title="pair", caption="pair")
     rest = tuple(entry for entry in listed if entry.path != path)
     pictures = {**evidence.pictures, path: _png(516, 256)}
-    return replace(evidence, figures=docs.Figures(figures=(figure, *rest)), pictures=pictures)
+    return showing(replace(evidence, pictures=pictures), Figures(figures=(figure, *rest)))
 
 
 def test_pages_count_the_unit_that_the_data_set_records(evidence):
-    assert evidence.dataset is not None
-    assert evidence.split is not None
-    data = evidence.dataset.model_copy(
+    data = evidence.get(DatasetIdentity).model_copy(
         update={"split_unit": "examination", "split_unit_note": "", "notes": ()}
     )
-    split = evidence.split.model_copy(update={"unit": "examination"})
-    parts = data_parts(replace(evidence, dataset=data, split=split), 3)
+    split = evidence.get(SplitRecord).model_copy(update={"unit": "examination"})
+    parts = data_parts(showing(evidence, data, split), 3)
     fixed = ("patient images", "patient_id", "by patient;")  # kind, a column, a method's own words
     said = "\n".join(_said(part.blocks) for part in parts).replace("Patient000", "")
     for words in fixed:
@@ -276,32 +276,31 @@ def test_pages_count_the_unit_that_the_data_set_records(evidence):
 
 
 def test_an_engine_that_reads_no_letters_says_not_evaluated(evidence):
-    assert evidence.content is not None
-    scan = evidence.content.model_copy(
+    scan = evidence.get(ContentScan).model_copy(
         update={"reads_text": False, "engine": "overlay detector", "marks": ()}
     )
-    said = _said(_part(replace(evidence, content=scan), "content").blocks)
+    said = _said(_part(showing(evidence, scan), "content").blocks)
 
     assert "With text: not evaluated: overlay detector does not read letters" in said
     assert "With text that looks identifying: not evaluated" in said
 
 
 def test_long_tables_are_cut_and_say_where_the_rest_is(evidence):
-    assert evidence.duplicates is not None
-    pair = evidence.duplicates.pairs[1]
-    many = evidence.duplicates.model_copy(update={"pairs": (pair,) * 100, "n_pairs": 1_234})
-
-    assert "1,194 more in data/duplicates.json." in _said(
-        duplicate_blocks(replace(evidence, duplicates=many))
+    pair = evidence.get(DuplicateAudit).pairs[1]
+    many = evidence.get(DuplicateAudit).model_copy(
+        update={"pairs": (pair,) * 100, "n_pairs": 1_234}
     )
+
+    assert "1,194 more in data/duplicates.json." in _said(duplicate_blocks(showing(evidence, many)))
 
 
 def test_a_refused_split_says_why(evidence):
-    assert evidence.split is not None
-    split = evidence.split.model_copy(update={"refused": "5 groups lie in two partitions"})
+    split = evidence.get(SplitRecord).model_copy(
+        update={"refused": "5 groups lie in two partitions"}
+    )
 
     assert "This split was refused; the tables show the one that was tried.\n5 groups lie" in _said(
-        _part(replace(evidence, split=split), "identity").blocks
+        _part(showing(evidence, split), "identity").blocks
     )
 
 

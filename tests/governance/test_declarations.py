@@ -25,7 +25,7 @@ from governance.reports.card.fields import DECLARABLE_FIELDS, card_sections
 from governance.reports.card.write import write_model_card
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.order import build_report
-from tests.governance.example_run import HOSTILE, Example, build_example_run
+from tests.governance.example_run import HOSTILE, Example, build_example_run, showing
 from tests.governance.report_tools import pdf_text
 
 POLICY = load_policy()
@@ -197,7 +197,7 @@ def with_declarations(run_dir: Path, *entries: Declaration) -> ReportEvidence:
         result = human_result(item, found, FACTS, TODAY)
         changes = {"status": result.status, "reason": result.reason, "method": result.method}
         records[item.id] = records[item.id].model_copy(update=changes)
-    return replace(evidence, declarations=found, records=records)
+    return showing(replace(evidence, records=records), found)
 
 
 @pytest.fixture(scope="module")

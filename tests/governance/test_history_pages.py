@@ -1,19 +1,20 @@
 """Sections on lineage, hazards and the trace of numbers say what is on record."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from governance.records.evaluation import Baseline
+from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.run import Hazard, Hazards
-from governance.records.verdict import FoundWord
+from governance.records.verdict import CardCheck, FoundWord
 from governance.reports.blocks import section_texts
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.hazards import hazards_section
 from governance.reports.sections.lineage import lineage_section
 from governance.reports.sections.trace import trace_section
 from tests.governance.complete_run import changed_metric, complete
-from tests.governance.example_run import build_example_run
+from tests.governance.example_run import build_example_run, showing
 
 RUN = complete()
 
@@ -26,14 +27,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> ReportEvidence:
 
 @pytest.fixture(scope="module")
 def full(bare: ReportEvidence) -> ReportEvidence:
-    return replace(
-        bare,
-        lineage=RUN.lineage,
-        change=RUN.change,
-        baseline=RUN.baseline,
-        hazards=RUN.hazards,
-        card_check=RUN.card_check,
-    )
+    kinds = (Lineage, ChangeRecord, Baseline, Hazards, CardCheck)
+    return showing(bare, *(RUN.need(kind) for kind in kinds))
 
 
 def test_a_run_without_these_documents_says_so(bare: ReportEvidence) -> None:
@@ -65,15 +60,14 @@ def test_parent_reason_changes_and_metrics_stand_side_by_side(full: ReportEviden
 
 
 def test_what_cannot_be_compared_is_said_before_the_metrics(full: ReportEvidence) -> None:
-    assert RUN.change is not None
-    change = RUN.change.model_copy(
+    change = RUN.need(ChangeRecord).model_copy(
         update={
             "unfair": ("the data sets differ",),
             "outside_plan": ("code: recipe",),
             "metrics": (changed_metric(before=None, unfair=("measured in one run only",)),),
         }
     )
-    texts = list(section_texts(lineage_section(replace(full, change=change))))
+    texts = list(section_texts(lineage_section(showing(full, change))))
 
     assert "Results of the two runs cannot be compared as wholes:" in texts
     assert "The data sets differ." in texts
@@ -82,22 +76,23 @@ def test_what_cannot_be_compared_is_said_before_the_metrics(full: ReportEvidence
     assert "measured in one run only" in texts
 
 
-def test_a_first_run_and_a_damaged_parent_are_told_apart(full: ReportEvidence) -> None:
-    assert RUN.lineage is not None
-    first = RUN.lineage.model_copy(update={"parent": None, "delta": None, "reason": "first run"})
+def test_a_first_run_and_a_damaged_parent_are_told_apart(bare: ReportEvidence) -> None:
+    first = RUN.need(Lineage).model_copy(
+        update={"parent": None, "delta": None, "reason": "first run"}
+    )
     damaged = first.model_copy(update={"fault": "plan.json: recorded as sha256:1", "reason": ""})
 
-    texts = list(section_texts(lineage_section(replace(full, lineage=first, change=None))))
+    texts = list(section_texts(lineage_section(showing(bare, first))))
     assert "none; this is a first run in this workspace" in texts
     assert "There is no parent run to compare this one with." in texts
-    texts = list(section_texts(lineage_section(replace(full, lineage=damaged, change=None))))
+    texts = list(section_texts(lineage_section(showing(bare, damaged))))
     assert "cannot be read: plan.json: recorded as sha256:1" in texts
     assert "nobody gave one" in texts
 
 
 def test_each_hazard_stands_with_the_standing_of_its_items(full: ReportEvidence) -> None:
     hazards = (Hazard(id="HZ-9", hazard="odd", items=("P4-01", "P9-99", "P3-01")),)
-    texts = list(section_texts(hazards_section(replace(full, hazards=Hazards(hazards=hazards)))))
+    texts = list(section_texts(hazards_section(showing(full, Hazards(hazards=hazards)))))
 
     assert "✓ P4-01 passed" in texts
     assert "✗ P3-01 failed" in texts
@@ -107,8 +102,7 @@ def test_each_hazard_stands_with_the_standing_of_its_items(full: ReportEvidence)
 
 
 def test_the_trace_lists_parts_and_everything_that_was_found(full: ReportEvidence) -> None:
-    assert RUN.card_check is not None
-    found = RUN.card_check.model_copy(
+    found = RUN.need(CardCheck).model_copy(
         update={
             "empty_fields": ("a.b",),
             "untraced": ("P8-02: observed 1",),
@@ -117,7 +111,7 @@ def test_the_trace_lists_parts_and_everything_that_was_found(full: ReportEvidenc
             "words": (FoundWord(output="card", word="certified", context="a certified b"),),
         }
     )
-    texts = list(section_texts(trace_section(replace(full, card_check=found))))
+    texts = list(section_texts(trace_section(showing(full, found))))
 
     at = texts.index("card: metrics")
     assert texts[at : at + 4] == ["card: metrics", "40", "95", "metrics/evaluation.json"]

@@ -9,6 +9,7 @@ import pytest
 from governance.evidence.journal import read_journal
 from governance.evidence.store import EvidenceStore
 from governance.records.errors import MedisynthGovError, SealError
+from governance.records.evaluation import EvaluationRecord
 from governance.records.partition import SealRecord
 from governance.reports.audit_report import write_audit_report
 from governance.reports.card.write import write_model_card
@@ -462,7 +463,7 @@ def test_leaves_that_do_not_give_the_sealed_root_are_refused(tmp_path):
     sealed = seal(tmp_path)
     store, ledger = sealed._store, sealed._ledger
     other = SealLeaves(leaves=LEAVES[:-1])
-    store.write_document("data/seal_leaves.json", other)
+    store.write_document(other)
 
     with pytest.raises(SealError, match=r"seal_leaves\.json: leaves with root"):
         reopen_sealed_test_set(store=store, ledger=ledger, vault=vault_of(tmp_path))
@@ -484,7 +485,7 @@ def test_the_second_evaluation_of_a_test_set_is_called_so_on_page_one_and_in_the
 
     evidence = load_evidence(build_example_run(tmp_path / "example", Example(openings=2)))
 
-    assert evidence.evaluation.opening.label == opening.label == "exploratory, opening 2"
+    assert evidence.get(EvaluationRecord).opening.label == opening.label == "exploratory, opening 2"
     page = pdf_text(write_audit_report(evidence), tmp_path, last_page=1)
     card, facts = write_model_card(evidence)
     assert "exploratory, opening 2" in page

@@ -1,15 +1,15 @@
 """Item P4-12 from the record of a self-test, and what the report says of it."""
 
-from dataclasses import replace
-
 import pytest
 
-from governance.checks.registry import CHECKS, Documents
+from governance.checks.judged_run import JudgedRun
+from governance.checks.registry import CHECKS
+from governance.evidence.folder import RunFolder
 from governance.policy.load import load_policy
 from governance.records.base import ItemStatus
 from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
-from tests.governance.example_run import build_example_run
+from tests.governance.example_run import build_example_run, showing
 from tests.governance.selftest_cases import ALL, CAUGHT, SILENT, record, trial
 
 
@@ -38,14 +38,16 @@ from tests.governance.selftest_cases import ALL, CAUGHT, SILENT, record, trial
 def test_p4_12_counts_what_was_not_proven(trials, status, words):
     criterion = load_policy().item("P4-12").criterion
 
-    result = CHECKS["P4-12"].function(Documents(selftest=record(*trials)), criterion)
+    result = CHECKS["P4-12"].function(JudgedRun(RunFolder.of(record(*trials))), criterion)
 
     assert result.status is status
     assert words in result.reason
 
 
 def test_a_run_without_the_record_is_not_evaluated():
-    result = CHECKS["P4-12"].function(Documents(), load_policy().item("P4-12").criterion)
+    result = CHECKS["P4-12"].function(
+        JudgedRun(RunFolder.of()), load_policy().item("P4-12").criterion
+    )
 
     assert result.status is ItemStatus.NOT_EVALUATED
     assert result.reason == "the guards were not tried in this run"
@@ -59,7 +61,7 @@ def test_the_report_shows_what_was_planted_what_caught_it_and_what_was_left_out(
     evidence = load_evidence(build_example_run(tmp_path))
     missed = trial("duplicate", answers=(SILENT,))
 
-    html = page(replace(evidence, selftest=record(ALL[0], missed)))
+    html = page(showing(evidence, record(ALL[0], missed)))
 
     assert "Has a guard ever caught anything?" in html
     assert "A leak about patient" in html

@@ -31,7 +31,7 @@ FINDINGS = Findings(
 def test_a_document_is_written_as_readable_json_that_reads_back_equal(tmp_path):
     store = new_store(tmp_path)
 
-    artifact = store.write_document("data/findings.json", FINDINGS)
+    artifact = store.write_document(FINDINGS)
 
     text = (store.run_dir / "data" / "findings.json").read_text(encoding="utf-8")
     assert text == (
@@ -115,9 +115,9 @@ def test_a_number_that_is_not_finite_is_refused_and_its_place_named(tmp_path, va
     curve = Curve(stage="diffusion", name="loss", steps=(1,), values=(value,))
 
     with pytest.raises(EvidenceError, match=r"x\.json: candidates\[1\]\.score is not a finite"):
-        store.write_document("x.json", selection)
+        store.write_document(selection, "x.json")
     with pytest.raises(EvidenceError, match=r"x\.json: values\[0\] is not a finite"):
-        store.write_document("x.json", curve)
+        store.write_document(curve, "x.json")
 
     assert not (store.run_dir / "x.json").exists()
 
@@ -126,7 +126,7 @@ def test_a_name_from_a_broken_encoding_can_be_recorded(tmp_path):
     store = new_store(tmp_path)
     finding = FINDINGS.findings[0].model_copy(update={"where": "\udcff.csv"})
 
-    store.write_document("data/findings.json", Findings(findings=(finding,)))
+    store.write_document(Findings(findings=(finding,)))
 
     data = (store.run_dir / "data" / "findings.json").read_bytes()
     assert json.loads(data)["findings"][0]["where"] == "\udcff.csv"

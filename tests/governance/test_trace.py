@@ -1,15 +1,14 @@
-from dataclasses import replace
-
 import pytest
 
-from governance.checks.registry import Documents, evaluate
+from governance.checks.registry import evaluate
 from governance.checks.trace import TRACED, trace
-from governance.records.run_files import DOCUMENTS
+from governance.evidence.folder import RunFolder
+from governance.records.base import document_kinds
 from governance.records.verdict import Artifact, ItemRecord, TraceTable
 from tests.governance.complete_run import POLICY, START, A, B, C, change, complete
 
 OTHERS = {item.id for item in POLICY.items} - {TRACED}
-FILES = dict.fromkeys(DOCUMENTS, A) | {
+FILES = dict.fromkeys(document_kinds(), A) | {
     "checkpoints/x.safetensors": C,
     "sbom.cdx.json": A,
     "samples/0.png": B,
@@ -17,8 +16,8 @@ FILES = dict.fromkeys(DOCUMENTS, A) | {
 }
 
 
-def documents() -> Documents:
-    return change("samples", files=(("samples/0.png", B, C),))(complete())
+def documents() -> RunFolder:
+    return change("samples", files=(("samples/0.png", B, C),))(complete()).folder
 
 
 def table(**changes: object) -> TraceTable:
@@ -30,7 +29,7 @@ def table(**changes: object) -> TraceTable:
 
 
 def written(files: dict[str, str]) -> tuple[ItemRecord, ...]:
-    return evaluate(POLICY, documents(), plan_sha256=None, now=START, artifacts=files, only=OTHERS)
+    return evaluate(POLICY, documents(), now=START, artifacts=files, only=OTHERS)
 
 
 def changed(item_id: str, **changes: object) -> tuple[ItemRecord, ...]:
@@ -116,8 +115,8 @@ def test_a_record_that_was_not_written_is_named() -> None:
 
 
 def test_a_run_that_left_nothing_has_a_line_for_every_item_and_no_broken_link() -> None:
-    nothing = replace(Documents(), now=START)
-    records = evaluate(POLICY, nothing, plan_sha256=None, now=START, artifacts={}, only=OTHERS)
+    nothing = RunFolder.of()
+    records = evaluate(POLICY, nothing, now=START, artifacts={}, only=OTHERS)
     paths = {f"records/{record.id}.json": B for record in records}
 
     found = trace(POLICY, records, nothing, paths)

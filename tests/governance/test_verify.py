@@ -63,7 +63,7 @@ def make_run(folder: Path) -> Path:
         config_sha256="0" * 64,
     )
     store.write_bytes("config.yaml", b"seed: 1\n")
-    store.write_document("run.json", identity)
+    store.write_document(identity)
     seal_test_set(
         [make_leaf(number) for number in range(3)],
         store=store,

@@ -16,7 +16,7 @@ from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.verify.claims import _is_rounded
 from governance.verify.folder import verify_run
 from pipelines.steps.s8_report import write_outputs
-from tests.governance.example_run import HOSTILE, Example, build_example_run
+from tests.governance.example_run import HOSTILE, Example, build_example_run, showing
 from tests.governance.signed_run import small_pdf
 
 _EXAMPLES = {
@@ -188,9 +188,8 @@ def test_a_printed_number_is_its_value_rounded(printed, value, fits):
 
 
 def with_signing(evidence: ReportEvidence, record: SigningRecord) -> dict[str, Any]:
-    from dataclasses import replace
 
-    text, data = write_model_card(replace(evidence, signing=record))
+    text, data = write_model_card(showing(evidence, record))
     card = json.loads(data)
     return {
         "text": text.decode(),

@@ -23,7 +23,7 @@ from governance.reports.card.write import write_model_card
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.items import item_views
 from governance.verdict.rollup import roll_up, waiver_lines
-from tests.governance.example_run import HOSTILE, Example, build_example_run
+from tests.governance.example_run import HOSTILE, Example, build_example_run, showing
 from tests.governance.report_tools import pdf_text
 
 POLICY = load_policy()
@@ -265,8 +265,8 @@ def with_waivers(run_dir: Path, *waivers: Waiver) -> ReportEvidence:
     evidence = load_evidence(run_dir)
     found = list(evidence.records.values())
     lines = waiver_lines(POLICY, found, people(*waivers), FACTS, TODAY)
-    summary = roll_up(POLICY, found, evidence.outcome, waivers=lines)
-    return replace(evidence, summary=summary, declarations=people(*waivers))
+    summary = roll_up(POLICY, found, evidence.get(Outcome), waivers=lines)
+    return showing(replace(evidence, summary=summary), people(*waivers))
 
 
 @pytest.fixture(scope="module")

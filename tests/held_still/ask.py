@@ -20,8 +20,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from governance.evidence import verify_run as independent_verifier
+from governance.records.base import document_kinds
 from governance.records.manifest import Manifest
-from governance.records.run_files import DOCUMENTS
 from governance.records.verdict import ItemRecord
 from medisynth.data.phantom import PhantomSettings, write_phantoms
 from pipelines.cli.app import app
@@ -141,7 +141,7 @@ def of_changed_bytes(corpus: Corpus) -> dict[str, Any]:
 
 def document_schemas() -> dict[str, Any]:
     """JSON Schema of every document of a run folder, by path; words about fields left out."""
-    kinds = {**DOCUMENTS, "manifest.json": Manifest, "records/<item>.json": ItemRecord}
+    kinds = {**document_kinds(), "manifest.json": Manifest, "records/<item>.json": ItemRecord}
     return {path: _shape(kind.model_json_schema()) for path, kind in sorted(kinds.items())}
 
 

@@ -5,25 +5,25 @@ from datetime import datetime
 
 import pytest
 
-from governance.checks.registry import Documents, evaluate
-from governance.evidence.manifest import read_manifest
+from governance.checks.judged_run import JudgedRun
+from governance.checks.registry import evaluate
+from governance.evidence.folder import RunFolder
+from governance.records.people import Declarations
 from governance.records.policy import Policy
+from governance.records.run import Outcome, Plan
 from governance.verdict.rollup import roll_up, waiver_lines
 from tests.held_still.corpus import NAMES
 
 
 def judged_again(run):
     """Records by item id and the roll-up, from the documents of a stored run, at its own time."""
-    documents = Documents.load(run)
-    policy = Policy.model_validate(json.loads((run / "plan.json").read_bytes())["policy"])
-    digests = {file.path: file.sha256 for file in read_manifest(run).evidence}
+    folder = RunFolder.closed(run)
+    policy = Policy.model_validate(folder.need(Plan).policy)
     now = datetime.fromisoformat(stored_records(run)[policy.items[0].id]["time_utc"])
-    records = evaluate(
-        policy, documents, plan_sha256=documents.plan_sha256, now=now, artifacts=digests
-    )
-    facts, day = documents.facts, now.date()
-    waivers = waiver_lines(policy, records, documents.declarations, facts, day)
-    summary = roll_up(policy, records, documents.outcome, waivers=waivers)
+    records = evaluate(policy, folder, now=now, artifacts=folder.digests)
+    declarations, facts = folder.get(Declarations), JudgedRun(folder, now).facts
+    waivers = waiver_lines(policy, records, declarations, facts, now.date())
+    summary = roll_up(policy, records, folder.need(Outcome), waivers=waivers)
     return {r.id: r.model_dump(mode="json") for r in records}, summary.model_dump(mode="json")
 
 

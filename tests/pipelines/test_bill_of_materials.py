@@ -6,6 +6,7 @@ import pytest
 
 from governance.evidence.store import EvidenceStore
 from governance.records.run import RunIdentity
+from governance.records.software import BillOfMaterials
 from governance.records.training import PretrainedComponent
 from pipelines.current_run import software as sbom
 from pipelines.current_run.identity import installed_packages
@@ -109,7 +110,7 @@ def test_what_is_installed_here_is_listed_without_a_fault(tmp_path):
 
     sbom.write_bill_of_materials(RUN, installed, [WEIGHTS], store)
 
-    record = json.loads((store.run_dir / sbom.DOCUMENT).read_bytes())
+    record = json.loads((store.run_dir / BillOfMaterials.PATH).read_bytes())
     assert record["faults"] == []
     assert record["sha256"] == store.artifacts()["sbom.cdx.json"]
     assert (record["n_packages"], record["n_pretrained"]) == (len(installed) - 1, 1)

@@ -56,7 +56,7 @@ def new_run(
     store.write_bytes("config.yaml", text)
     identity = RunIdentity.model_validate_json((source / "run.json").read_bytes())
     facts = {"run_id": name, "seed": seed, "config_sha256": sha256_bytes(text)}
-    store.write_document("run.json", identity.model_copy(update=facts | changes.get("run", {})))
+    store.write_document(identity.model_copy(update=facts | changes.get("run", {})))
     for path in _COPIED:
         store.write_bytes(path, (source / path).read_bytes())
     store.write_bytes("checkpoints/x.safetensors", f"weights of {name}".encode())
@@ -65,14 +65,14 @@ def new_run(
         "checkpoint_path": "checkpoints/x.safetensors",
         "checkpoint_sha256": sha256_bytes(f"weights of {name}".encode()),
     }
-    store.write_document("metrics/training.json", training.model_copy(update=released))
+    store.write_document(training.model_copy(update=released))
     for path, kind, key in (
         ("data/dataset.json", DatasetIdentity, "dataset"),
         ("metrics/evaluation.json", EvaluationRecord, "evaluation"),
     ):
         if key in changes:
             document = kind.model_validate_json((source / path).read_bytes())
-            store.write_document(path, document.model_copy(update=changes[key]))
+            store.write_document(document.model_copy(update=changes[key]))
     if images is not None:
         stream = BytesIO()
         pd.DataFrame({"image_id": images.keys(), "pixel_sha256": images.values()}).to_parquet(
@@ -279,7 +279,7 @@ def test_a_run_without_a_model_has_no_lineage(tmp_path):
     identity = RunIdentity.model_validate_json(
         (finished(tmp_path / "other", blocked=True) / "run.json").read_bytes()
     )
-    store.write_document("run.json", identity)
+    store.write_document(identity)
 
     write_lineage(SimpleNamespace(store=store, config=None))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from governance.evidence.folder import FinishedRun
+from governance.evidence.folder import RunFolder
 from governance.evidence.store import EvidenceStore
 from governance.records.evaluation import EvaluationRecord
 from governance.records.training import TrainingRecord
@@ -62,12 +62,12 @@ def model_id(workspace: Path) -> str:
 
 
 def points_on_record(run_dir: Path) -> int:
-    run = FinishedRun(run_dir)
-    training = run.required(TrainingRecord)
+    run = RunFolder.finished(run_dir)
+    training = run.need(TrainingRecord)
     curves = sum(len(curve.steps) for curve in training.curves)
     compared = training.comparison
     values = 1 + len(compared.controls) if compared and compared.value is not None else 0
-    for metric in run.required(EvaluationRecord).metrics:
+    for metric in run.need(EvaluationRecord).metrics:
         if metric.value is not None:
             values += 1 + 2 * (metric.ci95 is not None) + (metric.floor is not None)
     return curves + values
@@ -87,7 +87,7 @@ def test_a_run_that_waits_is_mirrored_wholly_and_a_second_sync_doubles_nothing(t
     assert outbox.waiting(tmp_path) == ()
     run = parent(tmp_path)
     assert run.info.status == "FINISHED"
-    manifest = FinishedRun(run_dir).manifest
+    manifest = RunFolder.finished(run_dir).manifest
     assert run.data.tags["medisynth.evidence_root"] == manifest.evidence_root
     assert run.data.params == {"preset": "laptop", "seed": "7"}
     names = {file.path for file in client(tmp_path).list_artifacts(run.info.run_id)}
@@ -96,14 +96,14 @@ def test_a_run_that_waits_is_mirrored_wholly_and_a_second_sync_doubles_nothing(t
 
 def test_what_a_broken_mirror_wrote_before_is_completed_not_doubled(tmp_path):
     run_dir = finished(tmp_path, config=MIRRORED)
-    run = FinishedRun(run_dir)
+    run = RunFolder.finished(run_dir)
     tracker = Tracker(tmp_path, TrackingConfig(), warn=pytest.fail)
     tracker.connect()
     tracker.start(run.identity, {"seed": "7"})
     with tracker.step("s1_ingest"):
         pass
     tracker._start_step("s5_train")  # the server goes away here
-    record = run.required(TrainingRecord)
+    record = run.need(TrainingRecord)
     half = record.curves[0].model_copy(
         update={"steps": record.curves[0].steps[:1], "values": record.curves[0].values[:1]}
     )
@@ -229,7 +229,7 @@ def cut_short(workspace: Path, run_id: str, config: bytes) -> Path:
     """A run whose process was killed in training, after it had begun its mirror."""
     store = EvidenceStore.create(workspace / "runs", run_id, tool_version="0")
     store.write_bytes("config.yaml", config)
-    identity = FinishedRun(finished(workspace / "other")).identity
+    identity = RunFolder.finished(finished(workspace / "other")).identity
     tracker = Tracker(workspace, TrackingConfig(), pytest.fail)
     outbox.mark(workspace, run_id, "run began")
     tracker.connect()
@@ -262,7 +262,7 @@ def test_the_next_run_says_how_a_run_ended_that_was_killed_in_its_mirror(tmp_pat
     tracker = Tracker(tmp_path, TrackingConfig(), pytest.fail)
     tracker.connect()
     outbox.mark(tmp_path, RUN_ID, "run began")
-    tracker.start(FinishedRun(run_dir).identity, {"seed": "7"})
+    tracker.start(RunFolder.finished(run_dir).identity, {"seed": "7"})
     tracker._start_step("s8_report")  # and then the process was killed
     said: list[str] = []
 
@@ -272,7 +272,9 @@ def test_the_next_run_says_how_a_run_ended_that_was_killed_in_its_mirror(tmp_pat
     run = parent(tmp_path)
     assert run.info.status == word
     assert run.data.tags["medisynth.verdict"] != "running"
-    assert run.info.end_time == int(FinishedRun(run_dir).manifest.created_utc.timestamp() * 1000)
+    assert run.info.end_time == int(
+        RunFolder.finished(run_dir).manifest.created_utc.timestamp() * 1000
+    )
     assert outbox.waiting(tmp_path) == (RUN_ID,)  # curves, metrics and files are still to come
     outbox.sync(tmp_path, pytest.fail)
     assert outbox.waiting(tmp_path) == ()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from governance.checks import p8_testing
 from governance.checks import registry as checks
-from governance.checks.registry import CHECKS, Documents, RegisteredCheck, evaluate
+from governance.checks.registry import CHECKS, RegisteredCheck, evaluate
 from governance.evidence.store import EvidenceStore
 from governance.records.base import ItemStatus
 from governance.records.errors import IsolationError
@@ -299,9 +299,8 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_exit_7(monkeypatch, tmp
 def p4_12(context):
     (record,) = evaluate(
         context.policy,
-        Documents.load(context.store.run_dir),
-        plan_sha256=None,
-        now=Documents.load(context.store.run_dir).selftest.started_utc,
+        context.folder,
+        now=context.folder.need(SelftestRecord).started_utc,
         artifacts=context.store.artifacts(),
         only=["P4-12"],
     )

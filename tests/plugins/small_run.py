@@ -78,7 +78,7 @@ def write_run(
         seed=3,
         config_sha256=sha256_bytes(config),
     )
-    store.write_document("run.json", identity)
+    store.write_document(identity)
     if not is_blocked:
         _train(store, model, given)
     outcome = Outcome(
@@ -89,7 +89,7 @@ def write_run(
         steps=(),
         duration_s=1,
     )
-    store.write_document("outcome.json", outcome)
+    store.write_document(outcome)
     rollup = RollUp(
         policy="example",
         policy_version="1",
@@ -99,7 +99,7 @@ def write_run(
         gate_items=(),
         principles=(),
     )
-    store.write_document("summary.json", rollup)
+    store.write_document(rollup)
     close_evidence(
         store.run_dir,
         run_id=run_id,
@@ -140,4 +140,4 @@ def _train(store: EvidenceStore, model: str, values: Mapping[str, Any]) -> None:
         compute_device="cpu",
         duration_s=1,
     )
-    store.write_document("metrics/training.json", record)
+    store.write_document(record)

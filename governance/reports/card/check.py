@@ -14,8 +14,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from governance.checks.run_documents import PART_PATHS
+from governance.evidence.folder import D
 from governance.evidence.manifest import MANIFEST
+from governance.records.base import Document
+from governance.records.dataset import DatasetIdentity
+from governance.records.evaluation import EvaluationRecord
+from governance.records.run import Figures, Plan, RollUp
 from governance.records.verdict import CardCheck, FoundWord, TracedPart
 from governance.reports import formats
 from governance.reports.blocks import Report, Section, block_texts, cell_texts, section_texts
@@ -31,18 +35,18 @@ from governance.reports.sections.metrics import metric_texts
 from governance.reports.sections.order import SECTIONS, build_report
 from governance.reports.sections.principles import matrix_section
 
-RECORDS, SUMMARY = "records/", "summary.json"
-_PATHS = PART_PATHS | {
-    "summary": SUMMARY,
-    "signing": "signing.json",
+RECORDS = "records/"
+# File behind what a report reads besides documents.
+_PATHS = {
+    "summary": RollUp.PATH,
     "records": RECORDS,
     "manifest": MANIFEST,
     "digests": MANIFEST,
-    "policy": "plan.json",
-    "pictures": "figures/figures.json",
+    "policy": Plan.PATH,
+    "pictures": Figures.PATH,
 }
 # Written after the check, from the objects that it read; the manifest lists their digests.
-_WRITTEN_LATER = frozenset({RECORDS, SUMMARY, MANIFEST})
+_WRITTEN_LATER = frozenset({RECORDS, RollUp.PATH, MANIFEST})
 _NUMBER = re.compile(r"(?<![\w.,-])\d+(?:,\d{3})*(?:\.\d+)?(?!\w)")
 _TIME = re.compile(r"(?<=\d)T(?=\d)")  # 2026-11-02T09:30 is printed with a blank
 _MOST_PLACES = 6
@@ -108,8 +112,11 @@ def check_outputs(
 # ---------------------------------------------------------------- which files are behind a part
 
 
+_Part = str | type[Document]  # a name in _PATHS, or the class of a document
+
+
 class _Reading(ReportEvidence):
-    """Evidence that remembers which of its documents were asked for."""
+    """Evidence that remembers what of it was asked for."""
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -117,9 +124,15 @@ class _Reading(ReportEvidence):
             super().__getattribute__("seen").add(name)
         return value
 
+    def get(self, kind: type[D]) -> D | None:
+        document = super().get(kind)
+        if document is not None:
+            super().__getattribute__("seen").add(kind)
+        return document
 
-def _reading(evidence: ReportEvidence) -> tuple[ReportEvidence, set[str]]:
-    reader, seen = object.__new__(_Reading), set[str]()
+
+def _reading(evidence: ReportEvidence) -> tuple[ReportEvidence, set[_Part]]:
+    reader, seen = object.__new__(_Reading), set[_Part]()
     object.__setattr__(reader, "seen", seen)
     for field in fields(evidence):
         object.__setattr__(reader, field.name, getattr(evidence, field.name))
@@ -162,13 +175,18 @@ def _trace(evidence: ReportEvidence) -> tuple[tuple[TracedPart, ...], tuple[str,
     """Parts that print numbers with the files read for them, and numbers without a file."""
     parts, untraced = [], []
     known = {*evidence.digests, *_WRITTEN_LATER}
-    printed = cache(lambda name: _printed_numbers(getattr(evidence, name)))
+
+    @cache
+    def printed(part: _Part) -> frozenset[str]:
+        value = getattr(evidence, part) if isinstance(part, str) else evidence.get(part)
+        return _printed_numbers(value)
+
     for output, part, texts in _parts():
         reader, seen = _reading(evidence)
         numbers = [n for text in texts(reader) for n in _NUMBER.findall(text)]
         if not numbers:
             continue
-        sources = sorted({_PATHS[name] for name in seen})
+        sources = sorted({_PATHS[x] if isinstance(x, str) else x.PATH for x in seen})
         if faults := [path for path in sources if path not in known] or (
             not sources and ["no file"]
         ):
@@ -176,7 +194,7 @@ def _trace(evidence: ReportEvidence) -> tuple[tuple[TracedPart, ...], tuple[str,
                 f"{output}, {part}: {formats.counted(len(numbers), 'number')} from {faults[0]}, "
                 "which has no digest"
             )
-        there = {number for name in seen for number in printed(name)}
+        there = {number for x in seen for number in printed(x)}
         parts.append(
             TracedPart(
                 output=output,
@@ -235,10 +253,11 @@ def _limits(
     evidence: ReportEvidence, items: tuple[ItemView, ...], card: Mapping[str, Any]
 ) -> tuple[int, tuple[str, ...]]:
     """Number of limits, and those that card or report leave out."""
+    dataset = evidence.get(DatasetIdentity)
     in_card = " ".join(_strings([_field(card, "limits"), _field(card, "absent_attributes")]))
     in_report = " ".join(section_texts(limits_section(evidence)))
     gaps = [item.id for item in items if item.is_gap]
-    absent = [a.name for a in evidence.dataset.absent_attributes] if evidence.dataset else []
+    absent = [a.name for a in dataset.absent_attributes] if dataset else []
     unlisted = [
         f"{name} in the {output}"
         for name in (*gaps, *absent)
@@ -313,6 +332,7 @@ def _twin_and_evidence(
     found: _Comparison, evidence: ReportEvidence, card: Mapping[str, Any], page: str
 ) -> None:
     """Verdict, principles, metrics and digests of the JSON file are those of page and evidence."""
+    evaluation = evidence.get(EvaluationRecord)
     shown, summary = verdict(evidence), evidence.summary
     said = card["verdict"]
     found.expect(said["headline"] == formats.clean(shown.headline), "verdict: headline")
@@ -324,7 +344,7 @@ def _twin_and_evidence(
     for line, row in zip(summary.principles, _matrix_rows(evidence), strict=True):
         is_alike = statuses.get(line.id) == line.status.value and _plain(row) in page
         found.expect(is_alike, f"{line.id}: status")
-    metrics = evidence.evaluation.metrics if evidence.evaluation else ()
+    metrics = evaluation.metrics if evaluation else ()
     found.expect(len(metrics) == len(card["metrics"]), "number of metrics")
     for metric, twin in zip(metrics, card["metrics"], strict=False):
         texts = metric_texts(metric)

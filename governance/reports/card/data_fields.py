@@ -3,8 +3,11 @@
 Each function returns the field's content, or, when there is none, the reason as a sentence part.
 """
 
+from governance.records.audit import CoverageAudit, DemographicsAudit
 from governance.records.base import TEST, TRAINING, TUNING
-from governance.records.partition import SplitRecord
+from governance.records.dataset import DatasetIdentity, ValidationRecord
+from governance.records.partition import IsolationRecord, SplitRecord
+from governance.records.run import Outcome
 from governance.reports import formats
 from governance.reports.blocks import Block, Bullets, Table, Text, cells, columns, joined
 from governance.reports.evidence import ReportEvidence
@@ -18,7 +21,7 @@ Answer = tuple[Block, ...] | str
 
 def stopped(evidence: ReportEvidence) -> str:
     """Why a later step left nothing."""
-    outcome = evidence.outcome
+    outcome = evidence.get(Outcome)
     if outcome is not None and outcome.status != "finished":
         return f"the run {outcome.status} at {outcome.stopped_at or 'an unknown step'}"
     return "this run left no evidence of it"
@@ -26,14 +29,16 @@ def stopped(evidence: ReportEvidence) -> str:
 
 def data_gaps(evidence: ReportEvidence) -> Answer:
     """Attributes without values and shares of patients with a value."""
+    coverage = evidence.get(CoverageAudit)
+    dataset = evidence.get(DatasetIdentity)
     sentences = []
-    if evidence.dataset is not None:
-        names = joined([entry.name for entry in evidence.dataset.absent_attributes])
+    if dataset is not None:
+        names = joined([entry.name for entry in dataset.absent_attributes])
         sentences.append(f"Not recorded in the data set: {names}.")
-    if evidence.coverage is not None:
+    if coverage is not None:
         sentences.extend(
             f"{units(evidence.unit)} with a value for {key}: {formats.percent(fraction, 1)}."
-            for key, fraction in sorted(evidence.coverage.completeness.items())
+            for key, fraction in sorted(coverage.completeness.items())
         )
     sentences.extend(_declared(evidence))
     return (Bullets(tuple(sentences)),) if sentences else stopped(evidence)
@@ -41,7 +46,7 @@ def data_gaps(evidence: ReportEvidence) -> Answer:
 
 def _declared(evidence: ReportEvidence) -> list[str]:
     """Demographic attributes that the contract declares, and the usual ones that it does not."""
-    record = evidence.demographics
+    record = evidence.get(DemographicsAudit)
     if record is None:
         return []
     sentences = [
@@ -55,7 +60,7 @@ def _declared(evidence: ReportEvidence) -> list[str]:
 
 
 def _sources(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
-    data = evidence.dataset
+    data = evidence.get(DatasetIdentity)
     if data is None:
         return stopped(evidence)
     kind = "Simulated; no patient is behind any image. " if data.is_simulated else ""
@@ -67,10 +72,11 @@ def _sources(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
 
 def _levels(evidence: ReportEvidence, attribute: str, parts: tuple[str, ...]) -> str:
     """Levels of an attribute in some partitions, with patients."""
-    if evidence.coverage is None:
+    coverage = evidence.get(CoverageAudit)
+    if coverage is None:
         return ""
     counted: dict[str, int] = {}
-    for entry in evidence.coverage.levels:
+    for entry in coverage.levels:
         if entry.attribute == attribute and entry.partition in parts:
             counted[entry.level] = counted.get(entry.level, 0) + entry.n_patients
     return ", ".join(f"{key} ({formats.counted(n, evidence.unit)})" for key, n in counted.items())
@@ -78,7 +84,7 @@ def _levels(evidence: ReportEvidence, attribute: str, parts: tuple[str, ...]) ->
 
 def test_sources(evidence: ReportEvidence) -> Answer:
     """Data set and machines of the held-out test set."""
-    if evidence.split is None:
+    if evidence.get(SplitRecord) is None:
         return stopped(evidence)
     return _sources(evidence, (TEST,))
 
@@ -90,7 +96,7 @@ def training_sources(evidence: ReportEvidence) -> Answer:
 
 def data_types(evidence: ReportEvidence) -> Answer:
     """Planes selected and unit that is never divided."""
-    data = evidence.dataset
+    data = evidence.get(DatasetIdentity)
     if data is None:
         return stopped(evidence)
     return (Text(f"Images; planes selected: {data.planes or 'all'}; unit: {data.split_unit}."),)
@@ -111,17 +117,19 @@ def _size(split: SplitRecord, names: tuple[str, ...]) -> tuple[Block, ...]:
 
 def test_size(evidence: ReportEvidence) -> Answer:
     """Images and patients of the held-out test set."""
-    return _size(evidence.split, (TEST,)) if evidence.split else stopped(evidence)
+    split = evidence.get(SplitRecord)
+    return _size(split, (TEST,)) if split else stopped(evidence)
 
 
 def training_size(evidence: ReportEvidence) -> Answer:
     """Images and patients of training and tuning."""
-    return _size(evidence.split, (TRAINING, TUNING)) if evidence.split else stopped(evidence)
+    split = evidence.get(SplitRecord)
+    return _size(split, (TRAINING, TUNING)) if split else stopped(evidence)
 
 
 def quality(evidence: ReportEvidence) -> Answer:
     """What validation, search for copies, audit of labels and scan of the content found."""
-    record = evidence.validation
+    record = evidence.get(ValidationRecord)
     if record is None:
         return stopped(evidence)
     validation = f"Data validation: {validation_sentence(record)}"
@@ -130,16 +138,18 @@ def quality(evidence: ReportEvidence) -> Answer:
 
 def reference(evidence: ReportEvidence) -> Answer:
     """What the data set says about its labels."""
-    notes = evidence.dataset.notes if evidence.dataset else ()
+    dataset = evidence.get(DatasetIdentity)
+    notes = dataset.notes if dataset else ()
     return (Bullets(notes),) if notes else "the data set says nothing about its labels"
 
 
 def _diversity(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
-    if evidence.coverage is None:
+    coverage = evidence.get(CoverageAudit)
+    if coverage is None:
         return stopped(evidence)
     sentences = tuple(
         f"{attribute}: {_levels(evidence, attribute, parts)}"
-        for attribute in evidence.coverage.attributes
+        for attribute in coverage.attributes
         if _levels(evidence, attribute, parts)
     )
     return (Bullets(sentences),) if sentences else "no attribute is recorded"
@@ -157,22 +167,24 @@ def training_diversity(evidence: ReportEvidence) -> Answer:
 
 def partitions(evidence: ReportEvidence) -> Answer:
     """Partitions, what they share, and isolation in force."""
-    if evidence.split is None:
+    split = evidence.get(SplitRecord)
+    if split is None:
         return stopped(evidence)
-    isolation = evidence.isolation
+    isolation = evidence.get(IsolationRecord)
     level = (
         f"Isolation level in force: {isolation.level} of 5, {isolation.level_name}."
         if isolation
         else "Isolation: none in force; nothing was trained."
     )
-    return (*partition_blocks(evidence.split)[1:], Text(level))
+    return (*partition_blocks(split)[1:], Text(level))
 
 
 def absent_attributes(evidence: ReportEvidence) -> Answer:
     """Attributes not recorded, with consequence."""
-    if evidence.dataset is None:
+    dataset = evidence.get(DatasetIdentity)
+    if dataset is None:
         return stopped(evidence)
-    rows = tuple(cells(a.name, a.consequence) for a in evidence.dataset.absent_attributes)
+    rows = tuple(cells(a.name, a.consequence) for a in dataset.absent_attributes)
     if not rows:
         return (Text("The data set lists no attribute as absent."),)
     return (Table(columns(("Attribute", 0.3), ("Consequence", 0.7)), rows),)

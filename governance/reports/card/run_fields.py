@@ -3,8 +3,14 @@
 Each function returns the field's content, or, when there is none, the reason as a sentence part.
 """
 
+from governance.records.audit import CoverageAudit
 from governance.records.base import ItemStatus
+from governance.records.dataset import DatasetIdentity
+from governance.records.evaluation import EvaluationRecord
+from governance.records.partition import IsolationRecord
 from governance.records.people import SigningRecord
+from governance.records.run import Environment, Outcome, Plan
+from governance.records.training import TrainingRecord
 from governance.reports import formats
 from governance.reports.blocks import Bullets, Facts, Table, Text, cell, columns, mono, status_line
 from governance.reports.card.data_fields import Answer, stopped
@@ -33,7 +39,7 @@ def name(evidence: ReportEvidence) -> Answer:
 
 def version(evidence: ReportEvidence) -> Answer:
     """Run and checkpoint."""
-    training = evidence.training
+    training = evidence.get(TrainingRecord)
     checkpoint = (
         f"checkpoint {formats.short(training.checkpoint_sha256)}" if training else ("no checkpoint")
     )
@@ -47,7 +53,7 @@ def date(evidence: ReportEvidence) -> Answer:
 
 def architecture(evidence: ReportEvidence) -> Answer:
     """Description and stages of the model."""
-    training = evidence.training
+    training = evidence.get(TrainingRecord)
     if training is None:
         return stopped(evidence)
     rows = tuple((key, cell(text)) for key, text in sorted(training.description.items()))
@@ -56,7 +62,7 @@ def architecture(evidence: ReportEvidence) -> Answer:
 
 def inputs_and_outputs(evidence: ReportEvidence) -> Answer:
     """What goes in and what comes out."""
-    training = evidence.training
+    training = evidence.get(TrainingRecord)
     if training is None:
         return stopped(evidence)
     size = f"{training.image_size_px} {formats.TIMES} {training.image_size_px} px"
@@ -65,9 +71,10 @@ def inputs_and_outputs(evidence: ReportEvidence) -> Answer:
 
 def metrics(evidence: ReportEvidence) -> Answer:
     """Metrics of all images with intervals and floor."""
-    if evidence.evaluation is None:
+    evaluation = evidence.get(EvaluationRecord)
+    if evaluation is None:
         return stopped(evidence)
-    overall = tuple(metric for metric in evidence.evaluation.metrics if not metric.subgroup)
+    overall = tuple(metric for metric in evaluation.metrics if not metric.subgroup)
     return (metric_table(overall, evidence.unit),) if overall else "no metric was measured"
 
 
@@ -84,7 +91,8 @@ def biases(evidence: ReportEvidence) -> Answer:
 
 def precision(evidence: ReportEvidence) -> Answer:
     """Intervals of the metrics, and whether runs were repeated."""
-    listed = evidence.evaluation.metrics if evidence.evaluation else ()
+    evaluation = evidence.get(EvaluationRecord)
+    listed = evaluation.metrics if evaluation else ()
     widths = tuple(
         f"{metric.title}: {value}, 95 % interval {interval}"
         for metric in listed
@@ -130,7 +138,8 @@ def unlike_inputs(evidence: ReportEvidence) -> Answer:
 
 def effect(evidence: ReportEvidence) -> Answer:
     """Metrics beside the same metrics between real images."""
-    listed = evidence.evaluation.metrics if evidence.evaluation else ()
+    evaluation = evidence.get(EvaluationRecord)
+    listed = evaluation.metrics if evaluation else ()
     pairs = tuple(
         f"{metric.title}: {value} against {floor} between real images"
         for metric in listed
@@ -149,27 +158,29 @@ def fitness(evidence: ReportEvidence) -> Answer:
 
 def risks(evidence: ReportEvidence) -> Answer:
     """Copying of patients, leaks, and the limits of isolation."""
+    isolation = evidence.get(IsolationRecord)
     sentences = [
         sentence
         for sentence in (_item_sentence(evidence, item) for item in ("P6-04", "P6-05", "P2-13"))
         if sentence
     ]
-    if evidence.isolation is not None:
-        sentences.extend(f"Isolation: {limit}" for limit in evidence.isolation.limits)
+    if isolation is not None:
+        sentences.extend(f"Isolation: {limit}" for limit in isolation.limits)
     return (Bullets(tuple(sentences)),) if sentences else stopped(evidence)
 
 
 def computing_resources(evidence: ReportEvidence) -> Answer:
     """Machine and time."""
-    record, training = evidence.environment, evidence.training
+    outcome = evidence.get(Outcome)
+    record, training = evidence.get(Environment), evidence.get(TrainingRecord)
     rows = []
     if record is not None:
         device = f"{record.compute_device}, {formats.counted(record.cpu_count, 'processor')}"
         rows.append(("Machine", cell(f"{record.platform}; {device}; Python {record.python}")))
     if training is not None:
         rows.append(("Training", cell(formats.duration(training.duration_s))))
-    if evidence.outcome is not None:
-        rows.append(("Whole run", cell(formats.duration(evidence.outcome.duration_s))))
+    if outcome is not None:
+        rows.append(("Whole run", cell(formats.duration(outcome.duration_s))))
     return (Facts(tuple(rows)),) if rows else stopped(evidence)
 
 
@@ -188,21 +199,23 @@ def software_quality(evidence: ReportEvidence) -> Answer:
 
 def test_use(evidence: ReportEvidence) -> Answer:
     """How often the test set was opened, over all runs."""
-    opening = evidence.evaluation.opening if evidence.evaluation else None
+    evaluation = evidence.get(EvaluationRecord)
+    opening = evaluation.opening if evaluation else None
     if opening is None:
         return "the held-out test set was not opened"
     use = f"Opened {formats.counted(opening.number, 'time')} over all runs; {opening.label}."
-    rows = provenance_rows(evidence.evaluation, evidence.unit) if evidence.evaluation else ()
+    rows = provenance_rows(evaluation, evidence.unit) if evaluation else ()
     return (Text(f"{use} Purpose: {opening.purpose}."), Facts(rows))
 
 
 def subgroups(evidence: ReportEvidence) -> Answer:
     """Metrics of subgroups."""
-    listed = evidence.evaluation.metrics if evidence.evaluation else ()
+    evaluation = evidence.get(EvaluationRecord)
+    listed = evaluation.metrics if evaluation else ()
     parts = tuple(metric for metric in listed if metric.subgroup)
     if parts:
         return (metric_table(parts, evidence.unit),)
-    coverage = evidence.coverage
+    coverage = evidence.get(CoverageAudit)
     if coverage is not None:
         counts = tuple(coverage_table(coverage, attribute) for attribute in coverage.attributes)
         return (Text(f"No metric was measured by subgroup; {evidence.unit}s / images:"), *counts)
@@ -211,7 +224,8 @@ def subgroups(evidence: ReportEvidence) -> Answer:
 
 def memorisation(evidence: ReportEvidence) -> Answer:
     """Share of synthetic images too close to a training image."""
-    record = evidence.evaluation.memorisation if evidence.evaluation else None
+    evaluation = evidence.get(EvaluationRecord)
+    record = evaluation.memorisation if evaluation else None
     return (Facts(memorisation_rows(record)),) if record else stopped(evidence)
 
 
@@ -236,10 +250,12 @@ def seven_c(evidence: ReportEvidence) -> Answer:
 
 def pretrained(evidence: ReportEvidence) -> Answer:
     """Weights made by others, in generator and metrics."""
-    if evidence.training is None:
+    evaluation = evidence.get(EvaluationRecord)
+    training = evidence.get(TrainingRecord)
+    if training is None:
         return stopped(evidence)
-    extractors = evidence.evaluation.pretrained if evidence.evaluation else ()
-    return (pretrained_block((*evidence.training.pretrained, *extractors)),)
+    extractors = evaluation.pretrained if evaluation else ()
+    return (pretrained_block((*training.pretrained, *extractors)),)
 
 
 def gmlp(evidence: ReportEvidence) -> Answer:
@@ -262,15 +278,15 @@ def gmlp(evidence: ReportEvidence) -> Answer:
 
 def hashes(evidence: ReportEvidence) -> Answer:
     """Everything that identifies this run."""
-    environment = evidence.environment
+    environment = evidence.get(Environment)
     lock = environment.lock_file if environment else None
     rows = (
         *identity_rows(evidence),
         ("Configuration", cell(mono(evidence.run.config_sha256))),
         ("Data content", cell(mono(_content_digest(evidence)))),
-        ("Environment record", cell(mono(evidence.digests.get("environment.json", "none")))),
+        ("Environment record", cell(mono(evidence.digests.get(Environment.PATH, "none")))),
         ("Lock file", cell(lock or "none found")),
-        ("Plan", cell(mono(evidence.digests.get("plan.json", "none frozen")))),
+        ("Plan", cell(mono(evidence.digests.get(Plan.PATH, "none frozen")))),
         ("Checkpoint", cell(mono(_checkpoint_digest(evidence)))),
     )
     return (Facts(rows),)
@@ -278,7 +294,7 @@ def hashes(evidence: ReportEvidence) -> Answer:
 
 def signature(evidence: ReportEvidence) -> Answer:
     """Who was to sign when the evidence was closed; the signature itself comes after the card."""
-    signing = evidence.signing or SigningRecord()
+    signing = evidence.get(SigningRecord) or SigningRecord()
     if signing.key_id is None and signing.timestamp_url is None:
         return "the run is unsigned: nothing shows who wrote it"
     rows = [("Signed by", cell("nobody: the run is unsigned"))]
@@ -298,8 +314,10 @@ def signature(evidence: ReportEvidence) -> Answer:
 
 
 def _content_digest(evidence: ReportEvidence) -> str:
-    return (evidence.dataset.content_sha256 if evidence.dataset else None) or formats.NOT_AVAILABLE
+    dataset = evidence.get(DatasetIdentity)
+    return (dataset.content_sha256 if dataset else None) or formats.NOT_AVAILABLE
 
 
 def _checkpoint_digest(evidence: ReportEvidence) -> str:
-    return evidence.training.checkpoint_sha256 if evidence.training else "nothing was trained"
+    training = evidence.get(TrainingRecord)
+    return training.checkpoint_sha256 if training else "nothing was trained"

@@ -10,8 +10,10 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from governance.records.evaluation import MetricResult
+from governance.records.dataset import DatasetIdentity
+from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.people import SigningRecord
+from governance.records.training import TrainingRecord
 from governance.reports import formats
 from governance.reports.blocks import Block, Bullets, Cell, Facts, Heading, Table, Text
 from governance.reports.card.fields import CardSection, Field, card_sections
@@ -106,11 +108,10 @@ def card_head(evidence: ReportEvidence) -> dict[str, Any]:
 
 def _front_matter(evidence: ReportEvidence) -> dict[str, Any]:
     """Hugging Face metadata; the licence of the weights is nobody's to guess."""
-    data = evidence.dataset
+    evaluation = evidence.get(EvaluationRecord)
+    data = evidence.get(DatasetIdentity)
     measured = [
-        metric
-        for metric in (evidence.evaluation.metrics if evidence.evaluation else ())
-        if metric.value is not None
+        metric for metric in (evaluation.metrics if evaluation else ()) if metric.value is not None
     ]
     tags = ["synthetic-images", "not-a-medical-device", "research-use", evidence.run.generator]
     matter: dict[str, Any] = {
@@ -131,7 +132,7 @@ def _metric_type(metric: MetricResult) -> str:
 
 def _results(evidence: ReportEvidence, measured: list[MetricResult]) -> list[dict[str, Any]]:
     """One result a subgroup; numbers are rounded as the card prints them."""
-    data = evidence.dataset
+    data = evidence.get(DatasetIdentity)
     if data is None or not measured:
         return []
     results = []
@@ -237,7 +238,9 @@ def _field_markdown(field: Field) -> str:
 def _as_json(
     evidence: ReportEvidence, sections: tuple[CardSection, ...], matter: dict[str, Any]
 ) -> dict[str, Any]:
-    shown, manifest, data = verdict(evidence), evidence.manifest, evidence.dataset
+    evaluation = evidence.get(EvaluationRecord)
+    training = evidence.get(TrainingRecord)
+    shown, manifest, data = verdict(evidence), evidence.manifest, evidence.get(DatasetIdentity)
     card: dict[str, Any] = {
         "format": CARD_FORMAT,
         "title": report_title(evidence),
@@ -255,10 +258,7 @@ def _as_json(
         "waivers": [line.model_dump(mode="json") for line in evidence.summary.waivers],
         "front_matter": matter,
         "sections": [_section_json(place, part) for place, part in enumerate(sections, start=1)],
-        "metrics": [
-            _metric_json(metric)
-            for metric in (evidence.evaluation.metrics if evidence.evaluation else ())
-        ],
+        "metrics": [_metric_json(metric) for metric in (evaluation.metrics if evaluation else ())],
         "principles": [
             line.model_dump(mode="json", exclude={"gaps"}) for line in evidence.summary.principles
         ],
@@ -270,9 +270,9 @@ def _as_json(
             "commit": evidence.run.code_commit,
             "config": evidence.run.config_sha256,
             "data_content": data.content_sha256 if data else None,
-            "checkpoint": evidence.training.checkpoint_sha256 if evidence.training else None,
+            "checkpoint": training.checkpoint_sha256 if training else None,
         },
-        "signing": _signing_json(evidence.signing or SigningRecord()),
+        "signing": _signing_json(evidence.get(SigningRecord) or SigningRecord()),
     }
     card = _cleaned(card)
     return card | {"completeness": completeness(card)._asdict()}

@@ -1,8 +1,16 @@
 """The data section: its parts in order, completeness, and one sentence for each finding."""
 
-from governance.records.audit import ContentScan, DuplicateAudit, LabelAudit
+from governance.records.audit import (
+    ContentScan,
+    CoverageAudit,
+    DatasetAudit,
+    DemographicsAudit,
+    DuplicateAudit,
+    LabelAudit,
+)
 from governance.records.base import TEST, TRAINING
 from governance.records.dataset import DatasetIdentity, FlowStep
+from governance.records.partition import SplitRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -22,11 +30,12 @@ from governance.reports.blocks import (
     small,
     strong,
 )
+from governance.reports.evidence import Evidence
 from governance.reports.sections.data_consistency import consistency_blocks
 from governance.reports.sections.data_content import content_blocks
 from governance.reports.sections.data_correctness import correctness_blocks
 from governance.reports.sections.data_coverage import coverage_blocks, partition_blocks
-from governance.reports.sections.data_tables import DataEvidence, limit_of, more, share_text, units
+from governance.reports.sections.data_tables import limit_of, more, share_text, units
 
 _STATES: dict[str, Line] = {
     "absent": Line("absent", "mark", "∅", "unsure"),
@@ -36,21 +45,24 @@ _STATES: dict[str, Line] = {
 }
 
 
-def completeness_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+def completeness_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """Attributes by how far they are recorded, then missing files."""
-    return (*_attributes(evidence), *_missing(evidence.dataset))
+    return (*_attributes(evidence), *_missing(evidence.get(DatasetIdentity)))
 
 
-def _attributes(evidence: DataEvidence) -> tuple[Block, ...]:
+def _attributes(evidence: Evidence) -> tuple[Block, ...]:
+    coverage = evidence.get(CoverageAudit)
+    dataset = evidence.get(DatasetIdentity)
+    demographics = evidence.get(DemographicsAudit)
     heading = Heading("Attributes recorded, partly recorded and absent")
-    fractions = dict(evidence.coverage.completeness) if evidence.coverage else {}
+    fractions = dict(coverage.completeness) if coverage else {}
     notes: dict[str, tuple[str, ...]] = {}
     proxies: set[str] = set()
-    for declared in evidence.demographics.declared if evidence.demographics else ():
+    for declared in demographics.declared if demographics else ():
         fractions[declared.name] = declared.completeness
         proxies |= {declared.name} if declared.is_proxy else set()
         notes[declared.name] = (f"column {declared.column}", declared.note)
-    absent = evidence.dataset.absent_attributes if evidence.dataset else ()
+    absent = dataset.absent_attributes if dataset else ()
     if not fractions and not absent:
         return (heading, Text("What is recorded was not looked at."))
     for entry in absent:
@@ -74,7 +86,7 @@ def _attributes(evidence: DataEvidence) -> tuple[Block, ...]:
     )
 
 
-def _sentence(evidence: DataEvidence) -> str:
+def _sentence(evidence: Evidence) -> str:
     limit = limit_of(evidence, "P3-01")
     asked = f" The policy asks for at least {formats.percent(limit, 1)}." if limit else ""
     return (
@@ -92,8 +104,9 @@ def _row(name: str, part: float, notes: tuple[str, ...], is_proxy: bool) -> tupl
     return (cell(strong(name)), cell(_STATES[state]), cell(value), shown)
 
 
-def _undeclared(evidence: DataEvidence) -> tuple[Block, ...]:
-    names = evidence.demographics.undeclared if evidence.demographics else ()
+def _undeclared(evidence: Evidence) -> tuple[Block, ...]:
+    demographics = evidence.get(DemographicsAudit)
+    names = demographics.undeclared if demographics else ()
     if not names:
         return ()
     told = f"Usual attributes that the data contract does not declare: {joined(names)}."
@@ -128,12 +141,12 @@ _READING = (
 )
 
 
-def data_section(evidence: DataEvidence) -> Section:
+def data_section(evidence: Evidence) -> Section:
     """What data went in and what is known of it."""
     return Section("data", "3", "Data", blocks=(Text(_READING),), sections=data_parts(evidence, 3))
 
 
-def data_parts(evidence: DataEvidence, number: int | None = None) -> tuple[Section, ...]:
+def data_parts(evidence: Evidence, number: int | None = None) -> tuple[Section, ...]:
     """The six parts: children of section `number`, or sections of their own from 2 on."""
     parts = (
         ("identity", "Identity and flow", _identity_blocks(evidence)),
@@ -151,21 +164,22 @@ def data_parts(evidence: DataEvidence, number: int | None = None) -> tuple[Secti
     )
 
 
-def _identity_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
-    data = evidence.dataset
+def _identity_blocks(evidence: Evidence) -> tuple[Block, ...]:
+    split = evidence.get(SplitRecord)
+    data = evidence.get(DatasetIdentity)
     if data is None:
-        return (Text("The data set was not read."), *partition_blocks(evidence.split))
+        return (Text("The data set was not read."), *partition_blocks(split))
     notes = (Bullets(data.notes),) if data.notes else ()
     steps = (
         *data.flow,
-        *((evidence.split.flow,) if evidence.split and evidence.split.flow else ()),
+        *((split.flow,) if split and split.flow else ()),
     )
     return (
         Facts(dataset_rows(data)),
         *notes,
         *_flow(data, steps),
         *_flow_by_level(steps, evidence.unit),
-        *partition_blocks(evidence.split),
+        *partition_blocks(split),
     )
 
 
@@ -267,7 +281,7 @@ def _flow_by_level(steps: tuple[FlowStep, ...], unit: str) -> tuple[Block, ...]:
         "one attribute's levels add up to the step. Look for a level that keeps much less than "
         "the others: the data then says less about it than the publisher's list does."
     )
-    note = more(len(names), len(rows), "data/dataset.json")
+    note = more(len(names), len(rows), DatasetIdentity.PATH)
     return (Heading("Flow by subgroup"), text, Table(head, tuple(rows), note))
 
 
@@ -288,14 +302,15 @@ def missing_sentence(data: DatasetIdentity) -> str:
 _NAMED = 8
 
 
-def limit_sentences_on_data(evidence: DataEvidence) -> tuple[str, ...]:
+def limit_sentences_on_data(evidence: Evidence) -> tuple[str, ...]:
     """What the data cannot tell apart or does not hold: confounding, shift, one-sided levels."""
     return (*_confounding(evidence), *_shifts(evidence))
 
 
-def _confounding(evidence: DataEvidence) -> tuple[str, ...]:
+def _confounding(evidence: Evidence) -> tuple[str, ...]:
+    audit = evidence.get(DatasetAudit)
     limit = limit_of(evidence, "P3-07")
-    pairs = evidence.audit.confounding if evidence.audit else ()
+    pairs = audit.confounding if audit else ()
     return tuple(
         f"{pair.left} and {pair.right} go together (Cramér's V {pair.v:.2f}, p {pair.p_value:.3f}, "
         f"limit {limit:g}): an effect of one cannot be told from an effect of the other."
@@ -304,11 +319,12 @@ def _confounding(evidence: DataEvidence) -> tuple[str, ...]:
     )
 
 
-def _shifts(evidence: DataEvidence) -> tuple[str, ...]:
+def _shifts(evidence: Evidence) -> tuple[str, ...]:
     """Training against the held-out test set: shift above the limit, levels on one side only."""
+    audit = evidence.get(DatasetAudit)
     limit = limit_of(evidence, "P3-05")
     sentences = []
-    for shift in evidence.audit.shifts if evidence.audit else ():
+    for shift in audit.shifts if audit else ():
         if {shift.left, shift.right} != {TRAINING, TEST}:
             continue
         if limit is not None and shift.total_variation > limit:
@@ -328,12 +344,15 @@ def _named(words: tuple[str, ...]) -> str:
     return f"{joined(words[:_NAMED])}{tail}"
 
 
-def quality_sentences(evidence: DataEvidence) -> tuple[str, ...]:
+def quality_sentences(evidence: Evidence) -> tuple[str, ...]:
     """Copies found and dropped, suspected labels, content of the images."""
+    content = evidence.get(ContentScan)
+    duplicates = evidence.get(DuplicateAudit)
+    labels = evidence.get(LabelAudit)
     sentences: list[str] = []
-    if evidence.duplicates is not None:
-        sentences.append(_duplicates(evidence.duplicates, evidence.unit))
-    split = evidence.split
+    if duplicates is not None:
+        sentences.append(_duplicates(duplicates, evidence.unit))
+    split = evidence.get(SplitRecord)
     if split is not None:
         equal = formats.count(sum(split.shared_content.values()))
         near = formats.count(sum(split.shared_near.values())) if split.shared_near else None
@@ -341,10 +360,10 @@ def quality_sentences(evidence: DataEvidence) -> tuple[str, ...]:
         sentences.append(f"Near-duplicate pairs across partitions: {near or 'not evaluated'}.")
         dropped = formats.counted(len(split.dropped), "image")
         sentences.append(f"Taken out of training as copies: {dropped}.")
-    if evidence.labels is not None:
-        sentences.append(_labels(evidence.labels, evidence.unit))
-    if evidence.content is not None:
-        sentences.append(_content(evidence.content))
+    if labels is not None:
+        sentences.append(_labels(labels, evidence.unit))
+    if content is not None:
+        sentences.append(_content(content))
     return tuple(sentences)
 
 

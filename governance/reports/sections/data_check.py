@@ -1,21 +1,9 @@
 """The page of a data check alone: what the check found, with the data section of the report."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from governance.records.audit import (
-    ContentScan,
-    CoverageAudit,
-    DatasetAudit,
-    DemographicsAudit,
-    DuplicateAudit,
-    LabelAudit,
-)
 from governance.records.base import ItemStatus
-from governance.records.dataset import BoundaryChecks, DatasetIdentity, Findings, ValidationRecord
-from governance.records.partition import SplitRecord
-from governance.records.policy import Policy
-from governance.records.run import Figures
+from governance.records.dataset import DatasetIdentity
 from governance.records.verdict import ItemRecord
 from governance.reports import formats
 from governance.reports.blocks import (
@@ -32,7 +20,7 @@ from governance.reports.blocks import (
     strong,
 )
 from governance.reports.draw.html import html_page
-from governance.reports.evidence import PictureFile
+from governance.reports.evidence import Evidence
 from governance.reports.items import natural_key
 from governance.reports.sections.data import data_parts
 
@@ -55,55 +43,20 @@ _STATUS_ORDER = (
 
 
 @dataclass(frozen=True)
-class DataCheckEvidence:
-    """Everything the page may say. A document is None when its step did not run.
+class DataCheckEvidence(Evidence):
+    """Everything the page may say.
 
     Attributes:
-        dataset: Which data set it is.
-        findings: Faults found while reading.
-        validation: What both engines said about the contract.
-        boundaries: The typed schema at every step boundary.
-        coverage: Who is in the data.
-        audit: Concentration, confounding, shift and image quality.
-        demographics: Declared attributes of patients.
-        duplicates: Images that occur more than once.
-        content: What stands in images and metadata besides anatomy.
-        labels: Suspected label errors.
-        split: How a run would divide the data.
-        figures: Pictures and their captions.
-        pictures: Picture files by path.
-        records: Records of the data items by item id.
         tool_version: Version of medisynth-gov.
         folder: Folder that was checked, as the user named it.
         exit_code: Exit code of the command.
         sentence: What stops a run, or that nothing does, in one sentence.
-        policy: Policy in force, for its limits; None leaves limits out that no record names.
     """
 
-    dataset: DatasetIdentity | None
-    findings: Findings | None
-    validation: ValidationRecord | None
-    boundaries: BoundaryChecks | None
-    coverage: CoverageAudit | None
-    audit: DatasetAudit | None
-    demographics: DemographicsAudit | None
-    duplicates: DuplicateAudit | None
-    content: ContentScan | None
-    labels: LabelAudit | None
-    split: SplitRecord | None
-    figures: Figures | None
-    pictures: Mapping[str, PictureFile]
-    records: Mapping[str, ItemRecord]
     tool_version: str
     folder: str
     exit_code: int
     sentence: str
-    policy: Policy | None = None
-
-    @property
-    def unit(self) -> str:
-        """Unit that is counted and never divided: "patient", or what the data set records."""
-        return self.dataset.split_unit if self.dataset else "patient"
 
 
 def write_data_check_html(evidence: DataCheckEvidence) -> bytes:
@@ -118,7 +71,7 @@ def write_data_check_html(evidence: DataCheckEvidence) -> bytes:
 
 def build_data_check(evidence: DataCheckEvidence) -> Report:
     """Turn evidence into the page's content; equal evidence gives equal content."""
-    data = evidence.dataset
+    data = evidence.get(DatasetIdentity)
     title = data.title if data else evidence.folder
     kind = " Simulated data: no patient is behind any image." if data and data.is_simulated else ""
     return Report(
@@ -151,7 +104,7 @@ def _verdict(evidence: DataCheckEvidence) -> Verdict:
 
 
 def _strip(evidence: DataCheckEvidence) -> tuple[tuple[str, str], ...]:
-    data = evidence.dataset
+    data = evidence.get(DatasetIdentity)
     digest = data.content_sha256 if data else None
     return (
         ("Folder", evidence.folder),

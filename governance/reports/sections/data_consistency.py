@@ -16,29 +16,31 @@ from governance.reports.blocks import (
     small,
     strong,
 )
+from governance.reports.evidence import Evidence
 from governance.reports.sections.data_duplicates import duplicate_blocks
 from governance.reports.sections.data_quantities import quantity_blocks, quantity_name
-from governance.reports.sections.data_tables import DataEvidence, beyond, limit_of, more, share_text
+from governance.reports.sections.data_tables import beyond, limit_of, more, share_text
 
 _SHIFTS_SHOWN, _PAIRS_SHOWN = 40, 40
 _LEVELS_NAMED = 8
 _OUTLIERS_SHOWN = 5
 
 
-def consistency_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+def consistency_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """Whether the parts of the data fit together."""
-    if evidence.audit is None:
+    audit = evidence.get(DatasetAudit)
+    if audit is None:
         told = "Shift, confounding and image quality were not measured."
         return (Text(told), *duplicate_blocks(evidence))
     return (
-        *_shifts(evidence, evidence.audit),
-        *_confounding(evidence, evidence.audit),
-        *_quality(evidence.audit, evidence.unit),
+        *_shifts(evidence, audit),
+        *_confounding(evidence, audit),
+        *_quality(audit, evidence.unit),
         *duplicate_blocks(evidence),
     )
 
 
-def _shifts(evidence: DataEvidence, audit: DatasetAudit) -> tuple[Block, ...]:
+def _shifts(evidence: Evidence, audit: DatasetAudit) -> tuple[Block, ...]:
     heading = Heading("Shift between partitions")
     if not audit.shifts:
         return (heading, Text("Not measured: the partitions are not known."))
@@ -63,7 +65,7 @@ def _shifts(evidence: DataEvidence, audit: DatasetAudit) -> tuple[Block, ...]:
     )
     ordered = sorted(audit.shifts, key=lambda entry: -entry.total_variation)
     rows = tuple(_shift_row(entry, limit) for entry in ordered[:_SHIFTS_SHOWN])
-    note = more(len(audit.shifts), len(rows), "data/audit.json")
+    note = more(len(audit.shifts), len(rows), DatasetAudit.PATH)
     return (heading, text, Table(head, rows, note))
 
 
@@ -89,7 +91,7 @@ def _named(levels: tuple[str, ...]) -> Cell:
     return cell(*(small(level) for level in levels[:_LEVELS_NAMED]), *tail)
 
 
-def _confounding(evidence: DataEvidence, audit: DatasetAudit) -> tuple[Block, ...]:
+def _confounding(evidence: Evidence, audit: DatasetAudit) -> tuple[Block, ...]:
     heading = Heading("Attributes that go together")
     if not audit.confounding:
         return (heading, Text("Not measured: fewer than two attributes are recorded."))
@@ -111,7 +113,7 @@ def _confounding(evidence: DataEvidence, audit: DatasetAudit) -> tuple[Block, ..
     )
     ordered = sorted(audit.confounding, key=lambda entry: -entry.v)
     rows = tuple(_confounding_row(entry, limit) for entry in ordered[:_PAIRS_SHOWN])
-    note = more(len(audit.confounding), len(rows), "data/audit.json")
+    note = more(len(audit.confounding), len(rows), DatasetAudit.PATH)
     return (heading, text, Table(head, rows, note))
 
 
@@ -138,7 +140,7 @@ def _quality(audit: DatasetAudit, unit: str) -> tuple[Block, ...]:
     return (
         heading,
         text,
-        *quantity_blocks(audit.quality, unit, "data/audit.json"),
+        *quantity_blocks(audit.quality, unit, DatasetAudit.PATH),
         *_outliers(audit.quality),
     )
 

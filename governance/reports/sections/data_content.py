@@ -17,14 +17,15 @@ from governance.reports.blocks import (
     small,
     strong,
 )
-from governance.reports.sections.data_tables import DataEvidence, more
+from governance.reports.evidence import Evidence
+from governance.reports.sections.data_tables import more
 
 _MARKS_SHOWN, _COLUMNS_SHOWN, _REVIEWED_SHOWN = 30, 40, 20
 
 
-def content_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+def content_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """Burned-in text, callipers, identifying columns, PNG text, and who looked."""
-    scan = evidence.content
+    scan = evidence.get(ContentScan)
     if scan is None:
         return (
             Text("Images and metadata were not searched for text that could identify anybody."),
@@ -94,7 +95,7 @@ def _marks(scan: ContentScan) -> tuple[Block, ...]:
         "Letters and digits that could identify somebody are replaced, so that this report repeats "
         "none. Look at each image, then either remove the text or declare the image reviewed."
     )
-    note = more(len(scan.marks), len(shown), "data/content.json")
+    note = more(len(scan.marks), len(shown), ContentScan.PATH)
     return (Heading("Text that looks identifying"), text, Table(head, rows, note))
 
 
@@ -115,7 +116,7 @@ def _columns(scan: ContentScan) -> tuple[Block, ...]:
     return (
         heading,
         text,
-        Table(head, rows, more(len(scan.columns), len(shown), "data/content.json")),
+        Table(head, rows, more(len(scan.columns), len(shown), ContentScan.PATH)),
     )
 
 

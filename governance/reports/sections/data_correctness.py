@@ -29,7 +29,8 @@ from governance.reports.blocks import (
     status_line,
     strong,
 )
-from governance.reports.sections.data_tables import DataEvidence, more, share_text
+from governance.reports.evidence import Evidence
+from governance.reports.sections.data_tables import more, share_text
 
 ENGINES = {"pandera": "pandera", "great_expectations": "Great Expectations"}
 State = Literal["failed", "passed", "not evaluated", "not judged"]
@@ -203,13 +204,13 @@ _FINDINGS_SHOWN = 20
 _SUSPECTS_SHOWN = 20
 
 
-def correctness_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+def correctness_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """Whether what is recorded is right, as far as a machine can say."""
     return (
-        *_findings(evidence.findings),
-        *validation_blocks(evidence.validation),
-        *_boundaries(evidence.boundaries),
-        *_labels(evidence.labels, evidence.unit),
+        *_findings(evidence.get(Findings)),
+        *validation_blocks(evidence.get(ValidationRecord)),
+        *_boundaries(evidence.get(BoundaryChecks)),
+        *_labels(evidence.get(LabelAudit), evidence.unit),
     )
 
 
@@ -229,7 +230,7 @@ def _findings(record: Findings | None) -> tuple[Block, ...]:
     text = Text(
         "Rows and files that could not be used as they are; each must be mended or left out."
     )
-    note = more(len(findings), len(rows), "data/findings.json")
+    note = more(len(findings), len(rows), Findings.PATH)
     return (Heading(title), text, Table(head, rows, note))
 
 
@@ -330,7 +331,7 @@ def _suspects(record: LabelAudit) -> tuple[Block, ...]:
     )
     shown = record.suspects[:_SUSPECTS_SHOWN]
     text = Text("Most suspect first: look at these images before anything is trained on them.")
-    note = more(record.n_suspected, len(shown), "data/labels.json")
+    note = more(record.n_suspected, len(shown), LabelAudit.PATH)
     return (text, Table(head, tuple(_suspect(entry) for entry in shown), note))
 
 

@@ -29,9 +29,9 @@ from governance.reports.blocks import (
     small,
     strong,
 )
+from governance.reports.evidence import Evidence
 from governance.reports.sections.data_quantities import quantity_blocks
 from governance.reports.sections.data_tables import (
-    DataEvidence,
     beyond,
     limit_of,
     more,
@@ -44,10 +44,10 @@ from governance.reports.sections.data_tables import (
 _ROWS_SHOWN = 30
 
 
-def demographics_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+def demographics_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """Who the patients are, as far as the data set declares it."""
     heading = Heading("Demographics")
-    record = evidence.demographics
+    record = evidence.get(DemographicsAudit)
     if record is None:
         return (heading, Text("Demographics were not looked at."))
     if not record.declared:
@@ -61,7 +61,7 @@ def demographics_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
         heading,
         Text(_sentence(record, evidence.unit)),
         *_cells(record, evidence.unit),
-        *quantity_blocks(record.numbers, evidence.unit, "data/demographics.json"),
+        *quantity_blocks(record.numbers, evidence.unit, DemographicsAudit.PATH),
         *_target(record, evidence.unit),
     )
 
@@ -101,7 +101,7 @@ def _cell_table(entries: list[DemographicCell], smallest: int) -> Table:
         named = attributes
         seen = (_counted_cell(found.get((attributes, levels, part)), smallest) for part in parts)
         rows.append((cell(strong(name)), cell(", ".join(levels)), *seen, *rest))
-    return Table(head, tuple(rows), more(len(keys), len(shown), "data/demographics.json"))
+    return Table(head, tuple(rows), more(len(keys), len(shown), DemographicsAudit.PATH))
 
 
 def _counted_cell(entry: DemographicCell | None, smallest: int) -> Cell:
@@ -157,10 +157,10 @@ _CLASSES_SHOWN = 40
 _ALL = "all"
 
 
-def coverage_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+def coverage_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """Who is in the data."""
     return (
-        *_levels(evidence.coverage, evidence.unit),
+        *_levels(evidence.get(CoverageAudit), evidence.unit),
         *_concentration(evidence),
         *demographics_blocks(evidence),
     )
@@ -209,7 +209,7 @@ def coverage_table(coverage: CoverageAudit, attribute: str) -> Table:
         )
         for level in shown
     )
-    return Table(head, rows, more(len(levels), len(shown), "data/coverage.json"))
+    return Table(head, rows, more(len(levels), len(shown), CoverageAudit.PATH))
 
 
 def _counted(entry: CoverageLevel | None) -> Cell:
@@ -244,9 +244,9 @@ def _bar(entry: CoverageLevel | None) -> Share | None:
     return Share(entry.share, entry.share_ci95)
 
 
-def _concentration(evidence: DataEvidence) -> tuple[Block, ...]:
+def _concentration(evidence: Evidence) -> tuple[Block, ...]:
     heading = Heading(f"How much rests on few {evidence.unit}s")
-    record: DatasetAudit | None = evidence.audit
+    record: DatasetAudit | None = evidence.get(DatasetAudit)
     if record is None or not record.concentration:
         return (heading, Text("Concentration was not measured."))
     limit = limit_of(evidence, "P3-06")
@@ -265,7 +265,7 @@ def _concentration(evidence: DataEvidence) -> tuple[Block, ...]:
     )
     shown = record.concentration[:_CLASSES_SHOWN]
     rows = tuple(_concentration_row(entry, limit, evidence.unit) for entry in shown)
-    note = more(len(record.concentration), len(shown), "data/audit.json")
+    note = more(len(record.concentration), len(shown), DatasetAudit.PATH)
     return (heading, text, Table(head, rows, note))
 
 
@@ -359,7 +359,7 @@ def _dropped(split: SplitRecord) -> tuple[Block, ...]:
     if not split.dropped:
         return ()
     shown = split.dropped[:_DROPPED_SHOWN]
-    note = more(len(split.dropped), len(shown), "data/split.json")
+    note = more(len(split.dropped), len(shown), SplitRecord.PATH)
     return (
         Text("Taken out of training, each with its reason:"),
         Bullets(shown),

@@ -22,16 +22,16 @@ from governance.reports.blocks import (
     small,
     strong,
 )
-from governance.reports.evidence import PictureFile
-from governance.reports.sections.data_tables import DataEvidence, more
+from governance.reports.evidence import Evidence, PictureFile
+from governance.reports.sections.data_tables import more
 
 _PAIRS_SHOWN = 40
 _DISTINCT_SHOWN = 20
 
 
-def duplicate_blocks(evidence: DataEvidence) -> tuple[Block, ...]:
+def duplicate_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """How they were searched, how alike different patients are, every pair found."""
-    audit, unit = evidence.duplicates, evidence.unit
+    audit, unit = evidence.get(DuplicateAudit), evidence.unit
     heading = Heading("Images that occur more than once")
     if audit is None:
         return (heading, Text("Duplicates were not looked for."))
@@ -121,7 +121,7 @@ def _pairs(audit: DuplicateAudit, unit: str) -> tuple[Block, ...]:
         for pair in shown
     )
     text = Text(f"Every pair with both identities, pairs across {unit}s first.")
-    return (text, Table(head, rows, more(audit.n_pairs, len(shown), "data/duplicates.json")))
+    return (text, Table(head, rows, more(audit.n_pairs, len(shown), DuplicateAudit.PATH)))
 
 
 def _how(pair: DuplicatePair) -> tuple[str, ...]:
@@ -178,7 +178,7 @@ def _distinct(audit: DuplicateAudit) -> tuple[Block, ...]:
     if not audit.distinct:
         return ()
     shown = audit.distinct[:_DISTINCT_SHOWN]
-    note = more(len(audit.distinct), len(shown), "data/duplicates.json")
+    note = more(len(audit.distinct), len(shown), DuplicateAudit.PATH)
     return (
         Text("Pairs that a person declared to be different images; they are not counted above:"),
         Bullets(shown),

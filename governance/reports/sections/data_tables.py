@@ -1,96 +1,12 @@
 """What the pages on data read: the part that a run and a data check have in common."""
 
-from collections.abc import Mapping
-from typing import Protocol
-
-from governance.records.audit import (
-    ContentScan,
-    CoverageAudit,
-    DatasetAudit,
-    DemographicsAudit,
-    DuplicateAudit,
-    LabelAudit,
-)
 from governance.records.base import PARTITIONS
-from governance.records.dataset import BoundaryChecks, DatasetIdentity, Findings, ValidationRecord
-from governance.records.partition import SplitRecord
-from governance.records.policy import Policy
-from governance.records.run import Figures
-from governance.records.verdict import ItemRecord
 from governance.reports import formats
 from governance.reports.blocks import Cell, Column, Line, columns
-from governance.reports.evidence import PictureFile
+from governance.reports.evidence import Evidence
 
 _ALL = "all"
 _WIDEST_PART, _LEAST_REST = 0.24, 0.05
-
-
-class DataEvidence(Protocol):
-    """Evidence about a data set. A document is None when the step that writes it did not run."""
-
-    @property
-    def dataset(self) -> DatasetIdentity | None:
-        """Which data set it is."""
-
-    @property
-    def findings(self) -> Findings | None:
-        """Faults found while reading."""
-
-    @property
-    def validation(self) -> ValidationRecord | None:
-        """What both engines said about the contract."""
-
-    @property
-    def boundaries(self) -> BoundaryChecks | None:
-        """The typed schema at every step boundary."""
-
-    @property
-    def coverage(self) -> CoverageAudit | None:
-        """Who is in the data."""
-
-    @property
-    def audit(self) -> DatasetAudit | None:
-        """Concentration, confounding, shift and image quality."""
-
-    @property
-    def demographics(self) -> DemographicsAudit | None:
-        """Declared attributes of patients."""
-
-    @property
-    def duplicates(self) -> DuplicateAudit | None:
-        """Images that occur more than once."""
-
-    @property
-    def content(self) -> ContentScan | None:
-        """What stands in images and metadata besides anatomy."""
-
-    @property
-    def labels(self) -> LabelAudit | None:
-        """Suspected label errors."""
-
-    @property
-    def split(self) -> SplitRecord | None:
-        """How the data was divided."""
-
-    @property
-    def policy(self) -> Policy | None:
-        """Policy in force; None when unknown."""
-
-    @property
-    def figures(self) -> Figures | None:
-        """Pictures and their captions."""
-
-    @property
-    def pictures(self) -> Mapping[str, PictureFile]:
-        """Picture files by path."""
-
-    @property
-    def records(self) -> Mapping[str, ItemRecord]:
-        """Item records by item id."""
-
-    @property
-    def unit(self) -> str:
-        """Unit that is counted and never divided."""
 
 
 def units(unit: str) -> str:
@@ -98,7 +14,7 @@ def units(unit: str) -> str:
     return f"{unit[:1].upper()}{unit[1:]}s"
 
 
-def limit_of(evidence: DataEvidence, item_id: str) -> float | None:
+def limit_of(evidence: Evidence, item_id: str) -> float | None:
     """Limit of an item's criterion: the frozen one, else the policy's; None when there is none."""
     record = evidence.records.get(item_id)
     criterion = record.criterion if record else None

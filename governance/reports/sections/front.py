@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 
 from governance.records.base import TEST, Gate, ItemClass, ItemStatus, PrincipleStatus
-from governance.records.evaluation import MetricResult
-from governance.records.partition import SplitRecord
-from governance.records.run import GateLine
+from governance.records.dataset import DatasetIdentity
+from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.partition import IsolationRecord, SplitRecord
+from governance.records.run import GateLine, IntegrityRecord, Outcome
+from governance.records.training import TrainingRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -48,7 +50,7 @@ def conditions(evidence: ReportEvidence) -> tuple[str, ...]:
 
 def _data_conditions(evidence: ReportEvidence) -> list[str]:
     sentences = []
-    data, split = evidence.dataset, evidence.split
+    data, split = evidence.get(DatasetIdentity), evidence.get(SplitRecord)
     if data is None:
         sentences.append("The data set was not read, so nothing is known about it.")
     else:
@@ -99,7 +101,7 @@ def _split_conditions(split: SplitRecord) -> list[str]:
 
 def _test_conditions(evidence: ReportEvidence) -> list[str]:
     sentences = []
-    isolation, evaluation = evidence.isolation, evidence.evaluation
+    isolation, evaluation = evidence.get(IsolationRecord), evidence.get(EvaluationRecord)
     if isolation is None:
         sentences.append("Isolation of the held-out test set: no training process is on record.")
     else:
@@ -130,15 +132,16 @@ def _test_conditions(evidence: ReportEvidence) -> list[str]:
 
 
 def _metric_conditions(evidence: ReportEvidence) -> list[str]:
-    training = evidence.training
+    training = evidence.get(TrainingRecord)
     compared = training.comparison.sentence if training and training.comparison else ""
     return [*([compared] if compared else []), *_unmeasured(evidence)]
 
 
 def _unmeasured(evidence: ReportEvidence) -> list[str]:
-    if evidence.evaluation is None:
+    evaluation = evidence.get(EvaluationRecord)
+    if evaluation is None:
         return ["No image quality was measured: FID and every other metric are not evaluated."]
-    overall = [m for m in evidence.evaluation.metrics if not m.subgroup]
+    overall = [m for m in evaluation.metrics if not m.subgroup]
     unknown: dict[str, list[str]] = {}
     for metric in overall:
         if metric.status is ItemStatus.NOT_EVALUATED:
@@ -171,7 +174,7 @@ def _code_conditions(evidence: ReportEvidence) -> list[str]:
         sentences.append("The commit of the framework is unknown (not run from a git checkout).")
     elif evidence.run.code_clean is False:
         sentences.append("The framework's source had uncommitted changes.")
-    integrity = evidence.integrity
+    integrity = evidence.get(IntegrityRecord)
     if integrity is not None and (integrity.mismatches or integrity.journal_faults):
         n = len(integrity.mismatches) + len(integrity.journal_faults)
         sentences.append(
@@ -199,10 +202,12 @@ _STRIP = ("Run", "Evidence root", "Journal head")
 
 def report_title(evidence: ReportEvidence) -> str:
     """Generator and data set by their short names, as far as the run came to know them."""
-    model = evidence.training.title if evidence.training else evidence.run.generator
+    dataset = evidence.get(DatasetIdentity)
+    training = evidence.get(TrainingRecord)
+    model = training.title if training else evidence.run.generator
     title = _first_part(model, " (")
-    if evidence.dataset:
-        title = f"{title} on {_first_part(evidence.dataset.title, ':')}"
+    if dataset:
+        title = f"{title} on {_first_part(dataset.title, ':')}"
     return formats.clean(title, _TITLE_CHARACTERS)
 
 
@@ -212,14 +217,16 @@ def _first_part(text: str, mark: str) -> str:
 
 def full_titles(evidence: ReportEvidence) -> str:
     """Generator and data set by their whole names."""
-    model = evidence.training.title if evidence.training else evidence.run.generator
-    data = f"; data set: {evidence.dataset.title}" if evidence.dataset else "; no data set was read"
+    dataset = evidence.get(DatasetIdentity)
+    training = evidence.get(TrainingRecord)
+    model = training.title if training else evidence.run.generator
+    data = f"; data set: {dataset.title}" if dataset else "; no data set was read"
     return f"Generator: {model}{data}"
 
 
 def verdict(evidence: ReportEvidence) -> Verdict:
     """Say how the run ended and whether the gate passed."""
-    outcome, summary = evidence.outcome, evidence.summary
+    outcome, summary = evidence.get(Outcome), evidence.summary
     if outcome is None or outcome.status != "finished":
         step = outcome.stopped_at if outcome and outcome.stopped_at else "an unknown step"
         word = {"blocked": "Stopped", "failed": "Failed", "interrupted": "Interrupted"}
@@ -234,9 +241,10 @@ def verdict(evidence: ReportEvidence) -> Verdict:
 
 
 def _trained(evidence: ReportEvidence) -> str:
-    if evidence.training is not None:
+    outcome = evidence.get(Outcome)
+    if evidence.get(TrainingRecord) is not None:
         return "the model was trained"
-    steps = evidence.outcome.steps if evidence.outcome else ()
+    steps = outcome.steps if outcome else ()
     begun = any(step.step.startswith("s5") and step.status != "skipped" for step in steps)
     return "training did not finish" if begun else "nothing was trained"
 
@@ -280,7 +288,7 @@ def gate_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
 def _bad_news(evidence: ReportEvidence, items: tuple[ItemView, ...]) -> tuple[Block, ...]:
     gate = [line for line in evidence.summary.gate_items if line.status is not ItemStatus.PASSED]
     blocks: list[Block] = [Heading("What failed or is unknown")]
-    outcome = evidence.outcome
+    outcome = evidence.get(Outcome)
     if outcome is not None and outcome.status != "finished" and outcome.error_code:
         blocks.append(Text(f"The run ended with error {outcome.error_code}."))
     if gate:
@@ -385,7 +393,7 @@ def identity_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:
     run, manifest = evidence.run, evidence.manifest
     clean = {True: "clean tree", False: "uncommitted changes", None: "tree state unknown"}
     commit = f"{run.code_commit}, {clean[run.code_clean]}" if run.code_commit else "unknown"
-    data = evidence.dataset
+    data = evidence.get(DatasetIdentity)
     n_events = formats.counted(manifest.journal_events, "event")
     return (
         ("Run", cell(mono(run.run_id))),

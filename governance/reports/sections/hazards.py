@@ -1,7 +1,7 @@
 """Content of the section on hazards and the items that look at them."""
 
 from governance.records.base import ItemStatus
-from governance.records.run import Hazard
+from governance.records.run import Hazard, Hazards
 from governance.reports.blocks import (
     Cell,
     Line,
@@ -26,7 +26,7 @@ _LEAD = (
 
 def hazards_section(evidence: ReportEvidence) -> Section:
     """One row a hazard, with the standing of each item that looks at it."""
-    record = evidence.hazards
+    record = evidence.get(Hazards)
     if record is None:
         blocks: tuple[Text | Table, ...] = (Text("No list of hazards is on record."),)
         return Section("hazards", "14", "Hazards", blocks=blocks)

@@ -1,5 +1,6 @@
 """Isolation of the held-out test set, and whether the guards have ever caught anything."""
 
+from governance.records.evaluation import EvaluationRecord
 from governance.records.partition import IsolationRecord, RefusedRead, SealRecord
 from governance.records.selftest import STOPPED, GuardAnswer, PlantTrial, SelftestRecord
 from governance.reports import formats
@@ -119,14 +120,15 @@ THREAT_MODEL = (
 
 def isolation_section(evidence: ReportEvidence) -> Section:
     """Level in force, refused reads, seal, openings, and what none of it protects against."""
+    isolation = evidence.get(IsolationRecord)
     blocks: list[Block] = [Text(THREAT_MODEL)]
-    blocks.extend(_level(evidence.isolation))
-    blocks.extend(_seal(evidence.seal, evidence.unit))
+    blocks.extend(_level(isolation))
+    blocks.extend(_seal(evidence.get(SealRecord), evidence.unit))
     blocks.extend(_opening(evidence))
-    blocks.extend(selftest_blocks(evidence.selftest))
-    if evidence.isolation and evidence.isolation.limits:
+    blocks.extend(selftest_blocks(evidence.get(SelftestRecord)))
+    if isolation and isolation.limits:
         blocks.extend((Heading("What it does not protect against"),))
-        blocks.append(Bullets(evidence.isolation.limits))
+        blocks.append(Bullets(isolation.limits))
     return Section("isolation", "4", "Isolation of the held-out test set", blocks=tuple(blocks))
 
 
@@ -204,7 +206,8 @@ def _seal(seal: SealRecord | None, unit: str) -> tuple[Block, ...]:
 
 
 def _opening(evidence: ReportEvidence) -> tuple[Block, ...]:
-    opening = evidence.evaluation.opening if evidence.evaluation else None
+    evaluation = evidence.get(EvaluationRecord)
+    opening = evaluation.opening if evaluation else None
     if opening is None:
         return (Heading("Opening"), Text("The sealed test set was not opened in this run."))
     facts = (

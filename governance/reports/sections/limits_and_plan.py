@@ -2,7 +2,12 @@
 
 from governance.evidence.manifest import MANIFEST
 from governance.records.base import ItemClass, ItemStatus
+from governance.records.dataset import DatasetIdentity
 from governance.records.manifest import ManifestFile
+from governance.records.partition import IsolationRecord
+from governance.records.people import SigningRecord
+from governance.records.run import Environment, IntegrityRecord, Outcome, Plan
+from governance.records.verdict import TraceTable
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -80,7 +85,7 @@ def _by_principle(items: list[ItemView], reason: str) -> Table:
 
 
 def _integrity_faults(evidence: ReportEvidence) -> tuple[Block, ...]:
-    record = evidence.integrity
+    record = evidence.get(IntegrityRecord)
     if record is None:
         return (Heading("Integrity"), Text("Files were not read again at the end of the run."))
     faults = (
@@ -97,7 +102,8 @@ def _integrity_faults(evidence: ReportEvidence) -> tuple[Block, ...]:
 
 
 def _absent(evidence: ReportEvidence) -> tuple[Block, ...]:
-    absent = evidence.dataset.absent_attributes if evidence.dataset else ()
+    dataset = evidence.get(DatasetIdentity)
+    absent = dataset.absent_attributes if dataset else ()
     if not absent:
         return ()
     sentences = tuple(f"{entry.name}: {entry.consequence}" for entry in absent)
@@ -106,17 +112,19 @@ def _absent(evidence: ReportEvidence) -> tuple[Block, ...]:
 
 def limit_sentences(evidence: ReportEvidence, items: tuple[ItemView, ...]) -> tuple[str, ...]:
     """What results, isolation and data set do not show, in the words of who measured."""
-    isolation = evidence.isolation.limits if evidence.isolation else ()
+    dataset = evidence.get(DatasetIdentity)
+    record = evidence.get(IsolationRecord)
+    isolation = record.limits if record else ()
     sentences = [
         f"{item.id}: {item.limitations}"
         for item in items
         if item.limitations and not _says_all(item.limitations, isolation)
     ]
     sentences.extend(f"Isolation: {limit}" for limit in isolation)
-    if evidence.dataset:
-        sentences.extend(f"Data: {note}" for note in evidence.dataset.notes)
-        if evidence.dataset.split_unit_note:
-            sentences.append(f"Splitting: {evidence.dataset.split_unit_note}")
+    if dataset:
+        sentences.extend(f"Data: {note}" for note in dataset.notes)
+        if dataset.split_unit_note:
+            sentences.append(f"Splitting: {dataset.split_unit_note}")
     return tuple(sentences)
 
 
@@ -138,7 +146,7 @@ def environment_section(evidence: ReportEvidence) -> Section:
 def _steps(evidence: ReportEvidence) -> tuple[Block, ...]:
     command = cell(mono(" ".join(evidence.run.command)))
     facts = Facts((("Command", command), ("Configuration", cell(mono(evidence.run.config_sha256)))))
-    outcome = evidence.outcome
+    outcome = evidence.get(Outcome)
     if outcome is None:
         return (facts, Text("How the steps ended is not on record."))
     rows = tuple(
@@ -150,7 +158,7 @@ def _steps(evidence: ReportEvidence) -> tuple[Block, ...]:
 
 
 def _environment(evidence: ReportEvidence) -> tuple[Block, ...]:
-    record = evidence.environment
+    record = evidence.get(Environment)
     if record is None:
         return (Text("The environment is not on record."),)
     memory = formats.NOT_AVAILABLE
@@ -191,13 +199,13 @@ def _no_differences(lock_file: str | None) -> str:
 
 def plan_section(evidence: ReportEvidence) -> Section:
     """What was fixed before training."""
-    plan = evidence.plan
+    plan = evidence.get(Plan)
     if plan is None:
         text = Text("No plan was frozen: the run stopped before criteria were fixed.")
         return Section("plan", "11", "Plan", blocks=(text,))
     facts = (
         ("Frozen", cell(formats.utc(plan.frozen_utc))),
-        ("Digest", cell(mono(evidence.digests["plan.json"]))),
+        ("Digest", cell(mono(evidence.digests[Plan.PATH]))),
         ("Configuration", cell(mono(plan.config_sha256))),
         ("Primary endpoint", cell(plan.primary_endpoint)),
         ("Endpoints", cell(joined(plan.endpoints))),
@@ -221,13 +229,14 @@ def evidence_section(evidence: ReportEvidence) -> Section:
         f"{formats.counted(len(manifest.evidence), 'file')}, closed "
         f"{formats.utc(manifest.created_utc)}. manifest.json lists each of them with its digest; "
         f"their Merkle root is the evidence root {manifest.evidence_root}. The manifest is "
-        f"{_signature(evidence)}. {trace_sentence(evidence.trace)}"
+        f"{_signature(evidence)}. {trace_sentence(evidence.get(TraceTable))}"
     )
     return Section("evidence", "A", "Evidence files", blocks=(Text(text), Table(head, rows)))
 
 
 def _signature(evidence: ReportEvidence) -> str:
-    return evidence.signing.sentence if evidence.signing else "unsigned"
+    signing = evidence.get(SigningRecord)
+    return signing.sentence if signing else "unsigned"
 
 
 def _row_name(path: str) -> str:
@@ -248,16 +257,18 @@ def _file_row(name: str, entries: list[ManifestFile]) -> tuple[Cell, ...]:
 
 
 def _signature_hint(evidence: ReportEvidence) -> tuple[str, ...]:
-    if evidence.signing is None or evidence.signing.key_id is None:
+    signing = evidence.get(SigningRecord)
+    if signing is None or signing.key_id is None:
         return ("The run is unsigned: nothing shows who wrote this record.",)
     return (
-        f"The manifest is {evidence.signing.sentence}. A key says no more than that its holder "
+        f"The manifest is {signing.sentence}. A key says no more than that its holder "
         "signed: compare it with a copy that the signer gave you, with verify RUN --key FILE.",
     )
 
 
 def _time_stamp_hint(evidence: ReportEvidence) -> tuple[str, ...]:
-    url = evidence.signing.timestamp_url if evidence.signing else None
+    signing = evidence.get(SigningRecord)
+    url = signing.timestamp_url if signing else None
     if url is None:
         return ()
     return (

@@ -36,14 +36,14 @@ _STATISTICS = {
 
 def lineage_section(evidence: ReportEvidence) -> Section:
     """Where the model comes from, what changed since the run before, what later runs are held to."""
-    record = evidence.lineage
+    record = evidence.get(Lineage)
     if record is None:
         blocks: tuple[Block, ...] = (Text("No model was trained, so there is no lineage."),)
     else:
         blocks = (
             Facts(_lineage_rows(record)),
-            *_changes(evidence.change),
-            *_baseline(evidence.baseline),
+            *_changes(evidence.get(ChangeRecord)),
+            *_baseline(evidence.get(Baseline)),
         )
     return Section("lineage", "13", "Lineage, changes and baseline", blocks=blocks)
 
@@ -95,7 +95,7 @@ def _changes(change: ChangeRecord | None) -> tuple[Block, ...]:
         head = columns((title, 0.36), ("Before", 0.32), ("This run", 0.32))
         shown = values[:_VALUES_SHOWN]
         rows = tuple((cell(v.name), _value(v.before), _value(v.after)) for v in shown)
-        blocks.append(Table(head, rows, more(len(values), len(shown), "change.json")))
+        blocks.append(Table(head, rows, more(len(values), len(shown), ChangeRecord.PATH)))
     blocks.extend(_plan(change))
     blocks.extend(_drift(change))
     blocks.extend(_metrics(change))

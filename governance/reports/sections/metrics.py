@@ -3,6 +3,8 @@
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control
 from governance.records.evaluation import EvaluationRecord, MemorisationRecord, MetricResult
+from governance.records.run import Plan
+from governance.records.training import TrainingRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -34,7 +36,8 @@ _FLOOR_NOTE = (
 
 def metrics_section(evidence: ReportEvidence) -> Section:
     """Metrics with intervals and floor, subgroups, controls."""
-    evaluation = evidence.evaluation
+    plan = evidence.get(Plan)
+    evaluation = evidence.get(EvaluationRecord)
     if evaluation is None:
         text = Text("The synthetic images were not evaluated in this run: every metric is unknown.")
         return Section("metrics", "7", "Metrics", blocks=(text,))
@@ -42,8 +45,8 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     parts = tuple(metric for metric in evaluation.metrics if metric.subgroup)
     unit = evidence.unit
     blocks: list[Block] = [Text(comparison_sentence(evidence)), Text(_FLOOR_NOTE.format(unit=unit))]
-    if evidence.plan:
-        endpoint = formats.sentence(evidence.plan.primary_endpoint)
+    if plan:
+        endpoint = formats.sentence(plan.primary_endpoint)
         blocks.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
     blocks.append(metric_table(overall, unit))
     blocks.append(Heading("Subgroups"))
@@ -60,7 +63,8 @@ def metrics_section(evidence: ReportEvidence) -> Section:
 
 def comparison_sentence(evidence: ReportEvidence) -> str:
     """Whether the images are worth more than simple controls, on tuning images."""
-    comparison = evidence.training.comparison if evidence.training else None
+    training = evidence.get(TrainingRecord)
+    comparison = training.comparison if training else None
     if comparison is not None and comparison.sentence:
         return comparison.sentence
     why = comparison.reason if comparison else "an older version left no such record"
@@ -170,7 +174,8 @@ def _control_value(control: Control) -> Cell:
 
 def memorisation_section(evidence: ReportEvidence) -> Section:
     """Whether synthetic images copy training images."""
-    record = evidence.evaluation.memorisation if evidence.evaluation else None
+    evaluation = evidence.get(EvaluationRecord)
+    record = evaluation.memorisation if evaluation else None
     if record is None:
         text = Text("Memorisation was not measured in this run: whether it copies is unknown.")
         return Section("memorisation", "8", "Memorisation", blocks=(text,))

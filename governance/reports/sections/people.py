@@ -2,7 +2,7 @@
 
 from governance.people.rules import NO_FILE, binding_words, is_unfilled, owner_words, signing_words
 from governance.records.base import ItemStatus
-from governance.records.people import Declaration, DeclaredScope, WaiverLine
+from governance.records.people import Declaration, Declarations, DeclaredScope, WaiverLine
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -58,7 +58,7 @@ def waiver_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
 
 def declaration_words(evidence: ReportEvidence) -> Cell:
     """What was declared, in one cell of the identity of the run."""
-    record = evidence.declarations
+    record = evidence.get(Declarations)
     if record is None:
         return cell("no declarations file was given")
     entries = formats.counted(len(record.declarations), "entry", "entries")
@@ -68,7 +68,8 @@ def declaration_words(evidence: ReportEvidence) -> Cell:
 
 def declared_text(evidence: ReportEvidence, field_id: str) -> tuple[str, str] | None:
     """Declared text of a card field and who declared it; None when nobody in force did."""
-    for entry in evidence.declarations.declarations if evidence.declarations else ():
+    declarations = evidence.get(Declarations)
+    for entry in declarations.declarations if declarations else ():
         text = entry.card.get(field_id, "")
         if not is_unfilled(text) and _counts(evidence, entry):
             return text, f"{DECLARED_NOTE}: {owner_words(entry)} ({entry.id})"
@@ -77,7 +78,7 @@ def declared_text(evidence: ReportEvidence, field_id: str) -> tuple[str, str] | 
 
 def why_no_text(evidence: ReportEvidence) -> str:
     """Why a card field has no declared text."""
-    return NO_FILE if evidence.declarations is None else NO_TEXT
+    return NO_FILE if evidence.get(Declarations) is None else NO_TEXT
 
 
 def _counts(evidence: ReportEvidence, entry: Declaration) -> bool:
@@ -89,7 +90,7 @@ def _counts(evidence: ReportEvidence, entry: Declaration) -> bool:
 
 def declarations_section(evidence: ReportEvidence) -> Section:
     """Every entry of the declarations file and what became of it."""
-    record = evidence.declarations
+    record = evidence.get(Declarations)
     if record is None:
         text = (
             "No declarations file was given, so every item that asks for people's word is missing."

@@ -27,11 +27,11 @@ def software_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
     """Bill of materials, known vulnerabilities and tests of the same commit."""
     return (
         Heading("Software bill of materials"),
-        *_materials(evidence.materials),
+        *_materials(evidence.get(BillOfMaterials)),
         Heading("Known vulnerabilities"),
-        *_scan(evidence.scan),
+        *_scan(evidence.get(VulnerabilityScan)),
         Heading("Tests of the framework"),
-        *_tests(evidence.tests),
+        *_tests(evidence.get(SuiteReport)),
     )
 
 

@@ -28,7 +28,7 @@ _LEAD = (
 
 def trace_section(evidence: ReportEvidence) -> Section:
     """What the check of the draft found, and files behind each part."""
-    record = evidence.card_check
+    record = evidence.get(CardCheck)
     blocks: tuple[Block, ...] = (Text("Card and report were not checked before the run closed."),)
     if record is not None:
         rows = tuple(_row(part) for part in record.parts)

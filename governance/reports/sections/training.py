@@ -1,6 +1,14 @@
 """Content of the sections on training and on figures and samples."""
 
-from governance.records.training import Curve, PretrainedComponent, TrainingRecord
+from governance.records.audit import DuplicateAudit
+from governance.records.run import Figures
+from governance.records.training import (
+    Curve,
+    PretrainedComponent,
+    RepeatRecord,
+    SampleSet,
+    TrainingRecord,
+)
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -38,7 +46,7 @@ _QUANTITIES = {
 
 def training_section(evidence: ReportEvidence) -> Section:
     """What was trained, on what, how it went and how the checkpoint was chosen."""
-    training = evidence.training
+    training = evidence.get(TrainingRecord)
     if training is None:
         blocks: tuple[Block, ...] = (Text("This run left no trained model."),)
         return Section("training", "5", "Training", blocks=blocks)
@@ -51,7 +59,7 @@ def training_section(evidence: ReportEvidence) -> Section:
         Heading("Curves"),
         *(curve_charts(training.curves) or (Text("No curve was recorded."),)),
         Heading("First steps made twice"),
-        repeat_block(evidence.repeat),
+        repeat_block(evidence.get(RepeatRecord)),
         Heading("Choice of the checkpoint"),
         *_selection(training),
         Heading("Fitted things and the view each was fitted on"),
@@ -222,8 +230,9 @@ def _overlap(part: PretrainedComponent) -> str:
 
 def samples_section(evidence: ReportEvidence) -> Section:
     """Sample set and the pictures of the run."""
+    figures = evidence.get(Figures)
     blocks: list[Block] = []
-    samples = evidence.samples
+    samples = evidence.get(SampleSet)
     if samples is None:
         blocks.append(Text("No synthetic image was made in this run."))
     else:
@@ -231,8 +240,8 @@ def samples_section(evidence: ReportEvidence) -> Section:
         blocks.append(
             Text("Synthetic images are made by the generator; none shows a patient.", "note")
         )
-    of_pairs = duplicate_figures(evidence.duplicates)
-    for figure in evidence.figures.figures if evidence.figures else ():
+    of_pairs = duplicate_figures(evidence.get(DuplicateAudit))
+    for figure in figures.figures if figures else ():
         if figure.path in of_pairs:
             continue  # shown beside its pair
         picture = evidence.pictures[figure.path]
@@ -252,7 +261,7 @@ def samples_section(evidence: ReportEvidence) -> Section:
 
 def sample_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:
     """Names and values of the sample set; empty when there is none."""
-    samples = evidence.samples
+    samples = evidence.get(SampleSet)
     if samples is None:
         return ()
     marks = (

@@ -1,0 +1,61 @@
+"""A run as checks see it: its documents and the moment of judgement."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from governance.evidence.folder import D, RunFolder
+from governance.people.rules import RunFacts
+from governance.records.dataset import DatasetIdentity
+from governance.records.people import Declarations
+from governance.records.run import Plan, RunIdentity
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """What a run has left so far, and when it is judged.
+
+    Attributes:
+        folder: The run folder.
+        now: Moment of judgement, with a time zone; None before there is one.
+    """
+
+    folder: RunFolder
+    now: datetime | None = None
+
+    def get(self, kind: type[D]) -> D | None:
+        """The document of a kind; None when the run has none."""
+        return self.folder.get(kind)
+
+    def need(self, kind: type[D]) -> D:
+        """The document of a kind; without it the check ends as NOT_EVALUATED."""
+        return self.folder.need(kind)
+
+    @property
+    def plan_sha256(self) -> str | None:
+        """Digest of the frozen plan; None when none was frozen."""
+        return self.folder.digests.get(Plan.PATH)
+
+    @property
+    def today(self) -> date:
+        """Day of judgement, UTC; before there is one, the day on which declarations were read."""
+        declarations = self.get(Declarations)
+        moment = self.now or (declarations.read_utc if declarations else None)
+        return moment.astimezone(UTC).date() if moment else date.max  # nothing is then in date
+
+    @property
+    def facts(self) -> RunFacts:
+        """What people's word about this run must name."""
+        run, dataset = self.get(RunIdentity), self.get(DatasetIdentity)
+        return RunFacts(
+            run=run.run_id if run else None,
+            config=run.config_sha256 if run else None,
+            version=run.tool_version if run else None,
+            data=dataset.content_sha256 if dataset else None,
+            model=run.generator if run else None,
+        )
+
+    @property
+    def unit(self) -> str:
+        """Unit that is counted and never divided: "patient" or "examination"."""
+        dataset = self.get(DatasetIdentity)
+        return dataset.split_unit if dataset else "patient"

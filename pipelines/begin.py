@@ -13,6 +13,7 @@ from governance.records.errors import ConfigError, MachineError
 from governance.records.policy import Policy
 from governance.records.run import RunIdentity
 from governance.signing.keys import RunSigner
+from medisynth.data.audit.target_population import load_target_population
 from pipelines.config.model import RunConfig, flat_config
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
@@ -78,6 +79,8 @@ def ready(config: RunConfig) -> Ready:
     declared = read_declarations(config.declarations, policy) if config.declarations else None
     scan = read_scan(config.evidence)
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
+    if config.audit.target_population is not None:
+        load_target_population(Path(config.audit.target_population).expanduser())
     refuse_readable_folders(config)
     require_parent(config.workspace_path, config.lineage)
     _make_workspace(config.workspace_path)

@@ -41,7 +41,7 @@ _CLASSES = ("plane", "brain_plane")
 _SCOPE_ATTRIBUTES = ("machine", "plane", "brain_plane")
 
 
-@check("P3-01", step="s3_audit")
+@check("P3-01", step="s4_split")
 def completeness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Share of patients with a value, of the least complete attribute; absent ones are named."""
     dataset, demographics = documents.need(DatasetIdentity), documents.need(DemographicsAudit)
@@ -147,7 +147,7 @@ def smallest_subgroup(documents: JudgedRun, criterion: Criterion) -> CheckResult
     )
 
 
-@check("P3-04", step="s3_audit")
+@check("P3-04", step="s4_split")
 def target_distance(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Upper bound of the largest distance to the declared target population.
 
@@ -249,7 +249,7 @@ def _against_chance(shift: AttributeShift, unit: str) -> str:
     return f"{words}; {relation} than dealing {unit}s at random gives (up to {shift.floor:.3f})"
 
 
-@check("P3-06", step="s3_audit")
+@check("P3-06", step="s4_split")
 def concentration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest share of one patient in the images of a class, or of all images."""
     audit = documents.need(DatasetAudit)
@@ -290,7 +290,7 @@ def _share_words(entry: Concentration, unit: str, limit: float | int | bool | No
     return f"{words})"
 
 
-@check("P3-07", step="s3_audit")
+@check("P3-07", step="s4_split")
 def attribute_confounding(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Largest Cramér's V of two attributes; what it makes undecidable is stated as a limit."""
     pairs = sorted(documents.need(DatasetAudit).confounding, key=lambda pair: -pair.v)

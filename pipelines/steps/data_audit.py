@@ -1,4 +1,4 @@
-"""Documents of the data set audit: written by the audit, completed when partitions are known."""
+"""Documents of the data set audit: written once, when the partitions are known or are refused."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,14 +91,30 @@ def audit_listing(listed: ListedData, context: RunContext) -> None:
     context.store.write_document(audit)
 
 
-def complete_audits(
-    images: ImageSet, audited: AuditedImages, partition: "pd.Series[str]", context: RunContext
+def write_audits(
+    images: ImageSet,
+    audited: AuditedImages,
+    partition: "pd.Series[str] | None",
+    context: RunContext,
 ) -> None:
-    """Write the audit again with what only the partitions of this run can tell."""
+    """Write the audits of the images, each document once.
+
+    Args:
+        images: Every selected image.
+        audited: What the audit step found.
+        partition: Partition of each image that is used; None when the images were not divided:
+            then nothing is said by partition, and suspected labels are not searched.
+        context: What every step may use.
+    """
     config, store = context.config.audit, context.store
+    write_demographics(images, partition, context)
+    if partition is None:
+        write_coverage(images.table, None, store)
+        store.write_document(audited.audit)
+        store.write_document(audited.duplicates)
+        return
     table = images.table.loc[partition.index]
     write_coverage(table, partition, store)
-    write_demographics(images, partition, context)
     found = {
         "shifts": shifts(
             table, partition, n_resamples=config.n_resamples, seed=context.config.seed

@@ -12,7 +12,7 @@ from medisynth.data.duplicates.exact import in_partitions, leakage_groups
 from medisynth.data.duplicates.search import DuplicateSearch, find_duplicates
 from medisynth.data.reading.contact_sheet import contact_sheet
 from pipelines.current_run.context import AuditedImages, ImageSet, RunContext, add_figures
-from pipelines.steps.data_audit import n_across, write_coverage, write_demographics
+from pipelines.steps.data_audit import n_across
 
 _MAX_PAIRS = 1000
 _MAX_PICTURES = 60
@@ -23,12 +23,9 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
     """Audit the image table and search duplicates.
 
     A duplicate is no error here: it joins its images' patients into one group, which the split
-    never divides.
+    never divides. What was found is written by the split, which knows the partitions.
     """
-    write_coverage(images.table, None, context.store)
-    write_demographics(images, None, context)
     audit = _dataset_audit(images, context)
-    context.store.write_document(audit)
     search = find_duplicates(
         images.table,
         images.thumbnails,
@@ -37,7 +34,6 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
     )
     groups = leakage_groups(images.table, search.pairs)
     duplicates = _duplicate_audit(search, images, context)
-    context.store.write_document(duplicates)
     _scan_content(images, context)
     if search.pairs:
         n = len(search.pairs)

@@ -10,7 +10,13 @@ import pandas as pd
 from governance.confinement.confine import KEY_TARGET, VAULT_TARGET
 from governance.records.base import TEST, TRAINING, TUNING
 from governance.records.dataset import DatasetIdentity
-from governance.records.errors import DataError, EvidenceError, EvidenceTamperedError, LeakageError
+from governance.records.errors import (
+    DataError,
+    EvidenceError,
+    EvidenceTamperedError,
+    LeakageError,
+    MedisynthGovError,
+)
 from governance.records.partition import IsolationRecord, PartitionSummary, SplitRecord
 from governance.sealing.access_log import AccessLog
 from governance.sealing.ledger import Ledger
@@ -27,7 +33,7 @@ from pipelines.current_run.context import (
     hand_over,
 )
 from pipelines.fetch.cache import image_cache
-from pipelines.steps.data_audit import complete_audits
+from pipelines.steps.data_audit import write_audits
 
 _PACKED = "views packed"
 
@@ -88,6 +94,16 @@ def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> Spl
         DataError: A partition would be empty, or the official split was asked for and there is
             none.
     """
+    try:
+        result = _divided(images, audited, context)
+    except MedisynthGovError:
+        write_audits(images, audited, None, context)  # what was found by then is evidence, too
+        raise
+    write_audits(images, audited, result.partition, context)
+    return result
+
+
+def _divided(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitResult:
     config = context.config.split
     grouped = images.table.assign(group=audited.groups)
     hand_over(grouped, images.contract, "s3_audit to s4_split", context)
@@ -113,7 +129,6 @@ def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> Spl
     _write_split(images, audited, result, source, context)
     divided = grouped.loc[result.partition.index].assign(partition=result.partition)
     hand_over(divided, images.contract, "s4_split to s5_train", context)
-    complete_audits(images, audited, result.partition, context)
     return result
 
 

@@ -33,8 +33,8 @@ from governance.verify.folder import verify_run
 from pipelines.finished_runs import sync as outbox
 from pipelines.finished_runs.seal import seal_status
 from pipelines.finished_runs.sync import is_worked_on
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     *("-o", "data.phantom={n_patients: 16, image_height_px: 64}"),
     *("--model", "tests.plugins.slow_toy:SlowToy"),

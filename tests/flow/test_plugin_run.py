@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from governance.verify.folder import verify_run
 from pipelines.cli.app import app
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PCA = "tests.plugins.pca_gaussian:PcaGaussian"
 QUICK = (
     *("--preset", "smoke", "-o", "model.settings.size=32", "-o", "data.phantom.n_patients=16"),

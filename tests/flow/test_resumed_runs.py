@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from governance.evidence.journal import read_journal
 from governance.records.files import sha256_file
 from pipelines.cli.app import app
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TOY = "tests.plugins.slow_toy:SlowToy"
 N_STEPS, COMMIT_EVERY = 40, 5
 runner = CliRunner()

@@ -13,7 +13,6 @@ from governance.confinement.confine import landlock_abi
 from governance.records.partition import RefusedRead
 from tests.plugins.hostile import UNHEARD, WAYS
 
-ROOT = Path(__file__).resolve().parents[2]
 # What the hook hears of each way: the first is what it does, the others what comes with it.
 HEARD = {
     **{"open": {"open"}, "memmap": {"open"}, "cat": {"command"}, "shell": {"command"}},
@@ -42,6 +41,7 @@ confine.confine(read=roots, write=[out], forbidden=[top / "data"])
 images["open"].parent.is_dir(), list(Path.cwd().iterdir())  # no attempt: neither open nor forbidden
 watch.start()
 from tests.plugins.hostile import UNHEARD, refused
+from tests.places import ROOT
 
 for way, image in images.items():
     if has_landlock or way not in (*UNHEARD, "sqlite"):  # compiled code is not stopped

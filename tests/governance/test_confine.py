@@ -38,6 +38,7 @@ from pathlib import Path
 
 from governance.confinement.confine import attempt_read, confine, python_roots
 from governance.confinement.confine import OpenGuard
+from tests.places import ROOT
 
 top = Path(sys.argv[1])
 data, view, out = top / "data", top / "view", top / "run" / "work"
@@ -301,7 +302,7 @@ def test_an_allowed_path_that_does_not_exist_is_named(tmp_path):
 
 
 def test_python_roots_hold_interpreter_and_packages_but_no_data_and_no_temporary_folder(tmp_path):
-    repository = Path(__file__).resolve().parents[2]
+    repository = ROOT
     roots = python_roots([repository / "data", repository / "runs", tmp_path])
 
     assert Path(sys.prefix) in roots

@@ -4,7 +4,6 @@ import re
 import signal
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 from governance.records import errors
 from governance.records.error_codes import CODES, page
@@ -16,8 +15,9 @@ from governance.records.errors import (
     ProcessError,
 )
 from tests.held_still import ask
+from tests.places import ROOT
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = ROOT
 ALL_CODES = [*chain.from_iterable(CODES.values())]
 
 

@@ -16,8 +16,9 @@ from governance.policy.load import (
 from governance.records.base import ItemClass
 from governance.records.errors import PolicyError
 from governance.records.policy import Policy
+from tests.places import ROOT
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = ROOT
 DESIGN = REPOSITORY.parent / "shared" / "design" / "gmlp.md"
 POLICY_FILE = REPOSITORY / "governance" / "policy" / "gmlp.yaml"
 

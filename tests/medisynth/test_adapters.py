@@ -13,8 +13,8 @@ from medisynth.data.adapters.fetal_planes_db import FetalPlanesDb
 from medisynth.data.adapters.hc18 import Hc18
 from medisynth.data.adapters.phantom import Phantom
 from medisynth.data.reading.csv_table import MAX_FINDINGS, canonical_number, read_strict
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 HEADER = "Image_name;Patient_num;Plane;Brain_plane;Operator;US_Machine;Train "

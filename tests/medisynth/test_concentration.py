@@ -1,15 +1,13 @@
 """Concentration equals what one counts by hand, and holds on the real listing."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from governance.records.audit import Concentration
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.audit.coverage import concentration
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 

@@ -1,7 +1,5 @@
 """Cramér's V equals hand-computed values, and its test respects patients."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +7,8 @@ import pytest
 from governance.records.audit import Confounding
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.audit.confounding import confounding, cramers_v
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 PAIR = ("machine", "operator")
 

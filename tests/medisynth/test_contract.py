@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,6 +17,7 @@ from medisynth.data.contract.contract import (
     validate_with_pandera,
 )
 from tests.medisynth.image_tables import sound
+from tests.places import ROOT
 
 CONTRACT = load_contract()
 
@@ -212,7 +212,7 @@ def test_importing_the_contract_imports_no_engine():
         "import sys, medisynth.data.contract.contract\n"
         "print([m for m in ('great_expectations', 'pandera', 'torch') if m in sys.modules])"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
 
     done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

@@ -23,8 +23,8 @@ from medisynth.data.contract.contract import (
     with_metadata,
 )
 from tests.medisynth.image_tables import sound
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NO_METADATA = pd.DataFrame()
 
 

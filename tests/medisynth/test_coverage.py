@@ -1,7 +1,5 @@
 """Coverage counts patients and images as one would by hand, and the real listing's numbers hold."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,8 +16,8 @@ from medisynth.data.audit.coverage import (
     listing_summary,
 )
 from medisynth.intervals import wilson_interval
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 TABLE = pd.DataFrame(

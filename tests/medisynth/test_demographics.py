@@ -1,7 +1,5 @@
 """The demographics audit counts patients as one would by hand and gives nobody away."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +12,8 @@ from medisynth.data.audit.demographics import demographics_audit
 from medisynth.data.audit.target_population import TargetAttribute, TargetPopulation
 from medisynth.data.contract.contract import AttributeDeclaration
 from medisynth.intervals import wilson_interval
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 SEX = AttributeDeclaration("fetal sex", "Sex", "category", levels=("female", "male"))
 AGE = AttributeDeclaration("maternal age", "Age", "number", "years", edges=(20, 35))

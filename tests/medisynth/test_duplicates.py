@@ -1,7 +1,5 @@
 """Exact duplicates are found and tie patients together, however long the chain."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +14,8 @@ from medisynth.data.duplicates.exact import (
     leakage_groups,
 )
 from medisynth.data.reading.ingest import ingest_images
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 

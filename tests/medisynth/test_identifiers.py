@@ -1,15 +1,14 @@
 """What looks like a name, date, time or number is told from what a scanner writes."""
 
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from medisynth.data.content.identifiers import identifying_columns, masked, text_kind
 from medisynth.data.phantom import LEAKS, PhantomSettings, write_phantoms
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")
 
 IDENTIFYING = {

@@ -33,8 +33,8 @@ from medisynth.data.reading.ingest import (
 from medisynth.data.reading.png import MAX_KEYWORDS, text_keywords
 from medisynth.data.reading.reader import ImageReader, Job, ReaderProcesses
 from medisynth.data.reading.statistics import sector_fractions
+from tests.places import KIT, ROOT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 GREY = np.arange(60 * 80, dtype=np.uint32).reshape(60, 80).astype(np.uint8)
@@ -577,7 +577,7 @@ if __name__ == "__main__":
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
     assert ended.returncode == -signal.SIGKILL

@@ -13,6 +13,7 @@ from PIL import Image
 
 from medisynth.data.reading.cache import MAX_PACKS, IngestCache, reader_version
 from medisynth.data.reading.ingest import IMAGE_COLUMNS, Ingested, ingest_images
+from tests.places import ROOT
 
 N_IMAGES = 12
 
@@ -226,7 +227,7 @@ with tempfile.TemporaryDirectory() as folder:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
 
     assert ended.stdout.split() == ["1", "0", "0"], ended.stderr
@@ -293,7 +294,7 @@ def test_several_processes_share_one_cache(root, cache):
     command = [sys.executable, "-c", program, str(root), str(cache)]
     running = [
         subprocess.Popen(  # noqa: S603 - our own interpreter
-            command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         for _ in range(3)
     ]

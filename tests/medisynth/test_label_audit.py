@@ -1,7 +1,6 @@
 import csv
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,9 @@ from medisynth.data.audit.labels import (
     audit_labels,
 )
 from medisynth.intervals import wilson_interval
+from tests.places import KIT
 
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fetal_planes_db"
+REAL = KIT / "fetal_planes_db"
 ACROSS, DOWN = "stripes across", "stripes down"
 
 

@@ -1,6 +1,5 @@
 import csv
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from governance.records.errors import MetricUndefinedError
 from governance.records.evaluation import MemorisationRecord
 from medisynth.metrics.controls import control_images
 from medisynth.metrics.memorisation import memorisation, nearest_training
+from tests.places import KIT
 
-HC18 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "hc18"
+HC18 = KIT / "hc18"
 
 
 def _smooth_images(n: int, seed: int, size: int = 64) -> np.ndarray:

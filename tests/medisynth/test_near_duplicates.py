@@ -17,8 +17,8 @@ from medisynth.data.duplicates.candidates import MOST_CANDIDATES, TRANSFORMS, de
 from medisynth.data.duplicates.exact import leakage_groups
 from medisynth.data.duplicates.search import NEAR_SIMILARITY, DuplicateSearch, find_duplicates
 from tests.benchmarks.planted import CHANGES, plant, score
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 Grey = NDArray[np.uint8]

@@ -1,7 +1,5 @@
 """Burned-in text, callipers and wedges are found, and tissue is not taken for them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -9,8 +7,8 @@ from scipy import ndimage
 
 from medisynth.data.content.marks import find_overlay, windowed
 from medisynth.data.reading.statistics import OVERLAY_FRACTION, overlay_fraction
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")
 
 

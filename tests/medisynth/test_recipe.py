@@ -1,7 +1,6 @@
 """`recipe` and `deviations` in old settings: refused in a configuration, read in a finished run."""
 
 import tomllib
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -10,6 +9,7 @@ from medisynth.models.dsr_gan import DsrGanSettings
 from medisynth.models.recipe import model_on_record
 from medisynth.models.registry import load_generator
 from medisynth.models.tb_gan import TbGanSettings
+from tests.places import ROOT
 
 BOTH = pytest.mark.parametrize(
     ("generator", "settings"), [("dsr-gan", DsrGanSettings), ("tb-gan", TbGanSettings)]
@@ -63,7 +63,7 @@ def test_settings_of_another_generator_are_left_alone():
 
 
 def test_what_the_project_registers_is_a_generator_of_that_name():
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    project = ROOT / "pyproject.toml"
     points = tomllib.loads(project.read_text("utf-8"))["project"]["entry-points"]
     registered = points["medisynth.models"]
 

@@ -19,6 +19,7 @@ from tests.plugins.pca_gaussian import PcaGaussian
 PCA = "tests.plugins.pca_gaussian:PcaGaussian"
 WHOLE = """
 from pydantic import BaseModel
+from tests.places import ROOT
 class Settings(BaseModel):
     pass
 class Whole:
@@ -215,7 +216,7 @@ def test_the_folder_to_import_from_is_that_of_the_named_module(module, tmp_path)
 
     assert import_folder("whole_four:Whole") == tmp_path
     assert import_folder("outer.inner:Whole") == tmp_path
-    assert import_folder(PCA) == Path(__file__).resolve().parents[2]
+    assert import_folder(PCA) == ROOT
     assert import_folder("dsr-gan") is None
 
 
@@ -225,7 +226,7 @@ def test_looking_at_a_generators_settings_imports_no_torch():
         f"load_generator({PCA!r}).Settings(); load_generator('dsr-gan').Settings();"
         "sys.exit('torch' in sys.modules)"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
 
     done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)  # noqa: S603
 

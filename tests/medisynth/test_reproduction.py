@@ -7,8 +7,9 @@ import pytest
 from governance.records.errors import DataError
 from medisynth.studies.midl2023 import images, log_files, logs, table
 from medisynth.studies.midl2023.findings import Verdict
+from tests.places import KIT
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SHARED = KIT
 REAL_TABLE = SHARED / "fetal_planes_db" / "FETAL_PLANES_DB_data.csv"
 REAL_LOGS = SHARED / "midl2023_logs"
 HEADER = "Image_name;Patient_num;Plane;Brain_plane;Operator;US_Machine;Train "

@@ -9,8 +9,8 @@ from medisynth.data.adapters import DatasetInfo, Listing
 from medisynth.data.adapters.fetal_planes_db import FetalPlanesDb
 from medisynth.data.adapters.listing_table import listing_table
 from medisynth.data.adapters.selection import missing_images, missing_images_error, select_planes
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 ROWS = (

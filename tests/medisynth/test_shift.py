@@ -1,7 +1,5 @@
 """Shift between partitions equals hand-computed distances; its floor is what chance gives."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +7,8 @@ import pytest
 from governance.records.base import TEST, TRAINING, TUNING
 from medisynth.data.adapters import detect_adapter
 from medisynth.data.audit.shift import shifts
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +21,8 @@ from medisynth.data.reading.synthetic_mark import (
     marked_png,
     read_mark,
 )
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real images are not beside this copy")
 
 MARK = SyntheticMark(

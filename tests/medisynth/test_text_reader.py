@@ -1,7 +1,5 @@
 """Burned-in text is read where tesseract is installed, and its faults never pass for "no text"."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -15,8 +13,8 @@ from medisynth.data.content.text import (
     read_texts,
     tesseract_version,
 )
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 TESSERACT = find_tesseract() if tesseract_version() else None
 needs_tesseract = pytest.mark.skipif(TESSERACT is None, reason="tesseract is not installed")
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")

@@ -13,8 +13,8 @@ from medisynth.generator import StageState
 from medisynth.training import states as training_states
 from medisynth.training.states import StateFolder, slug
 from tests.medisynth.toy_gan import assert_same_tensors
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGE = "super-resolution"
 
 

@@ -16,8 +16,7 @@ from medisynth.training.loop import TIMING_CURVES, train
 from medisynth.training.workers import Workers, workers
 from tests.medisynth.toy_gan import ToyGan, assert_same_tensors
 from tests.medisynth.two_processes import N_STEPS, STOP_STEP
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
 
 
 def without_timing(logged):

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 from governance.records.errors import ConfigError
 from pipelines.cli.app import app
 from pipelines.config.model import RunConfig, load_config, preset_names, read_config
+from tests.places import ROOT
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def write(tmp_path: Path, text: str) -> Path:

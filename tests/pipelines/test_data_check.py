@@ -1,7 +1,6 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -12,8 +11,8 @@ from medisynth.data.phantom import PhantomSettings, write_phantoms
 from pipelines.cli.app import app
 from pipelines.config.model import load_config
 from pipelines.data_check.check import CheckedData, CheckMemory, now
+from tests.places import KIT
 
-KIT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_kit = pytest.mark.skipif(not KIT.is_dir(), reason="the real data kit is not here")
 runner = CliRunner()
 

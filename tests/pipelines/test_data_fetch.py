@@ -19,6 +19,7 @@ from medisynth.data.adapters import african_planes, hc18
 from pipelines.fetch import download
 from pipelines.fetch.data_sets import NOTE_FILE, SOURCES, FetchedFile, Source, fetch_data_set
 from pipelines.fetch.download import MAX_ATTEMPTS, Downloader, RemoteFile, Transfer, check_address
+from tests.places import KIT
 
 BLOCK = 65_536  # the piece that a broken connection loses is smaller
 CSV = b"filename,pixel size(mm),head circumference (mm)\r\n001_HC.png,0.1,50.5\r\n"
@@ -673,9 +674,8 @@ def test_every_published_address_is_over_tls_and_pinned_or_left_to_the_record():
 
 def test_the_pinned_table_of_hc18_is_the_real_one():
     """The real table on this machine has other line ends than the published one."""
-    from pathlib import Path
 
-    shared = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    shared = KIT
     table = shared / "hc18" / hc18.PUBLISHED_FILE
     if not table.is_file():
         pytest.skip("the real HC18 table is not on this machine")

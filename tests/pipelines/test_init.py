@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -14,11 +13,12 @@ from pipelines.cli.app import app
 from pipelines.config.model import load_config
 from pipelines.people.entries import json_schema
 from pipelines.people.read import read_declarations
+from tests.places import ROOT
 
 POLICY = load_policy()
 HUMAN = [item for item in POLICY.items if item.kind == "human"]
 NAMES = {"medisynth.yaml", "declarations.yaml", "declarations.schema.json"}
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture

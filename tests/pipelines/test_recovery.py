@@ -20,6 +20,7 @@ from pipelines.current_run.lock import folder_lock, run_lock
 from pipelines.finished_runs.sync import find_left_behind, is_worked_on, sentences
 from pipelines.steps import s1_ingest
 from tests.pipelines.finished_runs import RUN_ID, finished
+from tests.places import ROOT
 
 HOLD = (
     "import sys, time; from pathlib import Path; from pipelines.current_run.lock import run_lock\n"
@@ -76,7 +77,7 @@ def test_a_run_on_which_a_process_works_is_left_alone_until_that_process_is_kill
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", HOLD, str(run_dir)],
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
     try:

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,8 @@ from typer.testing import CliRunner
 from medisynth.studies.midl2023.audit import Inputs, as_json, as_page, as_text, audit
 from pipelines.cli.app import app
 from pipelines.fetch.weights import find_weights
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 PLANES = SHARED / "fetal_planes_db"
 TABLE = PLANES / "FETAL_PLANES_DB_data.csv"

@@ -22,6 +22,7 @@ from medisynth.generator import Condition
 from pipelines.cli.app import app
 from pipelines.current_run.console import Console
 from pipelines.finished_runs.sample import SampleRequest, sample_run
+from tests.places import ROOT
 from tests.plugins.pca_gaussian import PcaGaussian
 from tests.plugins.small_run import PCA, RUN_ID, write_run
 
@@ -127,7 +128,7 @@ def test_neither_mlflow_nor_the_data_is_needed(run_dir, tmp_path):
         "import sys; sys.modules['mlflow'] = None; from pipelines.cli.app import app;"
         f"app(['sample', {str(run_dir)!r}, '-n', '1', '--out', {str(tmp_path / 'x')!r}])"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
 
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False

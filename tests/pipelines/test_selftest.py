@@ -30,8 +30,8 @@ from pipelines.selftest.trials import PLANTS, exit_code, try_guards, try_plant
 from pipelines.steps import s1_ingest, s4_split, s5_train, s6_evaluate
 from pipelines.training import parent as training_process
 from tests.pipelines.test_seal_steps import new_context
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BY_NAME = {plant.name: plant for plant in PLANTS}
 TRAINED = [plant.name for plant in PLANTS if plant.why_not_quick == TRAINS]
 

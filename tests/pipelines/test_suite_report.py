@@ -10,7 +10,6 @@ import pytest
 from governance.records.software import SuiteReport
 from pipelines.current_run.suite_report import find_suite_report, write_suite_report
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "1" * 40
 CONFTEST = f"""
 import tests.suite_report as report
@@ -22,6 +21,7 @@ report.code_identity = lambda: states.pop(0)
 """
 SUITE = """
 import pytest
+from tests.places import ROOT
 
 @pytest.mark.malformed("csv")
 @pytest.mark.parametrize("text", ["", "x"])

@@ -16,8 +16,8 @@ from medisynth.data.reading.views import ImageView, save_view
 from pipelines.fetch.weights import find_weights
 from pipelines.training.child import _error_message, _view
 from pipelines.training.parent import Message, TrainingJob, run_training, smaller_batch
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TOY = {"steps": 12, "size": 32}
 
 

@@ -22,7 +22,7 @@ from pipelines.config.sections import TrackingConfig
 from pipelines.current_run.keys import make_keys
 from pipelines.finished_runs.verify import verify_all
 from pipelines.tracking.store import open_known_store
-from tests.governance.time_stamp_authority import local_authority, served
+from tests.governance.signing.time_stamp_authority import local_authority, served
 
 TOY = "tests.plugins.slow_toy:SlowToy"
 runner = CliRunner()

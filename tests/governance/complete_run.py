@@ -93,7 +93,7 @@ from governance.records.training import (
     TrainingRecord,
 )
 from governance.records.verdict import CardCheck, CheckResult, TracedPart, TraceLine, TraceTable
-from tests.governance.selftest_cases import ALL, record
+from tests.governance.checks.selftest_cases import ALL, record
 
 PASSED, FAILED = ItemStatus.PASSED, ItemStatus.FAILED
 RECORDED, NOT_EVALUATED = ItemStatus.RECORDED, ItemStatus.NOT_EVALUATED

@@ -25,7 +25,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.governance.time_stamp_authority import local_authority, served
+from tests.governance.signing.time_stamp_authority import local_authority, served
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("finished", "signed", "blocked_at_s2", "resumed", "hostile_names")

@@ -22,13 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from governance.records.errors import DataError, SettingsError, TrainingError, WeightsError
-from governance.records.training import (
-    Candidate,
-    FitReport,
-    FittedThing,
-    Selection,
-    training_stage,
-)
+from governance.records.training import Candidate, FitReport, FittedThing, Selection, training_stage
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, Tensors, TrainingContext
 

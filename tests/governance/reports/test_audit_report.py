@@ -1,0 +1,457 @@
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from reportlab.lib.pagesizes import A4
+
+from governance.records.base import ItemStatus
+from governance.records.errors import EvidenceError, EvidenceTamperedError
+from governance.records.evaluation import EvaluationRecord
+from governance.reports.audit_report import write_audit_report, write_html
+from governance.reports.blocks import (
+    Bullets,
+    Heading,
+    Histogram,
+    LineChart,
+    RangeBars,
+    Series,
+    Share,
+    ShareBars,
+    Table,
+)
+from governance.reports.card.write import write_model_card
+from governance.reports.draw.bar_charts import range_bars, share_bars
+from governance.reports.draw.charts import Box, Label, Stroke, histogram, line_chart, ticks
+from governance.reports.draw.pdf_layout import MARGIN, drawable
+from governance.reports.evidence import load_evidence
+from governance.reports.items import item_views
+from governance.reports.sections.order import build_report
+from governance.verify.folder import verify_run
+from tests.governance.example_run import HOSTILE, LONG, PIN_LINE, RUN_ID, Example, build_example_run
+from tests.governance.reports.report_tools import digests_in_another_process, pdf_text, pdf_words
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_example_run(tmp_path_factory.mktemp("complete"))
+
+
+@pytest.fixture(scope="module")
+def blocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    example = Example(blocked=True, gate_passed=False)
+    return build_example_run(tmp_path_factory.mktemp("blocked"), example)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    example = Example(odd=HOSTILE + LONG, fid=False, openings=3, gate_passed=False, simulated=True)
+    return build_example_run(tmp_path_factory.mktemp("hostile"), example)
+
+
+@pytest.fixture(scope="module")
+def complete_pdf(complete: Path) -> bytes:
+    return write_audit_report(load_evidence(complete))
+
+
+@pytest.fixture(scope="module")
+def hostile_pdf(hostile: Path) -> bytes:
+    return write_audit_report(load_evidence(hostile))
+
+
+def test_the_example_run_is_intact(complete, blocked):
+    for run_dir in (complete, blocked):  # evidence alone: card and reports are not written yet
+        assert verify_run(run_dir, is_ended=False).faults == ()
+        (fault,) = verify_run(run_dir).faults
+        assert "the run did not come to its end" in fault
+
+
+def test_all_reports_have_the_same_bytes_whatever_hash_seed_time_zone_and_locale(
+    complete, complete_pdf
+):
+    evidence = load_evidence(complete)
+    parts = (*write_model_card(evidence), complete_pdf, write_html(evidence))
+    here = [hashlib.sha256(part).hexdigest() for part in parts]
+
+    there = digests_in_another_process(complete, PYTHONHASHSEED="1", TZ="Asia/Tokyo", LC_ALL="C")
+
+    assert here == there
+
+
+def test_page_one_says_verdict_bad_news_conditions_and_identity(complete, complete_pdf, tmp_path):
+    evidence = load_evidence(complete)
+    page = pdf_text(complete_pdf, tmp_path, last_page=1)
+
+    assert "✓ Gate passed" in page
+    assert page.index("Gate passed") < page.index("P3-01") < page.index("Identity of this run")
+    assert page.count("The official split of the data set was not used.") == 1
+    assert page.count("Deviation from the official split:") == 1
+    assert "12,280 of 12,400 listed images have no file and were dropped, as the" in page
+    assert "First opening of this test set (confirmatory)." in page
+    assert "The images are no better than simple controls on the tuning images: KID 0.364" in page
+    assert "Isolation level in force: 4 of 5" in page
+    assert evidence.manifest.evidence_root in page
+    assert evidence.manifest.journal_head in page
+    assert "Not a medical device. Synthetic images, for research use." in page
+    assert "mapped to the ten" in page
+
+
+def test_page_one_of_a_stopped_run_says_where_why_and_that_nothing_was_trained(blocked, tmp_path):
+    page = pdf_text(write_audit_report(load_evidence(blocked)), tmp_path, last_page=1)
+
+    assert "✗ Stopped at s2_validate; nothing was trained" in page
+    assert "FETAL_PLANES_DB_data.csv: 12,280 of 12,400 listed images are missing" in page
+    assert "The run ended with error D012." in page
+    assert page.count("12,280 of 12,400 listed images are missing") == 2
+    assert "✗ failed" in page
+    assert "P2-12" in page
+    assert "? not evaluated" in page
+    assert "No image quality was measured" in page
+
+
+def test_page_one_names_simulated_data_exploratory_opening_and_missing_fid(hostile):
+    report = build_report(load_evidence(hostile))
+    bullets = next(
+        block.items
+        for block in report.front
+        if isinstance(block, Bullets) and "Simulated" in block.items[0]
+    )
+
+    assert bullets[0] == "Simulated data: no patient is behind any image."
+    assert not [sentence for sentence in bullets if "not pinned" in sentence]  # the gate says so
+    assert any("exploratory, opening 3" in sentence for sentence in bullets)
+    assert (
+        "Fréchet Inception distance (FID) not evaluated: the Inception weights are not in the "
+        "cache." in bullets
+    )
+
+
+def test_page_one_has_short_title_whole_names_and_whole_digests_under_the_verdict(
+    complete, complete_pdf, tmp_path
+):
+    evidence = load_evidence(complete)
+    page = pdf_text(complete_pdf, tmp_path, last_page=1)
+    parts = [
+        " DSR-GAN on FETAL_PLANES_DB ",
+        "Generator: DSR-GAN (diffusion, histogram matching, super-resolution GAN); data set: "
+        "FETAL_PLANES_DB: Common maternal fetal planes ",
+        "Gate passed",
+        f"Run {RUN_ID} Evidence root {evidence.manifest.evidence_root}",
+        evidence.manifest.journal_head,
+        "What failed or is unknown",
+    ]
+
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("missing", ["", "error"])
+def test_missing_images_are_said_as_what_followed_from_them(tmp_path, missing):
+    run_dir = build_example_run(tmp_path, Example(missing=missing))
+    front = build_report(load_evidence(run_dir)).front
+    said = [s for block in front if isinstance(block, Bullets) for s in block.items]
+    followed = {
+        "": "have no file and were dropped, as the configuration asks.",
+        "error": "have no file; none of them was selected.",
+    }
+
+    assert f"12,280 of 12,400 listed images {followed[missing]}" in said
+
+
+def test_the_line_to_pin_stands_whole_on_page_one_and_the_verdict_is_short(tmp_path):
+    example = Example(gate_passed=False, simulated=True, fid=False, openings=3)
+    run_dir = build_example_run(tmp_path, example)
+    evidence = load_evidence(run_dir)
+    page = pdf_text(write_audit_report(evidence), tmp_path, last_page=1)
+
+    assert PIN_LINE in page
+    assert PIN_LINE in write_html(evidence).decode()
+    assert [PIN_LINE in part.decode() for part in write_model_card(evidence)] == [True, True]
+    assert "✗ Gate not passed P5-01 Dataset identity: not evaluated." in page
+    assert page.count("if it is the one you mean") == 1
+    assert "Simulated data: no patient is behind any image." in page
+    assert "Test set use: exploratory, opening 3; this test set was opened 2 times" in page
+    assert "(FID) not evaluated: the Inception weights are not in the cache." in page
+
+
+def test_validation_is_one_table_with_broken_rules_first_and_columns_in_one_row(tmp_path):
+    blocked = build_example_run(tmp_path, Example(blocked=True, gate_passed=False))
+    rows = _validation_rows(blocked)
+
+    assert rows[0] == [
+        "machine: all or none / 3 rows have no machine / Examples: row 7: ",
+        "critical",
+        "failed / 3 of 120 against",
+        "failed / 3 of 120 against",
+        "120",
+    ]
+    assert rows[1:] == [
+        ["whole table / row count", "critical", "passed", "passed", "1"],
+        ["image_id / exists, unique", "critical", "passed", "passed", "1 or 120"],
+        ["patient_id / not null", "critical", "passed", "passed", "120"],
+        ["width_px / exists, range", "critical / warning: range", "passed", "passed", "1 or 120"],
+    ]
+
+
+def test_a_rule_that_had_nothing_to_judge_is_not_evaluated(tmp_path):
+    rows = _validation_rows(build_example_run(tmp_path, Example(nothing_recorded=True)))
+
+    assert [
+        "machine / all or none",
+        "critical",
+        "not evaluated / nothing recorded",
+        "not evaluated / nothing recorded",
+        "0",
+    ] in rows
+
+
+def _validation_rows(run_dir: Path) -> list[list[str]]:
+    report = build_report(load_evidence(run_dir))
+    data = next(section for section in report.sections if section.key == "data")
+    blocks = next(part for part in data.sections if part.key == "data-correctness").blocks
+    start = blocks.index(Heading("Data validation"))
+    table = next(block for block in blocks[start:] if isinstance(block, Table))
+    return [[" / ".join(line.text for line in cell) for cell in row] for row in table.rows]
+
+
+def test_every_principle_item_and_evidence_file_is_in_the_report(complete, complete_pdf, tmp_path):
+    evidence = load_evidence(complete)
+    text = pdf_text(complete_pdf, tmp_path)
+    words = set(text.split())
+
+    assert evidence.policy is not None
+    assert {item.id for item in evidence.policy.items} <= words
+    for line in evidence.summary.principles:
+        tally = (
+            f"verified by this run {line.n_passed}/{line.n_computed} · declared 0/{line.n_human}"
+        )
+        assert tally in text
+    alike = [
+        file
+        for file in evidence.manifest.evidence
+        if re.fullmatch(r"samples/.*\.png|records/.*\.json", file.path)
+    ]
+    assert {f.sha256 for f in evidence.manifest.evidence if f not in alike} <= words
+    assert words.isdisjoint(file.sha256 for file in alike)
+    assert f"{len(evidence.records)} files" in text
+    assert "digests in samples/manifest.json and manifest.json" in text
+    assert "(January 2025, draft)" in text
+    assert f"medisynth-gov verify runs/{RUN_ID}" in text
+
+
+def test_statuses_have_word_and_mark_and_unknown_is_never_passed(complete):
+    views = {item.id: item for item in item_views(load_evidence(complete))}
+
+    assert views["P2-03"].status is ItemStatus.NOT_EVALUATED
+    assert views["P2-03"].reason == "not implemented yet"
+    assert views["P2-03"].value == ""
+    assert views["P1-H1"].status is ItemStatus.MISSING
+    assert views["P4-01"].criterion == (
+        "patients in both partitions of any pair: = 0 patients (project default)"
+    )
+    assert views["P8-03"].interval == "0.0312 to 0.0611"
+
+
+def test_counts_of_items_agree_with_the_roll_up(complete, blocked):
+    for run_dir in (complete, blocked):
+        evidence = load_evidence(run_dir)
+        seen = Counter((item.principle, item.status) for item in item_views(evidence))
+        for line in evidence.summary.principles:
+            assert seen[line.id, ItemStatus.FAILED] == line.n_failed
+            assert seen[line.id, ItemStatus.MISSING] == line.n_missing
+            assert seen[line.id, ItemStatus.NOT_EVALUATED] == line.n_not_evaluated
+
+
+def test_text_stays_inside_the_margins_even_with_names_that_never_end(hostile_pdf, tmp_path):
+    words = pdf_words(hostile_pdf, tmp_path)
+
+    assert len(words) > 3000
+    assert min(word[0] for word in words) >= MARGIN - 1
+    assert max(word[2] for word in words) <= A4[0] - MARGIN + 1
+    assert max(word[3] for word in words) <= A4[1]
+
+
+def test_names_are_text_and_never_markup(hostile_pdf, tmp_path):
+    text = pdf_text(hostile_pdf, tmp_path)
+
+    assert '<b>bold</b> <img src="/etc/passwd"> & Ångström Жанна' in text
+    assert "\u202e" not in text
+    assert "\\u202eevil\\u202c" in text
+
+
+def test_letters_that_the_font_lacks_or_would_reverse_are_written_out():
+    assert drawable("胎 é") == "\\u80ce é"
+    assert drawable("א") == "\\u05d0"
+    assert drawable("a\x00b\nc") == "a\\u0000b c"
+
+
+def test_pages_are_numbered_and_sections_bookmarked(complete_pdf, tmp_path):
+    text = pdf_text(complete_pdf, tmp_path)
+    pages = [(int(page), int(total)) for page, total in re.findall(r"page (\d+) of (\d+)", text)]
+
+    assert pages == [(n, len(pages)) for n in range(1, len(pages) + 1)]
+    assert complete_pdf.count(b"/FontFile2") == 3
+    assert b"/Outlines" in complete_pdf
+
+
+def test_a_run_without_policy_still_gets_a_report_from_its_records(blocked):
+    evidence = load_evidence(blocked)
+
+    assert evidence.policy is None
+    assert [item.id for item in item_views(evidence)][:3] == ["P1-01", "P1-02", "P1-H1"]
+    assert write_audit_report(evidence).startswith(b"%PDF-")
+
+
+def test_a_changed_file_is_refused_by_name(tmp_path):
+    run_dir = build_example_run(tmp_path)
+    path = run_dir / "metrics/evaluation.json"
+    path.write_bytes(path.read_bytes().replace(b"0.04567", b"0.00567"))
+
+    with pytest.raises(EvidenceTamperedError, match=r"evaluation\.json: recorded as sha256:"):
+        load_evidence(run_dir)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    run_dir = build_example_run(tmp_path)
+    (run_dir / "figures/real.png").unlink()
+
+    with pytest.raises(EvidenceError, match=r"figures/real\.png: cannot be read"):
+        load_evidence(run_dir)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
+    run_dir = build_example_run(tmp_path, Example(blocked=True))
+    (run_dir / "metrics").mkdir()
+    (run_dir / "metrics/evaluation.json").write_text("{}")
+
+    assert load_evidence(run_dir).get(EvaluationRecord) is None
+
+
+def test_a_manifest_with_another_root_is_refused(tmp_path):
+    run_dir = build_example_run(tmp_path)
+    path = run_dir / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    path.write_bytes(path.read_bytes().replace(manifest["evidence_root"].encode(), b"0" * 64))
+
+    with pytest.raises(EvidenceError, match="evidence root is not that of the files it lists"):
+        load_evidence(run_dir)
+
+
+def test_axis_ticks_are_round_and_span_the_values():
+    assert ticks(0, 10) == (0, 2, 4, 6, 8, 10)
+    assert ticks(0.12, 0.47) == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert ticks(3, 3)[0] < 3 < ticks(3, 3)[-1]
+
+
+def test_a_line_chart_puts_values_where_its_axes_say():
+    chart = LineChart("t", "step", "loss", (Series("a", (0.0, 10.0), (0.0, 10.0)),))
+    drawn = line_chart(chart, 200, 120)
+    curve = next(
+        s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series0" and s.width == 1.1
+    )
+    axis = next(
+        s
+        for s in drawn.shapes
+        if isinstance(s, Stroke) and s.role == "axis" and len({y for _, y in s.points}) == 1
+    )
+
+    assert curve.points[0] == axis.points[0]
+    assert curve.points[1][0] == axis.points[1][0]
+
+
+def test_a_line_chart_leaves_a_gap_at_a_value_that_is_not_finite():
+    values = (1.0, 2.0, float("nan"), 3.0, 4.0)
+    chart = LineChart("t", "step", "loss", (Series("a", (0.0, 1.0, 2.0, 3.0, 4.0), values),))
+    drawn = line_chart(chart, 200, 120)
+    curves = [s for s in drawn.shapes if isinstance(s, Stroke) and s.width == 1.1]
+
+    assert [len(curve.points) for curve in curves] == [2, 2]
+
+
+def test_a_value_without_neighbours_is_drawn_as_a_dot():
+    chart = LineChart("t", "step", "loss", (Series("a", (0.0, 1.0), (1.0, 2.0)),))
+    alone = LineChart("t", "step", "loss", (*chart.series, Series("b", (1.0,), (1.5,))))
+    dots = [
+        s
+        for s in line_chart(alone, 200, 120).shapes
+        if isinstance(s, Stroke) and s.role == "series1" and s.width > 3
+    ]
+
+    assert len(dots) == 1
+    assert dots[0].points[0][1] == dots[0].points[1][1]
+
+
+def test_a_histogram_shows_shares_of_each_set_and_the_threshold():
+    chart = Histogram(
+        "t", "distance", "share", ("real", (0.0, 0.0)), ("synthetic", (0.0, 1.0)), ("limit", 0.5)
+    )
+    drawn = histogram(chart, 300, 150)
+    bars = [s for s in drawn.shapes if isinstance(s, Box) and s.y < 100]
+    labels = {s.text for s in drawn.shapes if isinstance(s, Label)}
+
+    assert len(bars) == 2
+    assert bars[0].height == bars[1].height
+    assert {"real", "synthetic", "limit", "distance", "share"} <= labels
+
+
+@pytest.mark.parametrize(
+    ("reference", "subject", "missing"),
+    [((0.2, 0.3), (), "pairs"), ((), (0.97,), "others"), ((), (), "pairs")],
+)
+def test_a_histogram_leaves_an_empty_set_out_of_picture_and_legend(reference, subject, missing):
+    chart = Histogram(
+        "t", "x", "y", ("others", reference), ("pairs", subject), ("limit", 0.9), as_strokes=True
+    )
+    drawn = histogram(chart, 300, 150)
+    labels = {s.text for s in drawn.shapes if isinstance(s, Label)}
+
+    assert missing not in labels
+    assert "limit" in labels
+    assert not [s for s in drawn.shapes if isinstance(s, Box)]
+
+
+def test_a_few_values_are_strokes_that_do_not_scale_the_shares():
+    values = tuple(n / 100 for n in range(30))
+    chart = Histogram(
+        "t", "x", "y", ("others", values), ("pairs", (0.97, 0.99)), ("limit", 0.9), as_strokes=True
+    )
+    drawn = histogram(chart, 300, 150)
+    strokes = [s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series1"]
+    labels = [s.text for s in drawn.shapes if isinstance(s, Label)]
+
+    assert len(strokes) == 3  # two pairs and the legend
+    assert "100" not in labels
+
+
+def test_share_bars_put_shares_and_intervals_where_the_axis_says():
+    rows = (("Aloka", (Share(0.5, (0.25, 0.75)), None)), ("Other", (Share(0.0), Share(1.0))))
+    drawn = share_bars(ShareBars("machine", "share (%)", ("training", "test"), rows), 250)
+    axis = {s.text: s.x for s in drawn.shapes if isinstance(s, Label) and s.text.isdigit()}
+    bars = [s for s in drawn.shapes if isinstance(s, Box) and s.width != 14]
+    (interval,) = (s for s in drawn.shapes if isinstance(s, Stroke) and s.width == 0.7)
+    width = axis["100"] - axis["0"]
+
+    assert [round(bar.width / width, 2) for bar in bars] == [0.5, 1.0]
+    assert [round((x - axis["0"]) / width, 2) for x, _ in interval.points] == [0.25, 0.75]
+    assert "not known" in {s.text for s in drawn.shapes if isinstance(s, Label)}
+
+
+def test_range_bars_show_quartiles_median_and_range():
+    drawn = range_bars(RangeBars("size", "mm", (("all", (0.0, 25.0, 50.0, 75.0, 100.0)),)), 250)
+    (box,) = (s for s in drawn.shapes if isinstance(s, Box))
+    axis = {s.text: s.x for s in drawn.shapes if isinstance(s, Label) and s.text.isdigit()}
+    (median,) = (s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series0")
+    width = axis["100"] - axis["0"]
+
+    assert round((box.x - axis["0"]) / width, 2) == 0.25
+    assert round(box.width / width, 2) == 0.5
+    assert round((median.points[0][0] - axis["0"]) / width, 2) == 0.5
+
+
+def test_names_of_rows_are_cut_to_their_room():
+    rows = (("a name that is far too long for the room left of the bars", (Share(0.5),)),)
+    drawn = share_bars(ShareBars("t", "x", ("all",), rows), 250)
+
+    assert [s.text[-1] for s in drawn.shapes if isinstance(s, Label) and "name" in s.text] == ["…"]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from governance.records.comparison import MUST_BEAT, TuningComparison
-from medisynth.metrics.tuning_distance import SIMPLE_CONTROLS
+from governance.records.comparison import TuningComparison
 from tests.governance.complete_run import comparison
 
 
@@ -43,7 +42,3 @@ def test_without_a_comparison_nothing_is_said():
 
     assert found.sentence == ""
     assert found.not_beaten == ()
-
-
-def test_training_computes_the_controls_that_the_policy_wants_beaten():
-    assert set(SIMPLE_CONTROLS) == set(MUST_BEAT)

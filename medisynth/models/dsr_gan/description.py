@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.histograms import N_DRAWN
-from medisynth.models.dsr_gan.refining import BETAS, RefiningStage
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of
 from medisynth.models.enlarging import description as shared
 from medisynth.models.enlarging.crop_training import CropTraining
+from medisynth.models.enlarging.refining import BETAS, RefiningStage
 from medisynth.training.loop import GRADIENT_NORM_LIMIT, n_parameters
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
-from medisynth.models.dsr_gan.refining import new_refiner
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.enlarging.crop_training import STAGE
 from medisynth.models.enlarging.images import reduced_pixels
 from medisynth.models.enlarging.networks import EnlargingNetwork
+from medisynth.models.enlarging.refining import new_refiner
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import EnlargingStage, new_enlarger
 from medisynth.training.loop import Precision

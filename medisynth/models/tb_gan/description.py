@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from medisynth.models.adversarial.augment import MOST_SHIFT_FRACTION
 from medisynth.models.conditioning import AXES, Vocabulary
 from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.models.enlarging.description import describe as describe_enlarging
-from medisynth.models.tb_gan.augment import MOST_SHIFT_FRACTION
 from medisynth.models.tb_gan.networks import Networks
 from medisynth.models.tb_gan.settings import (
     ALL_PLANES,

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medisynth.models.adversarial.settings import SMALLEST_SIDE, n_levels
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.recipe import refuse_recipe
 
 ALL_PLANES = "all"
-SMALLEST_SIDE = 4  # of the discriminator's features
 SMALLEST_HEAD = 4
 WIDEST_HEAD = 32
 LEAST_HEADS, LEAST_HEADS_IN_WINDOWS = 2, 4
@@ -222,8 +222,9 @@ class TbGanSettings(BaseModel):
         if self.discriminator_widths is not None:
             return self.discriminator_widths
         finest, widest = DISCRIMINATOR_WIDTHS
-        n_levels = int(math.log2(self.size // 2 // SMALLEST_SIDE)) + 1
-        return tuple(min(widest, finest * 2**level) for level in reversed(range(n_levels)))
+        return tuple(
+            min(widest, finest * 2**level) for level in reversed(range(n_levels(self.size)))
+        )
 
     def rates_of(self, part: SchedulePart) -> tuple[float, float]:
         """Learning rates (generator, discriminator) of one part of the schedule."""
@@ -257,7 +258,7 @@ class TbGanSettings(BaseModel):
             (
                 "discriminator_widths",
                 self.widths_of_discriminator,
-                int(math.log2(self.size // 2 // SMALLEST_SIDE)) + 1,
+                n_levels(self.size),
                 f"{SMALLEST_SIDE} to {self.size // 2} pixels",
             ),
         )

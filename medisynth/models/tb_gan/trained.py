@@ -9,12 +9,12 @@ import torch
 from governance.records.errors import WeightsError
 from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
+from medisynth.models.adversarial.images import IMAGES_AT_ONCE
 from medisynth.models.conditioning import vocabulary_from
 from medisynth.models.enlarging.stage import new_enlarger
 from medisynth.models.tb_gan.drawing import Drawing
 from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
-from medisynth.models.tb_gan.images import IMAGES_AT_ONCE
 from medisynth.models.tb_gan.settings import ENLARGING_FACTOR, TbGanSettings
 from medisynth.training.loop import seeded_weights, snapshot
 

@@ -204,6 +204,17 @@ class DsrGanSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _last_doubling_fits(self) -> Self:
+        is_plain = self.super_resolution.last_doubling == "bicubic"
+        if is_plain and (self.refining is None or self.factor < 4):
+            raise ValueError(
+                'super_resolution.last_doubling is "bicubic"; it needs refining, and '
+                "super_resolution.to of at least 4 times diffusion.size: otherwise no network "
+                "would enlarge"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         size, to = self.diffusion.size, self.super_resolution.to
         if to not in (2 * size, 4 * size, 8 * size):

@@ -19,6 +19,8 @@ class EnlargingSettings(BaseModel):
 
     Attributes:
         to: Side of the images it makes, in pixels; 2, 4 or 8 times that of the small ones.
+        last_doubling: "network" trains one for it; "bicubic" enlarges by interpolation, which
+            trains nothing and adds no texture.
         channels: Channels of the generator.
         blocks: Residual blocks of the generator.
         discriminator_channels: Channels of the discriminator's first layer.
@@ -43,6 +45,7 @@ class EnlargingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     to: int = Field(default=128, ge=16, le=4096)
+    last_doubling: Literal["network", "bicubic"] = "network"
     channels: Channels = 32
     blocks: int = Field(default=4, ge=1, le=64)
     discriminator_channels: Channels = 32

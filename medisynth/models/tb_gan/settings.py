@@ -81,7 +81,8 @@ class TbGanSettings(BaseModel):
 
     Attributes:
         size: Side of the images that the generator draws, in pixels.
-        enlarging: Networks that double that side, trained on real images; None leaves it.
+        enlarging: What doubles that side: networks trained on real images, or interpolation; None
+            leaves it.
         start: Side of the learned constant that the first level begins with.
         widths: Channels of the generator at each level: `start`, twice that, … up to `size`, or to
             a quarter of it where there is a tail.

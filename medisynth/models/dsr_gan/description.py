@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.histograms import N_DRAWN
-from medisynth.models.dsr_gan.refining import BETAS, RefiningStage
 from medisynth.models.dsr_gan.settings import DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of
+from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of_stages
 from medisynth.models.enlarging import description as shared
 from medisynth.models.enlarging.crop_training import CropTraining
+from medisynth.models.enlarging.refining import BETAS, RefiningStage
 from medisynth.training.loop import GRADIENT_NORM_LIMIT, n_parameters
 
 
@@ -84,11 +84,16 @@ def describe_diffusion(settings: DsrGanSettings, stage: DiffusionStage) -> dict[
 
 def describe_enlarging(settings: DsrGanSettings, stages: Sequence[CropTraining]) -> dict[str, str]:
     """The same fields of the shared enlarging stages."""
+    if not stages:
+        others = ("losses", "optimiser", "schedule", "augmentation")
+        return {"architecture": shared.BICUBIC} | dict.fromkeys(others, "none beside refining")
     own = enlarging_settings(settings, settings.super_resolution.to)
     fields = shared.describe(own, 2, stages[-1])
     if len(stages) > 1:
-        sides = " and ".join(f"{side} px" for side in sides_of(settings))
+        sides = " and ".join(f"{side} px" for side in sides_of_stages(settings))
         fields["architecture"] = f"{len(stages)} times, to {sides}: {fields['architecture']}"
+    if own.last_doubling == "bicubic":
+        fields["architecture"] += f"; {shared.BICUBIC}"
     return fields
 
 

@@ -29,13 +29,19 @@ from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.edm import Edm
 from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
-from medisynth.models.dsr_gan.refining import ENERGY, RefiningStage, new_refiner
-from medisynth.models.dsr_gan.refining import STAGE as REFINING_STAGE
 from medisynth.models.dsr_gan.settings import DsrGanSettings
-from medisynth.models.dsr_gan.super_resolution import sides_of, stage_name, super_resolution_stage
+from medisynth.models.dsr_gan.super_resolution import (
+    sides_of,
+    sides_of_stages,
+    stage_name,
+    super_resolution_stage,
+    untrained_enlarger,
+)
 from medisynth.models.dsr_gan.trained import IMAGES_AT_ONCE, Enlargers, Trained
 from medisynth.models.enlarging.crop_training import CropTraining
 from medisynth.models.enlarging.networks import EnlargingNetwork
+from medisynth.models.enlarging.refining import ENERGY, RefiningStage
+from medisynth.models.enlarging.refining import STAGE as REFINING_STAGE
 from medisynth.training.loop import (
     Precision,
     choose_precision,
@@ -95,7 +101,7 @@ def fit(
     )
     reports = [diffusion_report]
     enlarging: dict[int, CropTraining] = {}
-    for side in sides_of(settings)[settings.refining is not None :]:
+    for side in sides_of_stages(settings):
         enlarging[side], took = _train_super_resolution(settings, side, training, tuning, context)
         reports.append(took)
     network = new_network(settings, 0, fitted.vocabulary.sizes)
@@ -108,8 +114,10 @@ def fit(
         choice = choose(trained, diffusion, context)
     else:
         # It learns on what the diffusion model draws, so that one is settled before.
-        refiner = new_refiner(settings.refining, 0).eval().requires_grad_(False)
-        enlargers = {sides_of(settings)[0]: refiner, **enlargers}
+        untrained = {side: untrained_enlarger(settings, side) for side in sides_of(settings)}
+        for other in untrained.values():
+            other.eval().requires_grad_(False)
+        enlargers = untrained | enlargers
         trained = assembled(settings, fitted, network, diffusion.candidates.newest, enlargers)
         refining, took = _train_refining(trained, training, tuning, context)
         reports.append(took)
@@ -211,13 +219,11 @@ def _train_refining(
     held_back = _small_images(trained, settings.score_images, CHOOSING, context)
     apart = _apart(context, CHOOSING)
 
-    def finish(images: torch.Tensor, first: int) -> torch.Tensor:
-        return trained.enlarged(images, range(first, first + len(images)), apart)
+    def finish(images: torch.Tensor) -> torch.Tensor:
+        return trained.enlarged(images, range(len(images)), apart)
 
     def stage_in(precision: Precision) -> RefiningStage:
-        return RefiningStage(
-            settings, training, tuning, pool, held_back, finish, context, precision
-        )
+        return RefiningStage(own, training, tuning, pool, held_back, finish, context, precision)
 
     return train_stage(settings, settings.precision, REFINING_STAGE, stage_in, context)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from medisynth.models.enlarging.settings import EnlargingSettings
+from medisynth.models.enlarging.settings import EnlargingSettings, RefiningSettings
 from medisynth.models.recipe import refuse_recipe
 
 Channels = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
@@ -124,57 +124,6 @@ class DiffusionSettings(BaseModel):
         return self
 
 
-class RefiningSettings(BaseModel):
-    """The first doubling, trained on the diffusion model's own images against whole real ones.
-
-    Attributes:
-        n_samples: Images drawn from the diffusion model to train on.
-        channels: Channels of the generator.
-        blocks: Residual blocks of the generator.
-        discriminator_widths: Channels of the discriminator at 4, 8, … pixels, up to half the side
-            of the images it judges.
-        steps: Updates of each of the two networks.
-        warm_up_steps: Steps in which both learning rates rise; less than `steps`.
-        batch_size: Images an update, over all processes together.
-        learning_rate: Largest learning rate of the generator.
-        discriminator_learning_rate: Largest learning rate of the discriminator.
-        final_rate_share: Share of both that is left at the end, after half a cosine.
-        reduced_weight: Weight of the L1 distance between the reduced result and the small image.
-        gamma: Weight of the penalty on the discriminator's gradient at real and at made images
-            (R1 and R2).
-        every: Updates between two penalties; the weight is multiplied by it.
-        clip_norm: Largest gradient norm of either network.
-        ema: Decay of the moving average of the generator's weights.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_samples: int = Field(default=1500, ge=2, le=1_000_000)
-    channels: Channels = 48
-    blocks: int = Field(default=4, ge=1, le=64)
-    discriminator_widths: tuple[Channels, ...] = Field(default=(128, 128, 64, 32), min_length=1)
-    steps: Steps = 1200
-    warm_up_steps: int = Field(default=50, ge=0)
-    batch_size: Batch = 16
-    learning_rate: Rate = 5e-4
-    discriminator_learning_rate: Rate = 2e-3
-    final_rate_share: float = Field(default=0.1, ge=0, le=1)
-    reduced_weight: float = Field(default=1.0, ge=0, le=1000)
-    gamma: float = Field(default=0.3, ge=0, le=1000)
-    every: int = Field(default=8, ge=1, le=1000)
-    clip_norm: float = Field(default=5.0, gt=0, le=1e6)
-    ema: Decay = 0.998
-
-    @model_validator(mode="after")
-    def _steps_fit(self) -> Self:
-        if self.warm_up_steps >= self.steps:
-            raise ValueError(
-                f"refining.warm_up_steps is {self.warm_up_steps}; allowed are 0 to "
-                f"{self.steps - 1} (less than refining.steps)"
-            )
-        return self
-
-
 class PretrainedSettings(BaseModel):
     """A diffusion network trained by somebody else, to start from.
 
@@ -251,6 +200,17 @@ class DsrGanSettings(BaseModel):
                 f"refining.discriminator_widths has {found} numbers; with diffusion.size "
                 f"{self.diffusion.size} it needs one for each of 4, 8, … {side // 2} pixels, and "
                 "the size a power of two from 4 on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _last_doubling_fits(self) -> Self:
+        is_plain = self.super_resolution.last_doubling == "bicubic"
+        if is_plain and (self.refining is None or self.factor < 4):
+            raise ValueError(
+                'super_resolution.last_doubling is "bicubic"; it needs refining, and '
+                "super_resolution.to of at least 4 times diffusion.size: otherwise no network "
+                "would enlarge"
             )
         return self
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
-from medisynth.models.dsr_gan.refining import new_refiner
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.enlarging.crop_training import STAGE
 from medisynth.models.enlarging.images import reduced_pixels
-from medisynth.models.enlarging.networks import EnlargingNetwork
+from medisynth.models.enlarging.networks import Bicubic, EnlargingNetwork
+from medisynth.models.enlarging.refining import new_refiner
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import EnlargingStage, new_enlarger
 from medisynth.training.loop import Precision
@@ -23,6 +23,13 @@ def sides_of(settings: DsrGanSettings) -> tuple[int, ...]:
     """Side of the images that each network makes, in pixels, the final one last."""
     n_doublings = settings.factor.bit_length() - 1
     return tuple(settings.super_resolution.to >> left for left in reversed(range(n_doublings)))
+
+
+def sides_of_stages(settings: DsrGanSettings) -> tuple[int, ...]:
+    """Those sides whose network `super_resolution_stage` trains, ascending; may be none."""
+    first = settings.refining is not None
+    last = None if settings.super_resolution.last_doubling == "network" else -1
+    return sides_of(settings)[first:last]
 
 
 def stage_name(settings: DsrGanSettings, side: int) -> str:
@@ -38,7 +45,7 @@ def super_resolution_stage(
     context: TrainingContext,
     precision: Precision,
 ) -> EnlargingStage:
-    """The stage that makes images of one of `sides_of`, before its first step."""
+    """The stage that makes images of one of `sides_of_stages`, before its first step."""
     own, name = enlarging_settings(settings, side), stage_name(settings, side)
     views = [_at_side(view, side) for view in (training, tuning)]
     return EnlargingStage(own, 2, views[0], views[1], context, precision, name)
@@ -60,4 +67,7 @@ def untrained_enlarger(settings: DsrGanSettings, side: int) -> EnlargingNetwork:
     """A network to load the weights of a side into."""
     if settings.refining is not None and side == sides_of(settings)[0]:
         return new_refiner(settings.refining, seed=0)
-    return new_enlarger(enlarging_settings(settings, side), 2, seed=0)
+    own = enlarging_settings(settings, side)
+    if own.last_doubling == "bicubic" and side == settings.super_resolution.to:
+        return Bicubic()
+    return new_enlarger(own, 2, seed=0)

@@ -4,6 +4,8 @@ from medisynth.models.enlarging.crop_training import BETAS, CropTraining
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.training.loop import GRADIENT_NORM_LIMIT, n_parameters
 
+BICUBIC = "last doubling bicubic, without a network and without texture of its own"
+
 
 def describe(settings: EnlargingSettings, factor: int, stage: CropTraining) -> dict[str, str]:
     """Fields of the description: architecture, losses, optimiser, schedule, augmentation."""

@@ -141,6 +141,18 @@ class Enlarger(EnlargingNetwork):
         return [part.reshape(-1, 1, h, w) for part, (h, w) in zip(flat, shapes, strict=True)]
 
 
+class Bicubic(EnlargingNetwork):
+    """Doubles by cubic convolution (Keys 1981, with a = -0.75): no weights, no noise."""
+
+    def n_noise(self, height: int, width: int) -> int:
+        """None."""
+        return 0
+
+    def forward(self, small: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Map (b, 1, h, w) to (b, 1, 2h, 2w); edges may overshoot the range of what is given."""
+        return functional.interpolate(small, scale_factor=2.0, mode="bicubic", align_corners=False)
+
+
 class PatchCritic(nn.Module):
     """Scores patches of two sizes, 14 and 32 pixels wide, of images beside their enlargements.
 

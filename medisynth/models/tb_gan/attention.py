@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from medisynth.models.tb_gan.layers import linear
+from medisynth.models.adversarial.layers import linear
 
 BRANCH_GAIN = 0.5**0.5  # of the last layer of a branch that is added to its input
 MASKED = -100.0  # exp(-100) is 0 in every precision

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from medisynth.data.reading.views import ImageView
+from medisynth.models.adversarial.augment import Draws, draws_for
+from medisynth.models.adversarial.images import HALF_SCALE, mirrored, to_signed
 from medisynth.models.conditioning import Vocabulary
-from medisynth.models.tb_gan.augment import Draws, draws_for
-from medisynth.models.tb_gan.images import HALF_SCALE, mirrored, to_signed
 from medisynth.models.tb_gan.pseudo_augmentation import pseudo_rows
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.training.loop import Order, in_parts, torch_generator, workers

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from medisynth.models.adversarial.augment import MOST_SHIFT_FRACTION
 from medisynth.models.conditioning import AXES, Vocabulary
 from medisynth.models.enlarging.crop_training import CropTraining
+from medisynth.models.enlarging.description import BICUBIC
 from medisynth.models.enlarging.description import describe as describe_enlarging
-from medisynth.models.tb_gan.augment import MOST_SHIFT_FRACTION
 from medisynth.models.tb_gan.networks import Networks
 from medisynth.models.tb_gan.settings import (
     ALL_PLANES,
@@ -59,8 +60,10 @@ def _sizes(settings: TbGanSettings) -> str:
 
 
 def _enlarging(settings: TbGanSettings, stage: CropTraining | None) -> str:
-    if settings.enlarging is None or stage is None:
+    if settings.enlarging is None:
         return "none"
+    if stage is None:
+        return BICUBIC
     fields = describe_enlarging(settings.enlarging, ENLARGING_FACTOR, stage)
     return "; ".join(f"{name}: {text}" for name, text in fields.items())
 

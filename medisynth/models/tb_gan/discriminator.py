@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from medisynth.models.tb_gan.judgement import Judgement, channels_last, convolution
-from medisynth.models.tb_gan.layers import rectified
-from medisynth.models.tb_gan.resampling import blurred, haar, halved
+from medisynth.models.adversarial.judgement import Judgement, channels_last, convolution
+from medisynth.models.adversarial.layers import rectified
+from medisynth.models.adversarial.resampling import blurred, haar, halved
 from medisynth.models.tb_gan.settings import TbGanSettings
 
 N_BANDS = 4

@@ -8,11 +8,11 @@ import torch
 from governance.records.errors import TrainingError
 from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition
+from medisynth.models.adversarial.images import to_pixels
 from medisynth.models.conditioning import Vocabulary
 from medisynth.models.enlarging.networks import EnlargingNetwork
 from medisynth.models.enlarging.stage import enlarged
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
-from medisynth.models.tb_gan.images import to_pixels
 from medisynth.training.randomness import numpy_generator, torch_generator
 
 

@@ -19,6 +19,7 @@ from medisynth.generator import TrainingContext
 from medisynth.models.conditioning import Vocabulary, vocabulary_of
 from medisynth.models.enlarging.crop_training import STAGE as ENLARGING_STAGE
 from medisynth.models.enlarging.images import reduced_pixels
+from medisynth.models.enlarging.networks import Bicubic, EnlargingNetwork
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.enlarging.stage import EnlargingStage
 from medisynth.models.tb_gan.description import describe
@@ -59,11 +60,14 @@ def fit(
     vocabulary = vocabulary_of(views[-1][0], settings.conditioning)
     reports, fitted = [], {}
     enlarging = None
-    if settings.enlarging is not None:
+    enlarger: EnlargingNetwork | None = None
+    if settings.enlarging is not None and settings.enlarging.last_doubling == "bicubic":
+        enlarger = Bicubic()
+    elif settings.enlarging is not None:
         enlarging, took = _train_enlarging(settings, settings.enlarging, views[-1], context)
         reports.append(took)
         fitted["enlarging networks"] = views[-1][0].digest
-    enlarger = None if enlarging is None else enlarging.final
+        enlarger = enlarging.final
     small = [(_at_size(to_train, settings.size), to_tune) for to_train, to_tune in views]
     precision = _precision(settings, small[0], vocabulary, context)
     networks = _networks(settings, vocabulary, context)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from medisynth.models.adversarial.residual_discriminator import ResidualDiscriminator
 from medisynth.models.tb_gan.discriminator import WaveletDiscriminator
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
-from medisynth.models.tb_gan.residual_discriminator import ResidualDiscriminator
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.training.loop import averaged, seeded_weights, workers
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medisynth.models.adversarial.settings import SMALLEST_SIDE, n_levels
 from medisynth.models.enlarging.settings import EnlargingSettings
 from medisynth.models.recipe import refuse_recipe
 
 ALL_PLANES = "all"
-SMALLEST_SIDE = 4  # of the discriminator's features
 SMALLEST_HEAD = 4
 WIDEST_HEAD = 32
 LEAST_HEADS, LEAST_HEADS_IN_WINDOWS = 2, 4
@@ -81,7 +81,8 @@ class TbGanSettings(BaseModel):
 
     Attributes:
         size: Side of the images that the generator draws, in pixels.
-        enlarging: Networks that double that side, trained on real images; None leaves it.
+        enlarging: What doubles that side: networks trained on real images, or interpolation; None
+            leaves it.
         start: Side of the learned constant that the first level begins with.
         widths: Channels of the generator at each level: `start`, twice that, … up to `size`, or to
             a quarter of it where there is a tail.
@@ -222,8 +223,9 @@ class TbGanSettings(BaseModel):
         if self.discriminator_widths is not None:
             return self.discriminator_widths
         finest, widest = DISCRIMINATOR_WIDTHS
-        n_levels = int(math.log2(self.size // 2 // SMALLEST_SIDE)) + 1
-        return tuple(min(widest, finest * 2**level) for level in reversed(range(n_levels)))
+        return tuple(
+            min(widest, finest * 2**level) for level in reversed(range(n_levels(self.size)))
+        )
 
     def rates_of(self, part: SchedulePart) -> tuple[float, float]:
         """Learning rates (generator, discriminator) of one part of the schedule."""
@@ -257,7 +259,7 @@ class TbGanSettings(BaseModel):
             (
                 "discriminator_widths",
                 self.widths_of_discriminator,
-                int(math.log2(self.size // 2 // SMALLEST_SIDE)) + 1,
+                n_levels(self.size),
                 f"{SMALLEST_SIDE} to {self.size // 2} pixels",
             ),
         )

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medisynth.models.adversarial.layers import SLOPE, EqualisedLinear, linear
 from medisynth.models.tb_gan.attention import BRANCH_GAIN, Attention
-from medisynth.models.tb_gan.layers import SLOPE, EqualisedLinear, linear
 from medisynth.models.tb_gan.settings import TbGanSettings
 
 SMALL = 1e-8

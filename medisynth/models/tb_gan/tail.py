@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.models.tb_gan.layers import EqualisedConv, EqualisedLinear, rectified
-from medisynth.models.tb_gan.resampling import doubled, from_haar
+from medisynth.models.adversarial.layers import EqualisedConv, EqualisedLinear, rectified
+from medisynth.models.adversarial.resampling import doubled, from_haar
 
 SMALL = 1e-8
 MEAN_GAIN, DETAIL_GAIN = 0.3, 0.08  # of the bands; details of images are faint

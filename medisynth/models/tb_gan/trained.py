@@ -9,12 +9,13 @@ import torch
 from governance.records.errors import WeightsError
 from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition, StoppedError, Tensors, TrainingContext
+from medisynth.models.adversarial.images import IMAGES_AT_ONCE
 from medisynth.models.conditioning import vocabulary_from
+from medisynth.models.enlarging.networks import Bicubic, EnlargingNetwork
 from medisynth.models.enlarging.stage import new_enlarger
 from medisynth.models.tb_gan.drawing import Drawing
 from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
-from medisynth.models.tb_gan.images import IMAGES_AT_ONCE
 from medisynth.models.tb_gan.settings import ENLARGING_FACTOR, TbGanSettings
 from medisynth.training.loop import seeded_weights, snapshot
 
@@ -93,9 +94,11 @@ def trained_from(settings: TbGanSettings, tensors: Tensors) -> Trained:
     vocabulary = vocabulary_from(tensors[VOCABULARY])
     with seeded_weights(0, "tb-gan"):
         generator = StyleSwinGenerator(settings, vocabulary.sizes)
-    enlarger = None
-    if settings.enlarging is not None:
-        enlarger = new_enlarger(settings.enlarging, ENLARGING_FACTOR, 0)
+    enlarger: EnlargingNetwork | None = None
+    own = settings.enlarging
+    if own is not None:
+        is_plain = own.last_doubling == "bicubic"
+        enlarger = Bicubic() if is_plain else new_enlarger(own, ENLARGING_FACTOR, 0)
     drawing = Drawing(generator, vocabulary, enlarger)
     expected = {k: tuple(v.shape) for k, v in state_of(drawing).items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -105,8 +108,8 @@ def trained_from(settings: TbGanSettings, tensors: Tensors) -> Trained:
             raise WeightsError(_misfit(name, wanted, given))
     for prefix, network in ((GENERATOR, generator), (ENLARGER, enlarger)):
         if network is not None:
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            network.load_state_dict(own)
+            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            network.load_state_dict(part)
             network.eval().requires_grad_(False)
     return Trained(drawing)
 

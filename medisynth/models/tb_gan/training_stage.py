@@ -10,15 +10,15 @@ from torch import nn
 from governance.records.errors import WeightsError
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, TrainingContext
+from medisynth.models.adversarial.augment import augmented
+from medisynth.models.adversarial.images import IMAGES_AT_ONCE, coarse, energy_distance
+from medisynth.models.adversarial.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.conditioning import Vocabulary
 from medisynth.models.enlarging.networks import EnlargingNetwork
-from medisynth.models.tb_gan.augment import augmented
 from medisynth.models.tb_gan.batches import Batches, Part
 from medisynth.models.tb_gan.drawing import Drawing
 from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
-from medisynth.models.tb_gan.images import IMAGES_AT_ONCE, coarse, energy_distance
-from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan.networks import Networks
 from medisynth.models.tb_gan.pseudo_augmentation import moved_probability
 from medisynth.models.tb_gan.settings import SchedulePart, TbGanSettings

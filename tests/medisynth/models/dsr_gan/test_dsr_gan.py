@@ -13,6 +13,7 @@ from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import StageState, StoppedError, TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
+from medisynth.models.enlarging.networks import Bicubic
 from medisynth.models.registry import load_generator
 
 TINY = {
@@ -371,11 +372,47 @@ def test_the_refining_network_draws_other_images_than_the_untrained_one():
     assert float(state["super_resolution.to_16.out.weight"].abs().max()) > 0
 
 
+def test_a_bicubic_last_doubling_trains_no_network_and_enlarges_what_refining_gives():
+    settings = DsrGanSettings.model_validate(
+        {**REFINED, "super_resolution": {**REFINED["super_resolution"], "last_doubling": "bicubic"}}
+    )
+    generator = DsrGan(settings)
+
+    report = generator.fit(view(12, size=32), view(5, "tuning", 32), Recorder().context())
+
+    assert [stage.name for stage in report.stages] == ["diffusion", "refining"]
+    assert "last doubling bicubic" in report.description["architecture"]
+    assert not any(name.startswith("super_resolution.to_32") for name in generator.state())
+    images = generator.sample(3, Recorder().context())
+    assert images.shape == (3, 32, 32)
+    other = DsrGan(settings)
+    other.load_state(generator.state())
+    assert np.array_equal(other.sample(3, Recorder().context()), images)
+
+
+def test_bicubic_doubling_keeps_even_grey_and_straight_slopes_but_for_a_trace():
+    small = torch.linspace(0, 0.7, 8).expand(1, 1, 8, 8)
+
+    large = Bicubic()(small, torch.zeros(1, 0))
+
+    assert large.shape == (1, 1, 16, 16)
+    inside = large[0, 0, 4, 4:-4]
+    expected = torch.linspace(-0.025, 0.725, 16)[4:-4]
+    assert torch.allclose(inside, expected, atol=1e-2)
+    assert torch.allclose(
+        Bicubic()(torch.full((1, 1, 4, 4), 0.3), torch.zeros(1, 0)), torch.tensor(0.3)
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"refining": {"discriminator_widths": [8]}}, "has 1 numbers; with diffusion.size 8"),
         ({"refining": {"steps": 5, "warm_up_steps": 5}}, "allowed are 0 to 4"),
+        (
+            {"super_resolution": {"to": 16, "crop": 16, "last_doubling": "bicubic"}},
+            "it needs refining, and super_resolution.to of at least 4 times",
+        ),
     ],
 )
 def test_refining_that_does_not_fit_is_refused_in_one_sentence(change, said):

@@ -10,10 +10,10 @@ from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import StageState, StoppedError, TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
-from medisynth.models.dsr_gan.candidates import Candidates
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.fitted import fit_before_training
 from medisynth.models.dsr_gan.super_resolution import super_resolution_stage
+from medisynth.models.enlarging.candidates import Candidates
 from medisynth.studies.midl2023.dsr_gan_published import DsrGanPublishedSettings, fitting
 
 TINY = {

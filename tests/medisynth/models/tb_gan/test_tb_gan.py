@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from governance.records.errors import DataError, TrainingError, WeightsError
 from medisynth import checkpoint
 from medisynth.generator import StageState, StoppedError
+from medisynth.models.adversarial.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan import TbGan
-from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.tb_gan.networks import new_networks
 from medisynth.training.loop import train
 from tests.medisynth.models.tb_gan.tiny_tb_gan import (

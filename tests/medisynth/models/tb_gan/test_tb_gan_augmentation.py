@@ -3,9 +3,15 @@ import pytest
 import torch
 
 from governance.records.errors import MetricUndefinedError
-from medisynth.models.tb_gan.augment import BLACK, Draws, augmented, draws_for
+from medisynth.models.adversarial.augment import BLACK, Draws, augmented, draws_for
+from medisynth.models.adversarial.images import (
+    coarse,
+    energy_distance,
+    mirrored,
+    to_pixels,
+    to_signed,
+)
 from medisynth.models.tb_gan.drawing import numbers_of
-from medisynth.models.tb_gan.images import coarse, energy_distance, mirrored, to_pixels, to_signed
 from medisynth.models.tb_gan.pseudo_augmentation import moved_probability, pseudo_rows
 from medisynth.training.workers import Workers
 

@@ -4,6 +4,16 @@ import pytest
 import torch
 from torch.nn import functional
 
+from medisynth.models.adversarial.judgement import variety
+from medisynth.models.adversarial.layers import EqualisedLinear, linear
+from medisynth.models.adversarial.resampling import (
+    blur_kernel,
+    blurred,
+    doubled,
+    from_haar,
+    haar,
+    halved,
+)
 from medisynth.models.tb_gan.attention import (
     MASKED,
     PLAIN,
@@ -14,17 +24,7 @@ from medisynth.models.tb_gan.attention import (
     shifted_mask,
 )
 from medisynth.models.tb_gan.generator import StyleSwinGenerator, position_grid
-from medisynth.models.tb_gan.judgement import variety
-from medisynth.models.tb_gan.layers import EqualisedLinear, linear
 from medisynth.models.tb_gan.networks import new_discriminator
-from medisynth.models.tb_gan.resampling import (
-    blur_kernel,
-    blurred,
-    doubled,
-    from_haar,
-    haar,
-    halved,
-)
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.models.tb_gan.style_block import AdaIn, DepthwiseResidual
 from medisynth.models.tb_gan.tail import HaarTail, ModulatedConv

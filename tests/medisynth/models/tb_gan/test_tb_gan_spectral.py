@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from medisynth.models.adversarial.spectral import spectrally_normalised
 from medisynth.models.tb_gan.discriminator import WaveletDiscriminator
 from medisynth.models.tb_gan.settings import TbGanSettings
-from medisynth.models.tb_gan.spectral import spectrally_normalised
 
 WAVELET = TbGanSettings(
     size=32,

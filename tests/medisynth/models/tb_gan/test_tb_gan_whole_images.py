@@ -65,6 +65,29 @@ def test_images_are_enlarged_and_candidates_scored_as_large_as_they_will_be(enla
     assert np.array_equal(generator.sample(3, Recorder().context()), images)
 
 
+def test_a_bicubic_last_doubling_trains_no_network_and_is_scored_as_large_as_images_will_be():
+    plain = settings(**ENLARGED | {"enlarging": {"to": 64, "last_doubling": "bicubic"}})
+    recorder, scored = Recorder(), []
+
+    def score(images):
+        scored.append(images.shape)
+        return float(images.mean())
+
+    recorder.score = score
+    generator = TbGan(plain)
+    report = generator.fit(large_view(16), large_view(6, "tuning"), recorder.context())
+
+    assert [stage.name for stage in report.stages] == ["adversarial"]
+    assert scored == [(4, 64, 64)] * 2
+    assert report.description["enlarging"].startswith("last doubling bicubic")
+    assert not any(name.startswith("enlarger") for name in generator.state())
+    restored = TbGan(plain)
+    restored.load_state(generator.state())
+    images = restored.sample(3, Recorder().context())
+    assert images.shape == (3, 64, 64)
+    assert np.array_equal(images, generator.sample(3, Recorder().context()))
+
+
 def test_a_state_with_enlarger_and_labels_gives_the_same_samples(enlarged):
     generator = enlarged[0]
     tensors, _ = checkpoint.decode(checkpoint.encode(generator.state(), {"generator": "tb-gan"}))

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from medisynth.models.tb_gan.layers import EqualisedConv, EqualisedLinear, rectified
-from medisynth.models.tb_gan.settings import SMALLEST_SIDE
-from medisynth.models.tb_gan.spectral import spectrally_normalised
+from medisynth.models.adversarial.layers import EqualisedConv, EqualisedLinear, rectified
+from medisynth.models.adversarial.settings import SMALLEST_SIDE
+from medisynth.models.adversarial.spectral import spectrally_normalised
 
 LARGEST_GROUP = 4
 SMALL = 1e-8

@@ -1,10 +1,9 @@
-"""First enlargement, learned on the diffusion model's own images against whole real ones.
+"""A doubling that is learned on a generator's own images against whole real ones.
 
 A network that was trained on reductions of real images is given something else when it enlarges
-what the diffusion model drew, and turns small faults into threads. This one is trained on what it
-will be given: a pool of the diffusion model's images. Nothing is paired. The discriminator is that
-of TB-GAN and judges whole images; the reduced result must stay near the small image, so that what
-diffusion drew is kept. It is the adversarial term that makes the chain a diffusion GAN.
+what a generator drew, and turns small faults into threads. This one is trained on what it will be
+given: a pool of the generator's images. Nothing is paired. The discriminator judges whole images;
+the reduced result must stay near the small image, so that what the generator drew is kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,15 +15,15 @@ from torch.nn import functional
 
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Tensors, TrainingContext
-from medisynth.models.dsr_gan.candidates import Candidates
-from medisynth.models.dsr_gan.settings import DsrGanSettings, RefiningSettings
+from medisynth.models.adversarial.augment import augmented, draws_for
+from medisynth.models.adversarial.images import coarse, energy_distance, mirrored
+from medisynth.models.adversarial.losses import discriminator_loss, generator_loss, penalised
+from medisynth.models.adversarial.residual_discriminator import ResidualDiscriminator
+from medisynth.models.enlarging.candidates import Candidates
 from medisynth.models.enlarging.images import reduced, reduced_pixels, to_pixels, to_unit
 from medisynth.models.enlarging.networks import Enlarger
+from medisynth.models.enlarging.settings import RefiningSettings
 from medisynth.models.enlarging.stage import enlarged
-from medisynth.models.tb_gan.augment import augmented, draws_for
-from medisynth.models.tb_gan.images import coarse, energy_distance, mirrored
-from medisynth.models.tb_gan.losses import discriminator_loss, generator_loss, penalised
-from medisynth.models.tb_gan.residual_discriminator import ResidualDiscriminator
 from medisynth.training.loop import (
     DiscriminatorGuard,
     Order,
@@ -63,16 +62,16 @@ def new_refiner(settings: RefiningSettings, seed: int) -> Enlarger:
 
 
 class RefiningStage:
-    """Training of the first enlarging network; fulfils `medisynth.training.loop.Stage`.
+    """Training of a network that doubles; fulfils `medisynth.training.loop.Stage`.
 
     Args of the constructor:
-        settings: Settings of the whole generator; `refining` is not None.
-        training: Images of the final side.
+        settings: Settings of the stage.
+        training: Images of the final side, at least twice that of the pool.
         tuning: Images of the final side.
-        pool: Diffusion images to learn on, shape (n, size, size), uint8.
-        held_back: Other diffusion images, which candidates are judged by.
+        pool: The generator's images to learn on, shape (n, size, size), uint8.
+        held_back: Others of them, which candidates are judged by.
         finish: Enlarges the averaged network's result to the final side, (b, 1, side, side), 0 to
-            1, and the number of the first image; for whole images to score.
+            1; for whole images to score.
         context: Seed, device and score.
         precision: Precision of training.
 
@@ -89,35 +88,33 @@ class RefiningStage:
 
     def __init__(
         self,
-        settings: DsrGanSettings,
+        settings: RefiningSettings,
         training: ImageView,
         tuning: ImageView,
         pool: Pixels,
         held_back: Pixels,
-        finish: Callable[[torch.Tensor, int], torch.Tensor],
+        finish: Callable[[torch.Tensor], torch.Tensor],
         context: TrainingContext,
         precision: Precision,
     ) -> None:
-        assert settings.refining is not None  # noqa: S101 - for the type checker
-        own = settings.refining
-        self.n_steps, self.batch_size = own.steps, own.batch_size
+        self.n_steps, self.batch_size = settings.steps, settings.batch_size
         self.candidates = Candidates(1, by_score=True)
-        self._settings, self._context, self._finish = own, context, finish
+        self._settings, self._context, self._finish = settings, context, finish
         self._seed, self._device = context.seed, context.compute_device
         self._precision: Precision = precision
-        side = FACTOR * settings.diffusion.size
-        self._real, self._pool = reduced_pixels(training.pixels, side), pool
+        small_side = pool.shape[-1]
+        self._real, self._pool = reduced_pixels(training.pixels, FACTOR * small_side), pool
         self._held_back, self._coarse = held_back, coarse(tuning.pixels)
-        self._order = Order(len(training), own.batch_size, context.seed, STAGE)
-        self._pool_order = Order(len(pool), own.batch_size, context.seed, f"{STAGE} pool")
-        enlarger = new_refiner(own, context.seed)
+        self._order = Order(len(training), settings.batch_size, context.seed, STAGE)
+        self._pool_order = Order(len(pool), settings.batch_size, context.seed, f"{STAGE} pool")
+        enlarger = new_refiner(settings, context.seed)
         with seeded_weights(context.seed, f"{STAGE} discriminator"):
-            discriminator = ResidualDiscriminator(own.discriminator_widths)
+            discriminator = ResidualDiscriminator(settings.discriminator_widths)
         discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.enlarger = workers().wrap(enlarger.to(self._device))
         self.discriminator = workers().wrap(discriminator.to(self._device))
-        self._n_noise = enlarger.n_noise(settings.diffusion.size, settings.diffusion.size)
-        self._averaged = averaged(self.enlarger, own.ema)
+        self._n_noise = enlarger.n_noise(small_side, small_side)
+        self._averaged = averaged(self.enlarger, settings.ema)
         self._guard = DiscriminatorGuard(STAGE)
         self._optimisers = {
             name: torch.optim.Adam(network.parameters(), betas=BETAS, fused=True)
@@ -208,7 +205,7 @@ class RefiningStage:
             return torch_generator(self._device, self._seed, STAGE, purpose, row)
 
         images = enlarged(self.final, to_unit(small, self._device), noise_of)
-        return to_pixels(self._finish(images, 0))
+        return to_pixels(self._finish(images))
 
     def _batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """This process's real images (-1 to 1), small images (0 to 1) and noise."""

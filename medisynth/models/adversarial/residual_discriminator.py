@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.models.tb_gan.judgement import Judgement, channels_last
-from medisynth.models.tb_gan.layers import EqualisedConv, rectified
-from medisynth.models.tb_gan.resampling import haar
+from medisynth.models.adversarial.judgement import Judgement, channels_last
+from medisynth.models.adversarial.layers import EqualisedConv, rectified
+from medisynth.models.adversarial.resampling import haar
 
 N_BANDS = 4
 READ_GAIN = 0.5

@@ -72,13 +72,13 @@ class TrainingContext:
         commit_every: Steps between two committed states; the last step of a stage always is.
         preview: Called as preview(stage, step, images) with a few samples, shape (n, h, w), uint8;
             None wants none.
-        preview_every: Steps between two previews.
+        preview_every: Steps between two previews; 0 for none.
         score: Distance of synthetic images, shape (n, size, size), uint8, to the tuning view, lower
             is closer (KID); None where there is no feature extractor.
         score_name: What `score` computes, for the record.
         segment: Called as segment(stage, step, state) with a function that gives the state of the
-            stage after `segment_steps` steps, or after its last where it has fewer; None wants none.
-        segment_steps: Steps after which `segment` is called.
+            stage after `repeat_steps` steps, or after its last where it has fewer; None wants none.
+        repeat_steps: Steps after which `segment` is called.
     """
 
     seed: int
@@ -89,13 +89,13 @@ class TrainingContext:
     states: StageStates | None = None
     commit_every: int = 200
     preview: Callable[[str, int, Pixels], None] | None = None
-    preview_every: int = 500
+    preview_every: int = 0
     score: Callable[[Pixels], float] | None = None
     score_name: str = ""
     segment: Callable[[str, int, Callable[[], tuple[Tensors, Mapping[str, Any]]]], None] | None = (
         None
     )
-    segment_steps: int = 0
+    repeat_steps: int = 0
 
 
 class StoppedError(Exception):

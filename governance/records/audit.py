@@ -474,8 +474,7 @@ class LabelAudit(Document):
         n_images: Training images with a label.
         n_patients: Their patients.
         classes: Class -> images.
-        balanced_accuracy: Of the cross-validated model against the recorded labels, 0 to 1; None
-            when not computed. Suspicion is only as good as this.
+        balanced_accuracy: Of the cross-validated model, 0 to 1; None when not computed.
         n_suspected: Images suspected.
         rate_ci95: Wilson interval of their share of the images judged; None when not computed.
         suspects: Most suspect first; at most 200.

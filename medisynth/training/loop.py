@@ -250,9 +250,9 @@ class _Loop:
             self._window = {}
         if self._is_due(self._evaluate_every):
             self._log(stage.evaluate(self.done))
-        if context.preview is not None and self._is_due(context.preview_every):
+        if context.preview is not None and self._is_due(context.preview_every or stage.n_steps):
             self._preview(context.preview)
-        at = min(context.segment_steps, stage.n_steps)
+        at = min(context.repeat_steps, stage.n_steps)
         if context.segment is not None and self._workers.is_main and self.done == at:
             context.segment(stage.name, self.done, stage.state)
         if self._is_due(context.commit_every):

@@ -148,7 +148,7 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
         committed=_committed(context),
         python_path=_import_folder(config.model.name),
         readable=_pretrained_files(must_refuse, context),
-        segment_steps=config.training.repeat_steps,
+        repeat_steps=config.training.repeat_steps,
         segment_kept=is_kept(context),
     )
 

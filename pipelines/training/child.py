@@ -232,11 +232,11 @@ def _context(
         states=states,
         commit_every=job.commit_every,
         preview=_preview(job, parent) if job.preview_every else None,
-        preview_every=job.preview_every or 1,
+        preview_every=job.preview_every,
         score=score,
         score_name=score.name if score is not None else "",
-        segment=Keeper(job, parent.ask) if job.segment_steps else None,
-        segment_steps=job.segment_steps,
+        segment=Keeper(job, parent.ask) if job.repeat_steps else None,
+        repeat_steps=job.repeat_steps,
     )
 
 

@@ -58,7 +58,7 @@ class TrainingJob:
         weights: FID weights file to score candidates with (read); None for none.
         committed: Stage -> (file name, SHA-256) of the state to go on from.
         readable: Further files that the generator may read: weights that it starts from.
-        segment_steps: Steps after which the state is kept for a repeat to be compared; 0 for none.
+        repeat_steps: Steps after which the state is kept for a repeat to be compared; 0 for none.
         segment_kept: Whether an earlier process of the run kept it.
         repeats: File and SHA-256 of the state that this job repeats and is compared with, instead
             of training to the end; None trains.
@@ -77,13 +77,13 @@ class TrainingJob:
     n_synthetic: int
     must_refuse: dict[str, str]
     forbidden: tuple[str, ...]
-    commit_every: int = 200
-    preview_every: int = 0
-    processes: int = 1
+    commit_every: int
+    preview_every: int
+    processes: int
+    repeat_steps: int
     weights: str | None = None
     committed: dict[str, tuple[str, str]] = field(default_factory=dict)
     readable: tuple[str, ...] = ()
-    segment_steps: int = 0
     segment_kept: bool = False
     repeats: tuple[str, str] | None = None
     python_path: str | None = None

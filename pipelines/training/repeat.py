@@ -43,7 +43,7 @@ def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> N
         return
     bodies = [event.body for event in store.journal.events() if event.type == KEPT]
     if not bodies:
-        problem = _OFF if not job.segment_steps else _NO_SEGMENT
+        problem = _OFF if not job.repeat_steps else _NO_SEGMENT
         store.write_document(RepeatRecord(problem=problem))
         return
     kept = bodies[-1]
@@ -91,7 +91,7 @@ def _repeat_job(
 def _repeated(job: TrainingJob, context: RunContext) -> tuple[Message, str]:
     """What the repeat found, and why it found nothing."""
     shutil.rmtree(job.work, ignore_errors=True)
-    context.console.say(f"repeating the first {job.segment_steps} steps")
+    context.console.say(f"repeating the first {job.repeat_steps} steps")
     try:
         stop = context.console.stop.check
         return run_training(job, _refuse_reads, stop, keep_open=context.keep_open), ""

@@ -48,7 +48,7 @@ def new_job(tmp_path: Path) -> TrainingJob:
         forbidden=(str(data),),
         commit_every=5,
         preview_every=6,
-        segment_steps=4,
+        repeat_steps=4,
         python_path=str(ROOT),
     )
 

@@ -52,8 +52,10 @@ def job(context) -> TrainingJob:
         must_refuse={},
         forbidden=(),
         committed={"first": ("state", A)},
+        commit_every=200,
         preview_every=5,
-        segment_steps=10,
+        processes=1,
+        repeat_steps=10,
     )
 
 
@@ -127,7 +129,7 @@ def test_a_state_that_differs_is_recorded_with_the_difference(context, job, monk
 def test_without_a_kept_state_no_process_is_started(context, job, monkeypatch, steps, words):
     jobs = answers(monkeypatch, [{}])
 
-    repeat_segment(replace(job, segment_steps=steps), TRAINED, context)
+    repeat_segment(replace(job, repeat_steps=steps), TRAINED, context)
 
     assert jobs == []
     assert words in record(context)["problem"]

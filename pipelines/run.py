@@ -13,7 +13,8 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 from governance.evidence.folder import RunFolder
 from governance.records.errors import InterruptedByUser, MedisynthGovError
 from governance.records.manifest import Manifest
-from governance.records.run import Outcome, RollUp, StepTiming
+from governance.records.rollup import RollUp
+from governance.records.run import Outcome, StepTiming
 from pipelines.current_run.context import RunContext
 from pipelines.finished_runs import sync
 from pipelines.finished_runs.resume import PREPARED, EarlierRun

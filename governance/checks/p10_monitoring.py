@@ -1,17 +1,11 @@
 """Checks of principle 10: monitoring and retraining."""
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import (
-    check,
-    counted,
-    judge,
-    listed,
-    not_evaluated,
-)
+from governance.checks.registry import check, counted, judge, listed, not_evaluated
 from governance.records.evaluation import Baseline
+from governance.records.item import CheckResult, Observed
 from governance.records.lineage import ChangedMetric, ChangeRecord, Lineage, ParentRun
 from governance.records.policy import Criterion
-from governance.records.verdict import CheckResult, Observed
 
 
 @check("P10-01", step="s6_evaluate")

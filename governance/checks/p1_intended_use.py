@@ -1,13 +1,7 @@
 """Checks of principle 1: what the model is for."""
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import (
-    check,
-    counted,
-    judge,
-    listed,
-    not_evaluated,
-)
+from governance.checks.registry import check, counted, judge, listed, not_evaluated
 from governance.people.intended_use import (
     INTENDED_USE,
     NO_SCOPE,
@@ -17,14 +11,12 @@ from governance.people.intended_use import (
     unknown,
 )
 from governance.people.rules import can_be_compared, is_untouched, why_missing
-from governance.records.audit import (
-    CoverageAudit,
-)
+from governance.records.audit import CoverageAudit
+from governance.records.item import CheckResult, Observed
 from governance.records.people import Declaration, Declarations
 from governance.records.policy import Criterion
 from governance.records.run import RunIdentity
 from governance.records.training import TrainingRecord
-from governance.records.verdict import CheckResult, Observed
 
 
 @check("P1-01", step="s5_train")

@@ -3,19 +3,13 @@
 from packaging.version import InvalidVersion, Version
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import (
-    check,
-    counted,
-    joined,
-    judge,
-    listed,
-    not_evaluated,
-)
+from governance.checks.registry import check, counted, joined, judge, listed, not_evaluated
 from governance.records.audit import ContentScan
 from governance.records.base import ItemStatus
 from governance.records.dataset import BoundaryChecks, ValidationRecord
 from governance.records.errors import NotRunError
 from governance.records.evaluation import EvaluationRecord
+from governance.records.item import CheckResult, Observed
 from governance.records.policy import Criterion
 from governance.records.run import Environment, IntegrityRecord, Outcome, RunIdentity
 from governance.records.software import (
@@ -25,7 +19,6 @@ from governance.records.software import (
     VulnerabilityScan,
 )
 from governance.records.training import RepeatRecord, TrainingRecord
-from governance.records.verdict import CheckResult, Observed
 
 _FRAMEWORK = "medisynth-gov"
 _MALFORMED = ("csv", "png", "config", "checkpoint")  # kinds that P2-10 names

@@ -31,9 +31,9 @@ from governance.records.audit import (
 from governance.records.base import TEST, TRAINING, ItemStatus
 from governance.records.dataset import DatasetIdentity, FlowStep
 from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.item import CheckResult, Observed
 from governance.records.partition import SplitRecord
 from governance.records.policy import Criterion
-from governance.records.verdict import CheckResult, Observed
 
 Levels = dict[str, dict[str, tuple[int, int]]]  # attribute -> level -> images, patients
 _VARIETY = ("coverage", "recall")

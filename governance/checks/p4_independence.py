@@ -19,11 +19,11 @@ from governance.records.audit import CoverageAudit, DuplicateAudit
 from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
 from governance.records.dataset import DatasetIdentity
 from governance.records.evaluation import EvaluationRecord
+from governance.records.item import CheckResult, Observed
 from governance.records.partition import IsolationRecord, SealRecord, SplitRecord
 from governance.records.policy import Criterion
 from governance.records.selftest import PlantTrial, SelftestRecord
 from governance.records.training import PretrainedComponent, TrainingRecord
-from governance.records.verdict import CheckResult, Observed
 
 _SOURCE_ATTRIBUTES = ("site", "operator", "machine")
 _LEAST_LEVEL = 2  # a separate process with clean environment and packed view

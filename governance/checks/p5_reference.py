@@ -16,9 +16,9 @@ from governance.records.audit import LabelAudit
 from governance.records.base import TRAINING
 from governance.records.dataset import DatasetIdentity, ValidationRecord
 from governance.records.evaluation import EvaluationRecord
+from governance.records.item import CheckResult, Observed
 from governance.records.partition import SplitRecord
 from governance.records.policy import Criterion
-from governance.records.verdict import CheckResult, Observed
 
 HIERARCHY_RULE = "brain_plane_only_with_fetal_brain"
 LABEL_RULES = (

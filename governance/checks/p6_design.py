@@ -19,12 +19,12 @@ from governance.checks.registry import (
 from governance.records.base import Document, ItemStatus
 from governance.records.comparison import MUST_BEAT, Control, not_beaten, overlap
 from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.item import CheckResult, Observed
 from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.partition import SealRecord
 from governance.records.policy import Criterion, Policy
 from governance.records.run import Hazards, Plan
 from governance.records.training import Curve, TrainingRecord
-from governance.records.verdict import CheckResult, Observed
 
 AUGMENTATION = "augmentation"  # name of the control that simple augmentation would be
 _BASELINES = ("black", "noise", "blur", "pca", AUGMENTATION)

@@ -1,16 +1,11 @@
 """Checks of principle 7: the people who work with the model."""
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import (
-    check,
-    judge,
-    listed,
-    not_evaluated,
-)
+from governance.checks.registry import check, judge, listed, not_evaluated
+from governance.records.item import CheckResult, Observed
 from governance.records.policy import Criterion
 from governance.records.run import Figures
 from governance.records.training import SampleSet
-from governance.records.verdict import CheckResult, Observed
 
 _NO_KIT = "this version has no command turing-test, which would make a blinded reader kit"
 

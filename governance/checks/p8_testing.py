@@ -21,11 +21,11 @@ from governance.checks.registry import (
 from governance.records.audit import CoverageAudit
 from governance.records.base import ItemStatus
 from governance.records.evaluation import EvaluationRecord, MetricResult, Opening
+from governance.records.item import CheckResult, Observed
 from governance.records.lineage import Lineage
 from governance.records.policy import Criterion
 from governance.records.run import Plan
 from governance.records.training import SampleSet, TrainingRecord
-from governance.records.verdict import CheckResult, Observed
 
 ALL = "all"
 _SUBGROUPS = ("plane", "brain_plane", "machine", "operator")

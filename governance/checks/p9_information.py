@@ -12,10 +12,10 @@ from governance.checks.registry import (
     not_evaluated,
 )
 from governance.records.evaluation import EvaluationRecord
+from governance.records.item import CardCheck, CheckResult, Observed
 from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.policy import Criterion
 from governance.records.training import SampleSet
-from governance.records.verdict import CardCheck, CheckResult, Observed
 
 _DRAFT = (
     "The draft differs from what is published in the items that this check decides, and in root "

@@ -18,25 +18,15 @@ from pydantic import ValidationError
 from governance.checks.judged_run import JudgedRun
 from governance.evidence.folder import RunFolder
 from governance.people.rules import human_result
-from governance.records.audit import (
-    CoverageAudit,
-)
+from governance.records.audit import CoverageAudit
 from governance.records.base import PARTITIONS, TEST, TRAINING, Document, ItemStatus
 from governance.records.errors import EvidenceError, NotRunError, PolicyError
 from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.item import Artifact, CheckResult, FrozenCriterion, ItemRecord, Observed
 from governance.records.lineage import Lineage
 from governance.records.people import Declarations
 from governance.records.policy import Criterion, Item, Policy, Principle
-from governance.records.run import (
-    Plan,
-)
-from governance.records.verdict import (
-    Artifact,
-    CheckResult,
-    FrozenCriterion,
-    ItemRecord,
-    Observed,
-)
+from governance.records.run import Plan
 
 NO_CHECK = "not implemented yet"
 _NAMES_SHOWN = 5

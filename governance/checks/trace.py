@@ -6,11 +6,11 @@ from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import CHECKS, check, counted, judge, listed
 from governance.evidence.folder import RunFolder
 from governance.records.base import ItemStatus
+from governance.records.item import CheckResult, ItemRecord, Observed, TraceLine, TraceTable
 from governance.records.policy import Criterion, Item, Policy
 from governance.records.run import Figures
 from governance.records.software import BillOfMaterials
 from governance.records.training import SampleSet, TrainingRecord
-from governance.records.verdict import CheckResult, ItemRecord, Observed, TraceLine, TraceTable
 
 TRACED = "P2-11"
 """The item that judges the table; its own record can only be written after it."""

@@ -17,17 +17,12 @@ from governance.evidence.manifest import (
 )
 from governance.evidence.store import EvidenceStore
 from governance.records.base import Document
-from governance.records.errors import (
-    ConfigError,
-    EvidenceError,
-    EvidenceTamperedError,
-    NotRunError,
-)
+from governance.records.errors import ConfigError, EvidenceError, EvidenceTamperedError, NotRunError
 from governance.records.files import sha256_bytes
+from governance.records.item import ItemRecord
 from governance.records.manifest import Manifest
 from governance.records.run import RunIdentity
 from governance.records.training import TrainingRecord
-from governance.records.verdict import ItemRecord
 from governance.records.yaml_text import flatten, read_yaml
 
 CONFIG = "config.yaml"

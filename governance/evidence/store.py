@@ -31,9 +31,9 @@ from governance.records.errors import (
     RecordWriteError,
 )
 from governance.records.files import sha256_bytes, sha256_file, write_atomic
+from governance.records.item import Artifact, ItemRecord
 from governance.records.manifest import ManifestFile
 from governance.records.run import IntegrityRecord
-from governance.records.verdict import Artifact, ItemRecord
 
 ARTIFACT_WRITTEN = "artifact written"
 HISTORY = "history"

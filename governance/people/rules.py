@@ -9,9 +9,9 @@ from datetime import date
 
 from governance.people.signature import check_entry_signature
 from governance.records.base import ItemStatus
+from governance.records.item import CheckResult
 from governance.records.people import AppliesTo, Declaration, Declarations, Waiver, WaiverState
 from governance.records.policy import Item, Policy
-from governance.records.verdict import CheckResult
 
 NO_DAY = "no date"
 NO_FILE = "nobody declared it: the configuration names no declarations file"

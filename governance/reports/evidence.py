@@ -12,10 +12,11 @@ from governance.evidence.folder import D, RunFolder
 from governance.records.base import document_kinds
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import EvidenceError
+from governance.records.item import ItemRecord
 from governance.records.manifest import Manifest
 from governance.records.policy import Policy
-from governance.records.run import Figures, Plan, RollUp, RunIdentity
-from governance.records.verdict import ItemRecord
+from governance.records.rollup import RollUp
+from governance.records.run import Figures, Plan, RunIdentity
 
 _MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 _LARGEST_PICTURE_PIXELS = 25_000_000

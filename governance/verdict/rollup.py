@@ -20,10 +20,11 @@ from governance.people.signature import check_entry_signature
 from governance.policy.load import condition_item
 from governance.records.base import Gate, ItemClass, ItemStatus, PrincipleStatus
 from governance.records.errors import EvidenceError
+from governance.records.item import ItemRecord
 from governance.records.people import Declarations, Waiver, WaiverLine
 from governance.records.policy import GateItem, Item, Policy, Principle
-from governance.records.run import GateLine, Outcome, PrincipleLine, RollUp
-from governance.records.verdict import ItemRecord
+from governance.records.rollup import GateLine, PrincipleLine, RollUp
+from governance.records.run import Outcome
 from governance.verdict.sentence import PRECEDENCE as PRECEDENCE
 from governance.verdict.sentence import plain, verdict
 from governance.verdict.sentence import short_title as short_title

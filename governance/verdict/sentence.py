@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from governance.records.base import ItemStatus, PrincipleStatus
-from governance.records.run import GateLine, Outcome, PrincipleLine
+from governance.records.rollup import GateLine, PrincipleLine
+from governance.records.run import Outcome
 
 PRECEDENCE = (5, 4, 3, 9, 0)  # worst first: tampering, leakage, data, any other gate item, passed
 _WITHOUT_GAPS = (

@@ -31,7 +31,7 @@ from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
 from governance.records.audit import ListingSummary
 from governance.records.errors import DataError, LeakageError
-from governance.records.verdict import ItemRecord
+from governance.records.item import ItemRecord
 from governance.reports import formats
 from governance.reports.evidence import read_pictures
 from governance.reports.sections.data_check import DataCheckEvidence, write_data_check_html

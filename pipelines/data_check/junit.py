@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from governance.records.base import ItemStatus
-from governance.records.verdict import ItemRecord
+from governance.records.item import ItemRecord
 
 _SKIPPED = (ItemStatus.NOT_EVALUATED, ItemStatus.NOT_APPLICABLE)
 

@@ -14,7 +14,8 @@ from governance.records.errors import EvidenceError
 from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.partition import SealRecord, SplitRecord
 from governance.records.policy import Policy
-from governance.records.run import Plan, RollUp
+from governance.records.rollup import RollUp
+from governance.records.run import Plan
 from governance.records.training import TrainingRecord
 
 _PLACE_KEYS = frozenset({"workspace"})  # where a run lies, not what it does

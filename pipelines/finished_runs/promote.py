@@ -14,7 +14,8 @@ from pathlib import Path
 from governance.evidence.folder import RunFolder
 from governance.people.rules import is_placeholder
 from governance.records.errors import ConfigError, EvidenceError, PromotionError
-from governance.records.run import GateLine, Outcome, RollUp
+from governance.records.rollup import GateLine, RollUp
+from governance.records.run import Outcome
 from governance.verdict.rollup import short_title
 from pipelines.finished_runs.promotions import (
     Promotion,

@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from governance.evidence.folder import CONFIG, RunFolder
-from governance.evidence.manifest import (
-    JOURNAL,
-    MANIFEST,
-    printable,
-)
-from governance.records.errors import (
-    ConfigError,
-    EvidenceError,
-)
-from governance.records.run import Outcome, RollUp, RunIdentity
+from governance.evidence.manifest import JOURNAL, MANIFEST, printable
+from governance.records.errors import ConfigError, EvidenceError
+from governance.records.rollup import RollUp
+from governance.records.run import Outcome, RunIdentity
 from governance.records.training import TrainingRecord
 from medisynth.generator import Generator
 from medisynth.models.recipe import model_on_record

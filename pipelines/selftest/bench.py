@@ -21,10 +21,10 @@ from governance.policy.load import load_policy
 from governance.records.base import ItemStatus
 from governance.records.errors import InterruptedByUser, MedisynthGovError
 from governance.records.files import sha256_bytes
+from governance.records.item import ItemRecord
 from governance.records.partition import IsolationRecord
 from governance.records.run import RunIdentity
 from governance.records.selftest import STOPPED, GuardAnswer
-from governance.records.verdict import ItemRecord
 from medisynth.data.contract.contract import warm_up
 from medisynth.data.phantom import PhantomSettings, plant_in_copy, write_phantoms
 from medisynth.data.reading.views import ImageView, Pixels

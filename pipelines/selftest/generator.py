@@ -11,13 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from governance.records.errors import SettingsError, TrainingError, WeightsError
-from governance.records.training import (
-    Candidate,
-    FitReport,
-    FittedThing,
-    Selection,
-    training_stage,
-)
+from governance.records.training import Candidate, FitReport, FittedThing, Selection, training_stage
 from medisynth.data.reading.views import ImageView, Pixels, load_view
 from medisynth.generator import Condition, Tensors, TrainingContext
 

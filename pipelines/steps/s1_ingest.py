@@ -8,12 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from governance.records.dataset import (
-    AbsentAttribute,
-    DatasetIdentity,
-    FindingRecord,
-    Findings,
-)
+from governance.records.dataset import AbsentAttribute, DatasetIdentity, FindingRecord, Findings
 from governance.records.errors import DataError, Finding
 from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
 from medisynth.data.adapters.selection import missing_images, missing_images_error, select_planes

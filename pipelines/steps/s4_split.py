@@ -90,7 +90,7 @@ def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> Spl
     """Divide the images, put the split on record and complete the audit by partition.
 
     Raises:
-        LeakageError: A patient or an image is on both sides; data/split.json shows which.
+        LeakageError: A patient or an image is on both sides; data/split.json says how many.
         DataError: A partition would be empty, or the official split was asked for and there is
             none.
     """

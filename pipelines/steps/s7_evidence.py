@@ -14,11 +14,12 @@ from governance.evidence.store import EvidenceStore
 from governance.records.base import Document
 from governance.records.errors import EvidenceError, RecordWriteError
 from governance.records.evaluation import EvaluationRecord
+from governance.records.item import CardCheck, ItemRecord
 from governance.records.manifest import Manifest, ManifestFile
 from governance.records.people import Declarations, SigningRecord
-from governance.records.run import Outcome, RollUp, RunIdentity
+from governance.records.rollup import RollUp
+from governance.records.run import Outcome, RunIdentity
 from governance.records.training import TrainingRecord
-from governance.records.verdict import CardCheck, ItemRecord
 from governance.reports.card.check import check_card
 from governance.reports.evidence import draft_evidence
 from governance.sealing.seal import remove_vault

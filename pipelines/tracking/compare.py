@@ -13,7 +13,8 @@ from governance.records.errors import TrackingError
 from governance.records.evaluation import EvaluationRecord
 from governance.records.files import sha256_file
 from governance.records.partition import SplitRecord
-from governance.records.run import Outcome, RollUp
+from governance.records.rollup import RollUp
+from governance.records.run import Outcome
 from governance.records.training import TrainingRecord
 from pipelines.config.sections import TrackingConfig
 from pipelines.tracking.mirror import (

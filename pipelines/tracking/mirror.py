@@ -16,7 +16,8 @@ from governance.records.errors import TrackingError
 from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.manifest import Manifest
 from governance.records.partition import PartitionSummary, SplitRecord
-from governance.records.run import Outcome, RollUp, RunIdentity
+from governance.records.rollup import RollUp
+from governance.records.run import Outcome, RunIdentity
 from governance.records.training import TrainingRecord
 from pipelines.tracking.store import Store, metric_name
 

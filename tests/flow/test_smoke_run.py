@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from governance.confinement.confine import landlock_abi
 from governance.records.base import document_kinds
-from governance.records.verdict import CardCheck
+from governance.records.item import CardCheck
 from governance.reports.card.check import check_card
 from governance.reports.evidence import load_evidence
 from medisynth.data.reading.synthetic_mark import read_mark

@@ -46,6 +46,7 @@ from governance.records.evaluation import (
     NearestPair,
     Opening,
 )
+from governance.records.item import CardCheck, CheckResult, TracedPart, TraceLine, TraceTable
 from governance.records.lineage import (
     ChangedMetric,
     ChangedValue,
@@ -92,7 +93,6 @@ from governance.records.training import (
     Selection,
     TrainingRecord,
 )
-from governance.records.verdict import CardCheck, CheckResult, TracedPart, TraceLine, TraceTable
 from tests.governance.checks.selftest_cases import ALL, record
 
 PASSED, FAILED = ItemStatus.PASSED, ItemStatus.FAILED

@@ -37,6 +37,7 @@ from governance.records.evaluation import (
     Opening,
 )
 from governance.records.files import canonical_json, sha256_bytes
+from governance.records.item import Artifact, FrozenCriterion, ItemRecord, Observed
 from governance.records.partition import (
     IsolationRecord,
     PartitionSummary,
@@ -65,7 +66,6 @@ from governance.records.training import (
     TrainingRecord,
     TrainingStage,
 )
-from governance.records.verdict import Artifact, FrozenCriterion, ItemRecord, Observed
 from governance.reports.evidence import ReportEvidence
 from governance.verdict.rollup import roll_up
 from tests.governance.example_audit import (

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from governance.evidence import verify_run as independent_verifier
 from governance.records.base import document_kinds
+from governance.records.item import ItemRecord
 from governance.records.manifest import Manifest
-from governance.records.verdict import ItemRecord
 from medisynth.data.phantom import PhantomSettings, write_phantoms
 from pipelines.cli.app import app
 from tests.held_still.corpus import AUTHORITY, HERE, NAMES, PUBLIC_KEY, Corpus

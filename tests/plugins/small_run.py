@@ -12,7 +12,8 @@ from governance.evidence.manifest import close_evidence
 from governance.evidence.store import EvidenceStore
 from governance.records.base import Gate
 from governance.records.files import sha256_bytes
-from governance.records.run import Outcome, RollUp, RunIdentity
+from governance.records.rollup import RollUp
+from governance.records.run import Outcome, RunIdentity
 from governance.records.training import TrainingRecord
 from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView

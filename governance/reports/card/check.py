@@ -19,8 +19,9 @@ from governance.evidence.manifest import MANIFEST
 from governance.records.base import Document
 from governance.records.dataset import DatasetIdentity
 from governance.records.evaluation import EvaluationRecord
-from governance.records.run import Figures, Plan, RollUp
-from governance.records.verdict import CardCheck, FoundWord, TracedPart
+from governance.records.item import CardCheck, FoundWord, TracedPart
+from governance.records.rollup import RollUp
+from governance.records.run import Figures, Plan
 from governance.reports import formats
 from governance.reports.blocks import Report, Section, block_texts, cell_texts, section_texts
 from governance.reports.card.fields import FIELD_IDS, card_field

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from governance.records.base import ItemStatus
 from governance.records.dataset import DatasetIdentity
-from governance.records.verdict import ItemRecord
+from governance.records.item import ItemRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Report,

@@ -7,7 +7,8 @@ from governance.records.base import TEST, Gate, ItemClass, ItemStatus, Principle
 from governance.records.dataset import DatasetIdentity
 from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.partition import IsolationRecord, SplitRecord
-from governance.records.run import GateLine, IntegrityRecord, Outcome
+from governance.records.rollup import GateLine
+from governance.records.run import IntegrityRecord, Outcome
 from governance.records.training import TrainingRecord
 from governance.reports import formats
 from governance.reports.blocks import (

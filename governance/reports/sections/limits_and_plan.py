@@ -3,11 +3,11 @@
 from governance.evidence.manifest import MANIFEST
 from governance.records.base import ItemClass, ItemStatus
 from governance.records.dataset import DatasetIdentity
+from governance.records.item import TraceTable
 from governance.records.manifest import ManifestFile
 from governance.records.partition import IsolationRecord
 from governance.records.people import SigningRecord
 from governance.records.run import Environment, IntegrityRecord, Outcome, Plan
-from governance.records.verdict import TraceTable
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,

@@ -2,7 +2,7 @@
 
 from governance.records.base import PrincipleStatus
 from governance.records.policy import Principle
-from governance.records.run import PrincipleLine
+from governance.records.rollup import PrincipleLine
 from governance.reports.blocks import (
     Block,
     Cell,

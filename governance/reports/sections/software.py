@@ -1,8 +1,8 @@
 """Content on the software of a run: its parts, known weaknesses, tests; the repeat; the trace."""
 
+from governance.records.item import TraceTable
 from governance.records.software import BillOfMaterials, SuiteReport, VulnerabilityScan
 from governance.records.training import RepeatRecord
-from governance.records.verdict import TraceTable
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,

@@ -1,6 +1,6 @@
 """Content of the section that says from which files each part of card and report was written."""
 
-from governance.records.verdict import CardCheck, TracedPart
+from governance.records.item import CardCheck, TracedPart
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,

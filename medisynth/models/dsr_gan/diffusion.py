@@ -17,11 +17,7 @@ from medisynth.models.dsr_gan.edm import Edm
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.network import UNet
 from medisynth.models.dsr_gan.objectives import Labels, Objective
-from medisynth.models.dsr_gan.settings import (
-    DiffusionSettings,
-    DsrGanSettings,
-    PretrainedSettings,
-)
+from medisynth.models.dsr_gan.settings import DiffusionSettings, DsrGanSettings, PretrainedSettings
 from medisynth.models.enlarging.candidates import Candidates
 from medisynth.models.enlarging.images import reduced, reduced_pixels, to_pixels, to_unit
 from medisynth.training.loop import (

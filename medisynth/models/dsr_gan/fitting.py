@@ -20,11 +20,7 @@ from governance.records.training import (
 )
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, TrainingContext
-from medisynth.models.dsr_gan.description import (
-    describe,
-    describe_diffusion,
-    describe_enlarging,
-)
+from medisynth.models.dsr_gan.description import describe, describe_diffusion, describe_enlarging
 from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
 from medisynth.models.dsr_gan.edm import Edm

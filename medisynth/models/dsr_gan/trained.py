@@ -14,12 +14,7 @@ from medisynth.models.conditioning import Vocabulary, vocabulary_from
 from medisynth.models.dsr_gan.diffusion import NETWORK_PREFIX as DIFFUSION
 from medisynth.models.dsr_gan.diffusion import new_network
 from medisynth.models.dsr_gan.edm import Edm
-from medisynth.models.dsr_gan.histograms import (
-    N_GREYS,
-    Histograms,
-    Matching,
-    matched_to_nearest,
-)
+from medisynth.models.dsr_gan.histograms import N_GREYS, Histograms, Matching, matched_to_nearest
 from medisynth.models.dsr_gan.objectives import FreshNoise, Objective
 from medisynth.models.dsr_gan.scaling import Scaling, Window
 from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings

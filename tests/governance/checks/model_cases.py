@@ -2,9 +2,9 @@
 
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control, TuningComparison
+from governance.records.item import FoundWord
 from governance.records.lineage import ChangedMetric
 from governance.records.run import Hazard
-from governance.records.verdict import FoundWord
 from tests.governance.complete_run import (
     FAILED,
     INCEPTION,

@@ -12,11 +12,11 @@ from governance.records.base import TEST, TRAINING, ItemStatus
 from governance.records.dataset import AbsentAttribute
 from governance.records.errors import EvidenceError, PolicyError
 from governance.records.evaluation import NearestPair
+from governance.records.item import CheckResult, ItemRecord, Observed
 from governance.records.partition import RefusedRead, SplitRecord
 from governance.records.policy import Criterion
 from governance.records.run import Figure, Figures
 from governance.records.training import FittedThing
-from governance.records.verdict import CheckResult, ItemRecord, Observed
 from tests.governance.checks.data_cases import (
     COLUMN,
     DATA_CASES,

@@ -4,7 +4,7 @@ from governance.checks.registry import evaluate
 from governance.checks.trace import TRACED, trace
 from governance.evidence.folder import RunFolder
 from governance.records.base import document_kinds
-from governance.records.verdict import Artifact, ItemRecord, TraceTable
+from governance.records.item import Artifact, ItemRecord, TraceTable
 from tests.governance.complete_run import POLICY, START, A, B, C, change, complete
 
 OTHERS = {item.id for item in POLICY.items} - {TRACED}

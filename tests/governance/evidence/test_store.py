@@ -11,8 +11,8 @@ from governance.evidence.store import EvidenceStore
 from governance.records.base import ItemClass, ItemStatus
 from governance.records.dataset import FindingRecord, Findings
 from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.item import ItemRecord
 from governance.records.training import Candidate, Curve, Selection
-from governance.records.verdict import ItemRecord
 
 
 def new_store(folder: Path) -> EvidenceStore:

@@ -15,9 +15,9 @@ from governance.people.rules import RunFacts, waiver_refusal, waiver_state
 from governance.policy.load import load_policy
 from governance.records.base import Gate, ItemStatus
 from governance.records.errors import EvidenceError
+from governance.records.item import ItemRecord
 from governance.records.people import AppliesTo, Declarations, Waiver, WaiverLine
 from governance.records.run import Outcome
-from governance.records.verdict import ItemRecord
 from governance.reports.audit_report import write_audit_report, write_html
 from governance.reports.card.write import write_model_card
 from governance.reports.evidence import ReportEvidence, load_evidence

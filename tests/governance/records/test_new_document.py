@@ -12,9 +12,9 @@ from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import close_evidence
 from governance.evidence.store import EvidenceStore
 from governance.records.base import Document, ItemStatus, document_kinds
+from governance.records.item import CheckResult, Observed
 from governance.records.policy import Criterion
 from governance.records.run import RunIdentity
-from governance.records.verdict import CheckResult, Observed
 from governance.verify.folder import verify_run
 from tests.governance.complete_run import POLICY, START, complete
 

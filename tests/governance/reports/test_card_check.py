@@ -11,8 +11,8 @@ import pytest
 from governance.evidence.folder import RunFolder
 from governance.records.audit import DuplicateAudit
 from governance.records.base import document_kinds
+from governance.records.item import CardCheck
 from governance.records.partition import SplitRecord
-from governance.records.verdict import CardCheck
 from governance.reports.blocks import Section, Text
 from governance.reports.card import check as card_check
 from governance.reports.card.check import check_card, check_outputs, page_text

@@ -11,9 +11,9 @@ from governance.evidence.folder import RunFolder
 from governance.records.audit import ContentScan, DemographicsAudit, DuplicateAudit
 from governance.records.base import ItemClass, ItemStatus
 from governance.records.dataset import DatasetIdentity
+from governance.records.item import ItemRecord
 from governance.records.partition import SplitRecord
 from governance.records.run import Figure, Figures
-from governance.records.verdict import ItemRecord
 from governance.reports.audit_report import write_audit_report
 from governance.reports.blocks import (
     Block,

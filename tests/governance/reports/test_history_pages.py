@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from governance.records.evaluation import Baseline
+from governance.records.item import CardCheck, FoundWord
 from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.run import Hazard, Hazards
-from governance.records.verdict import CardCheck, FoundWord
 from governance.reports.blocks import section_texts
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.hazards import hazards_section

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from governance.policy.load import load_policy
 from governance.records.base import Gate, ItemClass, ItemStatus, PrincipleStatus
 from governance.records.errors import EvidenceError
+from governance.records.item import ItemRecord
 from governance.records.policy import Criterion, Item, Policy
-from governance.records.run import Outcome, RollUp, StepTiming
-from governance.records.verdict import ItemRecord
+from governance.records.rollup import RollUp
+from governance.records.run import Outcome, StepTiming
 from governance.verdict.rollup import NO_RECORD, PRECEDENCE, principle_status, roll_up, short_title
 
 PASSED, FAILED, RECORDED = ItemStatus.PASSED, ItemStatus.FAILED, ItemStatus.RECORDED

@@ -15,8 +15,8 @@ from governance.evidence.store import EvidenceStore
 from governance.records.base import ItemStatus
 from governance.records.errors import IsolationError
 from governance.records.files import canonical_json
+from governance.records.item import CheckResult
 from governance.records.selftest import SelftestRecord
-from governance.records.verdict import CheckResult
 from governance.sealing import seal
 from governance.sealing.access_log import AccessLog
 from governance.verify import folder as verify

@@ -2,11 +2,7 @@
 
 from collections.abc import Sequence
 
-from medisynth.models.dsr_gan.description import (
-    describe,
-    describe_diffusion,
-    describe_enlarging,
-)
+from medisynth.models.dsr_gan.description import describe, describe_diffusion, describe_enlarging
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.enlarging import description as shared

@@ -164,7 +164,7 @@ def listed(names: Sequence[str]) -> str:
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
-def evaluate(
+def judge_items(
     policy: Policy,
     folder: RunFolder,
     *,

@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, requires, ver
 from pathlib import Path
 from typing import Any
 
-from governance.checks.registry import CHECKS, evaluate
+from governance.checks.registry import CHECKS, judge_items
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
 from governance.records.audit import ListingSummary
@@ -339,7 +339,7 @@ def _gather(
     """Judge the data items and write what was found in four forms."""
     store = context.store
     documents = context.folder
-    records = evaluate(
+    records = judge_items(
         context.policy,
         documents,
         now=datetime.now(UTC),

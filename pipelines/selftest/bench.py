@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from governance.checks.registry import evaluate
+from governance.checks.registry import judge_items
 from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import close_evidence
 from governance.evidence.store import EvidenceStore
@@ -244,7 +244,7 @@ def judge_folder(folder: RunFolder, context: RunContext, *item_ids: str) -> Answ
 
 
 def _records(folder: RunFolder, context: RunContext, ids: Sequence[str]) -> tuple[ItemRecord, ...]:
-    return evaluate(context.policy, folder, now=datetime.now(UTC), artifacts={}, only=ids)
+    return judge_items(context.policy, folder, now=datetime.now(UTC), artifacts={}, only=ids)
 
 
 PATIENTS = PhantomSettings(

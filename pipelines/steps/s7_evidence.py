@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import evaluate
+from governance.checks.registry import judge_items
 from governance.checks.trace import TRACED, trace
 from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import close_evidence, evidence_root, read_manifest
@@ -103,7 +103,7 @@ class _Judge:
 
     def records(self, only: Collection[str] | None = None) -> tuple[ItemRecord, ...]:
         """Records of all items, or of some."""
-        return evaluate(
+        return judge_items(
             self.context.policy,
             self.folder,
             now=self.now,

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import evaluate
+from governance.checks.registry import judge_items
 from governance.evidence.folder import RunFolder
 from governance.records.people import Declarations
 from governance.records.policy import Policy
@@ -20,7 +20,7 @@ def judged_again(run):
     folder = RunFolder.closed(run)
     policy = Policy.model_validate(folder.need(Plan).policy)
     now = datetime.fromisoformat(stored_records(run)[policy.items[0].id]["time_utc"])
-    records = evaluate(policy, folder, now=now, artifacts=folder.digests)
+    records = judge_items(policy, folder, now=now, artifacts=folder.digests)
     declarations, facts = folder.get(Declarations), JudgedRun(folder, now).facts
     waivers = waiver_lines(policy, records, declarations, facts, now.date())
     summary = roll_up(policy, records, folder.need(Outcome), waivers=waivers)

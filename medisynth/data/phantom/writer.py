@@ -24,8 +24,13 @@ from medisynth.data.phantom.cohort import (
     stream,
 )
 from medisynth.data.phantom.geometry import draw_view
-from medisynth.data.phantom.leaks import IDENTIFYING_COLUMN, LeakPlan, plan_leaks, plant_in_files
 from medisynth.data.phantom.overlay import annotate, encode_png
+from medisynth.data.phantom.planted_leaks import (
+    IDENTIFYING_COLUMN,
+    LeakPlan,
+    plan_leaks,
+    plant_in_files,
+)
 from medisynth.data.phantom.profiles import MACHINE_PROFILES, OPERATOR_HABITS
 from medisynth.data.phantom.settings import (
     SIMULATOR_VERSION,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import CHECKS, check, evaluate, judge, listed, not_evaluated
+from governance.checks.registry import CHECKS, check, judge, judge_items, listed, not_evaluated
 from governance.policy.load import with_criteria
 from governance.records.base import TEST, TRAINING, ItemStatus
 from governance.records.dataset import AbsentAttribute
@@ -627,7 +627,7 @@ def records(documents: JudgedRun, **changes: Any) -> dict[str, ItemRecord]:
         "artifacts": {"data/split.json": A, "integrity.json": B},
         **changes,
     }
-    return {record.id: record for record in evaluate(POLICY, documents.folder, **arguments)}
+    return {record.id: record for record in judge_items(POLICY, documents.folder, **arguments)}
 
 
 def test_every_item_gets_one_record_in_the_order_of_the_policy() -> None:
@@ -690,7 +690,7 @@ def test_another_policy_than_the_frozen_one_is_refused() -> None:
     other = with_criteria(POLICY, {"P3-03": 1})
 
     with pytest.raises(EvidenceError, match="the frozen policy differs"):
-        evaluate(other, complete().folder, now=START, artifacts={})
+        judge_items(other, complete().folder, now=START, artifacts={})
     with pytest.raises(EvidenceError, match="its policy is not readable"):
         records(change("plan", policy={})(complete()))
 

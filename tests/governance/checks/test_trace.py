@@ -1,6 +1,6 @@
 import pytest
 
-from governance.checks.registry import evaluate
+from governance.checks.registry import judge_items
 from governance.checks.trace import TRACED, trace
 from governance.evidence.folder import RunFolder
 from governance.records.base import document_kinds
@@ -29,7 +29,7 @@ def table(**changes: object) -> TraceTable:
 
 
 def written(files: dict[str, str]) -> tuple[ItemRecord, ...]:
-    return evaluate(POLICY, documents(), now=START, artifacts=files, only=OTHERS)
+    return judge_items(POLICY, documents(), now=START, artifacts=files, only=OTHERS)
 
 
 def changed(item_id: str, **changes: object) -> tuple[ItemRecord, ...]:
@@ -116,7 +116,7 @@ def test_a_record_that_was_not_written_is_named() -> None:
 
 def test_a_run_that_left_nothing_has_a_line_for_every_item_and_no_broken_link() -> None:
     nothing = RunFolder.of()
-    records = evaluate(POLICY, nothing, now=START, artifacts={}, only=OTHERS)
+    records = judge_items(POLICY, nothing, now=START, artifacts={}, only=OTHERS)
     paths = {f"records/{record.id}.json": B for record in records}
 
     found = trace(POLICY, records, nothing, paths)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import CHECKS, evaluate, judge
+from governance.checks.registry import CHECKS, judge, judge_items
 from governance.checks.trace import trace
 from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import close_evidence
@@ -47,7 +47,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvidenceStore:
 
 def test_a_new_document_stands_in_manifest_trace_and_verification_by_itself(store):
     folder, files = RunFolder.open(store), store.artifacts()
-    (record,) = evaluate(POLICY, folder, now=START, artifacts=files, only=[ITEM])
+    (record,) = judge_items(POLICY, folder, now=START, artifacts=files, only=[ITEM])
     store.write_records([record])
     table = trace(POLICY, [record], folder, store.artifacts())
     manifest = close_evidence(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from governance.checks import p8_testing
 from governance.checks import registry as checks
-from governance.checks.registry import CHECKS, RegisteredCheck, evaluate
+from governance.checks.registry import CHECKS, RegisteredCheck, judge_items
 from governance.evidence.store import EvidenceStore
 from governance.records.base import ItemStatus
 from governance.records.errors import IsolationError
@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_exit_7(monkeypatch, tmp
 
 
 def p4_12(context):
-    (record,) = evaluate(
+    (record,) = judge_items(
         context.policy,
         context.folder,
         now=context.folder.need(SelftestRecord).started_utc,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key
 
 from governance.evidence.manifest import VERIFIER
@@ -118,8 +119,8 @@ def attestations(
 
 def _pre_authentication(payload: bytes) -> bytes:
     """What is really signed, so that a payload of another type cannot be passed off."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    signed: bytes = Envelope(payload, PAYLOAD_TYPE, {}).pae()
+    return signed
 
 
 def _envelope(payload: bytes, signer: RunSigner) -> bytes:

@@ -1,4 +1,4 @@
-"""The beginning of a run: every refusal while nothing is written, then its folder is opened."""
+"""The start of a run: checks that may refuse it before anything is written, then its folder."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ _LEAST_FREE_BYTES = 32 << 20  # for records, reports and the tracking store of t
 
 @dataclass(frozen=True)
 class Ready:
-    """A configuration that a run can begin with, and what was read for it.
+    """A checked configuration and everything that was read for it.
 
     Attributes:
         config: The configuration.
@@ -62,9 +62,9 @@ class Ready:
 
 
 def ready(config: RunConfig) -> Ready:
-    """Read all that a run needs to begin, and refuse what it could not be done with.
+    """Read and check everything that a run needs to begin.
 
-    Nothing is written but the folder of the workspace.
+    Writes nothing; makes the folder of the workspace only.
 
     Raises:
         ConfigError: A file that the configuration names cannot be used; data, keys, ledger or
@@ -89,7 +89,7 @@ def ready(config: RunConfig) -> Ready:
 
 @contextmanager
 def opened(ready: Ready, command: list[str], console: Console) -> Iterator[Run]:
-    """Open the folder of a new run: identity, plan and what was read go on record first.
+    """Make the folder of a new run and put identity, inputs and plan on record.
 
     The run's lock and its mirror are held until the block ends.
 
@@ -121,7 +121,7 @@ def opened(ready: Ready, command: list[str], console: Console) -> Iterator[Run]:
 def resumed(
     run_dir: Path, asked: Callable[[RunConfig], RunConfig], command: list[str], console: Console
 ) -> Iterator[Run]:
-    """Open the folder of a run that was cut short; every refusal comes before anything changes.
+    """Open the folder of a run that was cut short; all checks come before anything changes.
 
     Raises:
         ConfigError: It is finished or cannot go on, was made by another version, or another
@@ -154,7 +154,7 @@ def resumed(
 def _put_on_record(
     ready: Ready, identity: RunIdentity, config_yaml: bytes, store: EvidenceStore, console: Console
 ) -> None:
-    """Write what is settled before the first step; the plan is frozen last of what it rests on."""
+    """Write everything known before the first step; the plan is frozen after its inputs."""
     config = ready.config
     store.write_bytes("config.yaml", config_yaml)
     store.write_document(identity)
@@ -173,7 +173,7 @@ def _put_on_record(
 
 
 def _take_up(earlier: EarlierRun, command: list[str]) -> None:
-    """Say in the journal that the run goes on, and with which code."""
+    """Note in the journal that the run goes on, why, and with which code."""
     commit, clean = code_identity()
     earlier.store.resume(
         {
@@ -239,5 +239,5 @@ def _make_workspace(workspace: Path) -> None:
 
 
 def _parameters(config: RunConfig) -> dict[str, str]:
-    """The configuration as flat names for the tracking store's table of parameters."""
+    """Return the configuration as dotted key -> text, for the tracking store's parameters."""
     return {key: str(value) for key, value in flat_config(config).items()}

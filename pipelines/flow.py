@@ -1,4 +1,4 @@
-"""A run from start to end: eight calls, top to bottom, and a report whatever happens."""
+"""A run from start to end: eight steps in order, and a report even if one of them fails."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +36,11 @@ def run_flow(config: RunConfig, command: list[str], console: Console) -> RunResu
 def resume_flow(
     run_dir: Path, asked: Callable[[RunConfig], RunConfig], command: list[str], console: Console
 ) -> RunResult:
-    """Go on with a run that was cut short: what finished is checked and not done again.
+    """Resume a run that was cut short; finished steps are checked, not repeated.
 
     Args:
         run_dir: Its folder.
-        asked: The configuration that the command line names, given the run's own.
+        asked: Takes the run's configuration and returns the one that the command line asks for.
         command: Command line as typed.
         console: Where messages go.
 

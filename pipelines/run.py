@@ -1,4 +1,4 @@
-"""One run from its first step to its result: steps are timed, journaled and mirrored."""
+"""Runs the steps of one run: each is timed, written to the journal and mirrored."""
 
 import shutil
 import sys
@@ -23,20 +23,20 @@ from pipelines.tracking import Tracker
 
 _T = TypeVar("_T")
 _Inputs = TypeVarTuple("_Inputs")
-_LAST_TO_RELOAD_FOR = "s6_evaluate"  # once it finished, nobody needs what earlier steps handed on
+_LAST_TO_RELOAD_FOR = "s6_evaluate"  # later steps need no result of the steps before it
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
         run_dir: Its folder.
         rollup: Statuses, gate and verdict.
-        manifest: What was written.
+        manifest: Manifest of all files written.
         error: The error that stopped it; None when all steps ran.
         exit_code: Exit code of the command line.
-        resume_command: What to type to go on with it; empty when that cannot be.
+        resume_command: Command that resumes it; empty when it cannot be resumed.
     """
 
     run_dir: Path
@@ -48,10 +48,9 @@ class RunResult:
 
 
 class Run:
-    """A run whose folder is open: does its steps and keeps what they say.
+    """A run whose folder is open: does its steps and keeps their times and outcome.
 
-    A resumed run takes the same road: a step that an earlier process finished is not done again,
-    and its times count on.
+    In a resumed run, steps that an earlier process finished are not repeated, and times add up.
     """
 
     def __init__(
@@ -61,14 +60,13 @@ class Run:
         earlier: EarlierRun | None = None,
         handed_on: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take what the run has.
+        """Start a new run or continue an earlier one.
 
         Args:
             context: What every step may use.
             tracker: Mirror of the run, begun.
-            earlier: What earlier processes did; None for a new run.
-            handed_on: Step -> what it handed on before the run was cut short, where that was
-                read back already.
+            earlier: Steps and times of earlier processes; None for a new run.
+            handed_on: Step -> result that was read back already for a resumed run.
         """
         self.context = context
         self._tracker = tracker
@@ -82,7 +80,7 @@ class Run:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Try the guards of a new run; turn an error of any step into the outcome of the run."""
+        """Run the quick self-test of a new run; make an error of any step the run's outcome."""
         try:
             if self._is_new:
                 try_guards(self.context)
@@ -99,10 +97,10 @@ class Run:
             shutil.rmtree(self.context.scratch, ignore_errors=True)
 
     def step(self, work: Callable[[*_Inputs, RunContext], _T], *inputs: *_Inputs) -> _T:
-        """Do one step and return what it hands on; a stop request ends it before it starts.
+        """Do one step and return its result; a stop request ends it before it starts.
 
-        A step that finished in an earlier process hands on what its module's `reload` reads back
-        from the run folder, as long as a later step needs it, and else nothing.
+        For a step that an earlier process finished, return what its module's `reload` reads from
+        the run folder; None if there is no `reload` or no later step needs the result.
         """
         name = _name(work)
         if self._did(name):
@@ -113,13 +111,13 @@ class Run:
         return handed_on
 
     def last_step(self, work: Callable[[*_Inputs, RunContext], _T], *inputs: *_Inputs) -> _T:
-        """Do a step that every run ends with, whatever came of the others; it is not timed."""
+        """Do a step that every run ends with, even after errors; it is not timed."""
         with self._tracker.step(_name(work)):
             return work(*inputs, self.context)
 
     @property
     def outcome(self) -> Outcome:
-        """How steps 1 to 6 went, all together."""
+        """Status, error and times of steps 1 to 6."""
         failed = next((t for t in self._timings if t.status != "finished"), None)
         error = self._error
         return Outcome(
@@ -132,7 +130,7 @@ class Run:
         )
 
     def result(self, rollup: RollUp, manifest: Manifest) -> RunResult:
-        """Complete the mirror from the run folder and say how the run ended."""
+        """Complete the mirror from the run folder and return the result of the run."""
         self._complete_mirror()
         error = self._error
         exit_code = _exit_code(error) if error is not None else rollup.exit_code
@@ -172,7 +170,7 @@ class Run:
             journal.append(f"step {status}", {"step": name, "message": message})
 
     def _complete_mirror(self) -> None:
-        """What cannot be mirrored now waits in the outbox."""
+        """Mirror the finished run; if that fails it stays in the outbox."""
         context = self.context
         try:
             is_done = self._tracker.complete(RunFolder.finished(context.store.run_dir))
@@ -189,7 +187,7 @@ class Run:
 
 
 def _name(work: Callable[..., Any]) -> str:
-    """Name of a step: that of the module that its function stands in."""
+    """Return the name of a step, which is the name of its function's module."""
     return work.__module__.rpartition(".")[2]
 
 

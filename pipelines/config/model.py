@@ -1,4 +1,4 @@
-"""What a run depends on: one frozen configuration, resolved before any work starts.
+"""The frozen configuration of a run, resolved before any work starts.
 
 Order of precedence, last wins: the preset, the configuration file, the command line's flags, its
 `-o a.b=value` overrides. Nothing else (no environment variable, no global state) changes a result.
@@ -61,7 +61,7 @@ _Limit = Annotated[float | int | bool, BeforeValidator(_a_number_alone)]
 
 
 class RunConfig(Section):
-    """Everything a run depends on.
+    """The whole configuration of a run.
 
     Attributes:
         preset: Preset that the rest started from.
@@ -71,7 +71,7 @@ class RunConfig(Section):
         criteria: Limits of policy items that differ from the project's defaults, by item id.
         declarations: File with what people declare and waive (YAML); None leaves every item that
             asks for people's word missing.
-        output_role: What the synthetic images are for; compared with the declared intended use.
+        output_role: Purpose of the synthetic images; compared with the declared intended use.
         hazards: Hazards beside the project's own, as "what could go wrong: P6-04, P7-H2".
     """
 
@@ -114,21 +114,21 @@ class RunConfig(Section):
 
     @property
     def workspace_path(self) -> Path:
-        """Workspace as an absolute path."""
+        """The workspace as an absolute path."""
         return Path(self.workspace).expanduser().resolve()
 
     def generator_settings(self) -> BaseModel:
-        """Settings of the generator, every default written out."""
+        """Return the generator's settings with every default written out."""
         return load_generator(self.model.name).Settings.model_validate(self.model.settings)
 
     def plain(self) -> dict[str, Any]:
-        """The configuration as JSON data, every default written out."""
+        """Return the configuration as JSON data with every default written out."""
         plain = self.model_dump(mode="json")
         plain["model"]["settings"] = self.generator_settings().model_dump(mode="json")
         return plain
 
     def to_yaml(self) -> bytes:
-        """The configuration as YAML, every default written out; same values, same bytes."""
+        """Return the configuration as YAML with every default; equal values give equal bytes."""
         plain = self.plain()
         stream = io.BytesIO()
         writer = YAML(typ="safe", pure=True)
@@ -138,7 +138,7 @@ class RunConfig(Section):
 
 
 def preset_names() -> tuple[str, ...]:
-    """Names of the packaged presets, sorted."""
+    """Return the names of the packaged presets, sorted."""
     folder = resources.files("pipelines.config") / "presets"
     return tuple(sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")))
 
@@ -150,7 +150,7 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
 ) -> RunConfig:
-    """Resolve the configuration.
+    """Merge preset, file, flags and overrides into a valid configuration.
 
     Args:
         file: Configuration file; its `preset` key names the preset it starts from.
@@ -181,12 +181,12 @@ def load_config(
 
 
 def read_config(data: bytes, where: str) -> RunConfig:
-    """Read what `RunConfig.to_yaml` wrote.
+    """Read a configuration that `RunConfig.to_yaml` wrote.
 
     `where` names the file in messages.
 
     Raises:
-        ConfigError: This version cannot use it.
+        ConfigError: This version cannot use it, or another version wrote it.
     """
     values = read_yaml(data, where, may_be_empty=True).content
     try:
@@ -211,9 +211,9 @@ def changed_config(
     flags: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
 ) -> RunConfig:
-    """The configuration that arguments name, where what they leave out is as in `config`.
+    """Return `config` with the given flags and overrides applied.
 
-    With a file or a preset it is what these give, as in `load_config`.
+    With a file or a preset, ignore `config` and load as `load_config` does.
     """
     if file is not None or preset is not None:
         return load_config(file, preset=preset, flags=flags, overrides=overrides)
@@ -228,18 +228,18 @@ def changed_config(
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:
-    """Every value of a configuration by its dotted key."""
+    """Return every value of a configuration by its dotted key."""
     return flatten(config.plain())
 
 
 def _drop_pin_of_other_data(preset: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """A preset's pinned digest belongs to the preset's own data, not to what the user names."""
+    """Drop the preset's pinned digest when the user names other data."""
     if set(given.get("data", {})) - {"digest"}:
         preset.get("data", {}).pop("digest", None)
 
 
 def _take_settings_of_other_model(preset: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """A preset has settings for its own model and, under `models`, for others by name."""
+    """Use the settings under the preset's `models` when the user chooses another generator."""
     others = preset.pop("models", {})
     name = given.get("model", {}).get("name")
     if name is not None and name != preset.get("model", {}).get("name"):
@@ -264,7 +264,7 @@ def _validate(values: dict[str, Any]) -> RunConfig:
 
 
 def _refuse_seal_folders(config: RunConfig) -> None:
-    """A data folder is never written to, and no key lies among the evidence."""
+    """Refuse a ledger or key folder inside the data folder or the run folders."""
     refused = {"run folders": config.workspace_path / "runs"}
     if config.data.path is not None:
         refused["data folder"] = Path(config.data.path).expanduser().resolve()

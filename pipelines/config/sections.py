@@ -1,4 +1,4 @@
-"""The sections of a run's configuration: what may be set, its defaults and its limits."""
+"""The sections of a run's configuration, with their defaults and limits."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _each(pattern: re.Pattern[str], form: str) -> AfterValidator:
-    """Every text must be of a form, which the message names."""
+    """Return a validator that every text matches `pattern`; `form` describes it in the message."""
 
     def check(value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
@@ -45,7 +45,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]  # YAML gives a l
 
 
 class Section(BaseModel):
-    """Closed: an unknown key or a value of another type is an error."""
+    """Base of all sections: unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -65,7 +65,7 @@ class PhantomConfig(Section):
 
 
 class DataConfig(Section):
-    """Which images.
+    """Which images are used, and how they are read.
 
     Attributes:
         path: Data folder; None simulates phantoms in the workspace.
@@ -100,7 +100,7 @@ class DataConfig(Section):
 
 
 class AuditConfig(Section):
-    """How the data set is audited.
+    """Settings of the data set audit.
 
     Attributes:
         target_population: File that declares the target population (YAML); None leaves the
@@ -123,12 +123,12 @@ class AuditConfig(Section):
     reviewed: Annotated[Texts, _each(_REVIEWED, "'name: reason'")] = ()
 
     def distinct(self) -> frozenset[tuple[str, str]]:
-        """Pairs of ids that a person found to be different images."""
+        """Return the pairs of ids that a person found to be different images."""
         found = [_DISTINCT.fullmatch(text) for text in self.distinct_pairs]
         return frozenset((match[1], match[2]) for match in found if match)
 
     def reviews(self) -> dict[str, str]:
-        """Reviewed column or image id -> reason."""
+        """Return reviewed column or image id -> reason."""
         return _reasons(self.reviewed)
 
 
@@ -160,13 +160,13 @@ class ModelConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How training is carried out; nothing here changes what is learnt, but `selection`.
+    """How training is carried out; only `selection` changes the released model.
 
     Attributes:
         commit_every: Steps between two states that a killed run can go on from.
         preview_every: Steps between two sheets of sample images; 0 draws none.
         processes: Training processes on this machine; several share every batch.
-        selection: What chooses the checkpoint: "auto" is KID to the tuning images where the FID
+        selection: How the checkpoint is chosen: "auto" is KID to the tuning images where the FID
             weights are on this machine, otherwise the generator's own objective; "objective" is
             always its own.
         repeat_steps: First steps of training that a second process repeats and is compared in; 0
@@ -184,7 +184,7 @@ class TrainingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """How synthetic images are judged.
+    """Settings of the evaluation of synthetic images.
 
     Attributes:
         n_synthetic: Synthetic images drawn and kept.
@@ -203,7 +203,7 @@ class TrackingConfig(Section):
     """Mirror of the run in MLflow.
 
     Attributes:
-        enabled: Mirror at all.
+        enabled: Whether to mirror the run.
         uri: Tracking server; None is an sqlite store in the workspace.
         experiment: Experiment name.
     """
@@ -214,7 +214,7 @@ class TrackingConfig(Section):
 
 
 def authority_address(value: str) -> str:
-    """A time-stamp authority's address; ValueError when it is none, or holds a password."""
+    """Return the address; ValueError if it is not http(s) or holds a user name or password."""
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -228,7 +228,7 @@ def authority_address(value: str) -> str:
 
 
 class SigningConfig(Section):
-    """Who signs the run; without a key it is unsigned, and says so.
+    """Who signs the run; without a key it is unsigned and says so.
 
     Attributes:
         key: File of an Ed25519 private key, as `keygen` makes it, or a securesystemslib URI
@@ -236,7 +236,7 @@ class SigningConfig(Section):
         public_key: File of the public key; needed for a URI.
         certificate: X.509 certificate of the key, for a signed copy of the PDF; None takes the
             .crt beside a key file, where there is one.
-        identity: Who signs, in free words; reported as not vouched for.
+        identity: Who signs, free text; reported as not vouched for.
         timestamp_url: Time-stamp authority (RFC 3161, http or https) that is asked for a
             time-stamp of the manifest when the run ends, signed or not; None asks none.
         timestamp_certificate: Certificate of that authority (PEM); its answer is then checked with
@@ -269,7 +269,7 @@ class SealConfig(Section):
     key_dir: str | None = Field(default=None, min_length=1)
 
     def folder(self, name: Literal["ledger_dir", "key_dir"]) -> Path | None:
-        """One of the folders as an absolute path; None where the workspace's is meant."""
+        """Return a folder as an absolute path; None for the workspace's default."""
         given: str | None = getattr(self, name)
         return Path(given).expanduser().resolve() if given is not None else None
 
@@ -287,7 +287,7 @@ class EvidenceConfig(Section):
     accepted_vulnerabilities: Annotated[Texts, _each(_REVIEWED, "'ID: reason'")] = ()
 
     def accepted(self) -> dict[str, str]:
-        """Accepted vulnerability -> reason."""
+        """Return accepted vulnerability -> reason."""
         return _reasons(self.accepted_vulnerabilities)
 
 
@@ -297,7 +297,7 @@ class LineageConfig(Section):
     Attributes:
         parent: "auto" is the latest finished run of the same model and data set in the workspace,
             "none" says that no run came before, anything else is the id of a run of the workspace.
-        reason: Why the model is trained again, in words; a first run needs none.
+        reason: Why the model is trained again; a first run needs none.
         change_plan: What may change against the parent, as patterns of names, e.g. "config: seed",
             "config: training.*", "data: *"; empty for no plan.
     """

@@ -1,1 +1,1 @@
-"""What a run has while it runs: identity, context, lock, console, software."""
+"""Identity, context, lock, console and software of the run in progress."""

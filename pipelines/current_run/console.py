@@ -1,4 +1,4 @@
-"""What a person (or a machine) sees while work goes on: bars on a terminal, lines otherwise."""
+"""Progress and messages: bars on a terminal, otherwise lines of text or JSON."""
 
 import json
 import os
@@ -18,10 +18,9 @@ _LINE_EVERY_S = 10.0  # plain lines: at most one for each task in this time
 
 
 def write_or_leave(stream: TextIO, text: str) -> None:
-    """Write; a terminal that is gone ends no run.
+    """Write text; if the terminal is gone, redirect output to the null device and go on.
 
-    After a hang-up every write to the terminal fails, those at the end of the process too, so what
-    still points at it is pointed at nothing.
+    After a hang-up every write to the terminal fails, even the flush at the end of the process.
     """
     try:
         stream.write(text)
@@ -35,19 +34,19 @@ def _leave_terminal() -> None:
     for number in (1, 2):
         with suppress(OSError):
             is_device = stat.S_ISCHR(os.fstat(number).st_mode)
-            if is_device and not os.isatty(number):  # a terminal that answers is one
+            if is_device and not os.isatty(number):  # leave a terminal that still answers
                 os.dup2(nothing, number)
     os.close(nothing)
 
 
 class StopRequest:
-    """A stop signal seen; read between pieces of work. A second signal leaves at once."""
+    """Remembers a stop signal until `check` reads it; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
 
     def check(self) -> None:
-        """Raise InterruptedByUser if a stop was asked for."""
+        """Raise InterruptedByUser if a stop signal came."""
         if self.signal_number is not None:
             raise InterruptedByUser(self.signal_number)
 
@@ -62,7 +61,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen to SIGINT, SIGTERM and SIGHUP while the block runs."""
+        """Catch SIGINT, SIGTERM and SIGHUP while the block runs."""
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
@@ -74,7 +73,7 @@ class StopRequest:
 
 @dataclass
 class Console:
-    """Progress and messages of one command; results go elsewhere (standard output).
+    """Shows progress and messages of one command; results go to standard output instead.
 
     Attributes:
         json_lines: Write one JSON object a message instead of text.
@@ -103,7 +102,7 @@ class Console:
         self.say(f"warning: {text}")
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Report that `done` of `total` pieces of `task` are done; obeys a stop request."""
+        """Report that `done` of `total` pieces of `task` are done; raise on a stop request."""
         if self._bar is not None:
             if task not in self._tasks:
                 self._tasks[task] = self._bar.add_task(task, total=total)
@@ -113,7 +112,7 @@ class Console:
         self.stop.check()
 
     def transfer(self, task: str, words: str, done_bytes: int, total_bytes: int) -> None:
-        """Report how far a download is, rate and time left in `words`; obeys a stop request."""
+        """Report a download's state as `words` and bytes; raise on a stop request."""
         if self._bar is not None:
             if task not in self._tasks:
                 self._tasks[task] = self._bar.add_task(task, total=total_bytes)
@@ -146,7 +145,7 @@ class Console:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Show bars while the block runs, when the stream is a terminal."""
+        """Show progress bars while the block runs, if the stream is a terminal."""
         if self.json_lines or not self.stream.isatty():
             yield
             return

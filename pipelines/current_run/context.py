@@ -1,4 +1,4 @@
-"""What every step may use, and what one step hands to the next."""
+"""The context that every step gets, and the data that one step hands to the next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from pipelines.current_run.console import Console
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every step may use.
+    """Configuration, policy, evidence store and console, handed to every step.
 
     Attributes:
         config: Resolved configuration.
@@ -49,7 +49,7 @@ class RunContext:
 
     @property
     def folder(self) -> RunFolder:
-        """What the run has on record so far."""
+        """The run folder with everything on record so far."""
         return RunFolder.open(self.store)
 
     @property
@@ -64,21 +64,21 @@ class RunContext:
 
     @property
     def vault(self) -> Vault:
-        """Where this run's encrypted test images and their key lie, or would lie."""
+        """Places of this run's encrypted test images and their key; they need not exist yet."""
         run_id = self.store.run_id
         keys = self.config.seal.folder("key_dir") or self.workspace / "keys"
         return Vault(self.workspace / "vault" / f"{run_id}.vault", keys / f"{run_id}.key")
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with this run."""
+        """The command that resumes this run."""
         workspace = "" if self.workspace == Path.cwd() else f" -w {self.workspace}"
         return f"medisynth-gov run --resume {self.store.run_id}{workspace}"
 
 
 @dataclass(frozen=True)
 class ListedData:
-    """s1, first half: what the data set says it has.
+    """Listing of the data set, made by the first half of s1.
 
     Attributes:
         root: Data folder.
@@ -101,7 +101,7 @@ class ListedData:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """s1 to s4: every selected image, decoded once.
+    """Every selected image, decoded once; handed from s1 to s4.
 
     Attributes:
         root: Data folder.
@@ -112,7 +112,7 @@ class ImageSet:
         pixels: Grey squares in the order of the table, shape (n, size, size), uint8.
         thumbnails: Whole frames stretched to small squares, for comparing, in the same order.
         content_sha256: Digest of the selection.
-        contract: What the table must hold to: the data set's contract and the user's own.
+        contract: Rules for the table: the data set's contract and the user's own.
     """
 
     root: Path
@@ -128,7 +128,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class AuditedImages:
-    """s3: what was found, as far as the split needs it and completes it.
+    """Findings of s3 that the split needs or completes.
 
     Attributes:
         pairs: Confirmed pairs of equal and nearly equal images.
@@ -145,16 +145,16 @@ class AuditedImages:
 
 @dataclass(frozen=True)
 class SplitImages:
-    """s4: views that training may see, and a test set that it may not.
+    """Result of s4: views for training, and the sealed test set that training must not see.
 
-    The test set is here as a seal, not as pixels: what wants to read it must open it on record.
+    The test set has no pixels here: reading it means opening the seal, on record.
 
     Attributes:
-        training: What is fitted.
-        tuning: What a checkpoint is chosen on.
+        training: Images that the generator is fitted on.
+        tuning: Images that the checkpoint is chosen on.
         sealed_test: The closed test set.
         access_log: Counts reads of sealed files by this process until the opening.
-        must_refuse: Description -> path of what the training process must fail to read.
+        must_refuse: Description -> path that the training process must fail to read.
     """
 
     training: ImageView
@@ -166,7 +166,7 @@ class SplitImages:
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """s5: the released checkpoint and the images that it drew.
+    """Result of s5: the released checkpoint and the images that it drew.
 
     Attributes:
         checkpoint_path: Checkpoint, relative to the run folder.
@@ -184,7 +184,7 @@ class TrainedGenerator:
 def hand_over(
     table: pd.DataFrame, contract: DataContract, boundary: str, context: RunContext
 ) -> None:
-    """Try the contract on a table that one step hands to the next, and put the result on record.
+    """Check the contract's critical rules on a table passed between steps; record the result.
 
     Args:
         table: Image table with the columns that the steps so far have added.
@@ -209,7 +209,7 @@ def hand_over(
 
 
 def add_figures(figures: Sequence[Figure], store: EvidenceStore) -> None:
-    """Put figures, whose files are written, on the list of the run."""
+    """Add figures whose files are already written to the run's list of figures."""
     before = RunFolder.open(store).get(Figures)
     new = {figure.path for figure in figures}  # drawn again by a resumed run
     kept = (figure for figure in (before.figures if before else ()) if figure.path not in new)

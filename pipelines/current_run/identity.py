@@ -1,4 +1,4 @@
-"""Which code, on which machine: what a run writes down about itself before it starts."""
+"""Identity, environment, plan and hazards of a run: its code, its machine, its criteria."""
 
 import hashlib
 import os
@@ -21,23 +21,23 @@ from pipelines.config.model import RunConfig
 DISTRIBUTION = "medisynth-gov"
 _SOURCE = Path(__file__).resolve().parents[2]
 TEST_REPORTS = _SOURCE / ".test-report"
-"""Where scripts/check leaves the result of the tests."""
+"""Folder where scripts/check leaves the result of the tests."""
 
 
 def tool_version() -> str:
-    """Version of the installed distribution."""
+    """Return the version of the installed distribution."""
     return version(DISTRIBUTION)
 
 
 def new_run_id(config_yaml: bytes) -> str:
-    """UTC time and a short digest; sortable, and unique on one machine."""
+    """Return UTC time and a short digest as id: sortable, and unique on one machine."""
     now = datetime.now(UTC)
     material = config_yaml + f"{time.time_ns()} {os.getpid()}".encode()
     return f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(material).hexdigest()[:8]}"
 
 
 def code_identity() -> tuple[str | None, bool | None]:
-    """Commit of the framework's source and whether its tree is clean; (None, None) if unknown."""
+    """Return the source's commit and whether its tree is clean; (None, None) if unknown."""
     git = shutil.which("git")
     if git is None or not (_SOURCE / ".git").exists():
         return None, None
@@ -59,7 +59,7 @@ def _git(git: str, *arguments: str) -> str:
 def run_identity(
     run_id: str, config: RunConfig, config_yaml: bytes, command: list[str]
 ) -> RunIdentity:
-    """Who, what, when."""
+    """Return the run's identity: start, code, command, generator, seed and configuration digest."""
     commit, clean = code_identity()
     return RunIdentity(
         run_id=run_id,
@@ -77,7 +77,7 @@ def run_identity(
 
 
 def installed_packages() -> dict[str, PackageMetadata]:
-    """Metadata of what is installed by normalised name, sorted; of two what Python imports."""
+    """Return package metadata by normalised name, sorted; of two versions the importable one."""
     found: dict[str, PackageMetadata] = {}
     for metadata in (dist.metadata for dist in distributions()):  # parsed at each access
         if metadata and metadata["Name"] and metadata["Version"]:
@@ -86,7 +86,7 @@ def installed_packages() -> dict[str, PackageMetadata]:
 
 
 def environment(compute_device: str, packages: Mapping[str, PackageMetadata]) -> Environment:
-    """Installed packages, compared with the lock file beside the source when there is one."""
+    """Describe machine and packages; compare versions with the lock file if there is one."""
     lock_file = _SOURCE / "constraints.txt"
     locked = _read_lock(lock_file) if lock_file.is_file() else {}
     installed = {name: metadata["Version"] for name, metadata in packages.items()}
@@ -116,7 +116,7 @@ def _read_lock(path: Path) -> dict[str, str]:
 
 
 def normal_name(name: str) -> str:
-    """Name of a distribution as package indexes compare it."""
+    """Return a distribution's name in the form that package indexes compare."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -128,7 +128,7 @@ def _memory_bytes() -> int | None:
 
 
 def test_plan(config: RunConfig, config_sha256: str, policy: Policy) -> Plan:
-    """Criteria and test plan, fixed before one image is read."""
+    """Return the criteria and test plan, which are frozen before any image is read."""
     return Plan(
         frozen_utc=datetime.now(UTC),
         config_sha256=config_sha256,
@@ -149,7 +149,7 @@ def test_plan(config: RunConfig, config_sha256: str, policy: Policy) -> Plan:
 
 
 def hazard_list(config: RunConfig) -> Hazards:
-    """The project's hazards and those of the configuration, with the items that look at them."""
+    """Return the project's and the configuration's hazards with the items that check them."""
     return Hazards(
         hazards=tuple(
             Hazard(

@@ -1,7 +1,7 @@
-"""A time-stamp of a run's manifest, from the authority that the configuration names.
+"""Signing keys of a run, and time-stamps of its manifest from a configured authority.
 
-An authority that is away, or whose answer is of no use, never fails a run: it is said, and
-`medisynth-gov timestamp RUN` asks again later. The manifest does not change meanwhile.
+An authority that cannot be reached, or gives no usable answer, never fails a run: there is a
+warning, and `medisynth-gov timestamp RUN` asks again later for the unchanged manifest.
 """
 
 import time
@@ -28,7 +28,7 @@ from pipelines.fetch.download import innermost_reason
 
 
 def open_signer(config: SigningConfig) -> RunSigner | None:
-    """Open the configured key before any work; None when the run is to stay unsigned.
+    """Load the configured signing key; None when no key is configured.
 
     Raises:
         SigningKeyError: The key cannot be used.
@@ -46,7 +46,7 @@ def open_signer(config: SigningConfig) -> RunSigner | None:
 
 
 def open_authority(config: SigningConfig) -> Authority | None:
-    """Certificate of the configured time-stamp authority; None when none is configured.
+    """Read the time-stamp authority's certificate; None when none is configured.
 
     Raises:
         AnchorError: The file holds no certificate.
@@ -56,7 +56,7 @@ def open_authority(config: SigningConfig) -> Authority | None:
 
 
 def make_keys(folder: Path | None) -> tuple[KeyPair, str]:
-    """Make a key pair and say how to use it.
+    """Make a key pair; return it and a text on how to use it.
 
     Args:
         folder: Where to write it; None takes the user's configuration folder.
@@ -85,7 +85,7 @@ _QUERY, _REPLY = "application/timestamp-query", "application/timestamp-reply"
 
 
 def stamp_at_end(run_dir: Path, config: SigningConfig, warn: Callable[[str], None]) -> None:
-    """Get the time-stamp that a run asks for; a warning says why there is none."""
+    """Get the configured time-stamp of a finished run; warn if that fails."""
     if config.timestamp_url is None:
         return
     try:
@@ -95,7 +95,7 @@ def stamp_at_end(run_dir: Path, config: SigningConfig, warn: Callable[[str], Non
 
 
 def stamp_later(run_dir: Path, url: str | None, certificate: Path | None) -> str:
-    """Get a time-stamp of a finished run; return who gave it.
+    """Get a time-stamp of a finished run; return the authority's address.
 
     Args:
         run_dir: The run folder.
@@ -137,7 +137,7 @@ def _stamp(run_dir: Path, url: str, authority: Authority | None) -> None:
 
 
 def _ask(url: str, question: bytes) -> bytes:
-    """Send the question and read the answer, no more of it than a time-stamp can hold."""
+    """Post the request and return the answer, limited in size and time."""
     import requests
 
     try:
@@ -160,7 +160,7 @@ def _ask(url: str, question: bytes) -> bytes:
 
 
 def _bounded(url: str, octets: Iterator[bytes]) -> bytes:
-    """The answer, which is refused when it is too long or takes too long."""
+    """Return the whole answer; TimeStampError if it is too long or takes too long."""
     answer, end = bytearray(), time.monotonic() + _DEADLINE_S
     for octet in octets:
         answer += octet

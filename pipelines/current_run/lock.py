@@ -1,4 +1,4 @@
-"""Locks: one process a run, for as long as it or its training lives; short ones on other folders."""
+"""Locks: one for a run and its training process, and short ones on other folders."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ _WAIT_S = 15.0  # the training process of a killed run ends after its current st
 
 @contextmanager
 def run_lock(run_dir: Path, *, wait_s: float = _WAIT_S) -> Iterator[int]:
-    """Hold the lock of a run folder; yields the descriptor, which a child may keep open, too.
+    """Hold the lock of a run folder; yield its descriptor, which a child may keep open.
 
     Args:
         run_dir: Folder of the run.
@@ -65,7 +65,7 @@ def _acquire(descriptor: int, run_dir: Path, wait_s: float) -> None:
 
 
 def _is_alive(pid: str) -> bool:
-    """Whether a process of this number exists; an unknown number may."""
+    """Whether a process has this number; True if the text is not a number."""
     if not pid.isdecimal():
         return True
     try:

@@ -1,4 +1,4 @@
-"""The software bill of materials of a run: CycloneDX, made of what is installed, and read back."""
+"""The software bill of materials of a run in CycloneDX: written, read back and checked."""
 
 import json
 import re
@@ -38,11 +38,11 @@ def write_bill_of_materials(
     pretrained: Sequence[PretrainedComponent],
     store: EvidenceStore,
 ) -> None:
-    """Write the bill of materials into the run folder, and what reading it back showed.
+    """Write the bill of materials and the result of reading it back.
 
     Args:
         identity: The run; its id and start give serial number and time, so that bytes repeat.
-        installed: Metadata of what is installed, by normalised name.
+        installed: Metadata of installed packages, by normalised name.
         pretrained: Weights made by others that the run used.
         store: Evidence of the run.
     """
@@ -56,7 +56,7 @@ def bill_of_materials(
     installed: Mapping[str, PackageMetadata],
     pretrained: Sequence[PretrainedComponent],
 ) -> bytes:
-    """CycloneDX JSON of framework, packages, what depends on what, and weights made by others."""
+    """Return CycloneDX JSON of framework, packages, dependencies and pretrained weights."""
     framework = _framework(identity)
     packages = {name: _package(name, metadata) for name, metadata in installed.items()}
     packages[DISTRIBUTION] = framework
@@ -77,7 +77,7 @@ def read_back(
     installed: Mapping[str, PackageMetadata],
     pretrained: Sequence[PretrainedComponent],
 ) -> BillOfMaterials:
-    """Parse a bill of materials by the schema, and compare it with what should stand in it."""
+    """Validate a bill of materials and compare it with the installed packages and weights."""
     fault, content = _parsed(data)
     parts = content.get("components", [])
     packages = [part for part in parts if part["type"] == "library"]
@@ -99,7 +99,7 @@ def read_back(
 
 
 def _parsed(data: bytes) -> tuple[str, dict[str, Any]]:
-    """What the schema says against it, "" for nothing, and the content where there is nothing."""
+    """Return (schema fault or "", parsed content or {})."""
     try:
         text = data.decode()
         content = json.loads(text)
@@ -118,7 +118,7 @@ def _differences(
     identity: RunIdentity,
     installed: Mapping[str, PackageMetadata],
 ) -> list[str]:
-    """Where a readable file does not list what is installed, or another framework."""
+    """Return the packages that are missing or differ, and a framework that differs."""
     versions = {normal_name(part["name"]): part.get("version") for part in packages}
     faults = [
         f"{name} {metadata['Version']} is installed and not listed"
@@ -160,7 +160,7 @@ def _package(name: str, metadata: PackageMetadata) -> Component:
 
 
 def _licences(metadata: PackageMetadata) -> list[License]:
-    """Licence as the package declares it: an SPDX expression or a name; none where it says none."""
+    """Return the declared licence: an SPDX expression or a name; empty if none is declared."""
     factory = LicenseFactory()
     declared = LicenseAcknowledgement.DECLARED
     keys = ("License-Expression", "License")
@@ -177,13 +177,13 @@ def _licences(metadata: PackageMetadata) -> list[License]:
 
 
 def _required(metadata: PackageMetadata) -> list[str]:
-    """Names of the packages that a package asks for on this machine, without extras."""
+    """Return the names of a package's requirements on this machine, without extras."""
     names = []
     for text in metadata.get_all("Requires-Dist") or ():
         try:
             requirement = Requirement(text)
             is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        except ValueError:  # a line that installers, too, could not read
+        except ValueError:  # a line that installers could not read either
             continue
         if is_wanted:
             names.append(normal_name(requirement.name))

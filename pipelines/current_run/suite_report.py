@@ -1,4 +1,4 @@
-"""The result of the framework's own tests: where a run of them leaves it, and how a run finds it."""
+"""The result of the framework's own tests: writing it after a test run, finding it for a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +12,12 @@ MAX_BYTES = 1 << 20
 
 
 def report_name(commit: str, *, clean: bool) -> str:
-    """File name of the result: one of a changed tree never takes the place of the commit's own."""
+    """Return the result's file name; a tree with changes has a name of its own."""
     return f"{commit}{'' if clean else '-changed'}.json"
 
 
 def write_suite_report(report: SuiteReport, folder: Path) -> Path:
-    """Write the result of a run of the tests; that of the same commit before is replaced.
+    """Write the result of the tests, replacing an earlier one of the same commit.
 
     Raises:
         RecordWriteError: The folder cannot be written.
@@ -30,12 +30,12 @@ def write_suite_report(report: SuiteReport, folder: Path) -> Path:
 def find_suite_report(
     commit: str | None, folder: Path, warn: Callable[[str], None]
 ) -> SuiteReport | None:
-    """The result of the tests of a commit; of a changed tree of it where there is no other.
+    """Return the test result of a commit, else that of the commit with changes, else None.
 
     Args:
         commit: Commit of the framework's source; None when it is unknown.
         folder: Where runs of the tests leave their results.
-        warn: Told in a sentence when a result is there and cannot be read.
+        warn: Called with a sentence when a result exists but cannot be read.
     """
     for clean in (True, False):
         path = folder / report_name(commit or "", clean=clean)

@@ -1,1 +1,1 @@
-"""Steps 1 to 4 without seal and training."""
+"""`data check`: steps 1 to 4 without sealing, and memory of earlier results."""

@@ -1,8 +1,8 @@
-"""Results of earlier data checks, shown again as long as nothing at all has changed.
+"""The data check, and its earlier results, which are shown again while nothing has changed.
 
 Nothing changed means: the tool's own code, the packages it rests on, Python, the text reader, the
 configuration, the files it names, the names and sizes of all files in the data folder, and then,
-file by file, their SHA-256. A check takes up no result that it could not have come to itself.
+file by file, their SHA-256.
 """
 
 import hashlib
@@ -60,16 +60,16 @@ Places = dict[str, tuple[int, int, int]]  # path in the folder -> size, time of 
 
 @dataclass(frozen=True)
 class CheckedData:
-    """What a data check found.
+    """Result of a data check.
 
     Attributes:
-        text: For people.
-        facts: The same for machines.
-        html: The same as a page that loads nothing.
-        junit: The same as JUnit XML: one test case an item.
+        text: Summary for the screen.
+        facts: The result as JSON data.
+        html: The result as a page that loads nothing.
+        junit: The result as JUnit XML, one test case an item.
         exit_code: 0, 3 or 4.
         error_code: Code of the error that stops a run on this data set; None when none does.
-        sentence: That error, or that nothing stops a run.
+        sentence: Message of that error, or that nothing stops a run.
         findings: Single faults behind the error.
         checked_utc: When it was found.
         read_sha256: Path in the data folder -> SHA-256 of the bytes that were judged, for each
@@ -91,7 +91,7 @@ class CheckedData:
 class CheckMemory:
     """Remembers the result of checking one data folder with one configuration.
 
-    A folder that cannot be read or written costs time, never the check.
+    If its cache cannot be read or written, the check is simply done again.
 
     Args:
         config: Configuration of the check; `data.path` is set.
@@ -112,7 +112,7 @@ class CheckMemory:
             self._entry = folder / f"{_key(config, self._places)}.zip"
 
     def recall(self) -> CheckedData | None:
-        """The result of an earlier check of the same, or None."""
+        """Return the result of an earlier check of the same files, or None."""
         if self._entry is None:
             return None
         try:
@@ -140,7 +140,7 @@ class CheckMemory:
             return None
 
     def keep(self, checked: CheckedData) -> None:
-        """Remember a result, unless a file changed while it was found."""
+        """Remember a result, unless a file changed during the check."""
         if self._entry is None:
             return
         with suppress(OSError):
@@ -166,7 +166,7 @@ class CheckMemory:
             _remove_old(self._entry.parent)
 
     def _file_digests(self, known: dict[str, str]) -> dict[str, str]:
-        """Digest of every file of the folder; those that are known are not read again."""
+        """Return the digest of every file of the folder; known ones are not read again."""
         digests = {path: known.get(path, "") for path in sorted(self._places or {})}
         unread = [path for path, digest in digests.items() if not digest]
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compare") as pool:
@@ -187,7 +187,7 @@ def _digest(root: Path, path: str) -> str:
 
 
 def _places(root: Path) -> Places | None:
-    """Every file of a folder; None where it holds anything but files and folders."""
+    """Return every file of a folder; None if it holds links or special files."""
     places: Places = {}
     for entry in _entries(root):
         status = entry.stat(follow_symlinks=False)
@@ -208,7 +208,7 @@ def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
 
 def _key(config: RunConfig, places: Places) -> str:
-    """Digest of everything that decides a result, but for the bytes of the data."""
+    """Return a digest of everything that decides a result except the bytes of the data."""
     named = (config.data.contract, config.audit.target_population)
     facts = {
         "code": _code_digest(),
@@ -253,7 +253,7 @@ def _program(name: str) -> list[str | int]:
 
 
 def _named_file(name: str) -> str:
-    """Digest of a file that the configuration names; its absence is a fact, too."""
+    """Return the digest of a file, or a text that it cannot be read."""
     path = Path(name).expanduser().resolve()
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -262,7 +262,7 @@ def _named_file(name: str) -> str:
 
 
 def _only_built_in() -> bool:
-    """Whether all adapters and generators are our own: the code of others is not compared."""
+    """Whether all adapters and generators are built in; code of others cannot be compared."""
     points = [point for group in _EXTENSIONS for point in entry_points(group=group)]
     return all(point.value.startswith("medisynth.") for point in points)
 
@@ -294,7 +294,7 @@ def _remove_old(folder: Path) -> None:
 
 
 def now() -> datetime:
-    """Time of a result, to the second."""
+    """Return the current time (UTC), to the second."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -304,7 +304,7 @@ _REASON_CHARACTERS = 220  # the whole reason stands in JSON and page
 
 
 def check_data(config: RunConfig, console: Console) -> CheckedData:
-    """Ingest, validate, audit and divide a data set; nothing is kept but caches.
+    """Ingest, validate, audit and divide a data set; keep nothing but caches.
 
     Raises:
         DataError: The folder or its metadata file cannot be read at all.
@@ -336,7 +336,7 @@ def _gather(
     folder: str,
     error: DataError | LeakageError | None,
 ) -> CheckedData:
-    """Judge the data items and write what was found in four forms."""
+    """Judge the data items and return the result as text, JSON data, HTML and JUnit XML."""
     store = context.store
     documents = context.folder
     records = judge_items(
@@ -379,7 +379,7 @@ def _facts(
     exit_code: int,
     sentence: str,
 ) -> dict[str, Any]:
-    """Everything found, as JSON data: the listing, the items, the documents of the steps that ran."""
+    """Return listing, items and the documents of the steps that ran as JSON data."""
     facts: dict[str, Any] = {
         "exit_code": exit_code,
         "sentence": sentence,

@@ -1,4 +1,4 @@
-"""Items as JUnit XML, the form in which CI systems show what passed and what failed."""
+"""Item records as JUnit XML, which CI systems can show."""
 
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -12,12 +12,12 @@ _SKIPPED = (ItemStatus.NOT_EVALUATED, ItemStatus.NOT_APPLICABLE)
 def junit_xml(
     records: Sequence[ItemRecord], *, name: str, stopped_by: Exception | None = None
 ) -> bytes:
-    """One test case an item: failed items are failures, items that could not be judged skipped.
+    """Write one test case an item: failed items are failures, items not judged are skipped.
 
     Args:
         records: Item records.
         name: Name of the suite.
-        stopped_by: What ended the check early; it becomes an error of a test case of its own.
+        stopped_by: Error that ended the check early; it becomes a test case of its own.
 
     Returns:
         UTF-8 XML; characters that XML cannot hold are replaced.
@@ -50,5 +50,5 @@ def junit_xml(
 
 
 def _clean(text: str) -> str:
-    """Text without the control characters that XML 1.0 has no way to write."""
+    """Replace the control characters that XML 1.0 cannot hold."""
     return "".join(c if c in "\t\n" or c.isprintable() else "\ufffd" for c in text)

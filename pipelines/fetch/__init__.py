@@ -1,1 +1,1 @@
-"""What is loaded from elsewhere: data sets and weights, pinned by digest."""
+"""Downloads: public data sets and weights, checked by digest, and their cache."""

@@ -1,4 +1,4 @@
-"""The tool's own cache: downloaded weights and decoded images, outside every data folder."""
+"""Folders of the tool's own cache: downloaded weights, decoded images, check results."""
 
 import os
 from pathlib import Path
@@ -11,18 +11,18 @@ CACHE_VARIABLE = "MEDISYNTH_GOV_CACHE"
 
 
 def cache_dir() -> Path:
-    """Folder of the cache: $MEDISYNTH_GOV_CACHE, else the user's cache folder."""
+    """Return the cache folder: $MEDISYNTH_GOV_CACHE, else the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("medisynth-gov"))
 
 
 def image_cache(data: DataConfig) -> Path | None:
-    """Folder of decoded images, or None when the configuration keeps none."""
+    """Return the folder of decoded images; None when the configuration keeps none."""
     return cache_folder(data, "images")
 
 
 def cache_folder(data: DataConfig, kind: str) -> Path | None:
-    """Folder of what is kept of a data set: "images" or "checks"; None when nothing is kept."""
+    """Return the cache folder of "images" or "checks"; None when nothing is kept."""
     if data.cache == "off":
         return None
     if data.cache == "auto":

@@ -1,6 +1,6 @@
-"""Public data sets from their publisher: fetched, compared with the published checksum, unpacked.
+"""Fetches public data sets from their publisher, checks and unpacks them.
 
-A file counts only once it has been compared whole with the MD5 that the publisher gives.
+A file is used only after the whole of it was compared with the MD5 that the publisher gives.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ _ZENODO = "https://zenodo.org/api/records"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is published.
+    """A published data set and its files.
 
     Attributes:
-        info: What is known of the data set.
+        info: Facts about the data set.
         record: Address of the publisher's record, JSON.
         files: Files to fetch; a ZIP archive is unpacked, others are kept as they are.
         max_files: Most members of an archive.
         max_bytes: Most bytes of an archive, unpacked.
         test_files: Files of a test set, fetched only on request.
-        by_hand: What remains for the user; empty when nothing does.
+        by_hand: What the user must still do by hand; empty for nothing.
     """
 
     info: DatasetInfo
@@ -94,14 +94,14 @@ _MD5 = re.compile(r"md5:([0-9a-f]{32})")
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """One file as it came.
+    """One file that was fetched.
 
     Attributes:
         name: File name.
         address: Where it came from.
         n_bytes: Size.
         md5: MD5, equal to the published one.
-        sha256: SHA-256, for one's own records.
+        sha256: SHA-256, for the user's own records.
         is_pinned: Whether the published MD5 is part of this program, not only of the record.
     """
 
@@ -120,8 +120,8 @@ class FetchedData:
     Attributes:
         name: Adapter name, e.g. "hc18".
         folder: Its folder.
-        files: What came; empty when the folder was filled by other means.
-        was_there: True when it was there and nothing was fetched.
+        files: Fetched files; empty when the folder was filled by other means.
+        was_there: Whether it was there already, so that nothing was fetched.
         is_readable: Whether the adapter recognises the folder.
         hint: What to do next, one sentence.
     """
@@ -147,8 +147,8 @@ def fetch_data_set(
 ) -> FetchedData:
     """Fetch a public data set into a new folder, unless it is there.
 
-    What has come is kept beside the folder in `.<folder>.fetch` until everything is in place, so
-    that a stopped or broken download goes on with the next call.
+    Partial downloads are kept beside the folder in `.<folder>.fetch` until everything is in place,
+    so that a stopped or broken download goes on with the next call.
 
     Args:
         name: One of `SOURCES`.
@@ -156,8 +156,8 @@ def fetch_data_set(
         say: Called with one short sentence at each stage; licence and citation come first.
         progress: Called several times a second with the state of the download.
         check_stop: Called often; may raise to stop.
-        sources: Instead of `SOURCES`.
-        with_test_set: Also fetch files of the test set, where the publisher has them apart.
+        sources: Sources to use instead of `SOURCES`.
+        with_test_set: Also fetch the test set, where its files are separate.
         back_off_s: First wait after a failed attempt.
 
     Raises:
@@ -214,7 +214,7 @@ def _announce(source: Source, say: Say) -> None:
 
 
 def _present(name: str, source: Source, folder: Path) -> FetchedData | None:
-    """The data set if the folder holds it whole; None if there is nothing there."""
+    """Return the data set if it is complete, None if there is nothing; else DataError D099."""
     if not folder.exists() and not folder.is_symlink():
         return None
     if not folder.is_dir():
@@ -250,7 +250,7 @@ def _missing(name: str, folder: Path) -> list[str]:
 
 
 def _described(file: RemoteFile, source: Source, downloader: Downloader, say: Say) -> RemoteFile:
-    """The file with size and checksum: those pinned here, else those of the publisher's record."""
+    """Return the file with size and checksum, taken from the publisher's record if not pinned."""
     if file.n_bytes is None or file.md5 is None:
         file = _from_record(file, source.record, downloader.read_json(source.record))
         say(
@@ -293,12 +293,12 @@ def _fetch(file: RemoteFile, is_pinned: bool, stage: Path, downloader: Downloade
     whole, part = stage / file.name, _part(stage, file)
     if whole.is_file():
         part.unlink(missing_ok=True)
-        whole.replace(part)  # compared again below: it may be old
+        whole.replace(part)  # it may be old: check it again below
     resumed = part.is_file() and part.stat().st_size > 0
     downloader.fetch(file, part)
     md5, sha256 = _digests(part)
     if md5 != file.md5 and resumed:
-        # Pieces of several answers need not fit together; one whole answer decides.
+        # Pieces of several answers may not fit together: fetch the file once more as a whole.
         downloader.say(f"{file.name}: the pieces do not fit together, starting again")
         part.unlink()
         downloader.fetch(file, part)
@@ -324,7 +324,7 @@ def _is_zip(name: str) -> bool:
 
 
 def _digests(path: Path) -> tuple[str, str]:
-    """MD5 and SHA-256 of a file, in one pass."""
+    """Return MD5 and SHA-256 of a file, in one pass."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
@@ -340,7 +340,7 @@ def _assemble(
     say: Say,
     check_stop: CheckStop | None,
 ) -> Path:
-    """Unpack and gather everything in one folder of the stage."""
+    """Unpack all files into one folder of the stage and return it."""
     whole = stage / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir()
@@ -413,7 +413,7 @@ def _move(whole: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(stage: Path) -> Iterator[None]:
-    """Make the stage and keep other processes out of it while the block runs."""
+    """Make the stage folder and lock it while the block runs; OSError becomes ResourceError."""
     try:
         stage.mkdir(parents=True, exist_ok=True)
         lock = (stage / "lock").open("w")

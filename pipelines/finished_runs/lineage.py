@@ -51,12 +51,12 @@ def baseline_of(
     extractor: ExtractorFacts | None,
     evaluation: EvaluationRecord,
 ) -> Baseline:
-    """Fingerprint of the training images and of the released generator.
+    """Return the fingerprint of the training images and the metrics of the generator.
 
     Args:
         training: Training view, at least one image.
         features: Features of training images, shape (n, d); None when they were not extracted.
-        extractor: What made the features; None without them.
+        extractor: Extractor of the features; None without them.
         evaluation: Metrics of the released generator.
     """
     summary, faults = None, []
@@ -81,7 +81,7 @@ def baseline_of(
 
 
 def drift_between(before: Baseline | None, after: Baseline | None) -> tuple[Drift, ...]:
-    """How far the image statistics moved; empty when a baseline lacks or is of another size."""
+    """Return how far image statistics moved; empty if a baseline is missing or sizes differ."""
     if before is None or after is None or before.image_size_px != after.image_size_px:
         return ()
     known = {one.name: one for one in before.images}
@@ -100,20 +100,20 @@ def drift_between(before: Baseline | None, after: Baseline | None) -> tuple[Drif
 FIRST = "first run"
 _IMAGES = "data/images.parquet"
 _NAMES = ("the parent", "this run")
-# What may differ between runs that are one experiment but for their seed.
+# Settings that may differ between runs of one experiment with several seeds.
 _NOT_THE_EXPERIMENT = ("seed", "declarations", "hazards", "tracking.", "signing.", "seal.")
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What an earlier run says of itself, read before its digests are compared."""
+    """Facts of an earlier run, read before its digests are checked."""
 
     folder: Path
     facts: tuple[Any, ...]  # code version, commit, digest of the images
 
 
 def require_parent(workspace: Path, wanted: LineageConfig) -> None:
-    """Refuse a parent by name that is no finished run of the workspace.
+    """Refuse a configured parent that is no finished run of the workspace.
 
     Raises:
         ConfigError: There is no such run, or it did not come to its end.
@@ -131,9 +131,9 @@ def require_parent(workspace: Path, wanted: LineageConfig) -> None:
 
 
 def write_lineage(context: RunContext) -> None:
-    """Write lineage.json and, where a run came before, change.json; nothing without a model.
+    """Write lineage.json and, if there is a parent, change.json; nothing without a model.
 
-    A run whose own files are damaged is closed all the same: it then has no lineage on record.
+    If the run's own files are damaged, warn and write no lineage: the run must still be closed.
     """
     try:
         _write(context)
@@ -160,7 +160,7 @@ def _write(context: RunContext) -> None:
 def _lineage(
     run: RunFolder, dataset: DatasetIdentity, wanted: LineageConfig
 ) -> tuple[Lineage, RunFolder | None]:
-    """The lineage, and the parent opened; None when there is none or it cannot be read."""
+    """Return the lineage and the opened parent; None without a readable parent."""
     earlier, n_unreadable = _earlier(run, dataset)
     parent, found, fault, delta = None, None, "", None
     folder = _parent_folder(run, earlier, wanted)
@@ -196,7 +196,7 @@ def _parent_folder(run: RunFolder, earlier: list[_Known], wanted: LineageConfig)
 
 
 def _earlier(run: RunFolder, dataset: DatasetIdentity) -> tuple[list[_Known], int]:
-    """Finished earlier runs of the same model and data set, oldest first; and unreadable ones."""
+    """Return earlier finished runs of this model and data, oldest first; and n unreadable."""
     found, n_unreadable = [], 0
     for folder in sorted(run.path.parent.iterdir()):
         if folder.name >= run.path.name or not is_ended(folder):
@@ -217,7 +217,7 @@ def _earlier(run: RunFolder, dataset: DatasetIdentity) -> tuple[list[_Known], in
 
 
 def _peek(path: Path) -> dict[str, Any]:
-    """A document before its digest is compared: it only says whether a run is of interest."""
+    """Read a document unchecked, only to see whether its run is of interest."""
     if path.name == "dataset.json" and not path.exists():
         return {}  # a run that stopped before it read its data
     content = json.loads(path.read_bytes())
@@ -240,7 +240,7 @@ def _parent(parent: RunFolder) -> ParentRun:
 def _state_of(
     parent: RunFolder, training: TrainingRecord
 ) -> Literal["intact", "changed", "missing"]:
-    """Whether the released checkpoint is intact, changed or missing."""
+    """Return whether the released checkpoint is intact, changed or missing."""
     path = parent.path / training.checkpoint_path
     if not is_safe_path(training.checkpoint_path) or path.is_symlink() or not path.is_file():
         return "missing"
@@ -251,7 +251,7 @@ def _state_of(
 
 
 def _delta(parent: RunFolder, run: RunFolder) -> DataDelta | None:
-    """Images of both runs by id; None when a run has no image table."""
+    """Count equal, changed, added and removed images; None when a run has no image table."""
     before, after = _images(parent), _images(run)
     if before is None or after is None:
         return None
@@ -266,7 +266,7 @@ def _delta(parent: RunFolder, run: RunFolder) -> DataDelta | None:
 
 
 def _images(run: RunFolder) -> "pd.Series[str] | None":
-    """Digest of the pixels of each selected image, by its id."""
+    """Return the pixel digest of each selected image by its id; None without an image table."""
     data = run.read(_IMAGES)
     if data is None:
         return None
@@ -278,7 +278,7 @@ def _images(run: RunFolder) -> "pd.Series[str] | None":
 
 
 def _seeds(run: RunFolder, dataset: DatasetIdentity, earlier: list[_Known]) -> tuple[SeedRun, ...]:
-    """Runs that differ from this one in their seed alone, this one last."""
+    """Return the runs that differ from this one in their seed only, this one last."""
     own = _experiment(run)
     identity = run.identity
     facts = (identity.tool_version, identity.code_commit, dataset.content_sha256)
@@ -291,7 +291,7 @@ def _seeds(run: RunFolder, dataset: DatasetIdentity, earlier: list[_Known]) -> t
             if _experiment(other) == own:
                 found.append(_seed_run(other))
         except (EvidenceError, ConfigError):
-            continue  # what cannot be read proves nothing about other seeds
+            continue  # an unreadable run is no evidence about seeds
     return (*found, _seed_run(run))
 
 
@@ -330,7 +330,7 @@ def _change(parent: RunFolder, run: RunFolder, plan: tuple[str, ...]) -> ChangeR
         "data": differences(data_facts(parent), data_facts(run)),
         "code": differences(code_facts(parent), code_facts(run)),
     }
-    # A checkpoint is what training makes anew each time: it is no change to be planned.
+    # Training makes a new checkpoint each time: a plan need not name that change.
     names = [f"{kind}: {d.name}" for kind, ds in found.items() for d in ds if d.name != CHECKPOINT]
     outside = [n for n in names if plan and not any(fnmatchcase(n, pattern) for pattern in plan)]
     return ChangeRecord(

@@ -1,7 +1,7 @@
-"""Promotion of a run's model: verified anew, refused while a gate item is open, journalled.
+"""Promotes a run's model after verifying the run; refuses while a gate item is open.
 
-This is the only way an alias moves. The record is the workspace's promotions.jsonl; the alias in
-MLflow follows it, now or with the next `sync`.
+Only a promotion moves an alias. The record is the workspace's promotions.jsonl; the alias in
+MLflow follows it, at once or with the next `sync`.
 """
 
 import getpass
@@ -41,11 +41,11 @@ _MAX_TEXT = 2_000
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A request to promote a model.
 
     Attributes:
         to: "candidate" or "released".
-        by: Who promotes; None is the user of the system.
+        by: Who promotes. Default: the user of the system.
         reason: Why.
         accept_waivers: Whether gate items that a person waived may stand; needs a reason.
     """
@@ -58,11 +58,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Promoted:
-    """What came of it.
+    """Result of a promotion.
 
     Attributes:
         promotion: The line in promotions.jsonl.
-        is_new: Whether it was written now; else the run held the stage already.
+        is_new: Whether it was written now; False if the run held the stage already.
         card: Published model card; None for a candidate.
         mirror: Whether the alias was moved.
     """
@@ -74,11 +74,11 @@ class Promoted:
 
 
 def promote(run_dir: Path, request: Request, say: Callable[[str], None]) -> Promoted:
-    """Promote the model of a run.
+    """Verify a run and promote its model.
 
     Args:
         run_dir: The run folder; its workspace is the folder above runs/.
-        request: What is asked for.
+        request: Stage, person and reason.
         say: Where warnings go.
 
     Raises:
@@ -126,7 +126,10 @@ def _check(request: Request) -> None:
 
 
 def _refuse_other_evidence(run: RunFolder, earlier: tuple[Promotion, ...]) -> None:
-    """A consistent history written anew verifies by itself; the root held here shows it."""
+    """Refuse a run whose evidence root changed since an earlier promotion.
+
+    A run folder that was rewritten consistently still verifies; only the kept root shows it.
+    """
     for line in earlier:
         now = run.manifest.evidence_root
         if line.run_id == run.identity.run_id and line.evidence_root != now:
@@ -138,7 +141,7 @@ def _refuse_other_evidence(run: RunFolder, earlier: tuple[Promotion, ...]) -> No
 
 
 def _accepted_waivers(run: RunFolder, request: Request, today: date) -> tuple[str, ...]:
-    """Waived gate items that the request accepts; PromotionError names every open item."""
+    """Return the waived gate items that are accepted; PromotionError if any item is open."""
     rollup = run.need(RollUp)
     expires = {w.item_id: w.expires for w in rollup.waivers if w.state == "in force"}
     open_items, waived = [], []
@@ -199,14 +202,14 @@ def _card_path(run: RunFolder, model: str, version: int) -> Path:
 
 
 def _publish(run: RunFolder, promotion: Promotion) -> Path:
-    """The run's own card, byte for byte, where released cards lie."""
+    """Copy the run's card unchanged to the released cards; return its path."""
     path = _card_path(run, promotion.model, promotion.version)
     publish_card(path, run.read(CARD) or b"", run)
     return path
 
 
 def _move_alias(run_dir: Path, say: Callable[[str], None]) -> Synced:
-    """The promotion stands whatever the store says; it only follows later."""
+    """Move the alias in MLflow; on failure the promotion stands and the alias waits."""
     try:
         return sync_run(run_dir, say)
     except (ConfigError, EvidenceError) as error:

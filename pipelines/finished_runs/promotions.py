@@ -43,7 +43,7 @@ class Promotion:
 
 
 def read_promotions(workspace: Path) -> tuple[Promotion, ...]:
-    """All promotions, first to last.
+    """Return all promotions, first to last.
 
     Raises:
         EvidenceError: The chain is broken.
@@ -56,20 +56,20 @@ def read_promotions(workspace: Path) -> tuple[Promotion, ...]:
 
 
 def holder(promotions: Sequence[Promotion], model: str, stage: str) -> Promotion | None:
-    """The promotion that gave a model's stage to the run that holds it; None when none did."""
+    """Return the latest promotion of a model to a stage; None when there is none."""
     found = [line for line in promotions if (line.model, line.to) == (model, stage)]
     return found[-1] if found else None
 
 
 def version_of(promotions: Sequence[Promotion], run_id: str, model: str) -> int:
-    """The version that a run's model has, or would get with its first promotion."""
+    """Return the version of a run's model, or the one its first promotion would get."""
     own = [line.version for line in promotions if line.run_id == run_id]
     versions = (line.version for line in promotions if line.model == model)
     return own[-1] if own else max(versions, default=0) + 1
 
 
 def aliases_of(workspace: Path, run_id: str) -> tuple[Promotion, ...]:
-    """Promotions of a run whose stage it still holds; errors as in `read_promotions`."""
+    """Return a run's promotions whose stage it still holds; errors as in `read_promotions`."""
     promotions = read_promotions(workspace)
     held = {(line.model, line.to): line for line in promotions}
     return tuple(line for line in held.values() if line.run_id == run_id)
@@ -85,7 +85,7 @@ def append_promotion(
         run_id: Run whose model is promoted.
         model: Name of the model.
         to: Stage that it is promoted to.
-        facts: By whom, why, evidence root and more.
+        facts: Further fields: by whom, why, evidence root and more.
 
     Raises:
         EvidenceError: The chain is broken.

@@ -1,4 +1,4 @@
-"""Where model cards are published: one folder a model; another file in a card's place stays."""
+"""Publishes model cards, one folder a model; never overwrites a different file."""
 
 import re
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ _FAULTS_SHOWN = 3
 
 @dataclass(frozen=True)
 class ReferenceCard:
-    """A card that was published, and what it rests on.
+    """A published card and the evidence behind it.
 
     Attributes:
         path: The card.
         evidence_root: Root of the run's evidence, as verified now.
         journal_head: Digest of the run's last journal event, as verified now.
-        is_new: Whether it was written now; else the same card lay there.
+        is_new: Whether it was written now; False if the same card was there already.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class ReferenceCard:
 
 
 def card_folder(run: RunFolder) -> str:
-    """Name of the run's model, which is its folder among published cards.
+    """Return the name of the run's model, which names its folder among published cards.
 
     Raises:
         PromotionError: The run has no trained model, or its name cannot be a folder's.
@@ -55,7 +55,7 @@ def card_folder(run: RunFolder) -> str:
 
 
 def refuse_other_card(path: Path, card: bytes, run: RunFolder) -> None:
-    """Raise EvidenceError when another file lies where a card belongs."""
+    """Raise EvidenceError when a different file is in the card's place."""
     if path.exists() and path.read_bytes() != card:
         raise EvidenceError(
             f"{path}: is not the card of run {run.path.name}; move it away and try again"
@@ -71,8 +71,8 @@ def publish_card(path: Path, card: bytes, run: RunFolder) -> None:
 def publish_reference_card(run_dir: Path, folder: Path) -> ReferenceCard:
     """Verify a run and publish its card as `<folder>/<model>/<run id>.md`.
 
-    The card is the run's own, with one paragraph in front of its text: that it is of a reference
-    run, of which preset and data, and that nothing in it is for diagnosis.
+    One paragraph is added before the card's text: it is a reference run, of which preset and data,
+    and its images are not for diagnosis.
 
     Args:
         run_dir: The run folder.
@@ -119,7 +119,7 @@ def _paragraph(run: RunFolder) -> str:
 
 
 def _with_paragraph(card: str, paragraph: str) -> str:
-    """The paragraph before the first line of text; readers look for front matter at the top."""
+    """Insert the paragraph before the text but after the YAML front matter, which must be first."""
     matter = _FRONT_MATTER.match(card)
     place = matter.end() if matter else 0
     return card[:place] + paragraph + card[place:]

@@ -1,6 +1,6 @@
-"""The generator that a finished run released, read from its folder; every file must be the recorded one.
+"""Reads the generator that a finished run released from the run folder.
 
-Neither the data nor MLflow is needed. Only the files that are read are compared with the manifest;
+Needs neither the data nor MLflow. Only the files that are read are compared with the manifest;
 `medisynth-gov verify` compares all.
 """
 
@@ -30,14 +30,14 @@ _SHOWN_RUNS = 5
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """What a run folder says about the generator that it released.
+    """The released generator of a run, with the records about it.
 
     Attributes:
         folder: The run folder.
-        identity: Who, what, when.
-        training: What was trained, and the digest of the checkpoint.
-        rollup: How the run was judged.
-        generator_type: Class of the generator, as it is installed now.
+        identity: Identity of the run.
+        training: Training record, with the digest of the checkpoint.
+        rollup: Statuses and verdict of the run.
+        generator_type: Class of the generator as installed now.
         origin: Where that class comes from.
         settings: Its settings in this run.
     """
@@ -51,7 +51,7 @@ class ReleasedModel:
     settings: BaseModel
 
     def checkpoint(self) -> "dict[str, torch.Tensor]":
-        """The released tensors.
+        """Load and return the released tensors.
 
         Raises:
             WeightsError: The file is missing or has another digest than the record.
@@ -63,7 +63,7 @@ class ReleasedModel:
 
 
 def read_run(run_dir: Path) -> ReleasedModel:
-    """Read what is needed of a run; every file must be the one on its manifest.
+    """Read the released generator of a run; check every file against the manifest.
 
     Raises:
         ConfigError: It is no run folder, the run has no checkpoint, or its configuration cannot be
@@ -111,7 +111,7 @@ def read_run(run_dir: Path) -> ReleasedModel:
 
 
 def _without_checkpoint(run: RunFolder) -> str:
-    """Why a run has none, in one sentence."""
+    """Return a sentence on why a run has no checkpoint."""
     try:
         outcome = run.need(Outcome)
         why = f"it was {outcome.status} at {outcome.stopped_at} ({outcome.message[:200]})"
@@ -132,7 +132,7 @@ def _check_checkpoint_is_listed(run: RunFolder, training: TrainingRecord) -> Non
 
 
 def _model_config(run: RunFolder) -> ModelConfig:
-    """The model section alone: other sections may have changed between versions."""
+    """Read the configuration's model section only: others may differ between versions."""
     try:
         return ModelConfig.model_validate(run.config()["model"])
     except (ValidationError, KeyError) as error:

@@ -1,6 +1,6 @@
-"""A run that was cut short: whether it can go on, and what it did before.
+"""Opens a run that was cut short, decides whether it can go on, and reads what it did.
 
-All refusals come from here and before anything of the run is changed.
+Everything that can refuse a resumption is checked here, before anything of the run changes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +20,9 @@ from governance.verify.folder import verify_run
 from pipelines.config.model import RunConfig, flat_config, read_config
 from pipelines.current_run.identity import code_identity, tool_version
 
-PREPARED = "s4_split"  # without it there is nothing to go on from
+PREPARED = "s4_split"  # a run can go on only if this step finished
 _STEP_ENDS = ("step finished", "step blocked", "step failed", "step interrupted")
-_PLACE_KEYS = ("workspace",)  # where the run lies, not what it does
+_PLACE_KEYS = ("workspace",)  # the place of the run, no setting of it
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class EarlierRun:
     """A run that can go on.
 
     Attributes:
-        store: Its evidence, checked against what is on record.
+        store: Its evidence, checked against its recorded digests.
         config: Its configuration.
-        identity: Who, what, when.
+        identity: Identity of the run.
         finished: Steps that finished, with their times.
-        spent_s: Step -> seconds that attempts at it took which did not finish.
-        duration_s: Seconds that its processes worked, all together.
+        spent_s: Step -> seconds of its unfinished attempts.
+        duration_s: Seconds that all its processes worked in total.
         reason: Why it ended.
     """
 
@@ -53,11 +53,11 @@ class EarlierRun:
 
 
 def open_earlier_run(run_dir: Path, asked: Callable[[RunConfig], RunConfig]) -> EarlierRun:
-    """Open a run that was cut short.
+    """Open and check a run that was cut short.
 
     Args:
         run_dir: Its folder.
-        asked: The configuration that the command line names, given the run's own.
+        asked: Takes the run's configuration and returns the one that the command line asks for.
 
     Raises:
         ConfigError: It is finished or cannot go on, was made by another version, or another
@@ -66,7 +66,7 @@ def open_earlier_run(run_dir: Path, asked: Callable[[RunConfig], RunConfig]) -> 
     """
     if (run_dir / MANIFEST).exists():
         faults = verify_run(run_dir, is_ended=False).faults
-        # A run that was killed after it was taken up again has an open journal.
+        # A run that was resumed and then killed has an open journal: its manifest is outdated.
         if faults and not _is_open(run_dir):
             raise EvidenceError(f"{run_dir}: {faults[0]}; a run goes on from intact evidence only")
     store = EvidenceStore.reopen(run_dir, tool_version=tool_version())
@@ -103,7 +103,7 @@ def _identity(store: EvidenceStore) -> RunIdentity:
 
 
 def _refuse_other_code(identity: RunIdentity) -> None:
-    """Only the same code goes on to the same result."""
+    """Refuse another version or commit: only the same code leads to the same result."""
     now = tool_version()
     if identity.tool_version != now:
         raise ConfigError(
@@ -177,7 +177,7 @@ def _reason(store: EvidenceStore, events: Sequence[JournalEvent]) -> str:
 def _times(
     events: Sequence[JournalEvent],
 ) -> tuple[tuple[StepTiming, ...], dict[str, float], float]:
-    """Finished steps, seconds of unfinished attempts, and seconds of all processes."""
+    """Return finished steps, seconds of unfinished attempts by step, and seconds in total."""
     finished: dict[str, StepTiming] = {}
     spent_s: dict[str, float] = {}
     total_s = 0.0
@@ -192,7 +192,7 @@ def _times(
 
 
 def _sessions(events: Sequence[JournalEvent]) -> Iterator[Sequence[JournalEvent]]:
-    """Events of each process that worked on the run; none is empty."""
+    """Yield the events of each process that worked on the run; none is empty."""
     starts = [place for place, event in enumerate(events) if event.type == RUN_RESUMED]
     for start, end in pairwise([0, *starts, len(events)]):
         if start < end:
@@ -200,7 +200,7 @@ def _sessions(events: Sequence[JournalEvent]) -> Iterator[Sequence[JournalEvent]
 
 
 def _attempts(session: Sequence[JournalEvent]) -> Iterator[tuple[str, float, bool]]:
-    """Name, seconds and whether it finished, of each step that a process began."""
+    """Yield (step, seconds, whether it finished) for each step that a process began."""
     running: JournalEvent | None = None
     for event in session:
         if event.type == "step started":

@@ -1,7 +1,7 @@
-"""More synthetic images from a finished run, each with its mark; and a manifest.
+"""Draws more synthetic images from a finished run, each with its mark, and writes a manifest.
 
-Needs the run folder alone: neither the data nor MLflow. The run folder is only read: its evidence
-is closed. What is drawn goes to a new folder, which is there whole or not at all.
+Needs the run folder only, neither data nor MLflow, and does not change it. The images go to a new
+folder, which is complete or does not exist.
 """
 
 import hashlib
@@ -52,17 +52,17 @@ _NO_MEMORY = ("out of memory", "can't allocate memory")
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What to draw.
+    """Which images to draw, and where to write them.
 
     Attributes:
         run: Run folder, or id of a run of the workspace.
         n: Number of images.
-        workspace: Workspace; None is the one that holds the run folder, or the current folder.
-        condition: What the images shall show.
-        seed: Seed of the drawing; None is the run's.
-        out: New folder; None is `<workspace>/samples/<run>-<time>`.
+        workspace: Workspace. Default: the one that holds the run folder, else the current folder.
+        condition: Plane and machine that the images shall show.
+        seed: Seed of the drawing. Default: the run's seed.
+        out: New folder. Default: `<workspace>/samples/<run>-<time>`.
         visible_mark: Burn the word SYNTHETIC into the lower edge.
-        compute_device: "cpu", "cuda" or "mps"; None is what the run trained on, or the CPU.
+        compute_device: "cpu", "cuda" or "mps". Default: the one the run trained on, else "cpu".
     """
 
     run: str
@@ -77,7 +77,7 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was drawn and written.
+    """Result of a sampling.
 
     Attributes:
         folder: Folder of the images and their manifest.json.
@@ -100,8 +100,8 @@ def sample_run(request: SampleRequest, console: Console) -> Sampled:
     """Draw images from a run's released checkpoint.
 
     Args:
-        request: What to draw.
-        console: Shows progress; a stop asked of it is obeyed and leaves nothing behind.
+        request: Which images to draw.
+        console: Shows progress; a stop request leaves nothing behind.
 
     Raises:
         ConfigError: The run, the number, the seed or the folder cannot be used.
@@ -191,7 +191,7 @@ def _draw(generator: Generator, n: int, context: TrainingContext, condition: Con
 
 @contextmanager
 def _foreign_code(n: int, console: Console) -> Iterator[None]:
-    """Turn whatever a generator's own code raises into one sentence."""
+    """Turn errors of a generator's own code into ResourceError or ProcessError."""
     try:
         yield
     except MedisynthGovError:
@@ -228,7 +228,7 @@ def _checked(pixels: Any, n: int, run: ReleasedModel) -> Pixels:
 
 
 def _out_folder(request: SampleRequest, run: ReleasedModel) -> Path:
-    """The folder to write, as an absolute path; it must be new or empty, and in no run folder."""
+    """Return the absolute path to write to; it must be new or empty, and in no run folder."""
     if request.out is None:
         parent = run.folder.parent
         inside = parent.parent if parent.name == "runs" else Path()
@@ -249,7 +249,7 @@ def _unused(path: Path) -> Path:
 
 
 def _check_space(out: Path, n: int, size: int) -> None:
-    """Refuse before anything is drawn what cannot be held or written."""
+    """Raise ResourceError if the images fit neither on the disk nor in half the memory."""
     there = next(folder for folder in (out, *out.parents) if folder.is_dir())
     each = size * size + _BYTES_BESIDE_PIXELS
     free = shutil.disk_usage(there).free
@@ -267,7 +267,7 @@ def _check_space(out: Path, n: int, size: int) -> None:
 
 
 def _facts(run: ReleasedModel, device: str) -> dict[str, Any]:
-    """What the manifest says besides the images; no time, so that it comes out the same again."""
+    """Return the manifest's other entries; without a time, so that the manifest is repeatable."""
     return {
         "tool_version": tool_version(),
         "tool_version_of_run": run.identity.tool_version,
@@ -280,7 +280,7 @@ def _facts(run: ReleasedModel, device: str) -> dict[str, Any]:
 def _write(
     out: Path, pixels: Pixels, first: SyntheticMark, facts: dict[str, Any], console: Console
 ) -> Sampled:
-    """Write images and manifest beside the target, read the marks back, then move it into place."""
+    """Write images and manifest to a temporary folder, check the marks, move it into place."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
@@ -322,7 +322,7 @@ def _to_bytes(facts: dict[str, Any]) -> bytes:
 def _write_images(
     folder: Path, pixels: Pixels, first: SyntheticMark, console: Console
 ) -> tuple[list[dict[str, Any]], int]:
-    """Write each image, read its mark back from the file; return the entries and the count."""
+    """Write each image, read its mark back; return manifest entries and number of marks."""
     values, files, n_read_back = asdict(first), [], 0
     for index, image in enumerate(pixels):
         mark = SyntheticMark(**values | {"index": index})

@@ -1,6 +1,6 @@
-"""`seal status` and `seal show`: what happened to sealed test sets, and proof that one image is in.
+"""`seal status` and `seal show`: history of sealed test sets, and proof that an image is in one.
 
-Both only read; neither data, torch nor MLflow is needed.
+Both only read; they need neither data, torch nor MLflow.
 """
 
 import difflib
@@ -22,13 +22,13 @@ _LEAVES = Path("data") / "seal_leaves.json"
 
 @dataclass(frozen=True)
 class SealStatus:
-    """Every data set whose test set was sealed, as the ledgers of one folder say.
+    """Every data set whose test set was sealed, from the ledgers of one folder.
 
     Attributes:
         folder: Folder of the ledgers.
         data_sets: Each with its sealings and openings.
-        kept: What is in the workspace's vault folder: file name -> bytes.
-        keys: What is in its folder of keys: file name -> bytes.
+        kept: Files in the workspace's vault folder: name -> size in bytes.
+        keys: Files in its folder of keys: name -> size in bytes.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class SealStatus:
 
     @property
     def text(self) -> str:
-        """For people: one block a data set."""
+        """The status as text for the screen, one block a data set."""
         blocks = [_block(use) for use in self.data_sets]
         if not blocks:
             blocks = [f"{self.folder}: no test set was sealed here"]
@@ -80,7 +80,7 @@ class Inclusion:
         leaf_sha256: Hash of the leaf.
         path: Audit path: sibling hashes from the bottom up.
         n_leaves: Images that were sealed.
-        root: Merkle root on record, to which the path leads.
+        root: Merkle root on record, equal to the one computed from leaf and path.
     """
 
     run_id: str
@@ -105,7 +105,7 @@ class Inclusion:
 
     @property
     def text(self) -> str:
-        """For people: leaf, path, root."""
+        """The proof as text for the screen: leaf, path, root."""
         lines = [f"run {self.run_id}: one of {self.n_leaves:,} sealed images", "leaf"]
         for name, value in self.leaf.model_dump(mode="json").items():
             lines.append(f"  {name:<12}  {'not recorded' if value is None else _shown(str(value))}")
@@ -213,5 +213,5 @@ def _opening_facts(number: int, event: JournalEvent) -> dict[str, Any]:
 
 
 def _shown(text: str) -> str:
-    """Text from a file, for the screen: control characters escaped."""
+    """Return text from a file with control characters escaped."""
     return text if text.isprintable() else ascii(text)

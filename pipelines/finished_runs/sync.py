@@ -1,8 +1,8 @@
-"""Runs that wait to be mirrored, and `sync`, which mirrors them from their folders.
+"""`sync` and its outbox: mirrors runs from their folders when that was not done in the run.
 
-A run's folder holds all that is mirrored, so the outbox keeps no data: one small file for each run
-whose mirror is not known to be complete. It is made before the first call to the store and removed
-after the last, so that a kill at any moment leaves it there.
+The outbox holds one small file for each run whose mirror may be incomplete; the data are in the
+run folder. The file is made before the first call to the store and removed after the last, so
+that it is still there if the process is killed.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ _PREPARED_LINE = f'"step":"{PREPARED}"'.encode()
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """A run that did not come to its end and on which nobody works.
+    """A run that did not end and that no process works on.
 
     Attributes:
         run_id: Name of its folder.
-        can_resume: Whether its data were divided, so that there is something to go on from.
+        can_resume: Whether it got as far as dividing its data, so that it can be resumed.
     """
 
     run_id: str
@@ -52,13 +52,13 @@ class LeftBehind:
 
 
 def is_worked_on(run_dir: Path) -> bool:
-    """Whether a process, or the training process that it left, holds the run's lock."""
+    """Whether a process (or a training process left behind) holds the run's lock."""
     try:
         descriptor = os.open(run_dir / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # cannot be told; nobody is called dead on a guess
+        return True  # unknown: assume that it is held
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
@@ -69,7 +69,7 @@ def is_worked_on(run_dir: Path) -> bool:
 
 
 def find_left_behind(workspace: Path) -> tuple[LeftBehind, ...]:
-    """Runs of the workspace that were cut short, latest first; call it under the workspace's lock."""
+    """Return the runs that were cut short, latest first; the caller holds the workspace's lock."""
     runs = workspace / "runs"
     folders = sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []
     return tuple(
@@ -80,7 +80,7 @@ def find_left_behind(workspace: Path) -> tuple[LeftBehind, ...]:
 
 
 def sentences(left: tuple[LeftBehind, ...]) -> tuple[str, ...]:
-    """What to say of them: the latest ones by name, the others by number."""
+    """Return messages on the runs: the latest by name, the number of the others."""
     shown = [str(one) for one in left[:_SHOWN]]
     if len(left) > _SHOWN:
         shown.append(f"… and {len(left) - _SHOWN:,} earlier runs were cut short, too")
@@ -100,13 +100,13 @@ OUTBOX = "outbox"
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of one run.
+    """Result of mirroring one run.
 
     Attributes:
         run_id: The run.
         state: "complete", "off" (its configuration asks for no mirror), "waiting" (the store
             cannot be used now), "working" (a process works on it), "cut short", or "unreadable".
-        words: The same for people.
+        words: Explanation for the screen.
     """
 
     run_id: str
@@ -115,12 +115,12 @@ class Synced:
 
     @property
     def is_left_over(self) -> bool:
-        """Whether something is still to be mirrored that could be."""
+        """Whether the run still has to be mirrored."""
         return self.state in ("waiting", "unreadable")
 
 
 def mark(workspace: Path, run_id: str, why: str) -> None:
-    """Note that a run's mirror is not complete.
+    """Note in the outbox that a run's mirror is not complete.
 
     Raises:
         RecordWriteError: The outbox cannot be written.
@@ -139,13 +139,13 @@ def mark(workspace: Path, run_id: str, why: str) -> None:
 
 
 def clear(workspace: Path, run_id: str) -> None:
-    """Note that a run's mirror is complete; one that cannot be removed is only tried again."""
+    """Remove a run from the outbox; if that fails it is only mirrored again."""
     with contextlib.suppress(OSError):
         _path(workspace, run_id).unlink(missing_ok=True)
 
 
 def waiting(workspace: Path) -> tuple[str, ...]:
-    """Ids of the runs whose mirror is not known to be complete, earliest first."""
+    """Return the ids of the runs in the outbox, earliest first."""
     folder = workspace / OUTBOX
     return tuple(sorted(path.stem for path in folder.glob("*.jsonl"))) if folder.is_dir() else ()
 
@@ -155,9 +155,9 @@ def _path(workspace: Path, run_id: str) -> Path:
 
 
 def recover(workspace: Path, say: Callable[[str], None]) -> None:
-    """Name runs that a vanished process left behind, and end them in the store; never raises.
+    """Report runs that were cut short and end them in the store; never raises.
 
-    Called under the workspace's lock, at the start of every run.
+    Called at the start of every run, which holds the workspace's lock.
     """
     left = find_left_behind(workspace)
     for sentence in sentences(left):
@@ -170,7 +170,7 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
         if not is_cut_short and is_worked_on(run_dir):
             continue
         n_waiting += not is_cut_short
-        if is_away:  # a store that is away is not asked for each run anew
+        if is_away:  # the store cannot be reached: do not try again for each run
             continue
         try:
             if is_cut_short:
@@ -184,7 +184,7 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
 
 
 def sync(workspace: Path, say: Callable[[str], None]) -> tuple[Synced, ...]:
-    """Mirror every run that waits; errors as in `sync_run`, which one run alone cannot stop."""
+    """Mirror every waiting run; an error of one run becomes its result "unreadable"."""
     done = []
     for run_id in waiting(workspace):
         try:
@@ -195,7 +195,7 @@ def sync(workspace: Path, say: Callable[[str], None]) -> tuple[Synced, ...]:
 
 
 def sync_run(run_dir: Path, say: Callable[[str], None]) -> Synced:
-    """Mirror one run from its folder, as far as the store lacks it, and set its aliases.
+    """Mirror what the store lacks of one run, from its folder, and set its aliases.
 
     Args:
         run_dir: The run folder; its workspace is the folder above runs/.
@@ -218,7 +218,7 @@ def sync_run(run_dir: Path, say: Callable[[str], None]) -> Synced:
         clear(workspace, run_id)
         return Synced(run_id, "off", "its configuration asks for no mirror (tracking.enabled)")
     mark(workspace, run_id, "sync began")
-    with folder_lock(workspace / OUTBOX):  # two at once would each begin a run in the store
+    with folder_lock(workspace / OUTBOX):  # two processes would each begin a run
         is_done = tracker.complete(run) and all(
             tracker.set_alias(
                 run, Release(line.model, line.to, line.version, run.manifest.evidence_root)
@@ -233,7 +233,7 @@ def sync_run(run_dir: Path, say: Callable[[str], None]) -> Synced:
 
 
 def _close(run_dir: Path, say: Callable[[str], None]) -> Synced:
-    """A run that was cut short: what it left running in the store is ended there."""
+    """End in the store what a run that was cut short left running there."""
     workspace, run_id = run_dir.parent.parent, run_dir.name
     if not run_dir.is_dir():
         clear(workspace, run_id)
@@ -247,13 +247,13 @@ def _close(run_dir: Path, say: Callable[[str], None]) -> Synced:
 
 
 def _close_ended(run_dir: Path, say: Callable[[str], None]) -> bool:
-    """A run that came to its end but may not have told the store; whether the store knows now."""
+    """Tell the store how a finished run ended; return whether that succeeded."""
     run = RunFolder.finished(run_dir)
     return Tracker(run.workspace, tracking_config(run), say).close_ended(run)
 
 
 def tracking_config(run: RunFolder) -> TrackingConfig:
-    """How a run is mirrored, by its configuration."""
+    """Return the tracking section of a run's configuration."""
     return _tracking_section(run.config().get("tracking", {}), str(run.path))
 
 

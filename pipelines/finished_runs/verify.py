@@ -1,4 +1,4 @@
-"""Everything that can be verified of a run: its folder, its data set's ledger, its mirror."""
+"""Verifies a run: its folder, its data set's ledger and, on request, its MLflow mirror."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,13 @@ NOT_ASKED = "not compared: --mirror compares it"
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found.
+    """Result of a verification.
 
     Attributes:
-        run: What the run folder shows by itself.
-        ledger: What comparing with the ledger gave, in words.
-        mirror: The same of the MLflow mirror.
-        faults: Every mismatch, of folder, ledger and mirror.
+        run: Result for the run folder by itself.
+        ledger: Sentence on the comparison with the ledger.
+        mirror: Sentence on the comparison with the MLflow mirror.
+        faults: Every mismatch in folder, ledger and mirror.
     """
 
     run: Verification
@@ -50,7 +50,7 @@ class Verified:
 
     @property
     def text(self) -> str:
-        """For people, when nothing differs."""
+        """The result as text for the screen, for a run without faults."""
         run = self.run
         return (
             f"verified: {run.n_files:,} files, {run.journal_events:,} journal events\n"
@@ -67,11 +67,11 @@ def verify_all(
     ledger_dir: Path | None = None,
     with_mirror: bool = False,
 ) -> Verified:
-    """Verify a run folder and compare it with what lies outside it.
+    """Verify a run folder and compare it with ledger and mirror.
 
     Args:
         run_dir: Folder of the run.
-        anchors: What is known of the run from elsewhere.
+        anchors: Facts about the run held elsewhere, e.g. a key or an evidence root.
         ledger_dir: Folder of the ledgers; None takes the one that the run used.
         with_mirror: Whether to compare with MLflow, which is imported only then.
 
@@ -90,15 +90,15 @@ def verify_all(
 
 
 def _ledger_folders(run_dir: Path) -> tuple[Path, ...]:
-    """Where the run's ledger may lie: as its configuration says, else in its workspace.
+    """Return where the run's ledger may be: as configured, else in its workspace.
 
-    A relative folder in the configuration began at the folder of the command, which nobody
-    recorded: only an absolute one is looked into.
+    Only absolute folders of the configuration are used: relative ones began at the folder of the
+    command, which is not recorded.
     """
     try:
         config = read_yaml(run_dir / CONFIG, may_be_empty=True).content
     except ConfigError:
-        config = {}  # told as a changed or missing file
+        config = {}  # already reported as a changed or missing file
     seal = config.get("seal")
     named = seal.get("ledger_dir") if isinstance(seal, dict) else None
     if named is not None:

@@ -1,8 +1,8 @@
 """The mirror of a run in MLflow, and the only package that imports it.
 
-MLflow is a window: records in it stay editable, so nothing is proved from there. A tracking
-server that fails in the middle of a run never stops it: the mirror goes silent, once, in words,
-and what it missed is written later, from the run folder alone.
+Records in MLflow stay editable, so they are no evidence. A tracking server that fails during a run
+never stops it: mirroring ends with one warning, and the missing part is written later from the run
+folder.
 """
 
 from pipelines.tracking.live import Tracker

@@ -1,4 +1,4 @@
-"""Aliases of registered models; `promote` and `sync` alone move them, by the promotions file."""
+"""Sets aliases of registered models; used by `promote` and `sync` only."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ _UNKNOWN, _KNOWN = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
 
 @dataclass(frozen=True)
 class Release:
-    """What an alias shall point at.
+    """A model version and the alias that shall point at it.
 
     Attributes:
         model: Registered model.
@@ -31,7 +31,7 @@ class Release:
 
 
 def set_alias(store: Store, run: RunFolder, release: Release) -> None:
-    """Make the alias point at the run's model; what is there already is left as it is."""
+    """Make the alias point at the run's model, creating model and version if needed."""
     client = store.client
     _ensure_model(client, release.model)
     version = _ensure_version(store, run, release)
@@ -55,7 +55,7 @@ def _ensure_model(client: "MlflowClient", name: str) -> None:
 
 
 def _ensure_version(store: Store, run: RunFolder, release: Release) -> str:
-    """MLflow's number of the run's version of the model."""
+    """Return MLflow's number of the run's model version; create the version if needed."""
     for known in store.client.search_model_versions(f"name = '{release.model}'"):
         if known.tags.get(RUN_ID_TAG) == run.identity.run_id:
             return str(known.version)
@@ -76,7 +76,7 @@ def _ensure_version(store: Store, run: RunFolder, release: Release) -> str:
 
 
 def _alias(client: "MlflowClient", release: Release) -> str | None:
-    """MLflow's number of the version that the alias points at."""
+    """Return MLflow's number of the version that the alias points at; None without one."""
     aliases = client.get_registered_model(release.model).aliases
     found = aliases.get(release.alias)
     return None if found is None else str(found)

@@ -1,6 +1,6 @@
-"""A finished run as MLflow shows it, compared with its folder; nothing is written.
+"""Compares a finished run in MLflow with its folder; writes nothing.
 
-MLflow stays editable, so a difference says that the window shows something else than the record.
+MLflow stays editable, so a difference means that MLflow no longer shows what is on record.
 """
 
 from collections.abc import Mapping
@@ -37,13 +37,13 @@ def compare_mirror(run: RunFolder, config: TrackingConfig) -> tuple[str, tuple[s
 
     Args:
         run: The run folder.
-        config: How it was mirrored.
+        config: Tracking section of the run's configuration.
 
     Returns:
-        What is to be said of the mirror, and every difference.
+        A sentence on the comparison, and every difference.
 
     Raises:
-        TrackingError: The store is away or has no such experiment.
+        TrackingError: The store cannot be read or has no such experiment.
     """
     store = open_known_store(run.workspace, config)
     try:
@@ -84,7 +84,7 @@ def _unlike(what: str, ours: Mapping[str, object], theirs: Mapping[str, object])
 
 
 def _data_sets(found: object, run: RunFolder) -> list[str]:
-    """Digest of each partition, in full, as the tag of its input has it."""
+    """Compare the full digest of each partition with the tag of its MLflow input."""
     split, dataset = run.get(SplitRecord), run.get(DatasetIdentity)
     if split is None:
         return []
@@ -99,7 +99,7 @@ def _data_sets(found: object, run: RunFolder) -> list[str]:
 
 
 def _metrics(store: Store, mlflow_id: str, theirs: set[str], run: RunFolder) -> list[str]:
-    """Every number of the evaluation and every point of every training curve, once each."""
+    """Compare all numbers of the evaluation and all points of the training curves."""
     evaluation, training = run.get(EvaluationRecord), run.get(TrainingRecord)
     ours: dict[str, list[tuple[int, float]]] = {}
     for key, value, step in curve_points(training) if training else ():
@@ -117,7 +117,7 @@ def _metrics(store: Store, mlflow_id: str, theirs: set[str], run: RunFolder) -> 
 
 
 def _metric_fault(key: str, ours: list[tuple[int, float]], theirs: list[tuple[int, float]]) -> str:
-    """The first point that differs, and how many there are."""
+    """Return a sentence on the first point that differs and the numbers of points."""
     by_step = dict(theirs)
     step, value = next((p for p in ours if by_step.get(p[0]) != p[1]), ours[0])
     return (
@@ -127,7 +127,7 @@ def _metric_fault(key: str, ours: list[tuple[int, float]], theirs: list[tuple[in
 
 
 def _model(store: Store, mlflow_id: str, run: RunFolder) -> list[str]:
-    """The released checkpoint: its digest as MLflow's tag has it, and the file where at hand."""
+    """Compare the released checkpoint's digest with MLflow's tag and, if local, its file."""
     training = run.get(TrainingRecord)
     if training is None:
         return []
@@ -141,7 +141,7 @@ def _model(store: Store, mlflow_id: str, run: RunFolder) -> list[str]:
     for model in models:
         digests = {"tag": str(model.tags.get(CHECKPOINT_TAG, _ABSENT))}
         place = urlsplit(str(model.artifact_location))
-        if place.scheme in ("", "file"):  # another store's files would have to be fetched first
+        if place.scheme in ("", "file"):  # files of a remote store would have to be fetched first
             file = Path(unquote(place.path)) / name
             digests["file"] = sha256_file(file) if file.is_file() else _ABSENT
         faults += [

@@ -1,4 +1,4 @@
-"""The mirror while a run goes on, and what completes it afterwards."""
+"""Mirrors a run in MLflow while it goes on, and completes the mirror afterwards."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ _RETRY_UNTIL_S = 4.0  # a call that took longer already waited for the server
 def _mirrored(
     method: "Callable[Concatenate[Tracker, _P], None]",
 ) -> "Callable[Concatenate[Tracker, _P], None]":
-    """Run a method against the store; without a store do nothing; on failure go silent for good."""
+    """Wrap a method: do nothing without a store; on a failure warn once and stop mirroring."""
 
     @wraps(method)
     def call(self: "Tracker", /, *args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -98,7 +98,7 @@ class Tracker:
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """What leaves this block by an exception ends the run in MLflow, too."""
+        """End the run in MLflow if the block raises an exception."""
         try:
             yield
         except BaseException as error:
@@ -107,7 +107,7 @@ class Tracker:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Mirror one step as a child run whose status is true after errors, too."""
+        """Mirror one step as a child run, with the right status after errors too."""
         self._start_step(name)
         status = "FINISHED"
         try:
@@ -131,10 +131,10 @@ class Tracker:
 
     @_mirrored
     def log_step(self, step: str, files: RunFolder) -> None:
-        """Mirror what a finished step left in the run folder, as far as the store has a place for it.
+        """Mirror the results of a finished step from the run folder.
 
-        Partitions are data sets as inputs, with our digests; training is curves and the released
-        checkpoint as a LoggedModel; metrics are tied to that model and to the held-out test set.
+        Partitions become data set inputs, with our digests; training becomes curves and a
+        LoggedModel; metrics are tied to that model and to the held-out test set.
         """
         if self._mirror is None:
             return
@@ -157,9 +157,9 @@ class Tracker:
             self._mirror.finish(status)
 
     def complete(self, run: RunFolder) -> bool:
-        """Write whatever of a finished run the store lacks; say why when that cannot be.
+        """Write the parts of a finished run that the store lacks; on failure set `problem`.
 
-        A store that went away is tried once more, shortly. Nothing that is there is written twice.
+        A store that failed is tried again for a few seconds. Nothing is written twice.
 
         Returns:
             Whether the store has all of the run now.
@@ -177,12 +177,12 @@ class Tracker:
             return self._try(write)
 
     def close_ended(self, run: RunFolder) -> bool:
-        """Write how a run ended whose process vanished before it had told the store.
+        """Write the end of a finished run that the store still shows as running.
 
-        Curves, metrics and files wait for `complete`.
+        Curves, metrics and files are left to `complete`.
 
         Returns:
-            Whether the store no longer says that the run goes on.
+            Whether the store no longer shows the run as running.
         """
 
         def close(store: Store) -> None:
@@ -194,7 +194,7 @@ class Tracker:
         return not self._config.enabled or self._try(close)
 
     def close_left_behind(self, run_id: str) -> bool:
-        """End what a vanished process left running in the store; return whether that is done."""
+        """End runs in the store that a killed process left running; return whether it succeeded."""
 
         def close(store: Store) -> None:
             found = find_run(store, run_id)
@@ -211,7 +211,7 @@ class Tracker:
         return not self._config.enabled or self._try(close)
 
     def set_alias(self, run: RunFolder, release: Release) -> bool:
-        """Point an alias of the registered model at a run's model; return whether it does now."""
+        """Point an alias of the registered model at a run's model; return whether it succeeded."""
         return self._config.enabled and self._try(lambda store: set_alias(store, run, release))
 
     def _try(self, work: Callable[[Store], None]) -> bool:
@@ -248,6 +248,6 @@ def _ended_ms(run: RunFolder) -> int:
 
 
 def _word(error: BaseException) -> str:
-    """MLflow's word for what ended a step or a run."""
+    """Return MLflow's status for an error that ended a step or a run."""
     stopped = isinstance(error, InterruptedByUser | KeyboardInterrupt)
     return mlflow_status("interrupted" if stopped else "failed")

@@ -1,7 +1,7 @@
-"""One run as MLflow shows it: every part is written only as far as the store lacks it.
+"""Writes one run to MLflow: each part only if the store lacks it.
 
-So a run can be mirrored while it goes on, after the server was away, or twice: nothing is lost and
-nothing is doubled. Points carry the time at which the run began, the same in every attempt.
+So a run can be mirrored while it goes on, after a failure of the server, or twice, without loss or
+duplicates. Points carry the start time of the run, which is the same in every attempt.
 """
 
 import json
@@ -35,14 +35,14 @@ CHECKPOINT_TAG = "medisynth.checkpoint_sha256"
 
 
 def find_run(store: Store, run_id: str) -> str | None:
-    """MLflow's id of a run of ours; None when the store does not know it."""
+    """Return MLflow's id of a run of ours; None when the store does not know it."""
     text = f"tags.`{RUN_ID_TAG}` = '{run_id}'"
     found = store.client.search_runs([store.experiment_id], filter_string=text)
     return str(found[-1].info.run_id) if found else None  # the oldest, should there be several
 
 
 class RunMirror:
-    """The parent run of one of our runs, with all that belongs to it.
+    """Writes one of our runs as an MLflow parent run with child runs, inputs and outputs.
 
     Attributes:
         mlflow_id: MLflow's id of the parent run.
@@ -81,31 +81,31 @@ class RunMirror:
             self._client.log_batch(self.mlflow_id, params=missing[start : start + _PARAMETERS])
 
     def go_on(self) -> None:
-        """Say that the run goes on; steps whose process was killed say so."""
+        """Set the run to RUNNING and its unfinished steps to KILLED."""
         self._client.update_run(self.mlflow_id, status="RUNNING")
         self._client.set_tag(self.mlflow_id, "medisynth.verdict", "running")
         self.end_steps("KILLED")
 
     def begin_step(self, name: str) -> str:
-        """Begin a child run; return MLflow's id of it."""
+        """Begin a child run; return its MLflow id."""
         tags = {"mlflow.parentRunId": self.mlflow_id, "medisynth.step": name}
         run = self._client.create_run(self._store.experiment_id, run_name=name, tags=tags)
         return str(run.info.run_id)
 
     def end_steps(self, status: str) -> None:
-        """End every child run that still says it is running."""
+        """End every child run that is still RUNNING."""
         for step_id, _, now in self._steps():
             if now == "RUNNING":
                 self._client.set_terminated(step_id, status)
 
     def _steps(self) -> list[tuple[str, str, str]]:
-        """MLflow's id, name and status of each child run."""
+        """Return MLflow's id, name and status of each child run."""
         text = f"tags.`mlflow.parentRunId` = '{self.mlflow_id}'"
         found = self._client.search_runs([self._store.experiment_id], filter_string=text)
         return [(run.info.run_id, str(run.info.run_name), run.info.status) for run in found]
 
     def write_steps(self, steps: Mapping[str, str]) -> None:
-        """Step -> status in MLflow's words: each has one child run at least that says so."""
+        """Make sure that each step has a child run with its MLflow status (step -> status)."""
         known = self._steps()
         for name, status in steps.items():
             there = [(step_id, now) for step_id, step, now in known if step == name]
@@ -116,7 +116,7 @@ class RunMirror:
         self.end_steps("KILLED")
 
     def write_partitions(self, dataset: str, partitions: Sequence[PartitionSummary]) -> None:
-        """Data sets as inputs, with our digests."""
+        """Write the partitions as data set inputs, with our digests."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         there = self._client.get_run(self.mlflow_id).inputs
@@ -143,7 +143,7 @@ class RunMirror:
             self._client.log_inputs(self.mlflow_id, datasets=inputs)
 
     def write_training(self, record: TrainingRecord, checkpoint: Path) -> None:
-        """Curves, KID beside simple controls, and the released checkpoint as a LoggedModel."""
+        """Write curves, KID beside simple controls, and the checkpoint as a LoggedModel."""
         from mlflow.entities import LoggedModelOutput, Metric
 
         points = [
@@ -162,7 +162,7 @@ class RunMirror:
             self._client.log_outputs(self.mlflow_id, [LoggedModelOutput(model_id, last)])
 
     def released_model(self) -> tuple[str, str]:
-        """MLflow's id of the run's LoggedModel, and where its files are.
+        """Return MLflow's id of the run's LoggedModel, and where its files are.
 
         Raises:
             TrackingError: The store has none.
@@ -172,7 +172,7 @@ class RunMirror:
         raise TrackingError(f"MLflow has no model of run {self.mlflow_id}; sync the run first")
 
     def _models(self) -> "list[LoggedModel]":
-        """The run's LoggedModels, latest first."""
+        """Return the run's LoggedModels, latest first."""
         text = f"source_run_id = '{self.mlflow_id}'"
         return list(
             self._client.search_logged_models([self._store.experiment_id], filter_string=text)
@@ -198,7 +198,7 @@ class RunMirror:
     def write_metrics(
         self, metrics: Sequence[MetricResult], dataset: str, test: PartitionSummary | None
     ) -> None:
-        """Metrics, tied to the model and to the data set they were measured on."""
+        """Write metrics, tied to the model and to the data set they were measured on."""
         from mlflow.entities import Metric
 
         name = dataset_name(dataset, test) if test else None
@@ -224,7 +224,7 @@ class RunMirror:
             self._client.log_batch(self.mlflow_id, metrics=missing[start : start + _BATCH])
 
     def write_files(self, folder: Path, paths: Sequence[str]) -> None:
-        """Files of the run folder, under the same relative paths; each replaces its like."""
+        """Write files of the run folder under the same relative paths, replacing earlier ones."""
         for path in paths:
             parent = str(Path(path).parent)
             self._client.log_artifact(
@@ -232,20 +232,20 @@ class RunMirror:
             )
 
     def write_verdict(self, rollup: RollUp, manifest: Manifest) -> None:
-        """Verdict, principle statuses, manifest root and chain head as tags."""
+        """Write verdict, principle statuses, evidence root and journal head as tags."""
         from mlflow.entities import RunTag
 
         tags = verdict_tags(rollup, manifest)
         self._client.log_batch(self.mlflow_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
     def finish(self, status: str, ended_ms: int | None = None) -> None:
-        """End the parent run with MLflow's word for it, unless it says so already."""
+        """End the parent run with an MLflow status, unless it has that status already."""
         if self._client.get_run(self.mlflow_id).info.status != status:
             self._client.set_terminated(self.mlflow_id, status, ended_ms)
 
 
 def write_finished(mirror: RunMirror, run: RunFolder, *, ended_ms: int | None) -> None:
-    """Write whatever of a finished run the store lacks.
+    """Write the parts of a finished run that the store lacks.
 
     Args:
         mirror: The run in the store.
@@ -269,7 +269,7 @@ def write_finished(mirror: RunMirror, run: RunFolder, *, ended_ms: int | None) -
 
 
 def write_end(mirror: RunMirror, run: RunFolder, *, ended_ms: int | None) -> None:
-    """Write how a finished run and its steps ended, and the verdict; arguments as above."""
+    """Write end and verdict of a finished run and its steps; arguments of `write_finished`."""
     outcome = run.need(Outcome)
     statuses = {t.step: mlflow_status(t.status) for t in outcome.steps if t.status != "skipped"}
     mirror.write_steps(statuses | dict.fromkeys(_LAST_STEPS, "FINISHED"))
@@ -278,12 +278,12 @@ def write_end(mirror: RunMirror, run: RunFolder, *, ended_ms: int | None) -> Non
 
 
 def mlflow_status(status: str) -> str:
-    """MLflow's word for how a run or a step ended."""
+    """Return MLflow's status for how a run or a step ended."""
     return _WORDS.get(status, "FAILED")
 
 
 def verdict_tags(rollup: RollUp, manifest: Manifest) -> dict[str, str]:
-    """Tags of the parent run that say how it stands and which evidence it rests on."""
+    """Return the parent run's tags: verdict, statuses, gate, waivers and evidence root."""
     tags = {
         "medisynth.verdict": rollup.verdict,
         "medisynth.gate": rollup.gate.value,
@@ -297,7 +297,7 @@ def verdict_tags(rollup: RollUp, manifest: Manifest) -> dict[str, str]:
 
 
 def curve_points(record: TrainingRecord) -> list[tuple[str, float, int]]:
-    """Name, value and step of every point of the training curves."""
+    """Return name, value and step of every point of the training curves."""
     return [
         (metric_name(f"{curve.stage}/{curve.name}"), value, step)
         for curve in record.curves
@@ -306,7 +306,7 @@ def curve_points(record: TrainingRecord) -> list[tuple[str, float, int]]:
 
 
 def comparison_points(record: TrainingRecord) -> list[tuple[str, float, int]]:
-    """Name, value and step of the chosen checkpoint's KID and of the controls' beside it."""
+    """Return name, value and step of the KID of the chosen checkpoint and of the controls."""
     comparison, step = record.comparison, record.selection.chosen_step
     if comparison is None or comparison.value is None:
         return []
@@ -318,7 +318,7 @@ def comparison_points(record: TrainingRecord) -> list[tuple[str, float, int]]:
 
 
 def metric_values(metrics: Sequence[MetricResult]) -> list[tuple[str, float]]:
-    """Name and value of every number of the evaluation: metrics, intervals, floors."""
+    """Return name and value of all numbers of the evaluation: metrics, intervals, floors."""
     found: list[tuple[str, float]] = []
     for metric in metrics:
         if metric.value is None:
@@ -334,7 +334,7 @@ def metric_values(metrics: Sequence[MetricResult]) -> list[tuple[str, float]]:
 
 
 def dataset_name(dataset: str, part: PartitionSummary) -> str:
-    """Name of a partition among MLflow's data sets."""
+    """Return the name of a partition among MLflow's data sets."""
     return f"{dataset}: {part.partition}"
 
 

@@ -1,4 +1,4 @@
-"""The MLflow store: opened within seconds or refused in one sentence."""
+"""Opens the MLflow store within seconds, or refuses it with one sentence."""
 
 import fcntl
 import logging
@@ -35,7 +35,7 @@ class Store:
     Attributes:
         client: MLflow's client.
         experiment_id: Experiment of all our runs.
-        errors: What its calls raise when the store fails.
+        errors: Exceptions that its calls raise when the store fails.
     """
 
     client: "MlflowClient"
@@ -44,17 +44,17 @@ class Store:
 
 
 def store_uri(workspace: Path, config: TrackingConfig) -> str:
-    """Tracking URI: the configured one, or an absolute sqlite file in the workspace."""
+    """Return the tracking URI: the configured one, or a sqlite file in the workspace."""
     return config.uri or f"{_SQLITE}{workspace / 'mlflow' / 'mlflow.db'}"
 
 
 def metric_name(text: str) -> str:
-    """A name that MLflow accepts; every refused character becomes its code point, e.g. "_u00e9"."""
+    """Replace characters that MLflow refuses by their code point, e.g. "_u00e9"."""
     return _FORBIDDEN.sub(lambda match: f"_u{ord(match.group()):04x}", text)[:250]
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, short enough for one line; of a lost connection its reason alone."""
+    """Return an error's message as one short line; for a lost connection only its reason."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror):
@@ -64,7 +64,7 @@ def reason_of(error: Exception) -> str:
 
 
 def open_store(workspace: Path, config: TrackingConfig) -> Store:
-    """Open the store and the experiment.
+    """Open the store and the experiment, making them if needed.
 
     Raises:
         TrackingError: The store cannot be opened.
@@ -88,7 +88,7 @@ def open_store(workspace: Path, config: TrackingConfig) -> Store:
 
 
 def open_known_store(workspace: Path, config: TrackingConfig) -> Store:
-    """Open a store that is there already; nothing is made or written.
+    """Open an existing store; make and write nothing.
 
     Raises:
         TrackingError: The store cannot be opened, or does not know the experiment.
@@ -134,17 +134,17 @@ def _unopenable(uri: str, why: str) -> TrackingError:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    """File of a plain sqlite URI; None for every other store."""
+    """Return the file of a plain sqlite URI; None for every other store."""
     is_plain = uri.startswith(_SQLITE) and "?" not in uri
     return Path(uri.removeprefix(_SQLITE)) if is_plain else None
 
 
 def _make_sqlite(uri: str) -> None:
-    """Put MLflow's empty tables in their place, whole.
+    """Make the sqlite file with MLflow's empty tables in one atomic step.
 
-    MLflow makes them in hundreds of small steps, which takes seconds. A kill between two of them
-    would leave a file that it never opens again, and with it no run of this workspace. So they are
-    made in the tool's cache, once for each version of MLflow, and copied from there.
+    MLflow makes the tables in hundreds of small steps, which takes seconds; a kill in between
+    leaves a file that it never opens again. So they are made once for each version of MLflow, kept
+    in the tool's cache, and copied from there.
     """
     path = _sqlite_file(uri)
     if path is None or (path.exists() and path.stat().st_size > 0):
@@ -158,7 +158,7 @@ def _make_sqlite(uri: str) -> None:
         shutil.copyfile(empty, part)
     else:
         _make_tables(part)
-        with suppress(RecordWriteError):  # a cache that cannot be written is none
+        with suppress(RecordWriteError):  # do without a cache that cannot be written
             digest = write_atomic(empty, part.read_bytes())
             write_atomic(empty.with_suffix(".sha256"), digest.encode())
     part.replace(path)
@@ -168,7 +168,7 @@ def _make_tables(file: Path) -> None:
     from mlflow import MlflowClient
 
     MlflowClient(tracking_uri=f"{_SQLITE}{file}").search_experiments(max_results=1)
-    # The default experiment names this folder; whoever opens the copy makes one that names its own.
+    # The default experiment names this folder; MLflow makes a new one when it opens the copy.
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("DELETE FROM experiments")
 
@@ -181,7 +181,7 @@ def _digest_beside(file: Path) -> str:
 
 
 def _check_sqlite(uri: str) -> None:
-    """Try the file ourselves: MLflow tries for more than a minute before it gives up."""
+    """Open the file once ourselves: MLflow takes more than a minute to give up."""
     path = _sqlite_file(uri)
     if path is None or not path.exists():
         return
@@ -194,12 +194,12 @@ def _check_sqlite(uri: str) -> None:
 
 @contextmanager
 def patiently() -> Iterator[None]:
-    """Wait longer for an answer: nothing else waits for the store any more.
+    """Use a longer timeout for requests while the block runs.
 
-    While a run goes on a server that hangs may cost it one short wait only.
+    During a run the timeout is short, so that a server that hangs costs little time.
     """
     before = os.environ.get(_TIMEOUT)
-    if before in (None, _WHILE_RUNNING_S):  # else somebody has chosen
+    if before in (None, _WHILE_RUNNING_S):  # keep a value that the user set
         os.environ[_TIMEOUT] = _AFTERWARDS_S
     try:
         yield
@@ -211,14 +211,14 @@ def patiently() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """No telemetry, no migration chatter, no long waits; set before MLflow is imported."""
+    """Turn off telemetry, migration logs and long waits; call before MLflow is imported."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
-    # A call that is tried again by itself may begin a run twice; we try again, and look first.
+    # MLflow's own retries may begin a run twice; ours look first whether it exists.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault(_TIMEOUT, _WHILE_RUNNING_S)
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    # On a failed call it logs a traceback and raises as well: what it raises is said in one line.
+    # MLflow logs a traceback besides raising; the exception is reported in one line.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     logging.getLogger("alembic").setLevel(logging.ERROR)
 

@@ -1,1 +1,1 @@
-"""Gates that prove they work: faults planted one at a time, tried on the guards that a run uses."""
+"""Self-test: plants faults one at a time and checks that the guards of a run catch them."""

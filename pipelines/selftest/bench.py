@@ -1,7 +1,7 @@
-"""The bench: small runs on simulated patients, and what a plant in them is.
+"""Small runs on simulated patients, in which the self-test plants its faults.
 
-Every step is the one that a run takes. Nothing here reads or writes the data, the ledger or the
-keys of a run: each small run has a workspace for itself.
+They use the same steps as a real run. Each has a workspace of its own: data, ledger and keys of
+real runs are never touched.
 """
 
 import io
@@ -59,12 +59,12 @@ class Plant:
 
     Attributes:
         name: Short name.
-        about: What it is about; the check of P4-12 asks for "patient", "duplicate", "early read".
-        planted: What is planted, in words.
-        expected: Guards that must each raise an alarm: items, error codes, names of guards.
-        failure_exit_code: 4 where data would get to where they must not be, else 5.
+        about: Kind of fault; the check of P4-12 requires "patient", "duplicate", "early read".
+        planted: Description of the fault.
+        expected: Guards that must all raise an alarm: items, error codes, names of guards.
+        failure_exit_code: 4 for a leak of data, else 5.
         trial: Gives the guards the clean control (False) or the planted fault (True).
-        why_not_quick: Why a run does not try it by itself; empty when it does.
+        why_not_quick: Why the quick self-test of a run leaves it out; empty when it does not.
     """
 
     name: str
@@ -77,15 +77,15 @@ class Plant:
 
 
 def stopped_by(guard: str, work: Callable[[], object]) -> Answers:
-    """Do work that a guard must stop, and say whether it did, and which guard it was.
+    """Do work that a guard must stop; return the guard's alarm, or that there was none.
 
     Args:
-        guard: Error code that is expected, for the answer when nothing stops the work.
+        guard: Expected error code, named in the answer when nothing stops the work.
         work: The work.
 
     Raises:
         InterruptedByUser: A stop was asked for.
-        MachineError, ProcessError: Of the machine (exit code 7): no verdict.
+        MachineError, ProcessError: The machine failed (exit code 7), so there is no verdict.
     """
     try:
         work()
@@ -97,7 +97,7 @@ def stopped_by(guard: str, work: Callable[[], object]) -> Answers:
 
 
 def alarm_of(error: MedisynthGovError) -> GuardAnswer:
-    """The alarm that an error is; an error of the machine is none and is raised again."""
+    """Turn an error into an alarm; raise errors of the machine (exit code 7) again."""
     if error.exit_code == _MACHINE:
         raise error
     return GuardAnswer(
@@ -110,7 +110,7 @@ def alarm_of(error: MedisynthGovError) -> GuardAnswer:
 
 
 def silent(guard: str, status: str, sentence: str = "") -> GuardAnswer:
-    """Answer of a guard that raised no alarm."""
+    """Return the answer of a guard that raised no alarm."""
     return GuardAnswer(
         guard=guard, status=status, is_alarm=False, exit_code=None, sentence=sentence
     )
@@ -123,10 +123,10 @@ _STAND_IN = "0" * 64
 
 
 class SmallRun:
-    """One run on simulated patients, taken as far as a trial needs.
+    """One run on simulated patients, done only as far as a trial needs.
 
     Attributes:
-        context: What its steps use.
+        context: Context that its steps get.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -140,12 +140,12 @@ class SmallRun:
 
     @property
     def folder(self) -> RunFolder:
-        """What it left so far."""
+        """The run folder with everything on record so far."""
         return RunFolder.open(self.context.store)
 
     @property
     def images(self) -> ImageSet:
-        """All images of a run that was prepared, as a run itself no longer has them."""
+        """All images of a prepared run, test images included, which a real run no longer has."""
         return self._need()[0]
 
     @property
@@ -159,23 +159,23 @@ class SmallRun:
         return self._prepared
 
     def ingest(self) -> ImageSet:
-        """Step 1."""
+        """Do step 1."""
         return s1_ingest.run(self.context)
 
     def audit(self) -> tuple[ImageSet, AuditedImages]:
-        """Steps 1 and 3; the contract that step 2 tries in full is tried at every boundary."""
+        """Do steps 1 and 3; without step 2, critical rules are still checked between steps."""
         images = self.ingest()
         return images, s3_audit.run(images, self.context)
 
     def prepare(self) -> SplitImages:
-        """Steps 1, 3 and 4."""
+        """Do steps 1, 3 and 4."""
         images, audited = self.audit()
         split = s4_split.run(images, audited, self.context)
         self._prepared = images, split
         return split
 
     def prove_isolation(self, must_refuse: dict[str, str] | None = None) -> None:
-        """First part of step 5: the confined child tries to read what it must not."""
+        """Do the first part of step 5: the confined child tries forbidden reads."""
         split = self.split
         s5_train.prove_isolation(
             split.must_refuse if must_refuse is None else must_refuse,
@@ -184,11 +184,11 @@ class SmallRun:
         )
 
     def train(self) -> TrainedGenerator:
-        """Step 5."""
+        """Do step 5."""
         return s5_train.run(self.split, self.context)
 
     def evaluate(self, synthetic: Pixels, training: ImageView | None = None) -> None:
-        """Step 6 on given synthetic images, as if a generator had drawn them."""
+        """Do step 6 on given images, as if a generator had drawn them."""
         names = tuple(f"samples/{number:05d}.png" for number in range(len(synthetic)))
         trained = TrainedGenerator("checkpoints/stand-in", _STAND_IN, synthetic, names)
         split = self.split
@@ -197,7 +197,7 @@ class SmallRun:
         s6_evaluate.run(trained, split, self.context)
 
     def close(self) -> None:
-        """Step 7, with the items of `_RECORDED` only: integrity, records, manifest."""
+        """Do step 7 with the items of `_RECORDED` only: integrity, records, manifest."""
         store, now = self.context.store, datetime.now(UTC)
         integrity = store.recheck()
         store.write_document(integrity)
@@ -213,21 +213,21 @@ class SmallRun:
         )
 
     def end(self) -> None:
-        """Stop counting reads."""
+        """Stop the access log."""
         if self._prepared is not None:
             self.split.access_log.stop()
 
     def honest_images(self) -> Pixels:
-        """Images that copy nothing: random pixels."""
+        """Return images of random pixels, which copy no training image."""
         return control_images("noise", self.split.training.pixels, N_SYNTHETIC, _SEED)
 
     def judge(self, *item_ids: str) -> Answers:
-        """What the checks of the policy say of the documents so far."""
+        """Judge items by the documents so far."""
         return judge_folder(self.folder, self.context, *item_ids)
 
 
 def judge_folder(folder: RunFolder, context: RunContext, *item_ids: str) -> Answers:
-    """What the checks of the policy say of the documents of a run folder, in the order asked."""
+    """Judge items by the documents of a run folder; answers in the order asked."""
     records = _records(folder, context, item_ids)
     gate = {line.item_id: line.exit_code for line in context.policy.gate}
     answers = {
@@ -257,7 +257,7 @@ _SETTINGS = {
     "data.adapter": "phantom",
     "audit.n_text_images": 0,
     "audit.n_resamples": 100,
-    "split.tuning_fraction": 0.4,  # of few patients; one alone would have no null to compare with
+    "split.tuning_fraction": 0.4,  # few patients: with one tuning patient there is no null
     "evaluation.extractor": "none",
     "tracking.enabled": False,
     "compute_device": "cpu",
@@ -278,49 +278,49 @@ class Bench:
 
     @cached_property
     def clean_data(self) -> Path:
-        """Simulated patients without a fault."""
+        """Data folder of simulated patients without a fault."""
         root = self.folder / "clean"
         write_phantoms(root, PATIENTS)
         return root
 
     @cached_property
     def data_of_many(self) -> Path:
-        """Simulated patients enough to say when an image is too near to one of them."""
+        """Data folder with enough simulated patients for the memorisation check."""
         root = self.folder / "many"
         write_phantoms(root, MANY_PATIENTS)
         return root
 
     def planted_data(self, leak: str) -> Path:
-        """The same patients with one fault of the simulator's."""
+        """Make a data folder of the same patients with one of the simulator's faults."""
         root = self.new_folder() / "data"
         with_leak = replace(PATIENTS, leaks=(leak,))
         plant_in_copy(self.clean_data, root, with_leak)
         return root
 
     def copied_data(self) -> Path:
-        """A copy of the clean data, to be changed."""
+        """Make a copy of the clean data that may be changed."""
         root = self.new_folder() / "data"
         shutil.copytree(self.clean_data, root)
         return root
 
     def new_folder(self) -> Path:
-        """An empty folder."""
+        """Make an empty folder."""
         n_folders = sum(1 for _ in self.folder.iterdir())
         folder = self.folder / f"{n_folders:03d}"
         folder.mkdir()
         return folder
 
     def copied_run(self, run: SmallRun) -> Path:
-        """A copy of a small run's folder without its working files, to be tampered with."""
+        """Copy a small run's folder, without working files, so that it can be tampered with."""
         copy = self.new_folder() / run.context.store.run_id
         shutil.copytree(run.run_dir, copy, ignore=shutil.ignore_patterns(run.context.scratch.name))
         return copy
 
     def new_run(self, data: Path | None = None, **settings: Any) -> SmallRun:
-        """A run that froze its plan and did nothing yet.
+        """Begin a small run with its plan frozen and no step done.
 
         Args:
-            data: Data folder; None is the clean one.
+            data: Data folder. Default: the clean one.
             settings: Dotted keys of the configuration, "__" for each dot.
         """
         workspace = self.new_folder()
@@ -353,7 +353,7 @@ class Bench:
 
     @cached_property
     def control(self) -> SmallRun:
-        """A clean run from its first step to its closed evidence, without training."""
+        """A clean run up to closed evidence, without training."""
         run = self.new_run()
         run.prepare()
         run.prove_isolation()
@@ -362,7 +362,7 @@ class Bench:
         return run
 
     def of_control(self, *item_ids: str) -> Answers:
-        """What the checks say of the clean run; the guard that stopped it, if one did."""
+        """Judge items of the clean run; if a guard stopped it, return that alarm."""
         stop = stopped_by("control", lambda: self.control)
         return stop if stop[0].is_alarm else self.control.judge(*item_ids)
 
@@ -376,17 +376,17 @@ class Bench:
 
     @cached_property
     def prepared(self) -> SmallRun:
-        """A clean run with its views packed and its test set sealed, and no further."""
+        """A clean run that ends after packing views and sealing the test set."""
         run = self.new_run()
         run.prepare()
         return run
 
     def lend_isolation(self, run: SmallRun) -> None:
-        """Let a run count as isolated as the control was, without another training process."""
+        """Give a run the control's isolation record, to save another training process."""
         proof = self.control.folder.need(IsolationRecord)
         run.context.store.write_document(proof)
 
     def end(self) -> None:
-        """Stop counting reads; the folder is the caller's to remove."""
+        """Stop all access logs; the caller removes the folder."""
         for run in self._runs:
             run.end()

@@ -1,4 +1,4 @@
-"""Faults in the data: patients and images on both sides, copies, labels, identifying columns."""
+"""Plants in the data: patients or images on both sides, copies, labels, identifying columns."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ _CROSSING = "L000"  # code of a group that crosses the split
 
 
 def _split(bench: Bench, data: Path | None, item_id: str) -> Answers:
-    """Steps up to the split on planted data, or the clean control where there is none."""
+    """Run the steps up to the split on planted data; without data, use the clean control."""
     if data is None:
         stop = stopped_by(_CROSSING, lambda: bench.control)
         return stop if stop[0].is_alarm else (*stop, *bench.of_control(item_id))
@@ -22,18 +22,18 @@ def _split(bench: Bench, data: Path | None, item_id: str) -> Answers:
 
 
 def patient_in_both(bench: Bench, is_planted: bool) -> Answers:
-    """One patient has images in the official training part and in the held-out test set."""
+    """Plant: one patient has images in official training and held-out test set."""
     return _split(bench, bench.planted_data("patient-in-both") if is_planted else None, "P4-01")
 
 
 def duplicate_file(bench: Bench, is_planted: bool) -> Answers:
-    """A training file lies, byte by byte, under a test patient's name."""
+    """Plant: a byte-for-byte copy of a training file under a test patient."""
     data = bench.planted_data("duplicate-other-patient") if is_planted else None
     return _split(bench, data, "P4-02")
 
 
 def duplicate_pixels(bench: Bench, is_planted: bool) -> Answers:
-    """The same, stored anew: other bytes, equal pixels."""
+    """Plant: a training image under a test patient, saved anew: other bytes, equal pixels."""
     if not is_planted:
         return _split(bench, None, "P4-02")
     data = bench.planted_data("duplicate-other-patient")
@@ -50,12 +50,12 @@ def duplicate_pixels(bench: Bench, is_planted: bool) -> Answers:
 
 
 def near_duplicate(bench: Bench, is_planted: bool) -> Answers:
-    """A brighter, re-compressed copy with callipers of a training image under a test patient."""
+    """Plant: a brighter, re-compressed copy with callipers under a test patient."""
     return _split(bench, bench.planted_data("near-duplicate") if is_planted else None, "P4-03")
 
 
 def identifying_column(bench: Bench, is_planted: bool) -> Answers:
-    """A column with names in the metadata file."""
+    """Plant: a column with names in the metadata file."""
     if not is_planted:
         return bench.of_control("P2-13")
     run = bench.new_run(bench.planted_data("identifying-column"))
@@ -64,7 +64,7 @@ def identifying_column(bench: Bench, is_planted: bool) -> Answers:
 
 
 def label_swap(bench: Bench, is_planted: bool) -> Answers:
-    """Two images' labels change places after the content of the data set was pinned."""
+    """Plant: two images' labels swapped after the data set's digest was pinned."""
     pinned = bench.new_run().ingest().content_sha256
     data = bench.copied_data()
     if is_planted:
@@ -75,7 +75,7 @@ def label_swap(bench: Bench, is_planted: bool) -> Answers:
 
 
 def _swap_labels(table: Path) -> None:
-    """Exchange the brain planes of the first two rows that differ in it."""
+    """Swap the brain plane of the first row with that of the first row that differs."""
     header, *rows = [line.split(";") for line in table.read_text("ascii").splitlines()]
     column = header.index("Brain_plane")
     other = next(row for row in rows if row[column] != rows[0][column])

@@ -1,6 +1,6 @@
 """A very small generator for trials of the training step: a mean image and one trained number.
 
-It goes wrong on demand, in the ways that a generator of anybody's can. Importable without torch.
+On demand it fails in ways that real generators can. Importable without torch.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ TEST_VIEW = "test"
 
 
 class TrialSettings(BaseModel):
-    """Settings: frozen and closed.
+    """Settings of the trial generator.
 
     Attributes:
         size: Side of the images, in pixels.
-        nan_at_step: Step whose loss is not a number; None for none.
-        statistics_from: Folder with a view of test images that the mean is fitted on too, as a
-            mean over all of a data set would be; None for the training images alone.
+        nan_at_step: Step whose loss is not a number. Default: none.
+        statistics_from: Folder with a view of test images that the mean is fitted on too (a leak).
+            Default: only the training images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +38,7 @@ class TrialSettings(BaseModel):
 
 
 class TrialGenerator:
-    """Draws the mean image, scaled by a trained number."""
+    """Generator that draws the mean image scaled by a trained number, with noise."""
 
     name = "self-test"
     title = "Generator of the self-test"
@@ -51,19 +51,19 @@ class TrialGenerator:
 
     @staticmethod
     def image_size_px(settings: BaseModel) -> int:
-        """Side of the square images."""
+        """Return the side of the square images, in pixels."""
         return TrialSettings.model_validate(settings).size
 
     @staticmethod
     def pretrained_files(settings: BaseModel) -> tuple[str, ...]:
-        """The view of test images, disguised as somebody's weights."""
+        """Return the files of the view of test images, disguised as pretrained weights."""
         folder = TrialSettings.model_validate(settings).statistics_from
         if folder is None:
             return ()
         return tuple(str(Path(folder) / f"{TEST_VIEW}{end}") for end in (".npy", ".json"))
 
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
-        """Fit the mean, train the number, and say honestly on what."""
+        """Fit the mean and train the number; report truly which images were used."""
         import torch
 
         from medisynth.training.loop import train
@@ -101,7 +101,7 @@ class TrialGenerator:
     def sample(
         self, n: int, context: TrainingContext, condition: Condition | None = None
     ) -> Pixels:
-        """The mean image with noise, n times; SettingsError when a condition is asked for."""
+        """Return n mean images with noise; SettingsError when a condition is asked for."""
         if condition is not None and condition != Condition():
             raise SettingsError("self-test: this generator knows no condition")
         if self._mean is None or self._gain is None:
@@ -112,20 +112,20 @@ class TrialGenerator:
         return images
 
     def state(self) -> Tensors:
-        """Mean image and number."""
+        """Return the mean image and the number."""
         if self._mean is None or self._gain is None:
             raise TrainingError("self-test: nothing to save; fit it first")
         return {"mean": self._mean, "gain": self._gain}
 
     def load_state(self, tensors: Tensors) -> None:
-        """Take what `state` gave; WeightsError when names do not fit."""
+        """Restore what `state` returned; WeightsError when names do not fit."""
         if set(tensors) != {"mean", "gain"}:
             raise WeightsError(f"self-test: expected mean and gain, found {sorted(tensors)}")
         self._mean, self._gain = tensors["mean"], tensors["gain"]
 
 
 class _Stage:
-    """Trains one number so that it times the mean image is near the training images."""
+    """Trains one factor so that the scaled mean image is near the training images."""
 
     name, n_steps = STAGE, N_STEPS
 
@@ -138,7 +138,7 @@ class _Stage:
         self._optimiser = torch.optim.SGD([self.gain], lr=0.01)
 
     def step(self, step: int) -> Mapping[str, float]:
-        """One update by the shared function, whose guard looks at every loss."""
+        """Do one update with the shared function, which checks every loss."""
         from medisynth.training.loop import update
 
         loss = (self.gain * self._mean - self._images).square().mean()
@@ -147,15 +147,15 @@ class _Stage:
         return update(self._optimiser, {"loss": loss}, loss, stage=STAGE, step=step, rate=0.01)
 
     def evaluate(self, step: int) -> Mapping[str, float]:
-        """Nothing is chosen."""
+        """Return no score: no checkpoint is chosen."""
         return {}
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The number."""
+        """Return the number."""
         return {"gain": self.gain.detach().clone()}, {}
 
     def load_state(self, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore what `state` returned."""
         import torch
 
         with torch.no_grad():
@@ -163,7 +163,7 @@ class _Stage:
 
 
 def joined(view: ImageView, more: ImageView) -> ImageView:
-    """A view with the images of another one added to its own."""
+    """Return a view with the images of another one appended."""
     return ImageView(
         view.partition,
         np.concatenate([view.pixels, more.pixels]),

@@ -1,4 +1,4 @@
-"""Attempts on the sealed test set: early reads, and test images on their way into training."""
+"""Plants against isolation: early reads of the test set, and test images in training."""
 
 from dataclasses import replace
 
@@ -24,28 +24,28 @@ from pipelines.selftest.generator import TEST_VIEW, joined
 
 CONFINEMENT = "confinement"
 _BROKEN_ISOLATION = "G020"  # code of an isolation that is broken or not shown
-# Stands for a file that the confinement lets through: every confined process may read it.
+# A file that every confined process may read; stands for a hole in the confinement.
 _LET_THROUGH = {"device that may be read": "/dev/zero"}
 
 
 def early_read(bench: Bench, is_planted: bool) -> Answers:
-    """A training process tries the sealed image, its vault and key; as control, what it may read."""
+    """Plant: a training process tries to read sealed image, vault and key."""
     if is_planted:
         return (_confinement(bench.control),)
-    # That a successful read stops a run is the subject of the next plant.
+    # Control: a file that may be read. That this stops the run is tested by the next plant.
     stopped_by(_BROKEN_ISOLATION, lambda: bench.prepared.prove_isolation(_LET_THROUGH))
     return (_confinement(bench.prepared),)
 
 
 def open_confinement(bench: Bench, is_planted: bool) -> Answers:
-    """A training process that can read what it is told it must not: the device, which it may."""
+    """Plant: list a readable device as forbidden, so that the isolation proof must fail."""
     if not is_planted:
         return stopped_by(_BROKEN_ISOLATION, lambda: bench.control)
     return stopped_by(_BROKEN_ISOLATION, lambda: bench.prepared.prove_isolation(_LET_THROUGH))
 
 
 def _confinement(run: SmallRun) -> GuardAnswer:
-    """What the child found: it is an alarm when every attempt was refused."""
+    """Return the confinement's answer: an alarm when every attempt was refused."""
     isolation = run.folder.need(IsolationRecord)
     words = ", ".join(
         f"{attempt.target}: {attempt.error or 'read'}" for attempt in isolation.attempts
@@ -62,7 +62,7 @@ def _confinement(run: SmallRun) -> GuardAnswer:
 
 
 def early_read_by_run(bench: Bench, is_planted: bool) -> Answers:
-    """The run's own process reads a sealed file before the opening."""
+    """Plant: the run's own process reads a sealed file before the opening."""
     if not is_planted:
         return bench.of_control("P4-05")
     run = bench.new_run()
@@ -73,7 +73,7 @@ def early_read_by_run(bench: Bench, is_planted: bool) -> Answers:
 
 
 def test_image_in_training(bench: Bench, is_planted: bool) -> Answers:
-    """A test image, with its patient, among the training images."""
+    """Plant: a test image, with its patient, among the training images."""
     if not is_planted:
         return bench.of_control("P4-11")
     run = bench.new_run()
@@ -83,7 +83,7 @@ def test_image_in_training(bench: Bench, is_planted: bool) -> Answers:
 
 
 def test_pixels_in_training(bench: Bench, is_planted: bool) -> Answers:
-    """The pixels of a test image under a training image's name and patient."""
+    """Plant: a test image's pixels under a training image's name and patient."""
     if not is_planted:
         return bench.of_control("P4-11")
     run = bench.new_run()
@@ -94,13 +94,13 @@ def test_pixels_in_training(bench: Bench, is_planted: bool) -> Answers:
 
 
 def _go_on_to_the_end(bench: Bench, run: SmallRun, training: ImageView | None = None) -> None:
-    """Evaluate a run without starting a training process once more."""
+    """Evaluate a run with the control's isolation record, without a training process."""
     bench.lend_isolation(run)
     run.evaluate(run.honest_images(), training)
 
 
 def _test_view(run: SmallRun, n: int) -> ImageView:
-    """The first test images, packed like a view: what nobody may do before the opening."""
+    """Pack the first n test images as a view, which is forbidden before the opening."""
     images, names = run.images, {leaf.id for leaf in run.split.sealed_test.leaves[:n]}
     rows = np.flatnonzero(images.table["image_id"].isin(names).to_numpy(dtype=bool))
     table = images.table.iloc[rows]
@@ -110,7 +110,7 @@ def _test_view(run: SmallRun, n: int) -> ImageView:
 
 
 def packed_view_changed(bench: Bench, is_planted: bool) -> Answers:
-    """A test image is added to the packed training images before the training process starts."""
+    """Plant: a test image added to the packed training images before training starts."""
     run = bench.new_run()
     training = run.prepare().training
     if is_planted:
@@ -120,7 +120,7 @@ def packed_view_changed(bench: Bench, is_planted: bool) -> Answers:
 
 
 def statistics_on_test(bench: Bench, is_planted: bool) -> Answers:
-    """A generator fits its mean image on test images too, from a copy that it came by."""
+    """Plant: a generator fits its mean image on a copy of the test images too."""
     if not is_planted:
         return bench.trained_control.judge("P4-07")
     folder = bench.new_folder()

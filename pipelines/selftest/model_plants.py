@@ -1,4 +1,4 @@
-"""Faults of a model: a loss that is not a number, and a generator that copies its patients."""
+"""Plants in the model: a loss that is not a number, and a generator that copies patients."""
 
 from medisynth.metrics.controls import control_images
 from pipelines.selftest.bench import (
@@ -17,7 +17,7 @@ _NOT_FINITE = "T000"  # code of a training that produced numbers that are not fi
 
 
 def nan_loss(bench: Bench, is_planted: bool) -> Answers:
-    """The loss of one step is not a number."""
+    """Plant: the loss of one step is not a number."""
     if not is_planted:
         return stopped_by(_NOT_FINITE, lambda: bench.trained_control)
     run = bench.new_run(model__settings={"nan_at_step": 3})
@@ -26,7 +26,7 @@ def nan_loss(bench: Bench, is_planted: bool) -> Answers:
 
 
 def copycat(bench: Bench, is_planted: bool) -> Answers:
-    """A generator whose images are training images; as control, random pixels."""
+    """Plant: a generator that draws training images; as control, random pixels."""
     run = bench.new_run(bench.data_of_many)
     training = run.prepare().training
     bench.lend_isolation(run)

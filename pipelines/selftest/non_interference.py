@@ -1,12 +1,12 @@
-"""The proof of isolation that asks nobody: with other test pixels, training gives the same bits.
+"""Proves isolation by experiment: with other test pixels, training gives the same bits.
 
-A small run is taken through steps 1 to 5 twice, on simulated patients: once as they are, once with
-every test image replaced by noise of the same size. Metadata, patients and configuration stay. What
-training saw, fitted, chose and learnt must be the same to the last bit, while the sealed test set
-must be another one. The steps, and the confined training process, are those of every run.
+A small run goes through steps 1 to 5 twice, on simulated patients: once as they are, once with
+every test image replaced by noise of the same size. Metadata, patients and configuration stay.
+Views, statistics, choices and weights of training must be equal to the last bit, while the sealed
+test set must differ. The steps and the confined training process are those of every run.
 
-Noise depends on the pixels that it replaces: equal test images stay equal, so that exact copies tie
-the same patients together as before. See docs/isolation.md for what may depend on test pixels.
+The noise is seeded by the pixels that it replaces: equal test images stay equal, so that exact
+copies still group the same patients. See docs/isolation.md for what may depend on test pixels.
 """
 
 import io
@@ -56,7 +56,7 @@ _SETTINGS: dict[str, Any] = {
     "data.adapter": "phantom",
     "audit.n_text_images": 0,
     "audit.n_resamples": 100,
-    "split.source": "computed",  # drawn anew from the table: it has to come out the same as well
+    "split.source": "computed",  # so that the drawing of the split is compared as well
     "training.selection": "objective",
     "training.preview_every": 0,
     "evaluation.extractor": "none",
@@ -78,13 +78,13 @@ _SHORT: dict[str, dict[str, Any]] = {  # fewer steps than the preset's; every pa
 
 @dataclass(frozen=True)
 class Row:
-    """One thing of both runs.
+    """One fact of both runs, compared.
 
     Attributes:
         what: Its name.
-        original: SHA-256 of it in the run on the images as they are; for the chosen step the step.
+        original: Its SHA-256 in the run on unchanged images; for the chosen step the step number.
         noise: The same in the run on noise.
-        must_be: What the proof needs.
+        must_be: Whether the proof needs equal or different values.
     """
 
     what: str
@@ -94,7 +94,7 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether it is as the proof needs it."""
+        """Whether the values are equal or different as the proof needs."""
         return (self.original == self.noise) == (self.must_be == "equal")
 
 
@@ -106,8 +106,8 @@ class Comparison:
         seed: Seed of simulated patients, split and training.
         model: Generator.
         n_test_images: Test images, all replaced by noise.
-        rows: What was compared.
-        fault: Why it proves nothing although rows may hold; "" when there is no such reason.
+        rows: Compared facts.
+        fault: Why it proves nothing even if all rows hold; "" for no reason.
         duration_s: Time taken.
     """
 
@@ -120,24 +120,24 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether test pixels had no influence, and could have had one."""
+        """Whether test pixels had no influence, and the test was able to show one."""
         return not self.fault and bool(self.rows) and all(row.holds for row in self.rows)
 
 
 @dataclass(frozen=True)
 class NonInterference:
-    """The whole proof: generators times seeds."""
+    """The whole proof: one comparison for each generator and seed."""
 
     comparisons: tuple[Comparison, ...]
 
     @property
     def holds(self) -> bool:
-        """Whether every comparison holds; none at all proves nothing."""
+        """Whether there are comparisons and all of them hold."""
         return bool(self.comparisons) and all(one.holds for one in self.comparisons)
 
     @property
     def exit_code(self) -> int:
-        """0, or 4 where test pixels had an influence or that could not be shown."""
+        """Exit code: 0 if the proof holds, else 4."""
         return 0 if self.holds else _EXIT_INTERFERENCE
 
     @property
@@ -155,7 +155,7 @@ class NonInterference:
 
     @property
     def text(self) -> str:
-        """For people: a block for each generator and seed, then the verdict."""
+        """The proof as text for the screen: a block for each comparison, then the verdict."""
         n_held = sum(one.holds for one in self.comparisons)
         seconds = sum(one.duration_s for one in self.comparisons)
         n = len(self.comparisons)
@@ -177,12 +177,12 @@ def prove(
         console: Where messages go; a stop request is obeyed.
         seeds: Seeds of patients, split and training, one comparison each.
         models: Generators, by registered name or `package.module:Class`.
-        patients: Which patients to simulate; their seed is the comparison's.
+        patients: Patients to simulate; the seed is replaced by each of `seeds`.
 
     Raises:
         ConfigError: A generator does not exist.
-        MedisynthGovError: The run on the images as they are failed, or the machine or a training
-            process did: no verdict.
+        MedisynthGovError: The run on unchanged images, the machine or a training process failed,
+            so there is no verdict.
     """
     configs = {name: _config(name) for name in models}  # a mistyped name costs no time
     comparisons = []
@@ -208,7 +208,7 @@ def write_record(proof: NonInterference, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Left:
-    """What a run left: name -> digest, and the leaves of its sealed test set."""
+    """Result of a run: name -> digest, and the leaves of its sealed test set."""
 
     digests: dict[str, str]
     leaves: tuple[Leaf, ...]
@@ -247,11 +247,11 @@ def _compare(
 
 
 def compare(original: dict[str, str], noise: dict[str, str]) -> tuple[Row, ...]:
-    """What both runs left, side by side: all must be equal but the sealed test set.
+    """Pair the digests of both runs: all must be equal except the sealed test set.
 
     Args:
-        original: Name -> digest of what the run on the images as they are left.
-        noise: The same names, of the run on noise.
+        original: Name -> digest in the run on unchanged images.
+        noise: The same names for the run on noise.
     """
     return tuple(
         Row(what, value, noise[what], "different" if what == _TEST_SET else "equal")
@@ -266,7 +266,7 @@ def replace_by_noise(root: Path, leaves: Iterable[Leaf], seed: int) -> None:
 
     Args:
         root: Data folder, a copy.
-        leaves: Which images.
+        leaves: Leaves of the images to replace.
         seed: Seed of the noise.
     """
     for leaf in leaves:
@@ -281,7 +281,7 @@ def replace_by_noise(root: Path, leaves: Iterable[Leaf], seed: int) -> None:
 
 
 def _leaf_fault(first: _Left, second: _Left) -> str:
-    """Whether all test pixels changed and nothing else of the test images did."""
+    """Return why the runs prove nothing: other images or labels, or unchanged pixels; else ""."""
     pixels = {"file_sha256", "pixel_sha256"}
     if [one.model_dump(exclude=pixels) for one in first.leaves] != [
         one.model_dump(exclude=pixels) for one in second.leaves
@@ -293,7 +293,7 @@ def _leaf_fault(first: _Left, second: _Left) -> str:
 
 
 def _run(data: Path, workspace: Path, config: RunConfig, seed: int, console: Console) -> _Left:
-    """Steps 1 to 5 as a run takes them, in a workspace of their own that is removed at once."""
+    """Do steps 1 to 5 in a workspace of their own, which is removed afterwards."""
     values = {
         **{"workspace": str(workspace), "seed": seed},
         "data": config.data.model_copy(update={"path": str(data)}),
@@ -335,12 +335,12 @@ def _of_split(split: SplitImages) -> dict[str, str]:
 
 
 def _of_training(folder: RunFolder, trained: TrainedGenerator) -> dict[str, str]:
-    """All that training decided; the values of fitted statistics are tensors of the checkpoint."""
+    """Return digests of all training results; fitted values are tensors of the checkpoint."""
     from medisynth.training.loop import IMAGES_PER_SECOND, PEAK_MEMORY  # imports torch
 
     record = folder.need(TrainingRecord).model_dump(mode="json")
     selection = record["selection"]
-    of_machine = (IMAGES_PER_SECOND, PEAK_MEMORY)  # measured of the machine, not learnt
+    of_machine = (IMAGES_PER_SECOND, PEAK_MEMORY)  # measurements of the machine
     curves = [curve for curve in record["curves"] if curve["name"] not in of_machine]
     return {
         "fitted statistics": _digest([record["fitted"], record["description"]]),

@@ -1,4 +1,4 @@
-"""Faults in the record: files changed, labels exchanged, criteria edited after they were frozen."""
+"""Plants in the record: files changed, labels swapped, criteria edited after freezing."""
 
 import json
 from collections.abc import Callable
@@ -31,11 +31,11 @@ _LENIENT = {"P6-04": 1.0}  # every image may be a copy
 
 
 def tampered_record(bench: Bench, is_planted: bool) -> Answers:
-    """The verdict of one item is rewritten in a closed run folder."""
+    """Plant: the verdict of one item is rewritten in a closed run folder."""
     folder = bench.copied_run(bench.control)
     if is_planted:
         _edit(folder / "records" / "P4-13.json", lambda record: record | {"status": "passed"})
-    found = verify_run(folder, is_ended=False)  # it draws no card and no report
+    found = verify_run(folder, is_ended=False)  # a small run has no card and no report
     if found.is_intact:
         return (silent(VERIFY, "intact"),)
     return (
@@ -50,7 +50,7 @@ def tampered_record(bench: Bench, is_planted: bool) -> Answers:
 
 
 def document_changed(bench: Bench, is_planted: bool) -> Answers:
-    """A document is rewritten after a step put it on record, before the run closes."""
+    """Plant: a document is rewritten after a step recorded it, before the run closes."""
     if not is_planted:
         return bench.of_control("P2-07")
     run = bench.new_run()
@@ -63,7 +63,7 @@ def document_changed(bench: Bench, is_planted: bool) -> Answers:
 
 
 def sealed_label_swap(bench: Bench, is_planted: bool) -> Answers:
-    """Two test images' labels change places between sealing and opening."""
+    """Plant: two test images' labels are swapped between sealing and opening."""
     folder = bench.copied_run(bench.control)
     if is_planted:
         _edit(folder / "data" / "seal_leaves.json", _with_labels_swapped)
@@ -78,7 +78,7 @@ def _with_labels_swapped(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def edited_criterion(bench: Bench, is_planted: bool) -> Answers:
-    """A limit is raised after the plan was frozen, and the run is to be judged by it."""
+    """Plant: the run is judged by a limit that was raised after the plan was frozen."""
     context = bench.control.context
     policy = with_criteria(context.policy, _LENIENT) if is_planted else context.policy
     judged_by = replace(context, policy=policy)
@@ -86,7 +86,7 @@ def edited_criterion(bench: Bench, is_planted: bool) -> Answers:
 
 
 def rewritten_plan(bench: Bench, is_planted: bool) -> Answers:
-    """The frozen plan itself is rewritten with the new limit after the test set was opened."""
+    """Plant: the frozen plan is rewritten with a new limit after the test set was opened."""
     context = bench.control.context
     copy = bench.copied_run(bench.control)
     digests = dict(bench.control.folder.digests)
@@ -103,7 +103,7 @@ def _plain(policy: Policy) -> dict[str, Any]:
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Change a document behind the back of the record, as an editor would."""
+    """Change a document without recording it, as a text editor would."""
     path.write_text(json.dumps(change(json.loads(path.read_bytes()))), "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Plants tried one after the other, on the screen, as a file, and inside a run."""
+"""Tries the plants one by one; the result goes to the screen, a file or a run's record."""
 
 import re
 import tempfile
@@ -28,11 +28,11 @@ _MAKE_ROOM = "free some space or set TMPDIR"
 
 
 def run_selftest(scope: Literal["quick", "full"], console: Console) -> SelftestRecord:
-    """Plant faults one at a time and see which guard catches each.
+    """Plant faults one at a time and record which guards catch them.
 
     Args:
-        scope: "quick" tries what takes a moment and trains nothing; "full" tries every plant.
-        console: Where progress goes; obeys a stop request.
+        scope: "quick" tries the fast plants without training; "full" tries every plant.
+        console: Shows progress; a stop request is obeyed.
 
     Raises:
         MachineError: There is no room for temporary files.
@@ -87,7 +87,7 @@ def try_plant(plant: Plant, bench: Bench) -> PlantTrial:
         answers = _answers(plant, bench, is_planted=True)
     except InterruptedByUser:
         raise
-    except MedisynthGovError as error:  # of the machine: no verdict
+    except MedisynthGovError as error:  # the machine failed: no verdict
         fault = str(error)
     except OSError as error:
         if error.errno not in _NO_ROOM:
@@ -112,7 +112,7 @@ def try_plant(plant: Plant, bench: Bench) -> PlantTrial:
 
 
 def _answers(plant: Plant, bench: Bench, *, is_planted: bool) -> Answers:
-    """What the guards say; an error where none was expected is an alarm, too."""
+    """Return the guards' answers; an unexpected error also counts as an alarm."""
     try:
         return plant.trial(bench, is_planted)
     except InterruptedByUser:
@@ -122,7 +122,7 @@ def _answers(plant: Plant, bench: Bench, *, is_planted: bool) -> Answers:
 
 
 def _without(folder: Path, answers: Answers) -> Answers:
-    """Answers whose sentences name files from the run folder or the data folder on."""
+    """Shorten paths in the answers: they begin at the run folder or the data folder."""
     prefix = re.compile(rf"{re.escape(str(folder))}/(\d{{3}}/)?((runs/)?selftest/)?")
 
     def shortened(answer: GuardAnswer) -> GuardAnswer:
@@ -136,10 +136,10 @@ _MACHINE = 7
 
 
 def exit_code(record: SelftestRecord) -> int:
-    """0 when every plant was caught and every control clean.
+    """Return the exit code: 0 when every plant was caught and every control clean.
 
-    4 when one about data getting to where they must not be was not; otherwise 5. 7 when nothing
-    failed but a plant could not be tried to its end.
+    4 when a plant that leaks data failed, 5 when only others did, 7 when nothing failed but a
+    plant could not be tried to its end.
     """
     failed = {trial.failure_exit_code for trial in record.trials if _is_failed(trial)}
     if failed:
@@ -152,7 +152,7 @@ def _is_failed(trial: PlantTrial) -> bool:
 
 
 def as_text(record: SelftestRecord) -> str:
-    """For people: a block a plant, then how many were caught."""
+    """Return text for the screen: a block a plant, then how many were caught."""
     blocks = [_block(trial) for trial in record.trials]
     n_proof = sum(trial.is_proof for trial in record.trials)
     blocks.append(
@@ -197,10 +197,10 @@ def write_record(record: SelftestRecord, folder: Path) -> Path:
 
 
 def try_guards(context: RunContext) -> None:
-    """Try the guards on planted faults and put on record what they did.
+    """Run the quick self-test inside a run and record its result.
 
     The faults are planted in simulated patients in a temporary folder; the run's own data, ledger
-    and keys are not touched. The run goes on whatever this shows: item P4-12 tells it.
+    and keys are not touched. The run goes on in any case: item P4-12 reports the result.
 
     Raises:
         InterruptedByUser: A stop was asked for.

@@ -1,4 +1,4 @@
-"""Documents of the data set audit: written once, when the partitions are known or are refused."""
+"""Writes the documents of the data set audit, once the split is known or was refused."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from medisynth.data.audit.target_population import load_target_population
 from medisynth.data.duplicates.exact import in_partitions
 from pipelines.current_run.context import AuditedImages, ImageSet, ListedData, RunContext
 
-LABELS = "labels"  # the name under which audit.reviewed holds the review of suspected labels
+LABELS = "labels"  # key in audit.reviewed for the review of suspected labels
 
 
 def write_coverage(
@@ -42,7 +42,7 @@ def write_coverage(
 def write_demographics(
     images: ImageSet, partition: "pd.Series[str] | None", context: RunContext
 ) -> None:
-    """Write data/demographics.json: who the patients are, as far as the contract declares it.
+    """Write data/demographics.json from the columns that the contract declares.
 
     Raises:
         SettingsError: The target population cannot be read.
@@ -67,9 +67,9 @@ def write_demographics(
 
 
 def audit_listing(listed: ListedData, context: RunContext) -> None:
-    """Audit what the metadata file says, with official partitions; needs no image.
+    """Audit the metadata file with its official partitions; reads no image.
 
-    The steps that read images write the same documents again, about the selected images.
+    Steps that read images later write the same documents again, for the selected images.
     """
     table, config = listed.listing.table, context.config.audit
     official = table["official_partition"]
@@ -101,10 +101,10 @@ def write_audits(
 
     Args:
         images: Every selected image.
-        audited: What the audit step found.
-        partition: Partition of each image that is used; None when the images were not divided:
-            then nothing is said by partition, and suspected labels are not searched.
-        context: What every step may use.
+        audited: Findings of the audit step.
+        partition: Partition of each image in use; None when the images were not divided: then there
+            are no results by partition and no search for suspected labels.
+        context: Configuration, store and console of the run.
     """
     config, store = context.config.audit, context.store
     write_demographics(images, partition, context)
@@ -129,16 +129,16 @@ def write_audits(
 def _with_partitions(
     audited: AuditedImages, images: ImageSet, partition: "pd.Series[str]"
 ) -> DuplicateAudit:
-    """The same pairs with the partitions of this run in place of the official ones."""
+    """Return the duplicate audit with this run's partitions instead of the official ones."""
     names = images.table["image_id"].reindex(partition.index).astype(str)
     part = dict(zip(names, partition.astype(str), strict=True))
     pairs = in_partitions(audited.duplicates.pairs, part)
-    n = n_across(audited.pairs, part)  # all pairs: those on record are cut at a number
+    n = n_across(audited.pairs, part)  # over all pairs: the record lists only the first ones
     return audited.duplicates.model_copy(update={"pairs": pairs, "n_pairs_across_partitions": n})
 
 
 def n_across(pairs: Sequence[DuplicatePair], partition: Mapping[str, str]) -> int:
-    """Pairs whose images are in two known, different partitions.
+    """Count the pairs whose images are in two known, different partitions.
 
     Args:
         pairs: Pairs.

@@ -1,4 +1,4 @@
-"""s1 ingest: folder and metadata file -> image table, each image decoded once, with its digests."""
+"""s1 ingest: reads folder and metadata file, decodes each image once, computes digests."""
 
 import io
 import os
@@ -28,7 +28,7 @@ OWN_CONTRACT = "data_contract.yaml"
 
 
 def find_adapter(data: DataConfig) -> DatasetAdapter:
-    """The adapter of a data folder; called once before a run has a folder, too.
+    """Return the adapter of the configured data folder.
 
     Raises:
         DataError: The folder is missing, empty, or has no known layout.
@@ -41,7 +41,7 @@ def find_adapter(data: DataConfig) -> DatasetAdapter:
 
 
 def list_data(context: RunContext) -> ListedData:
-    """Find the data set, read its listing, and select what is present and wanted.
+    """Find the data set, read its listing and select the images of the wanted planes.
 
     Raises:
         DataError: The folder or the metadata file cannot be used.
@@ -69,7 +69,7 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     """
     _refuse_missing(listed, context)
     contract = _contract(listed, context.config.data)
-    warm_up()  # the slow import of the next step goes on beside the decoding
+    warm_up()  # start the slow import of the next step while images are decoded
     present = listed.present
     if present.empty:
         raise DataError(
@@ -99,7 +99,7 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
             code=ingested.findings[0].code,
             findings=ingested.findings,
         )
-    write_findings((), context)  # all were read: no fault is a result, too
+    write_findings((), context)  # record that there were no faults
     if ingested.n_from_cache:
         context.console.say(
             f"{ingested.n_from_cache:,} of {len(present):,} images unchanged since an earlier "
@@ -126,7 +126,7 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
 
 
 def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
-    """Keep every fault found, not only those that are printed."""
+    """Write every finding to data/findings.json; only some are printed."""
     records = tuple(
         FindingRecord(code=f.code, where=f.where, row=f.row, column=f.column, message=f.message)
         for f in findings
@@ -135,7 +135,7 @@ def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
 
 
 def _contract(listed: ListedData, data: DataConfig) -> DataContract:
-    """The contract of the data set, with the user's own rules where there are some."""
+    """Return the data set's contract, with the user's own rules if there are any."""
     if data.contract is not None:
         return load_contract(listed.listing.info.name, _folder(data.contract))
     beside = listed.root / OWN_CONTRACT
@@ -143,7 +143,7 @@ def _contract(listed: ListedData, data: DataConfig) -> DataContract:
 
 
 def _metadata(listing: Listing, table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the metadata file in the order of the image table."""
+    """Return the rows of the metadata file in the order of the image table."""
     if listing.metadata.empty:
         return pd.DataFrame(index=table.index)
     place = pd.Series(range(len(listing.table)), index=listing.table["image_id"].astype(str))
@@ -156,7 +156,7 @@ def _folder(path: str) -> Path:
 
 
 def data_root(context: RunContext) -> Path:
-    """Folder of the data; phantoms are simulated when they are not there yet."""
+    """Return the data folder; simulate the phantoms first if they are not there yet."""
     data = context.config.data
     if data.path is not None:
         return _folder(data.path)
@@ -172,7 +172,7 @@ def data_root(context: RunContext) -> Path:
 
 
 def _simulate(root: Path, settings: PhantomSettings, context: RunContext) -> None:
-    """Make the phantoms; of several runs that begin at once one does, and the others wait."""
+    """Make the phantoms under a lock: of several runs one makes them, the others wait."""
     with folder_lock(root.parent, wait_s=_LONGEST_SIMULATION_S):
         if root.exists():
             return
@@ -190,7 +190,7 @@ def _simulate(root: Path, settings: PhantomSettings, context: RunContext) -> Non
 
 
 def _refuse_missing(listed: ListedData, context: RunContext) -> None:
-    """Stop when a selected image has no file, unless the configuration drops such images."""
+    """Raise DataError if a selected image has no file, unless such images are to be dropped."""
     n_needed = len(listed.selected) - len(listed.present)
     if n_needed == 0 or context.config.data.missing_images == "drop":
         return

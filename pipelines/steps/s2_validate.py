@@ -20,7 +20,7 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
 
     Raises:
         DataError: A critical rule of the contract failed in either engine.
-        RuntimeError: An engine broke; that is no verdict on the data.
+        RuntimeError: An engine failed, so there is no verdict on the data.
     """
     contract = images.contract
     rows = with_metadata(images.table, images.metadata, contract)
@@ -50,7 +50,7 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
 
 
 def _refuse_broken(outcomes: Sequence[RuleResult]) -> None:
-    """Stop at the first critical rule that failed; both engines judged all of them."""
+    """Raise DataError about the first failed critical rule, with the number of all of them."""
     broken = [o for o in outcomes if o.severity == "critical" and not o.passed]
     if not broken:
         return

@@ -1,4 +1,4 @@
-"""s3 audit: who is in the data, what goes together, which images occur twice, what is burned in."""
+"""s3 audit: attributes and their confounding, image quality, duplicates, burned-in text."""
 
 import numpy as np
 
@@ -20,10 +20,10 @@ _TILE_PX = 240
 
 
 def run(images: ImageSet, context: RunContext) -> AuditedImages:
-    """Audit the image table and search duplicates.
+    """Audit the image table and search for duplicates.
 
     A duplicate is no error here: it joins its images' patients into one group, which the split
-    never divides. What was found is written by the split, which knows the partitions.
+    never divides. The split step writes the findings, because it knows the partitions.
     """
     audit = _dataset_audit(images, context)
     search = find_duplicates(
@@ -78,7 +78,7 @@ def _duplicate_audit(
     known = table[table["official_partition"].notna()]
     official = dict(zip(known["image_id"], known["official_partition"], strict=True))
     pairs = in_partitions(search.pairs, official)
-    # what a reader must see first: other patients, then other parts, then the rest
+    # the most important first: other patients, then other partitions, then the rest
     ordered = sorted(
         pairs,
         key=lambda p: (
@@ -105,7 +105,7 @@ def _duplicate_audit(
 
 
 def _n_groups(ties: set[tuple[str, str]]) -> int:
-    """Groups of two or more patients that pairs tie together."""
+    """Count the groups of two or more patients that are connected by pairs."""
     group_of: dict[str, set[str]] = {}
     for left, right in ties:
         merged = group_of.get(left, {left}) | group_of.get(right, {right})
@@ -116,7 +116,7 @@ def _n_groups(ties: set[tuple[str, str]]) -> int:
 def _draw_pairs(
     pairs: list[DuplicatePair], images: ImageSet, context: RunContext
 ) -> list[DuplicatePair]:
-    """Draw both images of each pair side by side, with their identities."""
+    """Draw both images of each pair side by side; return the pairs with their figure's path."""
     row_of = {name: row for row, name in enumerate(images.table["image_id"])}
     unit = images.info.split_unit
     drawn, figures = [], []

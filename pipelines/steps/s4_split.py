@@ -1,4 +1,4 @@
-"""s4 split and seal: by patient; the held-out test set is closed here, before training."""
+"""s4 split and seal: divides the images by patient and seals the held-out test set."""
 
 import hashlib
 from collections.abc import Iterable
@@ -45,7 +45,7 @@ def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitI
 
 
 def reload(root: Path, context: RunContext) -> SplitImages:
-    """What this step handed on before the run was cut short: views as packed, the test set sealed.
+    """Read this step's result back from a run that was cut short: packed views, sealed test set.
 
     Raises:
         EvidenceError: A packed view is gone or differs, or the seal does not fit its leaves.
@@ -90,14 +90,14 @@ def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> Spl
     """Divide the images, put the split on record and complete the audit by partition.
 
     Raises:
-        LeakageError: A patient or an image is on both sides; data/split.json says how many.
+        LeakageError: A patient or an image is on both sides; data/split.json has the counts.
         DataError: A partition would be empty, or the official split was asked for and there is
             none.
     """
     try:
         result = _divided(images, audited, context)
     except MedisynthGovError:
-        write_audits(images, audited, None, context)  # what was found by then is evidence, too
+        write_audits(images, audited, None, context)  # the findings so far are evidence too
         raise
     write_audits(images, audited, result.partition, context)
     return result
@@ -135,7 +135,7 @@ def _divided(images: ImageSet, audited: AuditedImages, context: RunContext) -> S
 def split_source(
     wanted: Literal["auto", "official", "computed"], official: "pd.Series[str]"
 ) -> Literal["official", "computed"]:
-    """The split to use: "auto" is official where the data set brings one; DataError if it must and is not."""
+    """Return the split to use; "auto" is the official one if the data set has one."""
     if wanted == "auto":
         return "official" if official.notna().any() else "computed"
     return wanted
@@ -237,14 +237,14 @@ def _access_log(
 def _must_refuse(
     root: Path, metadata_file: str, sealed_image: str, context: RunContext
 ) -> dict[str, str]:
-    """What the training process must fail to read, by description."""
+    """Return description -> path that the training process must fail to read."""
     refuse = {
         "sealed image": str(root / sealed_image),
         "data folder": str(root),
         "metadata file": str(root / metadata_file),
         VAULT_TARGET: str(context.vault.path),
         KEY_TARGET: str(context.vault.key_path),
-        # those of other runs on the same data, too
+        # also those of other runs on the same data
         "folder of vaults": str(context.vault.path.parent),
         "folder of keys": str(context.vault.key_path.parent),
     }

@@ -1,4 +1,4 @@
-"""s5 train: a confined child process that sees the training and tuning views only."""
+"""s5 train: trains in a confined child process that can read training and tuning views only."""
 
 import hashlib
 import re
@@ -39,21 +39,19 @@ _PREVIEWS_SHOWN = 6
 
 
 def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
-    """Train a generator and draw the synthetic images; goes on from the last committed step.
+    """Train a generator, from the last committed step on, and draw the synthetic images.
 
     Args:
-        split: The training view, which the generator is fitted on, the tuning view, which the
-            checkpoint is chosen on, and what the child must fail to read.
-        context: What every step may use.
+        split: Training view (to fit the generator), tuning view (to choose the checkpoint), and the
+            paths that the child must fail to read.
+        context: Configuration, store and console of the run.
 
     Raises:
-        IsolationError: The child could read what it must not, or the generator tried to.
+        IsolationError: The child could read a forbidden path, or the generator tried to.
         ProcessError: Training failed, or a view is not the one that was packed.
     """
     store = context.store
-    if (
-        SampleSet.PATH in store.artifacts()
-    ):  # an earlier process trained and drew all there is to draw
+    if SampleSet.PATH in store.artifacts():  # an earlier process trained and drew all images
         return reload(context)
     if any(event.type == ATTEMPT for event in store.journal.events()):
         raise IsolationError(
@@ -91,10 +89,10 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
 def prove_isolation(
     must_refuse: dict[str, str], access_log: AccessLog, context: RunContext
 ) -> None:
-    """Start the training process, let it confine itself and prove it, and train nothing.
+    """Start the training process only to let it confine itself and prove it.
 
     Raises:
-        IsolationError: The child could read what it must not; isolation.json shows what.
+        IsolationError: The child could read a forbidden path; isolation.json names it.
     """
     job = replace(_job(must_refuse, context), proof_only=True)
     Path(job.checkpoints).mkdir(exist_ok=True)
@@ -103,7 +101,7 @@ def prove_isolation(
 
 
 def reload(context: RunContext) -> TrainedGenerator:
-    """What this step handed on before the run was cut short.
+    """Read this step's result back from a run that was cut short.
 
     Raises:
         EvidenceTamperedError: A synthetic image has other pixels than its record says.
@@ -127,7 +125,7 @@ def reload(context: RunContext) -> TrainedGenerator:
 
 def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
     config, run_dir = context.config, context.store.run_dir
-    # The extractor chooses the checkpoint only where the run may use it at all.
+    # The checkpoint is chosen with the extractor only if the run may use the extractor.
     wanted = config.training.selection == "auto" and config.evaluation.extractor == "inception"
     weights = find_weights() if wanted else None
     return TrainingJob(
@@ -154,16 +152,16 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
 
 
 def _import_folder(name: str) -> str | None:
-    """Folder that a generator outside the installed packages is imported from."""
+    """Return the folder that a generator outside the installed packages is imported from."""
     folder = import_folder(name)
     return str(folder) if folder is not None else None
 
 
 def _pretrained_files(must_refuse: dict[str, str], context: RunContext) -> tuple[str, ...]:
-    """Files of others' weights that the generator starts from, where it says that it has some.
+    """Return the paths of pretrained weights that the generator asks for.
 
     Raises:
-        IsolationError: One of them lies where training must not read.
+        IsolationError: One of them is in a place that training must not read.
     """
     config = context.config
     files = getattr(load_generator(config.model.name), "pretrained_files", None)
@@ -181,13 +179,13 @@ def _pretrained_files(must_refuse: dict[str, str], context: RunContext) -> tuple
 
 
 def _committed(context: RunContext) -> dict[str, tuple[str, str]]:
-    """Stage -> file and digest of the state that the journal names last: that is what counts."""
+    """Return stage -> (file, digest) of the state that the journal names last."""
     bodies = [e.body for e in context.store.journal.events() if e.type == COMMITTED]
     return {body["stage"]: (Path(body["path"]).name, body["sha256"]) for body in bodies}
 
 
 def _discard_checkpoints(job: TrainingJob, context: RunContext) -> None:
-    """Nobody is to use what came of a training whose isolation is in doubt."""
+    """Delete checkpoints and states of a training whose isolation is in doubt."""
     files = list(Path(job.checkpoints).glob("*.safetensors"))
     for path in files:
         path.unlink()
@@ -196,14 +194,14 @@ def _discard_checkpoints(job: TrainingJob, context: RunContext) -> None:
 
 
 def _remove_states(states: Path, context: RunContext) -> None:
-    """A finished training keeps its released checkpoint only."""
+    """Delete the training states; only the released checkpoint is kept."""
     n_files = sum(1 for _ in states.iterdir()) if states.is_dir() else 0
     shutil.rmtree(states, ignore_errors=True)
     context.store.journal.append("training states removed", {"n_files": n_files})
 
 
 def _previews(context: RunContext) -> list[Figure]:
-    """Some of the sheets that were drawn while training went on, evenly over each stage."""
+    """Return figures of some preview sheets, evenly spaced over each stage of training."""
     paths: dict[str, list[str]] = defaultdict(list)
     for path in sorted(context.store.artifacts()):
         if match := re.fullmatch(r"figures/preview/(.+)-(\d+)\.png", path):
@@ -225,7 +223,7 @@ def _previews(context: RunContext) -> list[Figure]:
 
 
 class _Messages:
-    """Takes the child's messages: isolation to a record, logs to curves, progress to the screen."""
+    """Handles the child's messages: writes records and journal, collects curves, shows progress."""
 
     def __init__(self, context: RunContext, access_log: AccessLog) -> None:
         self._context, self._access_log = context, access_log
@@ -255,7 +253,7 @@ class _Messages:
                 self._context.store.journal.append("checkpoint committed", body)
 
     def _committed(self, message: Message) -> None:
-        """From this line on the state counts; the training process waits for it."""
+        """Commit a state by naming it in the journal; the training process waits for this."""
         body = {key: message[key] for key in ("stage", "step", "sha256")}
         body["path"] = f"checkpoints/.states/{message['path']}"
         self._context.store.journal.append(COMMITTED, body)
@@ -297,7 +295,7 @@ class _Messages:
             )
 
     def _attempt(self, message: Message) -> None:
-        """What the generator tried is on record at once, not only when training ends."""
+        """Record an attempt of the generator at once, not only when training ends."""
         attempt = RefusedRead.model_validate({k: v for k, v in message.items() if k != "type"})
         store = self._context.store
         store.journal.append(ATTEMPT, attempt.model_dump(mode="json"))
@@ -311,7 +309,7 @@ class _Messages:
         )
 
     def curves(self) -> tuple[Curve, ...]:
-        """Stages in order, names sorted: a resumed run says its points again in that order."""
+        """Return the curves by stage and name, in the same order after a resumption."""
         stages = list(dict.fromkeys(stage for stage, _ in self._points))
         ordered = sorted(self._points.items(), key=lambda i: (stages.index(i[0][0]), i[0][1]))
         return tuple(
@@ -353,7 +351,7 @@ def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> 
 
 
 def _tell_comparison(comparison: TuningComparison | None, context: RunContext) -> None:
-    """Say at once whether the images are worth more than simple controls; the journal keeps it."""
+    """Print and journal whether the images are better than simple controls."""
     if comparison is None:
         return
     context.store.journal.append(
@@ -372,7 +370,7 @@ def _tell_comparison(comparison: TuningComparison | None, context: RunContext) -
 
 
 def _extractor(result: Message) -> tuple[PretrainedComponent, ...]:
-    """The feature extractor that scored images in training, where there was one."""
+    """Return the feature extractor that scored images in training; empty for none."""
     if result["extractor_sha256"] is None:
         return ()
     used_for = "features of distances to tuning images: candidates, simple controls"
@@ -382,7 +380,7 @@ def _extractor(result: Message) -> tuple[PretrainedComponent, ...]:
 def _write_samples(
     synthetic: Pixels, record: TrainingRecord, duration_s: float, context: RunContext
 ) -> tuple[str, ...]:
-    """Write every synthetic image with its mark, and read every mark back."""
+    """Write every synthetic image with its mark, read the marks back; return the paths."""
     store, files = context.store, []
     for index, pixels in enumerate(synthetic):
         mark = SyntheticMark(
@@ -413,7 +411,7 @@ def _write_samples(
 
 
 def _count_marks(paths: Sequence[str], record: TrainingRecord, context: RunContext) -> int:
-    """Files whose mark, read back from disk, names this generator, run and checkpoint."""
+    """Count the files whose mark, read from disk, names this generator, run and checkpoint."""
     expected = (record.generator, context.store.run_id, record.checkpoint_sha256)
     marks = (read_mark((context.store.run_dir / path).read_bytes()) for path in paths)
     return sum(

@@ -1,4 +1,4 @@
-"""s6 evaluate: opens the seal once; fidelity with intervals and floor, memorisation, pictures."""
+"""s6 evaluate: opens the test set and measures fidelity and memorisation; draws figures."""
 
 import hashlib
 import time
@@ -39,7 +39,7 @@ _N_SHOWN = 8
 
 @dataclass(frozen=True)
 class TestImages:
-    """The opened test set."""
+    """Images of the opened test set, with their leaves."""
 
     __test__ = False  # not a test class
 
@@ -49,12 +49,12 @@ class TestImages:
 
     @property
     def patients(self) -> tuple[str, ...]:
-        """Patient of each image; an image without one stands for itself."""
+        """Patient of each image; the image's own id where no patient is known."""
         return tuple(leaf.patient or leaf.id for leaf in self.leaves)
 
 
 def run(trained: TrainedGenerator, split: SplitImages, context: RunContext) -> EvaluationRecord:
-    """Judge the synthetic images against the sealed test set, which is opened here, on record.
+    """Open the sealed test set, on record, and evaluate the synthetic images against it.
 
     Raises:
         SealError: A test image is not the one that was sealed.
@@ -128,14 +128,14 @@ def _open(
 
 
 def _n_synthetic_in_test(synthetic: Pixels, test: TestImages) -> int:
-    """Test images that carry a synthetic mark or equal a synthetic image of this run."""
+    """Count test images that have a synthetic mark or equal a synthetic image of this run."""
     drawn = set(_digests(synthetic))
     equal = (digest in drawn for digest in _digests(test.pixels))
     return sum(mark or same for mark, same in zip(test.has_mark, equal, strict=True))
 
 
 def _n_test_in(test: TestImages, *views: ImageView) -> int:
-    """Test images whose pixels are in one of the views, under whatever name and patient."""
+    """Count test images whose pixels are in one of the views, under any name and patient."""
     seen = {digest for view in views for digest in _digests(view.pixels)}
     return sum(digest in seen for digest in _digests(test.pixels))
 
@@ -163,7 +163,7 @@ def _memorisation(
 def _memorisation_control(
     training: ImageView, tuning: ImageView, memory: MemorisationRecord | None, context: RunContext
 ) -> tuple[Control, ...]:
-    """Copies of training images: the memorisation check must flag them, or it shows nothing."""
+    """Try the memorisation check on copies of training images, which it must flag."""
     if memory is None:
         return ()
     copies = control_images("copycat", training.pixels, _N_CONTROL, context.config.seed)
@@ -181,7 +181,7 @@ def _memorisation_control(
 
 @dataclass(frozen=True)
 class _Fidelity:
-    """What fidelity found, or why it found nothing; features are those of training images."""
+    """Results of the fidelity metrics; if not evaluated, the notes say why."""
 
     metrics: tuple[MetricResult, ...]
     controls: tuple[Control, ...] = ()
@@ -280,7 +280,7 @@ def _control_features(
     seed: int,
     extract: Callable[[Pixels, str], Features],
 ) -> Features:
-    """Features of one control's images, made from real training images."""
+    """Return the features of one control's images, made from real training images."""
     if name == "copycat":  # these features are known already
         return real_features[:_N_CONTROL]
     pixels = control_images(name, real, _N_CONTROL, seed)
@@ -296,7 +296,7 @@ def _unmeasured(reason: str) -> _Fidelity:
 
 
 def _some(n_all: int, n: int, seed: int) -> Sequence[int]:
-    """N of n_all row numbers, drawn without replacement, in ascending order."""
+    """Draw n of n_all row numbers without replacement; return them in ascending order."""
     rows = np.random.default_rng(seed).choice(n_all, size=n, replace=False)
     return [int(row) for row in np.sort(rows)]
 
@@ -333,7 +333,7 @@ def _write_figures(
 
 
 def _source(context: RunContext) -> str:
-    """What the training images are: "real", or "simulated" for phantoms."""
+    """Return "simulated" for phantoms, else "real"."""
     return "simulated" if context.folder.need(DatasetIdentity).is_simulated else "real"
 
 

@@ -1,4 +1,4 @@
-"""s7 evidence: outcome, items, trace, roll-up and manifest, from the documents of the run folder."""
+"""s7 evidence: judges all items, writes trace and roll-up, and closes the evidence."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -29,16 +29,16 @@ from pipelines.current_run.identity import environment, installed_packages, tool
 from pipelines.current_run.software import write_bill_of_materials
 from pipelines.finished_runs.lineage import write_lineage
 
-# Judged from the draft of card and report, which needs all the others.
+# Items judged from the draft of card and report, after all the others.
 _OF_THE_DRAFT = ("P9-01", "P9-02", "P9-04", "P9-06", "P9-08")
 
 
 def run(outcome: Outcome, context: RunContext) -> RollUp:
     """Judge every item of the policy, close the evidence and write the manifest.
 
-    Works for any run: what a stopped run did not reach is `not evaluated`, with the reason. Card
-    and report are drafted here from what the items say so far, and looked at: what is found
-    decides the items on card and report, and only then is the evidence closed.
+    Works for any run: items that a stopped run did not reach are `not evaluated`, with the reason.
+    Card and report are drafted from the other items and checked; that check decides the items on
+    card and report, and only then is the evidence closed.
     """
     store = context.store
     _write_software(store)
@@ -50,7 +50,7 @@ def run(outcome: Outcome, context: RunContext) -> RollUp:
     write_lineage(context)
     integrity = store.recheck()
     store.write_document(integrity)
-    # What was changed behind the record is judged as it is: the integrity record names it.
+    # Files changed after recording are judged as they are; the integrity record names them.
     folder = RunFolder.open(store, as_found=integrity.mismatches)
     judge = _Judge(folder, outcome, datetime.now(UTC), context)
     records = judge.records()
@@ -80,9 +80,9 @@ def run(outcome: Outcome, context: RunContext) -> RollUp:
 
 
 def _write_software(store: EvidenceStore) -> None:
-    """Put on record what the run ran on, and the bill of materials of it."""
+    """Write the environment and the bill of materials."""
     kinds = (RunIdentity, TrainingRecord, EvaluationRecord)
-    # A file that was changed since is named when the run is judged; it must not prevent that.
+    # A changed file must not stop this step: it is named when the run is judged.
     folder = RunFolder.open(store, as_found=[kind.PATH for kind in kinds])
     installed, training = installed_packages(), folder.get(TrainingRecord)
     device = training.compute_device if training else "none: nothing was trained"
@@ -94,7 +94,7 @@ def _write_software(store: EvidenceStore) -> None:
 
 @dataclass(frozen=True)
 class _Judge:
-    """What items and roll-up are judged from."""
+    """Judges items and roll-up from the documents of one run folder."""
 
     folder: RunFolder
     outcome: Outcome
@@ -102,7 +102,7 @@ class _Judge:
     context: RunContext
 
     def records(self, only: Collection[str] | None = None) -> tuple[ItemRecord, ...]:
-        """Records of all items, or of some."""
+        """Judge all items, or those in `only`; return their records."""
         return judge_items(
             self.context.policy,
             self.folder,
@@ -114,25 +114,26 @@ class _Judge:
     def again(
         self, records: tuple[ItemRecord, ...], only: Collection[str]
     ) -> tuple[ItemRecord, ...]:
-        """The records in their order, some of them judged anew."""
+        """Judge the items in `only` anew; return all records in the same order."""
         decided = {record.id: record for record in self.records(only)}
         return tuple(decided.get(record.id, record) for record in records)
 
     def knowing(self, document: Document) -> "_Judge":
-        """A judge who has this document, too."""
+        """Return a judge that also has this document."""
         return replace(self, folder=self.folder.knowing(document))
 
     def roll_up(self, records: tuple[ItemRecord, ...]) -> RollUp:
-        """Statuses and gate of the whole run."""
+        """Return statuses and gate of the whole run."""
         policy, run = self.context.policy, JudgedRun(self.folder, self.now)
         waivers = waiver_lines(policy, records, run.get(Declarations), run.facts, self.now.date())
         return roll_up(policy, records, self.outcome, waivers=waivers)
 
 
 def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...]) -> CardCheck | None:
-    """Look at card and report as they would be if the evidence closed now; None if it cannot be.
+    """Check card and report as they would be if the evidence closed now.
 
-    Evidence that is damaged must still be closed, so that the report can say so.
+    Returns None, with a warning, if the evidence is damaged: it must still be closed, so that the
+    report can say so.
     """
     store, policy = judge.context.store, judge.context.policy
     files = _files(judge)
@@ -157,7 +158,7 @@ def _check_draft(judge: _Judge, records: tuple[ItemRecord, ...]) -> CardCheck | 
 
 
 def _files(judge: _Judge) -> tuple[ManifestFile, ...]:
-    """The files on record as they are now, as the manifest will list them."""
+    """Return the recorded files as they are now, in the form of the manifest."""
     folder = judge.folder.path
     return tuple(
         ManifestFile(path=path, n_bytes=(folder / path).stat().st_size, sha256=sha256)
@@ -166,9 +167,9 @@ def _files(judge: _Judge) -> tuple[ManifestFile, ...]:
 
 
 def _end_vault(outcome: Outcome, context: RunContext) -> None:
-    """Remove vault and key of a run that cannot open its test set again.
+    """Remove vault and key, unless the run can be resumed.
 
-    A run that failed or was stopped after its data were split may go on: it keeps them.
+    A run can be resumed if it failed or was interrupted after its data were split.
     """
     is_split = any(s.step == "s4_split" and s.status == "finished" for s in outcome.steps)
     may_go_on = outcome.status in ("failed", "interrupted") and is_split
@@ -178,11 +179,11 @@ def _end_vault(outcome: Outcome, context: RunContext) -> None:
         if remove_vault(context.store, context.vault):
             context.console.say("removed the encrypted test images of this run and their key")
     except RecordWriteError as error:
-        context.console.warn(f"encrypted test images stay: {error}")  # a report is worth more
+        context.console.warn(f"encrypted test images stay: {error}")  # the report matters more
 
 
 def _previous_root(run_dir: Path) -> str | None:
-    """Evidence root of the latest earlier run in the same workspace that has a manifest."""
+    """Return the evidence root of the latest earlier run with a manifest in the workspace."""
     for earlier in sorted(run_dir.parent.iterdir(), reverse=True):
         if earlier.name < run_dir.name and (earlier / "manifest.json").is_file():
             try:

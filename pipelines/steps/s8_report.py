@@ -1,4 +1,4 @@
-"""Step 8: card and reports, the verifier, statements, the manifest and its signature."""
+"""s8 report: writes card, reports, verifier and statements; signs and time-stamps the manifest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +19,14 @@ from pipelines.current_run.keys import stamp_at_end
 
 
 def verifier_script() -> bytes:
-    """The independent verifier, as it is written into every run; it imports nothing of ours."""
+    """Return the independent verifier, which is written into every run and needs no package."""
     return Path(independent_verifier.__file__).read_bytes()
 
 
 def write_outputs(
     run_dir: Path, outputs: Mapping[str, bytes], signer: RunSigner | None = None
 ) -> Manifest:
-    """Write what follows the closed evidence, list it, and sign when there is a key.
+    """Write the outputs, list them in the manifest, and sign if there is a key.
 
     Args:
         run_dir: Folder of a run whose evidence is closed.
@@ -59,7 +59,7 @@ def _signed(run_dir: Path, outputs: Mapping[str, bytes], signer: RunSigner) -> d
 
 
 def run(context: RunContext) -> Manifest:
-    """Write card, reports and verifier, sign, and have the run time-stamped where that is asked."""
+    """Write card, reports and verifier, sign, and get a time-stamp if one is configured."""
     run_dir, config = context.store.run_dir, context.config
     context.console.say("writing card and reports")
     manifest = write_report(run_dir, context.signer)
@@ -68,15 +68,15 @@ def run(context: RunContext) -> Manifest:
 
 
 def write_report(run_dir: Path, signer: RunSigner | None = None) -> Manifest:
-    """Write card, reports and verifier into the run folder, list them, and sign last of all.
+    """Write card, reports and verifier into the run folder, list them, then sign.
 
-    The same evidence gives the same bytes, whenever and wherever it is rendered.
+    The same evidence always gives the same bytes.
     """
     return write_outputs(run_dir, render(run_dir), signer)
 
 
 def render(run_dir: Path) -> dict[str, bytes]:
-    """Card and reports as bytes, by file name.
+    """Return card and reports as bytes, by file name.
 
     Raises:
         EvidenceTamperedError: A file is not the one in the manifest.

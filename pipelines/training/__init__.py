@@ -1,1 +1,1 @@
-"""The confined training process, seen from both sides."""
+"""The confined training process: its parent, its child, and the repeat of its first steps."""

@@ -1,7 +1,7 @@
-"""The training process itself: confined first, then everything else.
+"""The training process: confines itself first, then trains and draws.
 
-Nothing that is imported here may be heavy: a library that starts a thread before confinement would
-leave that thread outside. With several processes torchrun starts one of these for each.
+This module imports no heavy library: a thread that one starts before the confinement would stay
+unconfined. With several processes, torchrun starts this module once for each.
 """
 
 import ctypes
@@ -51,10 +51,10 @@ _PREVIEW_COLUMNS = 8
 
 
 class Parent:
-    """The way to the parent; of several processes only the first has one.
+    """Sends messages to the parent; of several processes only the first really does.
 
     Attributes:
-        stage: Stage named last, for errors.
+        stage: Last stage named in a message, for errors.
     """
 
     def __init__(self, out: IO[str] | None, answers: IO[bytes] | None) -> None:
@@ -69,7 +69,7 @@ class Parent:
             self._out.flush()
 
     def ask(self, **message: Any) -> None:
-        """Send one message and wait until it was dealt with; StoppedError when nobody does."""
+        """Send one message and wait for the answer; StoppedError when the parent is gone."""
         from medisynth.generator import StoppedError
 
         self.send(**message, answer=True)
@@ -89,7 +89,7 @@ def main() -> int:
         parent = _named_pipes(Path(job.work)) if rank == 0 else Parent(None, None)
     else:
         parent = Parent(os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stdin.buffer)
-        os.dup2(2, 1)  # what libraries print goes to the log, not between the messages
+        os.dup2(2, 1)  # output of libraries goes to the log, not among the messages
         job = TrainingJob.from_json(sys.stdin.buffer.readline())
     watch: AttemptWatch | None = None
     try:
@@ -97,8 +97,8 @@ def main() -> int:
         if job.proof_only:
             parent.send(type="result")
             return 0
-        # Only now: whatever the generator imports or runs is confined from its first line, and
-        # no library has started a thread that would have stayed outside.
+        # Only now is the generator imported: all its code is confined, and no library has
+        # started a thread that would have stayed unconfined.
         return _work(job, parent, rank)
     except Exception as error:  # noqa: BLE001 - the boundary of a process
         if watch is not None:
@@ -112,7 +112,7 @@ def main() -> int:
 
 
 def _become_agent(n: str, job: str) -> None:
-    """Turn into torchrun, which keeps the request to end with the parent."""
+    """Replace this process by torchrun, which still ends when the parent does."""
     arguments = ["--standalone", "--nproc-per-node", n, "-m", "pipelines.training.child", job]
     os.execv(  # noqa: S606 - fixed arguments
         sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments]
@@ -125,7 +125,7 @@ def _named_pipes(work: Path) -> Parent:
 
 
 def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
-    """What went wrong, for people; a bug leaves its traceback in the log."""
+    """Return the error message for the parent; print the traceback of a bug to the log."""
     if isinstance(error, MedisynthGovError):
         code, exit_code, message = error.code, error.exit_code, str(error)
     else:
@@ -143,7 +143,7 @@ def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
 
 
 def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
-    """Give up every right that training does not need, prove it, and watch from then on."""
+    """Confine this process, send the proof to the parent, and start the attempt watch."""
     from governance.confinement.attempts import AttemptWatch, ForbiddenPaths
     from governance.confinement.confine import attempt_read, confine, python_roots
 
@@ -173,7 +173,7 @@ def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
 
 
 def _reporter(job: TrainingJob) -> "Callable[[RefusedRead], None]":
-    """How attempts are told: by one write a line, whole from whichever process it comes."""
+    """Return a function that reports an attempt as one line, in one write, to the named pipe."""
     pipe = os.open(Path(job.work) / ATTEMPTS, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def report(attempt: "RefusedRead") -> None:
@@ -183,7 +183,7 @@ def _reporter(job: TrainingJob) -> "Callable[[RefusedRead], None]":
 
 
 def _work(job: TrainingJob, parent: Parent, rank: int) -> int:
-    """Train, keep the checkpoint, draw; return the exit code."""
+    """Train and draw, or repeat the segment; send the result and return the exit code."""
     from medisynth.generator import StoppedError
 
     stopping = False
@@ -243,7 +243,7 @@ def _context(
 def _repeat(
     job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], rank: int
 ) -> dict[str, Any]:
-    """Train from the start until the segment is reached, and compare it with the one kept."""
+    """Train anew until the segment is reached; return its comparison with the kept one."""
     from medisynth.data.reading.views import load_view
     from medisynth.generator import StoppedError
     from medisynth.models.registry import load_generator
@@ -272,7 +272,7 @@ def _repeat(
 def _train_and_draw(
     job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], rank: int
 ) -> dict[str, Any]:
-    """Everything after confinement; the result is empty for all processes but the first."""
+    """Train, write the checkpoint, draw; the result is empty for all but the first process."""
     import numpy as np
 
     from governance.records.training import FitReport
@@ -302,7 +302,7 @@ def _train_and_draw(
     write_atomic(path, data)
     parent.send(type="checkpoint", path=path.name, sha256=digest)
 
-    # Drawn by a generator that was read back, so that what is tested is what is released.
+    # Draw with the checkpoint read back from disk, so that the released file is tested.
     released = generator_type(settings)
     released.load_state(checkpoint.load(path, digest))
     started = time.monotonic()
@@ -324,7 +324,7 @@ def _train_and_draw(
 
 
 def _view(job: TrainingJob, partition: str) -> "ImageView":
-    """A packed view, which must be the one that was packed: nothing may have come into it since."""
+    """Load a packed view; IsolationError if its digest changed since it was packed."""
     from medisynth.data.reading.views import load_view
 
     view = load_view(Path(job.views), partition)
@@ -339,7 +339,7 @@ def _view(job: TrainingJob, partition: str) -> "ImageView":
 
 
 def _score(job: TrainingJob, tuning: "ImageView") -> "TuningDistance | None":
-    """How candidates are scored; None without weights, or with too few images to compare with."""
+    """Return the score for candidates; None without weights or with under 2 tuning images."""
     from medisynth.metrics.tuning_distance import TuningDistance
 
     if job.weights is None or len(tuning) < 2:
@@ -353,7 +353,7 @@ def _compare(
     training: "ImageView",
     context: "TrainingContext",
 ) -> "TuningComparison":
-    """The images that were drawn beside simple controls, or why they are not."""
+    """Compare the drawn images with simple controls; without a score, give the reason."""
     from governance.records.comparison import TuningComparison
     from medisynth.generator import StoppedError
 
@@ -369,7 +369,7 @@ def _compare(
 
 
 def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], None]":
-    """Sheets of samples: written as PNG into the work folder, stored by the parent."""
+    """Return a function that writes a sheet of samples (PNG) and tells the parent to store it."""
 
     def preview(stage: str, step: int, images: "Pixels") -> None:
         from medisynth.data.reading.contact_sheet import contact_sheet
@@ -403,7 +403,7 @@ def _compute_device(wanted: str) -> str:
 
 
 def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
-    """Send progress at most five times a second, and always the last of a stage."""
+    """Return a progress function that sends at most 5 times a second, and the last always."""
     last = 0.0
 
     def progress(stage: str, done: int, total: int) -> None:

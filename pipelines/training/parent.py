@@ -1,12 +1,12 @@
-"""The training process from the parent's side: a child that sees two packed views and no more.
+"""Starts and controls the training process, a child that can read only two packed views.
 
 The parent starts `pipelines.training.child` with a clean environment, sends one JSON job and reads
-JSON messages, one a line. The child confines itself, proves it by trying to read what it must not,
-and only then imports the generator. A message that asks for it is answered by one line: a state
-counts as committed, and an older one may go, only after the parent has it in the journal.
+JSON messages, one a line. The child confines itself, proves it by trying forbidden reads, and only
+then imports the generator. A message that asks for an answer gets one line: a state is committed,
+and an older one may be deleted, only after the parent has it in the journal.
 
-What the generator tries that it must not comes on a way of its own, from every process that the
-hook of `governance.confinement.attempts` reaches; it ends the training, whatever came of it.
+Forbidden attempts of the generator come through a pipe of their own, from every process that the
+hook of `governance.confinement.attempts` reaches; they end the training, even if it succeeded.
 """
 
 import json
@@ -32,14 +32,14 @@ _KEEP_ENVIRONMENT = (
     *("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
     "LD_LIBRARY_PATH",  # a Python or a CUDA in a place of its own does not start without
 )
-_LISTEN_S = 3.0  # attempts come in bursts: after the first one the child has this long
+_LISTEN_S = 3.0  # attempts come in bursts: collect this long after the first
 _CHILD = "pipelines.training.child"
 MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that the training process is told.
+    """Everything that is sent to the training process.
 
     Attributes:
         generator: Registered generator name.
@@ -50,21 +50,21 @@ class TrainingJob:
         checkpoints: Folder for checkpoints and, below it, training states (write).
         work: Folder for everything else, also TMPDIR (write).
         n_synthetic: Synthetic images to draw after training.
-        must_refuse: Description -> path of what it tries to read before its first step.
+        must_refuse: Description -> path that it must try, and fail, to read before its first step.
         forbidden: Folders that must not be inside anything it may read.
         commit_every: Steps between two committed states.
         preview_every: Steps between two sheets of samples; 0 for none.
         processes: Processes that train together.
         weights: FID weights file to score candidates with (read); None for none.
-        committed: Stage -> (file name, SHA-256) of the state to go on from.
+        committed: Stage -> (file name, SHA-256) of the state to resume from.
         readable: Further files that the generator may read: weights that it starts from.
         repeat_steps: Steps after which the state is kept for a repeat to be compared; 0 for none.
-        segment_kept: Whether an earlier process of the run kept it.
+        segment_kept: Whether an earlier process of the run kept that state.
         repeats: File and SHA-256 of the state that this job repeats and is compared with, instead
             of training to the end; None trains.
         python_path: Folder that the generator's module is imported from; None when it is installed.
-        view_sha256: Partition -> digest of its view as it was packed; others are not trained on.
-        proof_only: End once the confinement is proven: nothing is trained, nothing is drawn.
+        view_sha256: Partition -> digest of its packed view; training refuses any other view.
+        proof_only: End after proving the confinement, without training and drawing.
     """
 
     generator: str
@@ -96,12 +96,12 @@ class TrainingJob:
         return Path(self.checkpoints) / ".states"
 
     def to_json(self) -> str:
-        """The job as one line."""
+        """Return the job as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "TrainingJob":
-        """Read what `to_json` wrote."""
+        """Read a job that `to_json` wrote."""
         values = json.loads(text)
         committed = {stage: (path, sha256) for stage, (path, sha256) in values["committed"].items()}
         tuples = {name: tuple(values[name]) for name in ("forbidden", "readable")}
@@ -114,7 +114,7 @@ Message = dict[str, Any]
 
 
 def smaller_batch(settings: dict[str, Any], stage: str = "") -> str:
-    """What to set when memory runs out: half of each batch size, of one stage where it is known."""
+    """Return advice for lack of memory: options that halve the batch sizes (of one stage)."""
     sizes: dict[str, int] = {}
 
     def walk(prefix: str, values: dict[str, Any]) -> None:
@@ -141,14 +141,14 @@ def run_training(
     """Run a job in a child process and return its result message.
 
     Args:
-        job: What to do.
+        job: The job.
         on_message: Called with every message but the result.
         check_stop: Called several times a second; an exception from it stops the child cleanly.
         keep_open: Descriptors that stay open as long as the child lives, e.g. of the run's lock.
 
     Raises:
-        IsolationError: The generator tried to reach what it must not; each attempt was a message
-            of type "attempt" before.
+        IsolationError: The generator made forbidden attempts; each was a message of type
+            "attempt" before.
         ProcessError: The child reported an error; code and exit code are the child's.
         MachineError: The child was ended by the system.
     """
@@ -172,7 +172,7 @@ def run_training(
 
 
 class _Attempts:
-    """What the generator tried: taken from the named pipe and handed on, each kind once."""
+    """Reads forbidden attempts from the named pipe and passes each kind on once."""
 
     def __init__(self, path: Path, on_message: Callable[[Message], None]) -> None:
         self._path, self._pipe, self._on_message = path, _named_pipe(path), on_message
@@ -180,19 +180,19 @@ class _Attempts:
         self._since: float | None = None
 
     def look(self) -> None:
-        """Take what has come; IsolationError when the child had its time after the first one."""
+        """Read new attempts; IsolationError once `_LISTEN_S` passed since the first one."""
         self._take()
         if self._since is not None and time.monotonic() - self._since > _LISTEN_S:
             self.judge()
 
     def judge(self) -> None:
-        """Take the rest; IsolationError when anything was tried."""
+        """Read the remaining attempts; IsolationError if there was any."""
         self._take()
         if self._found:
             raise IsolationError(_what_was_tried(list(self._found.values())))
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close and remove the pipe."""
         os.close(self._pipe)
         self._path.unlink(missing_ok=True)
 
@@ -230,13 +230,13 @@ def _what_was_tried(attempts: Sequence[RefusedRead]) -> str:
 
 
 class _Child:
-    """A process and the two ways to talk with it."""
+    """A process with a pipe for its messages and one for answers."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", messages: int, answers: int) -> None:
         self.process, self._messages, self._answers = process, messages, answers
 
     def messages(self, look: Callable[[], None]) -> Iterator[Message]:
-        """Messages as they come, until the process is gone; calls `look` several times a second."""
+        """Yield messages until the process is gone; call `look` several times a second."""
         pending = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._messages, selectors.EVENT_READ)
@@ -255,15 +255,15 @@ class _Child:
                     yield json.loads(line)
 
     def answer(self, message: Message) -> None:
-        """Tell the child that a message which asks for it was dealt with."""
+        """Send an answer if the message asks for one."""
         if message.get("answer"):
             with suppress(BrokenPipeError):
                 os.write(self._answers, b"\n")
 
     def end(self) -> None:
-        """Ask a child that still runs to stop, then end it and all that it started."""
+        """Ask a running child to stop; after `_GRACE_S` kill it and all that it started."""
         with suppress(OSError):
-            os.close(self._answers)  # whoever waits for an answer hears that none will come
+            os.close(self._answers)  # a child that waits for an answer sees the end of the pipe
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -274,14 +274,14 @@ class _Child:
             os.close(self._messages)
 
     def kill(self) -> None:
-        """End it and all that it started at once; what it committed stays."""
+        """Kill the child and all that it started; committed states stay."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
         self.process.wait()
 
 
 def _start_one(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
-    """Start the child; the job goes to its standard input, as do answers."""
+    """Start the child; job and answers go to its standard input."""
     job_end, answers = os.pipe()
     messages, message_end = os.pipe()
     try:
@@ -298,10 +298,10 @@ def _start_one(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
 
 
 def _start_several(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
-    """Start torchrun, whose processes have no standard input of ours: a file and two named pipes.
+    """Start torchrun, and talk with its processes by a file and two named pipes.
 
-    torchrun itself imports torch before anything is confined. It reads no data and it starts with
-    the same clean environment; its processes are fresh ones that confine themselves first.
+    torchrun itself imports torch unconfined, but it reads no data and has the same clean
+    environment; the processes that it starts confine themselves first.
     """
     work = Path(job.work)
     messages, answers = _named_pipe(work / MESSAGES), _named_pipe(work / ANSWERS)
@@ -315,10 +315,10 @@ def _start_several(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Chi
 
 
 def _named_pipe(path: Path) -> int:
-    """Make a named pipe; its descriptor does not wait."""
+    """Make a named pipe and return a descriptor that does not block."""
     path.unlink(missing_ok=True)
     os.mkfifo(path, 0o600)
-    # Open for both directions: neither end waits for the other, none is lost in between.
+    # Open for reading and writing: opening does not wait, and no message is lost in between.
     return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
@@ -358,7 +358,7 @@ def _watched(
     on_message: Callable[[Message], None],
     check_stop: Callable[[], None],
 ) -> Message:
-    """Talk with the child; what it tried that it must not outweighs whatever else came of it."""
+    """Relay messages until the child ends; a forbidden attempt outranks every other outcome."""
 
     def look() -> None:
         attempts.look()
@@ -398,7 +398,7 @@ def _converse(
 
 
 def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
-    """Ask the child to stop and take the states that it still commits."""
+    """Ask the child to stop, and record the states that it still commits."""
     child.process.terminate()
     deadline = time.monotonic() + _GRACE_S
 
@@ -412,7 +412,7 @@ def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
                 on_message(message)
             child.answer(message)
     except TimeoutError:
-        child.kill()  # it had its time
+        child.kill()  # the time is over
 
 
 def _reported(message: Message) -> ProcessError:
@@ -422,7 +422,7 @@ def _reported(message: Message) -> ProcessError:
 
 
 def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
-    """Why a child ended without a last message."""
+    """Return the error for a child that ended without a result."""
     code = child.process.wait()
     work = Path(job.work)
     for path in sorted(work.glob("error-*.json")):

@@ -1,4 +1,4 @@
-"""The first steps of training, made a second time by a process of its own and compared (P2-06)."""
+"""Repeats the first steps of training in a second process and compares the states (P2-06)."""
 
 import shutil
 import time
@@ -24,18 +24,18 @@ def is_kept(context: RunContext) -> bool:
 
 
 def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> None:
-    """Repeat the segment that training kept, once a run, and write down what came of it.
+    """Repeat the segment that training kept, once a run, and record the comparison.
 
-    Nothing of the training is touched: the repeat has a folder of its own, keeps no state and
-    draws no image.
+    The repeat has a folder of its own, keeps no state and draws no image, so it changes nothing of
+    the training.
 
     Args:
         job: The job that trained.
         trained: Its result.
-        context: What every step may use.
+        context: Configuration, store and console of the run.
 
     Raises:
-        IsolationError: The repeating process could read what it must not.
+        IsolationError: The repeating process could read a forbidden path.
         InterruptedByUser: A stop was asked for; a resumed run begins the repeat anew.
     """
     store = context.store
@@ -70,10 +70,10 @@ def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> N
 def _repeat_job(
     job: TrainingJob, kept: Mapping[str, Any], trained: Message, scratch: Path
 ) -> TrainingJob:
-    """The same job from the start, in a folder of its own."""
+    """Return the same job from its first step, in a folder of its own."""
     folder, segment = scratch / "repeat", Path(job.work) / FILE
     settings = dict(job.settings)
-    if settings.get("precision") == "auto":  # chosen by timing: the repeat takes what was chosen
+    if settings.get("precision") == "auto":  # training chose it by timing: use the same
         stages = {stage["name"]: stage["precision"] for stage in trained["report"]["stages"]}
         settings["precision"] = stages.get(kept["stage"], "auto")
     return replace(
@@ -89,7 +89,7 @@ def _repeat_job(
 
 
 def _repeated(job: TrainingJob, context: RunContext) -> tuple[Message, str]:
-    """What the repeat found, and why it found nothing."""
+    """Run the repeat; return its comparison and "", or {} and why it failed."""
     shutil.rmtree(job.work, ignore_errors=True)
     context.console.say(f"repeating the first {job.repeat_steps} steps")
     try:
@@ -102,7 +102,7 @@ def _repeated(job: TrainingJob, context: RunContext) -> tuple[Message, str]:
 
 
 def _refuse_reads(message: Message) -> None:
-    """The repeat is confined as training was, and has to show it."""
+    """Raise IsolationError if the repeating process could read a forbidden path."""
     if message["type"] == "isolation":
         read = [a["target"] for a in message["attempts"] if not a["refused"]]
         if read:

@@ -1,7 +1,7 @@
-"""The state after the first steps of training: kept by the training, compared by its repeat.
+"""Keeps the state after the first steps of training, and compares it with that of a repeat.
 
-It holds all that training changes and nothing that differs from run to run, such as times, so that
-equal training has an equal digest. Both run in the confined training process.
+The state holds all that training changes but nothing that differs from run to run, such as times,
+so that equal training gives an equal digest. Both run in the confined training process.
 """
 
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILE = "segment.safetensors"
 
 State = Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]]
-"""Gives tensors and facts, as `medisynth.training.loop.Stage.state` does."""
+"""Function that returns tensors and facts, like `medisynth.training.loop.Stage.state`."""
 
 
 class Keeper:
@@ -31,7 +31,7 @@ class Keeper:
         self._is_kept = job.segment_kept
 
     def __call__(self, stage: str, step: int, state: State) -> None:
-        """Write the state and have it put on record; later stages keep none."""
+        """Write the first state and tell the parent its digest; ignore later stages."""
         if self._is_kept:
             return
         self._is_kept = True
@@ -44,7 +44,7 @@ class Comparison:
     """Compares the first segment that a repeat reaches with the one that training kept.
 
     Attributes:
-        found: What it found; None before that.
+        found: Result of the comparison; None before it.
     """
 
     def __init__(self, kept: Path, sha256: str) -> None:
@@ -52,7 +52,7 @@ class Comparison:
         self.found: dict[str, Any] | None = None
 
     def __call__(self, stage: str, step: int, state: State) -> None:
-        """Digest of the state; where it is another, how far the tensors are apart."""
+        """Set `found` to the state's digest and, if it differs, the distance of the tensors."""
         if self.found is not None:
             return
         data = encoded(stage, step, state)
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def encoded(stage: str, step: int, state: State) -> bytes:
-    """A state as bytes; equal states give equal bytes."""
+    """Return a state as bytes; equal states give equal bytes."""
     from medisynth import checkpoint
 
     tensors, facts = state()
@@ -78,10 +78,10 @@ def encoded(stage: str, step: int, state: State) -> bytes:
 def difference(
     kept: "Mapping[str, torch.Tensor]", again: "Mapping[str, torch.Tensor]"
 ) -> dict[str, Any]:
-    """How far the tensors of two states are apart; empty where they cannot be compared.
+    """Return the distance between the tensors of two states; empty if not comparable.
 
-    Networks and optimisers are looked at apart: in one norm over both, large weights would hide
-    that gradients had nothing to do with each other.
+    Networks and optimisers are measured separately: in one norm over both, large weights would
+    hide unrelated gradients.
 
     Returns:
         `largest`, the largest absolute difference of two numbers, the name of its tensor as `at`,

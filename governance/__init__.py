@@ -1,1 +1,1 @@
-"""What must hold, and the proof: policies, evidence, seals and reports for any image generator."""
+"""Policies, checks, evidence, seals and reports that govern any image generator."""

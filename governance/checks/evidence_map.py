@@ -1,4 +1,4 @@
-"""The evidence map as a page for people: principle > item > check > step, from policy and registry.
+"""The evidence map as a Markdown page: principle > item > check > step, from policy and registry.
 
 `python -m governance.checks.evidence_map docs/gmlp.md` writes it into the page, between its marks.
 """
@@ -18,13 +18,13 @@ _OPERATORS = {"==": "=", "<=": "≤", ">=": "≥"}
 
 
 def markdown_table(policy: Policy) -> str:
-    """Gate and one table a principle, as Markdown."""
+    """Return the gate and one table for each principle, as Markdown."""
     parts = [_gate(policy), *(_principle(principle) for principle in policy.principles)]
     return "\n\n".join(parts) + "\n"
 
 
 def with_map(page: str, policy: Policy) -> str:
-    """Return the page with the part between its marks written anew.
+    """Return the page with the part between its marks replaced by today's map.
 
     Raises:
         PolicyError: The page does not hold both marks, once each and in order.

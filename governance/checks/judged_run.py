@@ -12,7 +12,7 @@ from governance.records.run import Plan, RunIdentity
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """What a run has left so far, and when it is judged.
+    """The evidence a run has left so far, and the moment at which it is judged.
 
     Attributes:
         folder: The run folder.
@@ -23,11 +23,11 @@ class JudgedRun:
     now: datetime | None = None
 
     def get(self, kind: type[D]) -> D | None:
-        """The document of a kind; None when the run has none."""
+        """Return the document of a kind; None when the run has none."""
         return self.folder.get(kind)
 
     def need(self, kind: type[D]) -> D:
-        """The document of a kind; without it the check ends as NOT_EVALUATED."""
+        """Return the document of a kind; if absent, the check that asks ends as NOT_EVALUATED."""
         return self.folder.need(kind)
 
     @property
@@ -37,14 +37,14 @@ class JudgedRun:
 
     @property
     def today(self) -> date:
-        """Day of judgement, UTC; before there is one, the day on which declarations were read."""
+        """Day of judgement (UTC); before it is set, the day on which declarations were read."""
         declarations = self.get(Declarations)
         moment = self.now or (declarations.read_utc if declarations else None)
-        return moment.astimezone(UTC).date() if moment else date.max  # nothing is then in date
+        return moment.astimezone(UTC).date() if moment else date.max  # then all expired
 
     @property
     def facts(self) -> RunFacts:
-        """What people's word about this run must name."""
+        """Identity of this run; a declaration or waiver counts only if it names the same."""
         run, dataset = self.get(RunIdentity), self.get(DatasetIdentity)
         return RunFacts(
             run=run.run_id if run else None,
@@ -56,6 +56,6 @@ class JudgedRun:
 
     @property
     def unit(self) -> str:
-        """Unit that is counted and never divided: "patient" or "examination"."""
+        """Unit of counting and splitting: "patient" or "examination"."""
         dataset = self.get(DatasetIdentity)
         return dataset.split_unit if dataset else "patient"

@@ -10,7 +10,7 @@ from governance.records.policy import Criterion
 
 @check("P10-01", step="s6_evaluate")
 def baseline(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Statistics of images and features and metrics with intervals are kept for later."""
+    """Check that the baseline for later runs holds image and feature statistics and metrics."""
     found = documents.need(Baseline)
     method = "fields of the baseline file, whose digest is on the manifest"
     lacking = [
@@ -51,7 +51,7 @@ def baseline(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P10-02", step="s7_evidence")
 def drift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """New training images are held against the baseline of the parent run."""
+    """Compare the new training images with the baseline of the parent run."""
     lineage = documents.need(Lineage)
     parent = _parent(lineage)
     if isinstance(parent, CheckResult):
@@ -80,7 +80,7 @@ def drift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _parent(lineage: Lineage) -> ParentRun | CheckResult:
-    """The parent run, or why there is nothing to compare with."""
+    """Return the parent run, or a NOT_EVALUATED result that says why there is none."""
     if lineage.parent is not None:
         return lineage.parent
     if lineage.fault:
@@ -93,7 +93,7 @@ def _parent(lineage: Lineage) -> ParentRun | CheckResult:
 
 @check("P10-03", step="s7_evidence")
 def retraining(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Largest loss of KID of a subgroup against the parent run."""
+    """Report the largest worsening of KID in a subgroup against the parent run."""
     lineage = documents.need(Lineage)
     parent = _parent(lineage)
     if isinstance(parent, CheckResult):
@@ -122,7 +122,7 @@ def retraining(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _loss(metric: ChangedMetric) -> float:
-    """How much worse a metric became; KID is better when lower."""
+    """Return how much worse a metric became; positive is worse, since lower KID is better."""
     return (metric.after or 0.0) - (metric.before or 0.0)
 
 
@@ -135,7 +135,7 @@ def _change_words(metric: ChangedMetric) -> str:
 
 @check("P10-04", step="s7_evidence")
 def lineage_is_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Parent run, reason and change of the data are on record."""
+    """Check that parent run, reason and change of the data are on record."""
     lineage = documents.need(Lineage)
     what = f"{lineage.model} on {lineage.data}"
     method = "finished runs of the workspace, latest first; images compared by id and pixels"
@@ -177,7 +177,7 @@ def lineage_is_complete(documents: JudgedRun, criterion: Criterion) -> CheckResu
 
 @check("P10-05", step="s7_evidence")
 def inside_change_plan(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Whether what changed is what the change plan of the configuration names."""
+    """Check that only what the configuration's change plan names has changed."""
     parent = _parent(documents.need(Lineage))
     if isinstance(parent, CheckResult):
         return parent
@@ -202,7 +202,7 @@ def inside_change_plan(documents: JudgedRun, criterion: Criterion) -> CheckResul
 
 @check("P10-06", step="s7_evidence")
 def way_back(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The checkpoint of the parent run is still there with the digest on its manifest."""
+    """Check that the parent run's checkpoint still has the digest on its manifest."""
     parent = _parent(documents.need(Lineage))
     if isinstance(parent, CheckResult):
         return parent

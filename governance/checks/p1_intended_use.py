@@ -21,7 +21,7 @@ from governance.records.training import TrainingRecord
 
 @check("P1-01", step="s5_train")
 def within_intended_use(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Planes, machines, image size and output role of the run are those declared for."""
+    """Check that planes, machines, image size and output role are within the declared use."""
     register, run = documents.need(Declarations), documents.need(RunIdentity)
     entry = next((d for d in register.declarations if d.id == INTENDED_USE), None)
     fault = "nobody declared it" if entry is None else _fault(entry, documents)
@@ -68,7 +68,7 @@ def _fault(entry: Declaration, documents: JudgedRun) -> str:
 
 @check("P1-02", step="s7_evidence")
 def bound_declarations(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Declared items that do not count for this run: expired, incomplete or bound to another."""
+    """Count declared items that are expired, incomplete or made for another run."""
     register = documents.need(Declarations)
     written = [d for d in register.declarations if not is_untouched(d)]
     if not written:

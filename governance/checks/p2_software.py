@@ -23,14 +23,14 @@ from governance.records.training import RepeatRecord, TrainingRecord
 _FRAMEWORK = "medisynth-gov"
 _MALFORMED = ("csv", "png", "config", "checkpoint")  # kinds that P2-10 names
 _OWN_WORD = "The result is a file of this machine, written by the tests themselves and not signed."
-_COUNTING = ("", "high", "critical")  # of unknown severity: it may be the worst
+_COUNTING = ("", "high", "critical")  # "" is unknown severity, which may be the worst
 ENGINES = ("great_expectations", "pandera")
 IDENTIFYING = ("name", "date", "number")
 
 
 @check("P2-01", step="start")
 def code_identity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Commit of the framework's source is known and its tree had no uncommitted change."""
+    """Check that the framework's commit is known and its tree had no uncommitted change."""
     run = documents.need(RunIdentity)
     if run.code_commit is None or run.code_clean is None:
         return not_evaluated(
@@ -49,7 +49,7 @@ def code_identity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P2-02", step="start")
 def locked_environment(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Installed distributions are those of the lock file."""
+    """Count installed distributions whose version differs from the lock file."""
     environment = documents.need(Environment)
     if environment.lock_file is None:
         return not_evaluated("no lock file was found to compare with", source=Environment)
@@ -67,7 +67,7 @@ def locked_environment(documents: JudgedRun, criterion: Criterion) -> CheckResul
 
 @check("P2-03", step="start")
 def bill_of_materials(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The bill of materials can be read again and lists what is installed."""
+    """Check that the bill of materials parses and lists every installed distribution."""
     materials = documents.need(BillOfMaterials)
     packages = counted(materials.n_packages, "package")
     weights = counted(materials.n_pretrained, "set of weights", "sets of weights")
@@ -87,7 +87,7 @@ def bill_of_materials(documents: JudgedRun, criterion: Criterion) -> CheckResult
 
 @check("P2-04", step="start")
 def known_vulnerabilities(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Known vulnerabilities of the installed packages, by a scan that was supplied."""
+    """Count known vulnerabilities of the installed packages, from the scan that was supplied."""
     scan, environment = documents.need(VulnerabilityScan), documents.need(Environment)
     differences = _other_packages(scan, environment)
     method = f"{scan.file}, sha256 {scan.sha256[:12]}, made elsewhere; its packages compared with "
@@ -112,7 +112,7 @@ def known_vulnerabilities(documents: JudgedRun, criterion: Criterion) -> CheckRe
 
 
 def _other_packages(scan: VulnerabilityScan, environment: Environment) -> list[str]:
-    """Packages that are installed or scanned in one version only, without the framework."""
+    """List packages whose installed and scanned versions differ, except the framework itself."""
     scanned = {package.name: package.version for package in scan.packages}
     installed = {package.name: package.version for package in environment.packages}
     passed_over = {name for name, _ in scan.skipped if name in installed}
@@ -125,7 +125,7 @@ def _other_packages(scan: VulnerabilityScan, environment: Environment) -> list[s
 
 
 def _comparable(version: str | None) -> Version | str | None:
-    """A version without what a builder added, so that 2.0 equals 2 and 2.0+cpu."""
+    """Return the public part of a version, so that 2.0 equals 2 and 2.0+cpu."""
     try:
         return Version(Version(version).public) if version else None
     except InvalidVersion:
@@ -150,7 +150,7 @@ def _none_counts(scan: VulnerabilityScan) -> str:
 
 @check("P2-05", step="start")
 def tests_of_the_commit(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The test suite of the same framework commit was run and is green."""
+    """Check that the test suite passed on the framework commit of this run."""
     suite = _tests(documents)
     n_faults = suite.n_failed + suite.n_errors
     tally = (
@@ -172,7 +172,7 @@ def tests_of_the_commit(documents: JudgedRun, criterion: Criterion) -> CheckResu
 
 
 def _tests(documents: JudgedRun) -> SuiteReport:
-    """Test result that says something of this run's code; NotRunError where none does."""
+    """Return the test result of this run's commit; raise NotRunError where there is none."""
     run = documents.need(RunIdentity)
     if run.code_commit is None or run.code_clean is None:
         raise NotRunError("the commit is unknown: not run from a git checkout")
@@ -192,7 +192,7 @@ def _tests(documents: JudgedRun) -> SuiteReport:
 
 @check("P2-06", step="s5_train")
 def repeated_segment(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The first steps of training, made again with the same seed, lead to the same state."""
+    """Check that repeating the first training steps with the same seed gives the same state."""
     repeat = documents.need(RepeatRecord)
     if repeat.problem or repeat.sha256 is None or repeat.repeated_sha256 is None:
         reason = repeat.problem or "the two states are not on record"
@@ -224,7 +224,7 @@ def _apart(repeat: RepeatRecord) -> str:
 
 @check("P2-07", step="s7_evidence")
 def files_intact(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Every file still has the digest that was put on record when it was written."""
+    """Count files whose digest differs from the one recorded when they were written."""
     integrity = documents.need(IntegrityRecord)
     if integrity.n_files == 0:
         return not_evaluated("no file has a digest on record", source=IntegrityRecord)
@@ -253,7 +253,7 @@ def files_intact(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P2-08", step="s7_evidence")
 def event_log_intact(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The chain of the event log verifies from its first event to its last."""
+    """Count the breaks in the event log's chain of digests."""
     integrity = documents.need(IntegrityRecord)
     if integrity.journal_events == 0:
         return not_evaluated("the event log is empty", source=IntegrityRecord)
@@ -271,7 +271,7 @@ def event_log_intact(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P2-09", step="s6_evaluate")
 def pinned_weights(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Weights made by others, in training and in metrics, are pinned by hash, source and licence."""
+    """Check that pretrained weights, in training and metrics, have hash, source and licence."""
     training, evaluation = documents.need(TrainingRecord), documents.need(EvaluationRecord)
     components = (*training.pretrained, *evaluation.pretrained)
     described = {component.sha256 for component in components}
@@ -310,7 +310,7 @@ def pinned_weights(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P2-10", step="start")
 def malformed_input(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Malformed tables, images, configurations and checkpoints are each refused cleanly."""
+    """Count failed tests of malformed tables, images, configurations and checkpoints."""
     suite = _tests(documents)
     failed = [f"{m.kind} ({m.n_failed})" for m in suite.malformed if m.n_failed]
     tried = {m.kind for m in suite.malformed if m.n_passed or m.n_failed}
@@ -333,7 +333,7 @@ def malformed_input(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P2-12", step="s2_validate")
 def data_validation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """No critical rule fails, in both engines and at every step boundary on record."""
+    """Count broken critical data rules, in both engines and at every recorded step boundary."""
     validation = documents.need(ValidationRecord)
     critical = [rule for rule in validation.rules if rule.severity == "critical"]
     names = sorted({rule.rule for rule in critical})
@@ -372,7 +372,7 @@ def data_validation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _engine_doubts(validation: ValidationRecord) -> list[str]:
-    """Why a record without a failed rule shows nothing."""
+    """List why a validation without a failed rule proves nothing; empty if it proves enough."""
     judged_by = {
         engine: {
             rule.rule
@@ -397,7 +397,7 @@ def _boundary_doubts(record: BoundaryChecks) -> list[str]:
 
 @check("P2-13", step="s3_audit")
 def identifier_scan(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Columns and images with something identifying that nobody reviewed.
+    """Count columns and images that hold something identifying and were not reviewed.
 
     A name, a date or a number counts; a time of day alone identifies nobody and does not.
     """
@@ -443,7 +443,7 @@ def _is_reviewed(name: str, scan: ContentScan) -> bool:
 
 
 def _scan_doubt(scan: ContentScan) -> str:
-    """Why finding nothing shows nothing; empty when everything was looked at."""
+    """Return why finding nothing proves nothing; empty when everything was looked at."""
     if not scan.n_images or not scan.n_columns:
         return "there was no image or no column to scan"
     if scan.n_with_overlay and not scan.reads_text:
@@ -451,7 +451,7 @@ def _scan_doubt(scan: ContentScan) -> str:
             f"{counted(scan.n_with_overlay, 'image')} with a burned-in overlay, and {scan.engine} "
             "does not read text; install tesseract"
         )
-    # The images read are drawn at random: as many as carry an overlay need not be the same ones.
+    # The images read are drawn at random: those with an overlay may not be among them.
     if scan.n_with_overlay and scan.n_scanned < scan.n_images:
         return (
             f"{scan.n_scanned:,} of {scan.n_images:,} images were read and {scan.n_with_overlay:,} "
@@ -461,7 +461,7 @@ def _scan_doubt(scan: ContentScan) -> str:
 
 
 def _marked_images(scan: ContentScan) -> tuple[list[str], int]:
-    """Images with an identifying mark that nobody reviewed, and images the record only counts."""
+    """Return images with unreviewed identifying marks, and how many more are only counted."""
     listed_images = {mark.image_id for mark in scan.marks}
     identifying = {mark.image_id for mark in scan.marks if mark.kind in IDENTIFYING}
     open_images = sorted(name for name in identifying if not _is_reviewed(name, scan))
@@ -470,7 +470,7 @@ def _marked_images(scan: ContentScan) -> tuple[list[str], int]:
 
 @check("P2-14", step="s7_evidence")
 def compute(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Duration of the run and what it ran on."""
+    """Record the duration of the run and the machine it ran on."""
     outcome, environment = documents.need(Outcome), documents.need(Environment)
     n = counted(environment.cpu_count, "processor")
     return judge(

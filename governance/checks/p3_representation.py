@@ -43,7 +43,7 @@ _SCOPE_ATTRIBUTES = ("machine", "plane", "brain_plane")
 
 @check("P3-01", step="s4_split")
 def completeness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Share of patients with a value, of the least complete attribute; absent ones are named."""
+    """Report the share of patients with a value for the least complete attribute."""
     dataset, demographics = documents.need(DatasetIdentity), documents.need(DemographicsAudit)
     shares = _shares(documents.need(CoverageAudit), demographics, dataset)
     if not shares:
@@ -71,9 +71,9 @@ def completeness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 def _shares(
     coverage: CoverageAudit, demographics: DemographicsAudit, dataset: DatasetIdentity
 ) -> dict[str, float]:
-    """Attribute -> share with a value: recorded, declared, and with 0 the absent ones.
+    """Return the share of patients with a value by attribute; 0 for an absent one.
 
-    An attribute that only a proxy stands in for is absent. Names are compared without case.
+    An attribute recorded only through a proxy is absent. Names are compared without case.
     """
     shares = dict(coverage.completeness)
     proper = [a for a in demographics.declared if not a.is_proxy]
@@ -92,7 +92,7 @@ def _shares(
 
 @check("P3-02", step="s4_split")
 def coverage_table(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Patients and images are counted for every recorded attribute in every filled partition."""
+    """Check that patients and images are counted for every attribute in every filled partition."""
     coverage, split = documents.need(CoverageAudit), documents.need(SplitRecord)
     recorded = recorded_attributes(coverage)
     if not recorded:
@@ -119,7 +119,7 @@ def coverage_table(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P3-03", step="s4_split")
 def smallest_subgroup(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Fewest patients that a machine or plane has in training or in the held-out test set."""
+    """Report the fewest patients of any machine or plane in training or held-out test set."""
     coverage = documents.need(CoverageAudit)
     if not by_partition(coverage):
         return not_evaluated(NO_PARTITIONS, source=CoverageAudit)
@@ -149,9 +149,9 @@ def smallest_subgroup(documents: JudgedRun, criterion: Criterion) -> CheckResult
 
 @check("P3-04", step="s4_split")
 def target_distance(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Upper bound of the largest distance to the declared target population.
+    """Report the upper bound of the largest distance to the declared target population.
 
-    Attributes of the target that the data set lacks are unknown: they never let the item pass.
+    A target attribute that the data set lacks is unknown: the item then cannot pass.
     """
     audit = documents.need(DemographicsAudit)
     lacking = f"not compared: {'; '.join(audit.not_compared)}" if audit.not_compared else ""
@@ -188,7 +188,7 @@ def target_distance(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _nothing_to_compare(audit: DemographicsAudit, lacking: str) -> str:
-    """Why there is no distance, naming what is absent."""
+    """Return why no distance could be computed, naming the missing attributes."""
     absent = f"not declared: {', '.join(audit.undeclared)}" if audit.undeclared else ""
     if audit.target_name:
         return (
@@ -211,7 +211,7 @@ def _seen_distance(distance: TargetDistance) -> Observed:
 
 @check("P3-05", step="s4_split")
 def partition_shift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Largest total variation of an attribute between training and the held-out test set."""
+    """Report the largest total variation of an attribute between training and test set."""
     audit = documents.need(DatasetAudit)
     shifts = [s for s in audit.shifts if {s.left, s.right} == {TRAINING, TEST}]
     if not shifts:
@@ -240,7 +240,7 @@ def partition_shift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _against_chance(shift: AttributeShift, unit: str) -> str:
-    """Whether the shift is more than dealing at random gives; the criterion decides all the same."""
+    """Describe the shift against that of a random split; the criterion judges either way."""
     interval = f", 95 % interval {shift.ci95[0]:.2f} to {shift.ci95[1]:.2f}" if shift.ci95 else ""
     words = f": {shift.total_variation:.3f}{interval}"
     if shift.floor is None:
@@ -251,7 +251,7 @@ def _against_chance(shift: AttributeShift, unit: str) -> str:
 
 @check("P3-06", step="s4_split")
 def concentration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Largest share of one patient in the images of a class, or of all images."""
+    """Report the largest share that one patient has of the images of a class, or of all."""
     audit = documents.need(DatasetAudit)
     classes = sorted(
         (c for c in audit.concentration if c.n_images and c.level != NOT_RECORDED),
@@ -292,7 +292,7 @@ def _share_words(entry: Concentration, unit: str, limit: float | int | bool | No
 
 @check("P3-07", step="s4_split")
 def attribute_confounding(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Largest Cramér's V of two attributes; what it makes undecidable is stated as a limit."""
+    """Report the largest Cramér's V of two attributes, and which effects it confounds."""
     pairs = sorted(documents.need(DatasetAudit).confounding, key=lambda pair: -pair.v)
     if not pairs:
         return not_evaluated(
@@ -325,7 +325,7 @@ def attribute_confounding(documents: JudgedRun, criterion: Criterion) -> CheckRe
 
 @check("P3-08", step="s4_split")
 def flow_count(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The flow adds up to the partitions, by step and by level of every recorded attribute."""
+    """Check that the image flow adds up to the partitions, by step and by attribute level."""
     dataset, split = documents.need(DatasetIdentity), documents.need(SplitRecord)
     coverage = documents.need(CoverageAudit)
     if split.refused or not dataset.flow:
@@ -365,7 +365,7 @@ def flow_count(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _growth(before: FlowStep, after: FlowStep) -> list[str]:
-    """What a later step has more of than the one before: in all, or of one level."""
+    """List where a later step holds more than the one before, in all or in one level."""
     earlier, later = _levels(before), _levels(after)
     faults = []
     if after.n_images > before.n_images or after.n_patients > before.n_patients:
@@ -390,7 +390,7 @@ def _levels(step: FlowStep) -> Levels:
 
 
 def _sum_faults(step: FlowStep) -> list[str]:
-    """Attributes whose levels do not add up to the images of the step."""
+    """List attributes whose level counts do not add up to the images of the step."""
     sums = {name: sum(n for n, _ in by.values()) for name, by in _levels(step).items()}
     return [
         f"{step.step}: levels of {name} add up to {total:,} of {step.n_images:,} images"
@@ -400,7 +400,7 @@ def _sum_faults(step: FlowStep) -> list[str]:
 
 
 def _partition_faults(last: FlowStep, split: SplitRecord) -> list[str]:
-    """Where the partitions are not what the last step left, less what the split dropped."""
+    """List partition counts that differ from the last step less the images the split dropped."""
     n_dropped = len(split.dropped)
     held = {"partitions hold": sum(part.n_images for part in split.partitions)}
     held |= {f"{split.flow.step} has": split.flow.n_images} if split.flow else {}
@@ -413,7 +413,7 @@ def _partition_faults(last: FlowStep, split: SplitRecord) -> list[str]:
 
 @check("P3-09", step="s6_evaluate")
 def class_coverage(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Smallest coverage or recall of the synthetic images of one class, of all classes in test."""
+    """Report the smallest coverage or recall of synthetic images over the classes in test."""
     evaluation, coverage = documents.need(EvaluationRecord), documents.need(CoverageAudit)
     by_class = [m for m in evaluation.metrics if family_of(m) in _VARIETY and _is_class(m.subgroup)]
     done = [m for m in by_class if m.status is ItemStatus.RECORDED and m.value is not None]
@@ -452,7 +452,7 @@ def _is_class(subgroup: str) -> bool:
 
 
 def _class_gaps(done: Sequence[MetricResult], coverage: CoverageAudit) -> list[str]:
-    """Classes of the held-out test set that lack coverage or recall, in words."""
+    """List classes of the held-out test set whose coverage or recall was not evaluated."""
     known = {(family_of(m), m.subgroup) for m in done}
     attributes = {m.subgroup.partition("=")[0] for m in done}
     levels = [

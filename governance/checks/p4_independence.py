@@ -32,7 +32,7 @@ ASKED_FOR = ("patient", "duplicate", "early read")
 
 @check("P4-01", step="s4_split")
 def shared_patients(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Patients in both partitions of any pair."""
+    """Count patients who are in both partitions of any pair."""
     split = documents.need(SplitRecord)
     n, gaps, words = across_pairs(split.shared_patients)
     if gaps and not n:
@@ -68,7 +68,7 @@ def shared_patients(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P4-02", step="s4_split")
 def shared_content(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Images with equal decoded pixels in both partitions of any pair."""
+    """Count images with equal decoded pixels in both partitions of any pair."""
     split = documents.need(SplitRecord)
     n, gaps, words = across_pairs(split.shared_content)
     if gaps and not n:
@@ -92,7 +92,7 @@ def shared_content(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P4-03", step="s4_split")
 def shared_near_duplicates(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Near-duplicate pairs across partitions that nobody declared to be different images."""
+    """Count near-duplicate pairs across partitions that nobody declared to be different."""
     split, audit = documents.need(SplitRecord), documents.need(DuplicateAudit)
     n, gaps, words = across_pairs(split.shared_near)
     n_images = sum(part.n_images for part in split.partitions)
@@ -139,7 +139,7 @@ def _decided(audit: DuplicateAudit) -> str:
 
 
 def _search_doubts(audit: DuplicateAudit, n_images: int, unit: str) -> list[str]:
-    """Why finding no pair shows nothing."""
+    """List why finding no near-duplicate pair proves nothing; empty if the search was full."""
     doubts = []
     if audit.null is None or not audit.null.n_pairs:
         doubts.append(
@@ -153,7 +153,7 @@ def _search_doubts(audit: DuplicateAudit, n_images: int, unit: str) -> list[str]
 
 @check("P4-04", step="s4_split")
 def official_split(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The split that the data set brings is kept, or the departure is stated."""
+    """Check that the official split of the data set is kept, or the departure is stated."""
     split = documents.need(SplitRecord)
     if split.refused:
         return not_evaluated(split.refused, source=SplitRecord)
@@ -175,7 +175,7 @@ def official_split(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P4-05", step="s5_train")
 def sequestration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """No sealed file was read before the opening, and the training process proved it could not."""
+    """Check that sealed files stayed unread until the opening, and training could not read them."""
     isolation = documents.need(IsolationRecord)
     sealed = [a for a in isolation.attempts if "sealed" in a.target.lower()]
     read = [a.target for a in isolation.attempts if not a.refused]
@@ -196,7 +196,7 @@ def sequestration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
             source=IsolationRecord,
         )
     if not faults and isolation.n_sealed_reads == 0:
-        documents.need(EvaluationRecord)  # until the opening the count of reads is not final
+        documents.need(EvaluationRecord)  # the count of reads is final only at the opening
     if isolation.n_sealed_reads:
         faults.append(f"{counted(isolation.n_sealed_reads, 'sealed file')} opened before the time")
     return judge(
@@ -212,7 +212,7 @@ def sequestration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P4-06", step="s6_evaluate")
 def test_use(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Openings of this test set over all runs, from the ledger."""
+    """Count the openings of this test set over all runs, from the ledger."""
     evaluation = documents.need(EvaluationRecord)
     opening = evaluation.opening
     if opening is None:
@@ -234,7 +234,7 @@ def test_use(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P4-07", step="s5_train")
 def fitted_on_training(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Everything that was fitted was fitted on the training view."""
+    """Count fitted components that were fitted on other images than the training view."""
     training = documents.need(TrainingRecord)
     if not training.fitted:
         return not_evaluated("no fitted thing is on record", source=TrainingRecord)
@@ -254,7 +254,7 @@ def fitted_on_training(documents: JudgedRun, criterion: Criterion) -> CheckResul
 
 @check("P4-08", step="s5_train")
 def selected_on_tuning(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The released checkpoint was chosen on the tuning view."""
+    """Check that the released checkpoint was chosen on the tuning view."""
     training = documents.need(TrainingRecord)
     selection = training.selection
     same_view = selection.view_sha256 == training.tuning_view_sha256
@@ -274,7 +274,7 @@ def selected_on_tuning(documents: JudgedRun, criterion: Criterion) -> CheckResul
 
 @check("P4-09", step="s6_evaluate")
 def data_behind_weights(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Weights made by others, in training and in metrics, were not trained on this data set."""
+    """Count pretrained weights, in training and metrics, that were trained on this data set."""
     training, evaluation = documents.need(TrainingRecord), documents.need(EvaluationRecord)
     components = (*training.pretrained, *evaluation.pretrained)
     overlapping = {c.name: None for c in components if c.overlap == "known"}
@@ -323,7 +323,7 @@ def _behind(components: tuple[PretrainedComponent, ...]) -> str:
 
 @check("P4-10", step="s4_split")
 def shared_sources(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Sites, operators and machines that are in both training and the held-out test set."""
+    """Count sites, operators and machines that are in both training and test set."""
     coverage = documents.need(CoverageAudit)
     if not by_partition(coverage):
         return not_evaluated(NO_PARTITIONS, source=CoverageAudit)
@@ -349,7 +349,7 @@ def shared_sources(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P4-11", step="s6_evaluate")
 def synthetic_apart(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """No synthetic image is in the test set, no test patient and no test image was in training."""
+    """Count synthetic images in the test set, and test patients or images seen in training."""
     evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)
     n_images, n_patients = evaluation.n_synthetic_in_test, evaluation.n_test_patients_in_training
     if n_images is None or n_patients is None:
@@ -375,7 +375,7 @@ def synthetic_apart(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P4-12", step="start")
 def guards_tried(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Planted leaks that their guards did not catch, or whose guards alarm on clean data too."""
+    """Count planted leaks that were missed, or whose guard also raises an alarm on clean data."""
     record = documents.need(SelftestRecord)
     tried = [trial for trial in record.trials if not trial.fault]
     failed = [_failure(trial) for trial in tried if not trial.is_proof]
@@ -402,7 +402,7 @@ def guards_tried(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _failure(trial: PlantTrial) -> str:
-    """What a trial that proves nothing showed instead."""
+    """Say why a trial proves nothing: the leak was missed, or the clean control was refused."""
     if not trial.is_caught:
         silent = sorted({*trial.expected} - {a.guard for a in trial.answers if a.is_alarm})
         return f"{trial.name} was not caught by {', '.join(silent)}"
@@ -412,7 +412,7 @@ def _failure(trial: PlantTrial) -> str:
 
 @check("P4-13", step="s6_evaluate")
 def external_test_set(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """A test set from another source: none can be configured yet."""
+    """Always unavailable: a test set from another source cannot be configured yet."""
     return not_evaluated(
         "no test set from another source was used; using one is not implemented yet"
     )

@@ -31,7 +31,7 @@ LABEL_RULES = (
 
 @check("P5-01", step="s1_ingest")
 def dataset_identity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The content of the selected images is the content that the configuration pins."""
+    """Check that the selected images have the content digest pinned in the configuration."""
     dataset = documents.need(DatasetIdentity)
     found, pinned = dataset.content_sha256, dataset.pinned_sha256
     if found is None:
@@ -61,14 +61,14 @@ def dataset_identity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P5-02", step="s2_validate")
 def label_hierarchy(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Labels are known ones, and a brain plane is given only where the plane is the fetal brain."""
+    """Check that labels are known and only images of the fetal brain have a brain plane."""
     validation = documents.need(ValidationRecord)
     rules = [rule for rule in validation.rules if rule.rule in LABEL_RULES]
     if not any(rule.rule == HIERARCHY_RULE for rule in rules):
         return not_evaluated(f"the rule {HIERARCHY_RULE} was not run", source=ValidationRecord)
     failed = [rule for rule in rules if not rule.passed]
-    # Where all selected images are of the brain, no image is outside it to break the hierarchy;
-    # that brain planes are recorded at all is what the other rules show then.
+    # If all selected images are of the brain, none can break the hierarchy;
+    # the other rules then show that brain planes are recorded at all.
     if not failed and not any(r.n_evaluated for r in rules if r.column == "brain_plane"):
         return not_evaluated("no image carries a brain plane", source=ValidationRecord)
     outside = any(rule.n_evaluated for rule in rules if rule.rule == HIERARCHY_RULE)
@@ -91,7 +91,7 @@ def label_hierarchy(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P5-03", step="s4_split")
 def suspected_labels(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Labels that the other patients' images speak against; any that nobody reviewed fails."""
+    """Report labels that other patients' images contradict; one not reviewed fails the item."""
     audit = documents.need(LabelAudit)
     if doubt := _label_doubt(audit):
         return not_evaluated(doubt, method=audit.method, source=LabelAudit)
@@ -130,7 +130,7 @@ def _label_limits(audit: LabelAudit, unit: str) -> str:
 
 
 def _label_doubt(audit: LabelAudit) -> str:
-    """Why the audit says nothing about the labels; empty when it does."""
+    """Return why the audit proves nothing about the labels; empty when it does."""
     if audit.reason:
         return audit.reason
     if not audit.n_images or len(audit.classes) < 2:
@@ -147,7 +147,7 @@ def _label_doubt(audit: LabelAudit) -> str:
 
 @check("P5-04", step="s4_split")
 def label_effect(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """What the suspected labels can do to the headline metrics, in words."""
+    """Report how far the suspected labels could move the headline metrics."""
     audit = documents.need(LabelAudit)
     doubt = _label_doubt(audit) or ("" if audit.effect else "the effect is not stated")
     if doubt:
@@ -171,7 +171,7 @@ def label_effect(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P5-05", step="s6_evaluate")
 def metric_reference(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Each metric names extractor, its weights' hash, both n and a partition with a digest."""
+    """Check that each metric names extractor, weights' hash, both n and a known partition."""
     evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)
     metrics = evaluated(evaluation)
     if not metrics:
@@ -198,7 +198,7 @@ def metric_reference(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P5-06", step="s6_evaluate")
 def enough_images(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """FID has at least two images a feature, or is flagged and stands beside a KID interval."""
+    """Check that FID has two images a feature, or is flagged beside a KID with interval."""
     evaluation = documents.need(EvaluationRecord)
     metrics = evaluated(evaluation)
     fids = [metric for metric in metrics if family_of(metric) == "fid"]

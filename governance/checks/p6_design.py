@@ -26,9 +26,9 @@ from governance.records.policy import Criterion, Policy
 from governance.records.run import Hazards, Plan
 from governance.records.training import Curve, TrainingRecord
 
-AUGMENTATION = "augmentation"  # name of the control that simple augmentation would be
+AUGMENTATION = "augmentation"  # name of the control made by simple augmentation
 _BASELINES = ("black", "noise", "blur", "pca", AUGMENTATION)
-_FLOOR_IS_ONE = "fd_ratio"  # a ratio to the floor has no floor of its own
+_FLOOR_IS_ONE = "fd_ratio"  # already a ratio to the floor, so it has none of its own
 _VARIETY = ("coverage", "recall")
 _METHOD = (
     "KID on tuning images and on the held-out test set beside that of controls; floors of all "
@@ -48,7 +48,7 @@ _COPY_DISTANCE = 1e-6  # an exact copy has distance 0 up to rounding
 
 @dataclass(frozen=True)
 class _Bout:
-    """KID of the synthetic images beside that of the controls they must beat."""
+    """KID of the synthetic images beside the KID of the controls they must beat."""
 
     where: str
     value: float
@@ -62,7 +62,7 @@ class _Bout:
 
     @property
     def words(self) -> str:
-        """Which controls are beaten or not, and by how much."""
+        """Say which controls are beaten or not, with their KID and intervals."""
         numbers = [f"KID {_estimate(self.value, self.ci95)}"]
         numbers += [
             f"{control.name} {_estimate(control.value, control.ci95)}"
@@ -77,7 +77,7 @@ class _Bout:
 
 @check("P6-01", step="s5_train")
 def model_description(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Every field of the model description is filled."""
+    """Count fields of the model description that are empty."""
     training = documents.need(TrainingRecord)
     filled = {_field(name) for name, text in training.description.items() if text.strip()}
     empty = [name for name in MODEL_FIELDS if name not in filled]
@@ -102,7 +102,7 @@ def _field(name: str) -> str:
 
 @check("P6-02", step="s5_train")
 def goals_frozen_before_training(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The plan was frozen and hashed before the test set was sealed, which precedes training."""
+    """Check that the plan was frozen and hashed before the test set was sealed."""
     plan, seal = documents.need(Plan), documents.need(SealRecord)
     documents.need(TrainingRecord)
     if documents.plan_sha256 is None:
@@ -121,10 +121,10 @@ def goals_frozen_before_training(documents: JudgedRun, criterion: Criterion) -> 
 
 @check("P6-03", step="s6_evaluate")
 def baselines(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Simple controls are beaten; floor, baselines and previous model stand beside the metrics."""
+    """Check that simple controls are beaten, and floor, baselines and parent are reported."""
     worse = [bout for bout in _bouts(documents) if bout.not_beaten]
     if worse:
-        # What is lacking besides hides no failure.
+        # A failed comparison counts even if others are missing.
         return judge(
             criterion,
             Observed(value=False),
@@ -136,7 +136,7 @@ def baselines(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _reported(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Whether all that the item names is on record with intervals, once no control is better."""
+    """Check that floors, baselines and parent model are on record with intervals."""
     evaluation = documents.need(EvaluationRecord)
     overall = [m for m in overall_metrics(evaluation) if not m.id.startswith(_FLOOR_IS_ONE)]
     if not overall:
@@ -174,7 +174,7 @@ def _reported(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _not_compared(documents: JudgedRun) -> list[str]:
-    """What lacks of the comparison on tuning images."""
+    """Say which controls lack a comparison on tuning images, and why; empty if none does."""
     training = documents.get(TrainingRecord)
     comparison = training.comparison if training else None
     there = {control.name for control in comparison.controls} if comparison else set()
@@ -185,7 +185,7 @@ def _not_compared(documents: JudgedRun) -> list[str]:
 
 
 def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
-    """Evaluated metrics of all images."""
+    """Return the metrics with a value that were computed on all images."""
     return [
         m
         for m in evaluation.metrics
@@ -194,7 +194,7 @@ def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
 
 
 def _previous_model(documents: JudgedRun) -> list[str]:
-    """What lacks of a comparison with the run before, in words."""
+    """Return why there is no comparison with the parent run; empty if there is one."""
     if documents.need(Lineage).is_first:
         return ["previous model: this is a first run"]
     change = documents.get(ChangeRecord)
@@ -207,7 +207,7 @@ def _previous_model(documents: JudgedRun) -> list[str]:
 
 
 def _bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
-    """What is on record, on tuning images and on the held-out test set."""
+    """Return the comparisons with controls on tuning images and on the held-out test set."""
     bouts = []
     training = documents.get(TrainingRecord)
     evaluation = documents.get(EvaluationRecord)
@@ -230,7 +230,7 @@ def _bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
 
 @check("P6-04", step="s6_evaluate")
 def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Upper bound of the share of synthetic images nearer to training than unseen images are."""
+    """Bound the share of synthetic images nearer to training than unseen images are."""
     evaluation = documents.need(EvaluationRecord)
     memory = evaluation.memorisation
     if memory is None or memory.n_synthetic == 0 or memory.n_null == 0:
@@ -269,7 +269,7 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P6-05", step="s6_evaluate")
 def membership(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """AUC of an attack that tells training from tuning patients."""
+    """Always unavailable: AUC of an attack that tells training from tuning patients."""
     documents.need(EvaluationRecord)
     return not_evaluated(
         "the metric is missing: AUC of a membership-inference attack, by patient; this version "
@@ -280,7 +280,7 @@ def membership(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P6-06", step="s5_train")
 def overfitting(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Largest relative gap between a loss on tuning images and the same loss in training."""
+    """Report the largest relative gap between a loss on tuning images and in training."""
     training = documents.need(TrainingRecord)
     gaps = _loss_gaps(training.curves)
     if not gaps:
@@ -303,7 +303,7 @@ def overfitting(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _loss_gaps(curves: Sequence[Curve]) -> list[tuple[float, str]]:
-    """Relative gaps, each in words too."""
+    """Return each relative gap between tuning and training loss, with a sentence on it."""
     found = []
     for tuning in (c for c in curves if "tuning" in c.name and "loss" in c.name and c.values):
         for training in curves:
@@ -322,14 +322,14 @@ def _loss_gaps(curves: Sequence[Curve]) -> list[tuple[float, str]]:
 
 
 def _loss(curve: Curve) -> str:
-    """Name of a loss without the partition and without what stands in brackets."""
+    """Return the name of a loss without its partition and bracketed text."""
     words = curve.name.split("(")[0].split()
     return " ".join(word for word in words if word not in ("training", "tuning"))
 
 
 @check("P6-07", step="s6_evaluate")
 def variety(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Smaller of coverage and recall over all images."""
+    """Report the smaller of coverage and recall over all images."""
     evaluation = documents.need(EvaluationRecord)
     found = [m for m in overall_metrics(evaluation) if m.id.split("-")[0] in _VARIETY]
     if not found:
@@ -362,7 +362,7 @@ def variety(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P6-08", step="s6_evaluate")
 def constraints(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Share of synthetic images that show impossible anatomy."""
+    """Always unavailable: share of synthetic images that show impossible anatomy."""
     documents.need(EvaluationRecord)
     return not_evaluated(
         "the metrics are missing: agreement with a plane classifier, and checks of sector and "
@@ -373,7 +373,7 @@ def constraints(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P6-09", step="s7_evidence")
 def stability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Seeds of this configuration in the workspace, with the spread of the primary endpoint."""
+    """Count this configuration's seeds in the workspace and report the endpoint's spread."""
     lineage, training = documents.need(Lineage), documents.need(TrainingRecord)
     seeds = sorted({run.seed for run in lineage.seeds})
     runs = counted(lineage.n_runs, "run")
@@ -397,7 +397,7 @@ def stability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P6-10", step="start")
 def hazards_are_linked(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Hazards that no item of the policy looks at."""
+    """Count hazards that no item of the policy covers."""
     hazards, plan = documents.need(Hazards).hazards, documents.need(Plan)
     if not hazards:
         return not_evaluated("the list of hazards is empty", source=Hazards)

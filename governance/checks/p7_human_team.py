@@ -12,7 +12,7 @@ _NO_KIT = "this version has no command turing-test, which would make a blinded r
 
 @check("P7-01", step="s6_evaluate")
 def sample_sheets(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Sheets of random, worst-scoring and nearest-neighbour samples are among the figures."""
+    """Check for sheets of random, worst-scoring and nearest-neighbour samples."""
     figures = documents.need(Figures)
     texts = [f"{f.path} {f.title} {f.caption}".lower() for f in figures.figures]
     random = [text for text in texts if "random" in text and "synthetic" in text]
@@ -40,13 +40,13 @@ def sample_sheets(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P7-02", step="s6_evaluate")
 def reader_kit(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """A shuffled set of real and synthetic images with a sealed key."""
+    """Always unavailable: a shuffled set of real and synthetic images with a sealed key."""
     documents.need(SampleSet)
     return not_evaluated(f"no reader kit: {_NO_KIT}", source=SampleSet)
 
 
 @check("P7-03", step="s6_evaluate")
 def reader_answers(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Accuracy and agreement of readers who answered a kit."""
+    """Always unavailable: accuracy and agreement of readers who answered a kit."""
     documents.need(SampleSet)
     return not_evaluated(f"no reader answers were given: {_NO_KIT}", source=SampleSet)

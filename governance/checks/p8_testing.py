@@ -35,7 +35,7 @@ _LEAST_PATIENTS = 30  # a smaller subgroup is shown and not judged
 
 @check("P8-01", step="s6_evaluate")
 def plan_frozen_before_opening(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The opening of the test set names the digest of a plan that was frozen before it."""
+    """Check that the opening of the test set names the digest of a plan frozen before it."""
     plan, evaluation = documents.need(Plan), documents.need(EvaluationRecord)
     opening = evaluation.opening
     if opening is None:
@@ -78,7 +78,7 @@ def _plan_faults(plan: Plan, opening: Opening, plan_sha256: str) -> list[str]:
 
 @check("P8-02", step="s6_evaluate")
 def primary_endpoint(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The bound of the primary endpoint's interval meets the goal."""
+    """Check that the bound of the primary endpoint's interval meets the goal."""
     evaluation, plan = documents.need(EvaluationRecord), documents.need(Plan)
     metric = _endpoint(evaluation, plan)
     if metric is None:
@@ -109,7 +109,7 @@ def primary_endpoint(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _endpoint(evaluation: EvaluationRecord, plan: Plan) -> MetricResult | None:
-    """The overall metric that the plan names, by its id or by its first word, e.g. "KID …"."""
+    """Return the overall metric that the plan names, by id or by first word, e.g. "KID …"."""
     family = plan.primary_endpoint.split(" ")[0].lower()
     overall = [metric for metric in evaluation.metrics if not metric.subgroup]
     named = [metric for metric in overall if metric.id == plan.primary_endpoint]
@@ -118,7 +118,7 @@ def _endpoint(evaluation: EvaluationRecord, plan: Plan) -> MetricResult | None:
 
 @check("P8-03", step="s6_evaluate")
 def fidelity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """KID, FID and precision are reported overall and for each recorded subgroup, with patients."""
+    """Check that KID, FID and precision are reported overall and by subgroup, with patients."""
     evaluation, coverage = documents.need(EvaluationRecord), documents.need(CoverageAudit)
     overall = [metric for metric in evaluation.metrics if not metric.subgroup]
     gaps, without_patients = [], []
@@ -148,14 +148,14 @@ def fidelity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 
 def _divided(coverage: CoverageAudit) -> tuple[str, ...]:
-    """Recorded attributes with more than one level: with one, the overall value is that level's."""
+    """Return recorded attributes with two levels or more; one level adds nothing to overall."""
     recorded = recorded_attributes(coverage, _SUBGROUPS)
     return tuple(a for a in recorded if len(patients_by_level(coverage, a, ALL)) > 1)
 
 
 @check("P8-04", step="s6_evaluate")
 def utility(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Gain of a classifier from synthetic images, on unseen real patients."""
+    """Always unavailable: gain of a classifier from synthetic images on unseen real patients."""
     documents.need(EvaluationRecord)
     return not_evaluated(
         "the metric is missing: performance of a classifier on unseen real patients, trained with "
@@ -166,7 +166,7 @@ def utility(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P8-05", step="s6_evaluate")
 def subgroup_gap(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Largest difference of KID between levels of one attribute, both of 30 patients or more."""
+    """Report the largest KID difference of two levels of an attribute, 30 patients or more each."""
     evaluation = documents.need(EvaluationRecord)
     by_attribute: dict[str, list[MetricResult]] = defaultdict(list)
     for metric in evaluation.metrics:
@@ -207,7 +207,7 @@ def subgroup_gap(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P8-06", step="s6_evaluate")
 def robustness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Loss of quality when gain, speckle, zoom, rotation or compression change."""
+    """Always unavailable: loss of quality by gain, speckle, zoom, rotation or compression."""
     documents.need(EvaluationRecord)
     return not_evaluated(
         "the metric is missing: results under changed gain, speckle, zoom, rotation and "
@@ -218,7 +218,7 @@ def robustness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P8-07", step="s7_evidence")
 def repeatability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Standard deviation of the primary endpoint over runs that differ in their seed alone."""
+    """Report the primary endpoint's standard deviation over runs that differ only in seed."""
     lineage = documents.need(Lineage)
     values = seed_values(lineage)
     if len(values) < LEAST_SEEDS:
@@ -239,7 +239,7 @@ def repeatability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P8-08", step="s5_train")
 def rejected_samples(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Synthetic images that were asked for and are neither kept nor counted as rejected."""
+    """Count requested synthetic images that are neither kept nor counted as rejected."""
     samples = documents.need(SampleSet)
     if samples.n_asked is None or samples.n_drawn is None:
         return not_evaluated("how many images were drawn is not on record", source=SampleSet)
@@ -259,7 +259,7 @@ def rejected_samples(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P8-09", step="s6_evaluate")
 def tested_is_released(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The checkpoint that drew the images and was judged is the released one."""
+    """Check that the checkpoint that drew the images and was judged is the released one."""
     samples, training = documents.need(SampleSet), documents.need(TrainingRecord)
     evaluation = documents.need(EvaluationRecord)
     if evaluation.opening is None:

@@ -25,7 +25,7 @@ _DRAFT = (
 
 @check("P9-01", step="s7_evidence")
 def card_is_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Fields of the card that are neither filled nor say why they are not."""
+    """Count fields of the card that are empty and do not say why."""
     found = documents.need(CardCheck)
     n_fields = found.n_filled + found.n_reasoned + len(found.empty_fields)
     if n_fields == 0:
@@ -45,7 +45,7 @@ def card_is_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P9-02", step="s7_evidence")
 def numbers_are_traced(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Numbers of card and report that no file with a digest stands behind."""
+    """Count numbers in card and report that are not backed by a file with a digest."""
     found = documents.need(CardCheck)
     n_numbers = sum(part.n_numbers for part in found.parts)
     n_computed = sum(len(part.computed) for part in found.parts)
@@ -68,7 +68,7 @@ def numbers_are_traced(documents: JudgedRun, criterion: Criterion) -> CheckResul
 
 @check("P9-03", step="s6_evaluate")
 def metrics_are_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Every evaluated metric has interval, number of patients and partition."""
+    """Count metrics that lack interval, number of patients or partition."""
     evaluation = documents.need(EvaluationRecord)
     metrics = evaluated(evaluation)
     if not metrics:
@@ -88,7 +88,7 @@ def metrics_are_complete(documents: JudgedRun, criterion: Criterion) -> CheckRes
 
 @check("P9-04", step="s7_evidence")
 def limits_are_listed(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Open items and absent attributes that card or report do not list among the limits."""
+    """Count open items and absent attributes missing from the limits in card or report."""
     found = documents.need(CardCheck)
     return judge(
         criterion,
@@ -105,7 +105,7 @@ def limits_are_listed(documents: JudgedRun, criterion: Criterion) -> CheckResult
 
 @check("P9-05", step="s5_train")
 def synthetic_marking(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """The mark of every synthetic image is readable from the saved file."""
+    """Count synthetic images whose mark cannot be read back from the saved file."""
     samples = documents.need(SampleSet)
     if samples.n_images == 0:
         return not_evaluated("no synthetic image was kept", source=SampleSet)
@@ -122,7 +122,7 @@ def synthetic_marking(documents: JudgedRun, criterion: Criterion) -> CheckResult
 
 @check("P9-06", step="s7_evidence")
 def card_and_report_agree(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Card, JSON twin and report say the same."""
+    """Check that card, JSON twin and report agree."""
     found = documents.need(CardCheck)
     if found.n_compared == 0:
         return not_evaluated("nothing was compared", source=CardCheck)
@@ -142,7 +142,7 @@ def card_and_report_agree(documents: JudgedRun, criterion: Criterion) -> CheckRe
 
 @check("P9-07", step="s7_evidence")
 def change_notes(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """What differs from the parent run is written down."""
+    """Check that every difference from the parent run is written down."""
     lineage = documents.need(Lineage)
     if lineage.is_first:
         return not_evaluated(
@@ -176,7 +176,7 @@ def change_notes(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P9-08", step="s7_evidence")
 def words(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Words that claim too much, or call tuning by the name of a test."""
+    """Count words that claim too much, or call tuning by the name of a test."""
     found = documents.need(CardCheck)
     places = [f"{w.word!r} in {w.output} ({w.context})" for w in found.words]
     return judge(

@@ -1,7 +1,7 @@
-"""The registry of checks, the documents they read, and the records their results become.
+"""The registry of checks, and the item records made from their results.
 
 A check is a pure function of a run's documents and one criterion. It computes one item of the
-policy and never judges by what is absent: an absent document gives NOT_EVALUATED with a reason.
+policy. An absent document gives NOT_EVALUATED with a reason, never a pass or a failure.
 """
 
 import functools
@@ -42,7 +42,7 @@ Check = Callable[[JudgedRun, Criterion], CheckResult]
 
 @dataclass(frozen=True)
 class RegisteredCheck:
-    """A check, and the step of the flow that leaves what it reads."""
+    """A check, and the step of the flow that writes the evidence it reads."""
 
     function: Check
     step: str
@@ -88,7 +88,7 @@ def not_evaluated(
     source: type[Document] | None = None,
     limitations: str = "",
 ) -> CheckResult:
-    """Result of a check that cannot say; the reason says why."""
+    """Return the result of a check that could not be computed, with the reason."""
     return CheckResult(
         status=ItemStatus.NOT_EVALUATED,
         observed=observed,
@@ -110,7 +110,7 @@ def judge(
     compared: float | None = None,
     holds: bool = True,
 ) -> CheckResult:
-    """Compare what was observed with a criterion.
+    """Compare an observed value with a criterion.
 
     Args:
         criterion: What must hold. Without a limit the result is RECORDED, never PASSED.
@@ -120,7 +120,7 @@ def judge(
         source: Document it was read from.
         limitations: What the result does not show.
         compared: Number to compare instead of the observed value, e.g. a bound of its interval.
-        holds: Whether what the item asks besides the criterion holds.
+        holds: Whether the item's other conditions, beside the criterion, hold.
     """
     value = observed.value if compared is None else compared
     if isinstance(value, float) and not math.isfinite(value):
@@ -145,7 +145,7 @@ def judge(
 def _meets(value: float | int | bool | str | None, criterion: Criterion) -> bool:
     limit = criterion.value
     if criterion.operator == "==":
-        # In Python True == 1: a truth value must not pass for a count, or a count for a truth.
+        # In Python True == 1: a boolean must not pass for a count, or a count for a boolean.
         return isinstance(value, bool) == isinstance(limit, bool) and value == limit
     if isinstance(value, bool | str) or value is None or limit is None:
         return False
@@ -153,12 +153,12 @@ def _meets(value: float | int | bool | str | None, criterion: Criterion) -> bool
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:
-    """Number and noun that agree: "1 image", "12,400 images"."""
+    """Return number and noun in agreement: "1 image", "12,400 images"."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """First names in words; the rest is counted."""
+    """Join the first names with commas and count the rest: "a, b and 3 more"."""
     shown = ", ".join(names[:_NAMES_SHOWN])
     more = len(names) - _NAMES_SHOWN
     return f"{shown} and {more:,} more" if more > 0 else shown
@@ -201,7 +201,7 @@ def judge_items(
 
 
 def _refuse_other_policy(policy: Policy, plan: Plan | None) -> None:
-    """A criterion may be called frozen only if it is the one that was frozen."""
+    """Raise an error unless the policy to judge by is the one that was frozen."""
     if plan is None:
         return
     try:
@@ -279,13 +279,13 @@ _PAIRS = tuple(combinations(PARTITIONS, 2))
 def recorded_attributes(
     coverage: CoverageAudit, wanted: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
-    """Attributes that have a value for at least one patient, of the wanted ones or of all."""
+    """Return the attributes, of the wanted ones or of all, with a value for some patient."""
     found = {x.attribute for x in coverage.levels if x.n_patients and x.level != NOT_RECORDED}
     return tuple(a for a in wanted or coverage.attributes if a in found)
 
 
 def patients_by_level(coverage: CoverageAudit, attribute: str, partition: str) -> dict[str, int]:
-    """Patients of each level in one partition; 0 for a level that only others have."""
+    """Count the patients of each level in one partition; 0 for a level found only elsewhere."""
     counts: dict[str, int] = defaultdict(int)
     for level in coverage.levels:
         if level.attribute == attribute and level.level != NOT_RECORDED:
@@ -294,12 +294,12 @@ def patients_by_level(coverage: CoverageAudit, attribute: str, partition: str) -
 
 
 def by_partition(coverage: CoverageAudit) -> bool:
-    """Whether training and the held-out test set were counted; the audit alone counts all."""
+    """Whether training and held-out test set were counted apart, not only the whole data set."""
     return {TRAINING, TEST} <= {level.partition for level in coverage.levels if level.n_images}
 
 
 def across_pairs(by_pair: dict[str, int]) -> tuple[int, list[str], str]:
-    """Sum over the pairs of partitions, pairs that were not counted, and counts in words."""
+    """Return the sum over partition pairs, the pairs not counted, and a text of the counts."""
     found = {frozenset(pair.split(" | ")) for pair in by_pair}
     gaps = [f"{a} | {b}" for a, b in _PAIRS if frozenset((a, b)) not in found]
     words = [f"{n:,} in {pair}" for pair, n in by_pair.items() if n]
@@ -307,7 +307,7 @@ def across_pairs(by_pair: dict[str, int]) -> tuple[int, list[str], str]:
 
 
 def unit_note(documents: JudgedRun) -> str:
-    """What counting by another unit than the patient cannot show; empty for patients."""
+    """Return the limitation of counting by examination; empty when patients are counted."""
     if documents.unit == "patient":
         return ""
     return (
@@ -317,7 +317,7 @@ def unit_note(documents: JudgedRun) -> str:
 
 
 def joined(*sentences: str) -> str:
-    """Sentences that are there, with a blank between."""
+    """Join the sentences that are not empty with a space."""
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -325,13 +325,13 @@ LEAST_SEEDS = 3
 
 
 def seed_values(lineage: Lineage) -> dict[int, float]:
-    """Primary endpoint by seed, where it was measured as in this run, the last of the seeds."""
+    """Return the primary endpoint by seed, of runs that measured it as this run does."""
     own = lineage.seeds[-1].metric_id if lineage.seeds else ""
     return {r.seed: r.value for r in lineage.seeds if r.value is not None and r.metric_id == own}
 
 
 def spread_words(lineage: Lineage) -> str:
-    """Mean and standard deviation of the primary endpoint over seeds, in words."""
+    """Describe mean and standard deviation of the primary endpoint over seeds."""
     values = seed_values(lineage)
     if len(values) < 2:
         return f"no spread: the primary endpoint is known of {counted(len(values), 'seed')}"
@@ -341,7 +341,7 @@ def spread_words(lineage: Lineage) -> str:
 
 
 def seen(metric: MetricResult) -> Observed:
-    """A metric as what was observed."""
+    """Return a metric as the observed value of a check."""
     return Observed(
         value=metric.value,
         ci95=metric.ci95,
@@ -352,7 +352,7 @@ def seen(metric: MetricResult) -> Observed:
 
 
 def evaluated(evaluation: EvaluationRecord) -> Sequence[MetricResult]:
-    """Metrics that were recorded with a value."""
+    """Return the metrics that were recorded with a value."""
     return [
         metric
         for metric in evaluation.metrics
@@ -361,11 +361,11 @@ def evaluated(evaluation: EvaluationRecord) -> Sequence[MetricResult]:
 
 
 def no_metric(evaluation: EvaluationRecord) -> str:
-    """Why an evaluation holds no metric with a value."""
+    """Return why an evaluation holds no metric with a value."""
     reason = next((metric.reason for metric in evaluation.metrics if metric.reason), "")
     return f"no metric was evaluated{f': {reason}' if reason else ''}"
 
 
 def family_of(metric: MetricResult) -> str:
-    """First word of a metric id: "kid" of "kid-inception_pool3-d2048-n100"."""
+    """Return the first word of a metric id: "kid" of "kid-inception_pool3-d2048-n100"."""
     return metric.id.split("-")[0].lower()

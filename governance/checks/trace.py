@@ -1,4 +1,4 @@
-"""Traceability: every link from a principle to the files that prove its items, followed."""
+"""Follow every link from a principle to the files that prove its items."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,11 +13,11 @@ from governance.records.software import BillOfMaterials
 from governance.records.training import SampleSet, TrainingRecord
 
 TRACED = "P2-11"
-"""The item that judges the table; its own record can only be written after it."""
+"""The item that judges the table; its own record is written after the table."""
 
 _WITHOUT_EVIDENCE = (ItemStatus.NOT_EVALUATED, ItemStatus.MISSING)
 
-_Link = tuple[str, str]  # what it leads from and to, in words; why it does not resolve, or ""
+_Link = tuple[str, str]  # "principle to item", say; why it does not resolve, or ""
 
 
 def trace(
@@ -74,7 +74,7 @@ def _line(
 def _links(
     principle: str, item: Item, record: ItemRecord | None, artifacts: Mapping[str, str]
 ) -> Iterator[_Link]:
-    """Principle to item, item to record, record to evidence."""
+    """Yield the links of one item: principle to item, item to record, record to evidence."""
     if record is None or record.principle != principle:
         yield f"{principle} to {item.id}", "the item has no record under this principle"
         return
@@ -89,7 +89,7 @@ def _links(
 
 
 def _file_links(folder: RunFolder, artifacts: Mapping[str, str]) -> Iterator[_Link]:
-    """Files that documents name: checkpoint, synthetic images, figures, bill of materials."""
+    """Yield links to files that documents name: checkpoint, images, figures, bill of materials."""
     named: list[tuple[str, str, str]] = []
     if training := folder.get(TrainingRecord):
         named.append(("training", training.checkpoint_path, training.checkpoint_sha256))
@@ -104,7 +104,7 @@ def _file_links(folder: RunFolder, artifacts: Mapping[str, str]) -> Iterator[_Li
 
 
 def _fault(path: str, sha256: str, artifacts: Mapping[str, str]) -> str:
-    """Why a link to a file does not resolve; "" when it does. Without a digest the path counts."""
+    """Return why a link to a file is broken; "" when intact. Without a digest the path decides."""
     if path not in artifacts:
         return "there is no such file on record"
     return "the file on record has another digest" if sha256 not in ("", artifacts[path]) else ""
@@ -116,7 +116,7 @@ def _record_path(item_id: str) -> str:
 
 @check(TRACED, step="s7_evidence")
 def every_link_resolves(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Every link from principle to item, record, evidence and file resolves."""
+    """Count the links from principle to item, record, evidence and file that are broken."""
     table = documents.need(TraceTable)
     items = counted(len(table.lines), "item")
     return judge(

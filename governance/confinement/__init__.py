@@ -1,1 +1,1 @@
-"""What a process may reach, as the kernel enforces it, and what it tried."""
+"""Limit what a process may reach, by the kernel, and report what it tried."""

@@ -1,9 +1,9 @@
-"""Notices what a generator tries that training must not, whatever it does with the refusal.
+"""Report a generator's attempts to reach what training must not, even if it hides the refusal.
 
-The control is confinement (`confine.py`): it refuses, whoever asks. This module makes a refusal
-known, so that a generator cannot swallow it. It hears what Python's audit hook hears: opens, lists,
-links, changes, commands, connections. It does not hear compiled code (pyarrow, ctypes), nor Python
-programs that were started anew; of those a permission error is noticed only where it ends training.
+Confinement (`confine.py`) refuses access; this module reports it, so that a generator cannot
+swallow the refusal. It sees the events of Python's audit hook: opens, lists, links, changes,
+commands, connections. It does not see compiled code (pyarrow, ctypes) or Python programs started
+anew; a permission error of these is noticed only if it ends training.
 """
 
 import errno
@@ -55,14 +55,14 @@ _MOST_WORDS = 200  # of one command
 
 @dataclass(frozen=True)
 class Named:
-    """Something forbidden that was named: its description, and the path that named it."""
+    """A forbidden target that was named: its description, and the path that named it."""
 
     target: str
     path: str
 
 
 class ForbiddenPaths:
-    """Tells whether a path names something that training must not reach, under any of its names.
+    """Finds which forbidden target, if any, a path leads to, under any of its names.
 
     Args:
         targets: Description -> path; what lies in a folder counts as the folder.
@@ -74,10 +74,10 @@ class ForbiddenPaths:
         self._allowed = tuple(os.path.realpath(path) for path in allowed)
 
     def named(self, path: str) -> Named | None:
-        """What a path names or lies in, the innermost; None when it may be used.
+        """Return the innermost forbidden target that a path is or lies in; None if it may be used.
 
-        Links are followed. A link that may not be read (`/proc/PID/root` of another process) counts
-        by its name.
+        Links are followed. A link that may not be read (`/proc/PID/root` of another process) is
+        judged by its name.
         """
         real = os.path.realpath(_ROOT_OF.sub("", path) or "/")
         if not any(_is_in(real, root) for root in self._allowed):
@@ -90,7 +90,7 @@ class ForbiddenPaths:
         return None
 
     def named_in(self, text: str) -> Named | None:
-        """The first forbidden thing that a command or an error message names; None for none."""
+        """Return the first forbidden target named in a command or error message; None for none."""
         words = [text, *_QUOTED.findall(text), *_BETWEEN.split(text)][:_MOST_WORDS]
         found = (self.named(word) for word in words if word and "\0" not in word)
         return next((named for named in found if named is not None), None)
@@ -99,9 +99,9 @@ class ForbiddenPaths:
 class AttemptWatch:
     """Audit hook that reports each forbidden attempt once; for `sys.addaudithook`.
 
-    It refuses nothing and raises nothing. What it hears it tries itself, so that the answer in the
-    report is the system's and no guess. Add it before confinement, so that it hears what a hook that
-    refuses would keep from it, and start it afterwards.
+    It refuses nothing and raises nothing. It repeats each attempt itself, so that the report holds
+    the system's own answer. Add it before confinement, whose fallback hook would otherwise refuse
+    an attempt first, and start it afterwards.
 
     Args:
         forbidden: What must not be reached.
@@ -123,11 +123,11 @@ class AttemptWatch:
         self._is_on = False
 
     def start(self) -> None:
-        """Listen from now on."""
+        """Start reporting attempts."""
         self._is_on = True
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        """Hear one audit event."""
+        """Check one audit event for a forbidden attempt."""
         if event not in _PATHS and event not in _COMMANDS and event != _CONNECT:
             return
         if self._is_on and not getattr(self._own, "busy", False):
@@ -135,10 +135,10 @@ class AttemptWatch:
                 self._hear(event, args)
 
     def hear_error(self, error: BaseException) -> None:
-        """Report a permission error that ended training, where it names something forbidden.
+        """Report a permission error that ended training, if it names something forbidden.
 
         Args:
-            error: The error; its causes and what was handled when it arose count, too.
+            error: The error; its causes and the errors handled when it arose count, too.
         """
         for one in _chain(error):
             if isinstance(one, PermissionError):
@@ -149,7 +149,7 @@ class AttemptWatch:
 
     @contextmanager
     def _unheard(self) -> Iterator[None]:
-        """What the watch does itself is no attempt, and what it meets is no error of the others."""
+        """Pause the audit hook while the watch opens files; ignore its own errors."""
         self._own.busy = True
         try:
             yield
@@ -204,7 +204,7 @@ def _is_in(path: str, root: str) -> bool:
 
 
 def _texts(given: Sequence[Any]) -> Iterator[str]:
-    """Paths as text; no path at all is the working folder, an open descriptor is left out."""
+    """Yield paths as text; None is the working folder, and open descriptors are left out."""
     for one in given:
         if one is None:
             yield "."
@@ -213,7 +213,7 @@ def _texts(given: Sequence[Any]) -> Iterator[str]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, its causes and what was being handled, each once."""
+    """Yield an error, its causes and the errors being handled, each once."""
     waiting, known = [error], set[int]()
     while waiting:
         one = waiting.pop(0)

@@ -1,8 +1,8 @@
-"""Confinement of the training process: it cannot open what it was not given.
+"""Confinement of the training process to the files it was given.
 
-On Linux 5.13 and later Landlock does it, in the kernel, without root, for this process and all
-that it starts; it cannot be undone. Elsewhere a Python audit hook refuses what Python opens, which
-finds mistakes and stops nobody who means it. The level that was in force is always reported.
+On Linux 5.13 and later Landlock enforces it, in the kernel, without root, for this process and all
+that it starts; it cannot be undone. Elsewhere a Python audit hook refuses what Python opens: that
+catches mistakes but stops no determined attacker. The level that was in force is always reported.
 
 Source: Linux, Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
 """
@@ -38,7 +38,7 @@ _STARTS = ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.syst
 
 
 class OpenGuard:
-    """Audit hook that lets a process use the given folders only; for `sys.addaudithook`."""
+    """Audit hook that refuses all but the given folders; for `sys.addaudithook`."""
 
     def __init__(self, read: Sequence[Path], write: Sequence[Path], *, allow_tcp: bool) -> None:
         self._writable = tuple(str(path.resolve()) for path in write)
@@ -126,12 +126,12 @@ _DEVICES = (
 
 @dataclass(frozen=True)
 class Confinement:
-    """What holds this process.
+    """The confinement in force for this process.
 
     Attributes:
         level: 3 with Landlock, otherwise 2.
-        level_name: The level in words.
-        mechanism: What enforces it, e.g. "Landlock ABI 7".
+        level_name: Name of the level, for reports.
+        mechanism: Mechanism that enforces it, e.g. "Landlock ABI 7".
         abi: Landlock ABI; 0 without Landlock.
         is_tcp_refused: Whether TCP connections are refused.
     """
@@ -157,7 +157,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def landlock_abi() -> int:
-    """Landlock ABI version of the running kernel; 0 when it has none or has it turned off."""
+    """Return the running kernel's Landlock ABI version; 0 when it is absent or turned off."""
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
         return 0
     try:
@@ -175,10 +175,10 @@ def confine(
     allow_tcp: bool = False,
     forbidden: Sequence[Path] = (),
 ) -> Confinement:
-    """Confine this process and all that it starts, for ever.
+    """Confine this process and all that it starts, irrevocably.
 
-    Call it before a second thread exists: a thread that runs already would stay outside.
-    Device nodes that computing needs (null, random, shared memory, GPU) are allowed besides.
+    Call it before a second thread exists: a thread that runs already would stay outside. Device
+    nodes that computing needs (null, random, shared memory, GPU) are allowed besides.
 
     Args:
         read: Files and folders that may be read.
@@ -208,7 +208,7 @@ def confine(
 
 
 def attempt_read(path: Path, target: str) -> RefusedRead:
-    """Really try to read one byte and tell how it went.
+    """Try to read one byte of a path and return whether the system refused.
 
     Only a permission error is a refusal: a missing file proves nothing.
 
@@ -230,7 +230,7 @@ def attempt_read(path: Path, target: str) -> RefusedRead:
 
 
 def level_in_force(confined: int, attempts: Sequence[RefusedRead]) -> tuple[int, str]:
-    """Level of a training process, with its name, from what confines it and what it was refused.
+    """Return the level of a training process and its name, from confinement and refused reads.
 
     Encryption counts only where the process tried vault and key and was refused both.
 
@@ -247,7 +247,7 @@ def level_in_force(confined: int, attempts: Sequence[RefusedRead]) -> tuple[int,
 
 
 def python_roots(forbidden: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """What a Python process needs to read: interpreter, packages, system libraries.
+    """Return the paths a Python process must read: interpreter, packages, system libraries.
 
     Of a folder on `sys.path` that contains a forbidden path (a source tree with the data in it)
     only the importable packages and modules are allowed. Neither the working folder as such nor
@@ -265,7 +265,7 @@ def python_roots(forbidden: Sequence[Path] = ()) -> tuple[Path, ...]:
 
 
 def readable_root(path: Path) -> Path | None:
-    """Folder that a training process must be able to read and that contains a path, or None."""
+    """Return the folder that training must be able to read and that contains a path, or None."""
     roots = _wanted_roots([path])
     return next((root for root in roots if _contained(root, [path]) is not None), None)
 
@@ -288,7 +288,7 @@ def _wanted_roots(forbidden: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _editable_sources() -> Iterator[Path]:
-    """Source folders of editable installs, as setuptools' finders in `sys.meta_path` map them."""
+    """Yield source folders of editable installs, from setuptools' finders in `sys.meta_path`."""
     for finder in sys.meta_path:
         module = sys.modules.get(getattr(finder, "__module__", ""))
         mapping = getattr(module, "MAPPING", None)
@@ -297,7 +297,7 @@ def _editable_sources() -> Iterator[Path]:
 
 
 def _importable(folder: Path) -> list[Path]:
-    """Packages and modules directly in a folder."""
+    """Return the packages and modules directly in a folder, sorted."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -309,7 +309,7 @@ def _importable(folder: Path) -> list[Path]:
 
 
 def _contained(root: Path, forbidden: Sequence[Path]) -> Path | None:
-    """The first forbidden path that lies in or is the root, by resolved names."""
+    """Return the first forbidden path that is or lies in the root, links resolved, or None."""
     resolved = root.resolve()
     return next((path for path in forbidden if path.resolve().is_relative_to(resolved)), None)
 
@@ -325,7 +325,7 @@ def _refuse_overlap(roots: Sequence[Path], forbidden: Sequence[Path]) -> None:
 
 
 def _refuse_open_files(forbidden: Sequence[Path]) -> None:
-    """A descriptor that is open already can be read under any confinement."""
+    """Raise an error if a forbidden file is already open: confinement does not close it."""
     descriptors = Path("/proc/self/fd")
     if not forbidden or not descriptors.is_dir():
         return

@@ -1,1 +1,1 @@
-"""Evidence: records, documents, the event log, the manifest and its verification."""
+"""Evidence of a run: event log, writing and reading of its folder, manifest, verifier."""

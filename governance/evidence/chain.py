@@ -1,7 +1,8 @@
-"""An append-only file of events: one canonical JSON line each, with the digest of the line before.
+"""An append-only file of events: one canonical JSON line each, with the previous line's digest.
 
-The journal of a run and the ledger of a data set are such chains. A chain shows a changed, missing or added line; it cannot show a cut tail or a whole rewrite, so
-its head (count, digest) is printed wherever a run is described.
+The journal of a run and the ledger of a data set are such chains. A chain shows a changed, missing
+or added line; it cannot show a cut tail or a whole rewrite, so its head (count, digest) is printed
+wherever a run is described.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 
 NO_EVENT = "0" * 64  # head of a chain without events, and `previous` of the first
-EVIDENCE_CLOSED = "evidence closed"  # nothing may follow this event but the next one
+EVIDENCE_CLOSED = "evidence closed"  # only RUN_RESUMED may follow
 RUN_RESUMED = "run resumed"  # the run goes on; what was closed stays in the chain before it
 _MAX_EXACT = 2**53 - 1  # largest integer that RFC 8785 writes as an integer
 
@@ -60,7 +61,7 @@ class JournalEvent(BaseModel):
 
 @dataclass(frozen=True)
 class JournalCheck:
-    """What a chain holds and what is wrong with it.
+    """The events read from a chain, and its faults.
 
     Attributes:
         events: Events that could be read, in file order.
@@ -74,12 +75,12 @@ class JournalCheck:
 
 
 def utc_text(moment: datetime) -> str:
-    """UTC time with milliseconds and a Z, as chains write it."""
+    """Return a time as UTC text with milliseconds and a Z, as chains write it."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_canonical(data: bytes) -> Any:
-    """Parse bytes that must be exactly the RFC 8785 form of what they say.
+    """Parse bytes that must be exactly the RFC 8785 form of their content.
 
     Raises:
         ValueError: Not JSON, not canonical, or nested too deeply.
@@ -108,7 +109,7 @@ def _actor() -> str:
 
 
 def _check_line(line: bytes, last: JournalEvent | None) -> tuple[JournalEvent | None, list[str]]:
-    """Read one line without its end; `last` is the event before it, None when unreadable."""
+    """Read a line without its line end; `last` is the event before, None when unreadable."""
     try:
         value = read_canonical(line)
         event = JournalEvent.model_validate(value)
@@ -188,7 +189,7 @@ class Chain:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the last event closed the evidence: only the resuming of the run may follow."""
+        """Whether the last event closed the evidence, so that only a resumption may follow."""
         return self._last is not None and self._last.type == EVIDENCE_CLOSED
 
     def read(self) -> tuple[JournalEvent, ...]:
@@ -316,7 +317,7 @@ class Chain:
 
 
 def make_empty(path: Path, *, exist_ok: bool = False) -> None:
-    """Make an empty file that survives a crash; RecordWriteError when it cannot be made."""
+    """Make an empty file and sync it to disk; RecordWriteError when it cannot be made."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -339,7 +340,7 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _keep_torn(path: Path, tail: bytes) -> None:
-    """Add a torn line to `<name>.torn` before it leaves the chain."""
+    """Append a torn line to `<name>.torn` before it is cut from the chain."""
     torn = path.with_name(path.name + ".torn")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:

@@ -30,10 +30,10 @@ D = TypeVar("D", bound=Document)
 
 
 class RunFolder:
-    """What is on record of a run: its documents, and its other files.
+    """The documents and other files on record of a run, checked as they are read.
 
-    A file counts when its digest is on record, in the journal while the run is open and in the
-    manifest once its evidence is closed; a document is parsed once.
+    A file counts when its digest is on record: in the journal while the run is open, in the
+    manifest once its evidence is closed. A document is parsed once.
 
     Attributes:
         path: The run folder.
@@ -48,13 +48,13 @@ class RunFolder:
         manifest: Manifest | None = None,
         known: Mapping[type[Document], Document] | None = None,
     ) -> None:
-        """Take the digests that count.
+        """Bind a folder to the digests that its files must have.
 
         Args:
             path: The run folder.
             digests: SHA-256 by path.
-            manifest: Manifest that they are from; None when they are from the journal.
-            known: Documents that need not be read.
+            manifest: Manifest that holds the digests; None when they are from the journal.
+            known: Documents already parsed; they are not read again.
         """
         self.path, self.digests = path, digests
         self._manifest = manifest
@@ -66,8 +66,8 @@ class RunFolder:
 
         Args:
             store: The folder.
-            as_found: Files that count as they are now, whatever the journal says: those that were
-                found changed, when a run ends and is to be judged all the same.
+            as_found: Files that are accepted as they are now, whatever the journal says: those
+                found changed when a run ends and is to be judged all the same.
         """
         digests = store.artifacts()
         for path in set(as_found) & set(digests):
@@ -111,10 +111,10 @@ class RunFolder:
 
     @classmethod
     def finished(cls, path: Path) -> "RunFolder":
-        """Read the folder of a run that came to its end, with card and reports.
+        """Read the folder of a run that has ended, with card and reports.
 
         Raises:
-            ConfigError: It is no run folder, or the run did not come to its end.
+            ConfigError: It is no run folder, or the run has not ended.
             EvidenceError: As in `closed`.
         """
         if not (path / JOURNAL).is_file() and not (path / MANIFEST).is_file():
@@ -128,17 +128,17 @@ class RunFolder:
 
     @classmethod
     def of(cls, *documents: Document, digests: Mapping[str, str] | None = None) -> "RunFolder":
-        """A run that is these documents alone; nothing is read."""
+        """Return a run made of these documents alone; no file is read."""
         return cls(Path(), digests or {}).knowing(*documents)
 
     def knowing(self, *documents: Document) -> "RunFolder":
-        """The same run with these documents in place of those in its folder."""
+        """Return the same run with these documents in place of those in its folder."""
         known = self._known | {type(document): document for document in documents}
         return RunFolder(self.path, self.digests, manifest=self._manifest, known=known)
 
     @property
     def workspace(self) -> Path:
-        """Folder that holds runs/, and so this run."""
+        """The folder that holds runs/, and so this run."""
         return self.path.parent.parent
 
     @property
@@ -150,11 +150,11 @@ class RunFolder:
 
     @property
     def identity(self) -> RunIdentity:
-        """Who, what, when; errors as in `need`."""
+        """Identity of the run: id, time, tool version, configuration; errors as in `need`."""
         return self.need(RunIdentity)
 
     def get(self, kind: type[D]) -> D | None:
-        """The document of a kind; None when the run has none; errors as in `read`."""
+        """Return the document of a kind; None when the run has none; errors as in `read`."""
         if kind not in self._known:
             data = self.read(kind.PATH)
             if data is None:
@@ -165,10 +165,10 @@ class RunFolder:
         return document
 
     def need(self, kind: type[D]) -> D:
-        """The document of a kind.
+        """Return the document of a kind.
 
         Raises:
-            NotRunError: The run has none; it says why that may be.
+            NotRunError: The run has none; the message says why that may be.
             EvidenceError: As in `read`.
         """
         document = self.get(kind)
@@ -178,7 +178,7 @@ class RunFolder:
         return document
 
     def records(self) -> dict[str, ItemRecord]:
-        """Every item's record, by id, sorted by path; errors as in `read`."""
+        """Return every item's record by id, sorted by path; errors as in `read`."""
         found = {}
         for path in sorted(self.digests):
             if path.startswith("records/") and path.endswith(".json"):
@@ -187,21 +187,21 @@ class RunFolder:
         return found
 
     def config(self) -> dict[str, Any]:
-        """Keys and values of the configuration, as nested sections; errors as in `read`."""
+        """Return the configuration as nested sections; errors as in `read`."""
         data = self.read(CONFIG) or b""
         return read_yaml(data, str(self.path / CONFIG), may_be_empty=True).content
 
     def flat_config(self) -> dict[str, Any]:
-        """Every value of the configuration by its dotted key; errors as in `read`."""
+        """Return every value of the configuration by its dotted key; errors as in `read`."""
         return flatten(self.config())
 
     def read(self, path: str) -> bytes | None:
-        """A file's bytes; None when it is not on record.
+        """Return a file's bytes; None when it is not on record.
 
         Raises:
             EvidenceTamperedError: Its digest is not the one on record.
             EvidenceError: It is missing, no regular file, unreadable or outside the folder, or, for
-                a document, not what its kind says.
+                a document, does not fit its kind.
         """
         if path not in self.digests:
             return None
@@ -233,18 +233,18 @@ class RunFolder:
 
 
 def is_ended(run_dir: Path) -> bool:
-    """Whether a run came to its end: its manifest is there, and card and reports are listed."""
+    """Whether a run has ended: it has a manifest, which lists card and reports."""
     try:
         return {*OUTPUTS} <= {file.path for file in read_manifest(run_dir).outputs}
     except EvidenceError:
-        # A manifest that is there but damaged is a fault to be named, not a run cut short.
+        # A damaged manifest is a fault to be reported, not a run cut short.
         return (run_dir / MANIFEST).exists()
 
 
 def model_name(record: TrainingRecord) -> str:
-    """Plain name of the generator.
+    """Return the plain name of the generator.
 
-    One that the configuration names as "package.module:Class" has its own name in the file of its
+    One that the configuration names as "package.module:Class" takes its name from the file of its
     checkpoint, "<name>-<digest>.safetensors".
     """
     if ":" not in record.generator:

@@ -79,11 +79,11 @@ class Journal:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the evidence was closed: only the resuming of the run may follow."""
+        """Whether the evidence was closed, so that only a resumption may follow."""
         return self._chain.is_closed
 
     def events(self) -> tuple[JournalEvent, ...]:
-        """All events of the file, first to last; errors as in `open`."""
+        """Return all events of the file, first to last; errors as in `open`."""
         return self._chain.read()
 
     def append(self, event: str, body: Mapping[str, Any]) -> JournalEvent:

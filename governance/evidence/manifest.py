@@ -21,18 +21,18 @@ from governance.records.manifest import Manifest, ManifestFile
 
 MANIFEST, SIGNATURE, JOURNAL = "manifest.json", "manifest.sig", "journal.jsonl"
 TOKEN, TOKEN_DIGEST = "manifest.tsr", "manifest.tsr.sha256"
-# What is said about the manifest's own bytes stands beside it: the manifest cannot list it.
+# Files about the manifest's own bytes (signature, time-stamp): it cannot list them itself.
 BESIDE = (SIGNATURE, TOKEN, TOKEN_DIGEST)
 SIGNING = "signing.json"
 OUTPUTS = ("model_card.md", "model_card.json", "report.pdf", "report.html")
 VERIFIER, SIGNED_PDF = "verify_run.py", "report-signed.pdf"
 ATTESTED = ("data", "seal", "train", "evaluate", "report")
-# What else may be written after the evidence was closed; a run need not have it.
+# Optional outputs that may be written after the evidence was closed.
 MORE_OUTPUTS = (VERIFIER, SIGNED_PDF, *(f"attestations/{step}.json" for step in ATTESTED))
 
 
 def merkle_root(leaves: Sequence[bytes]) -> str:
-    """Merkle tree hash of a list, 64 lowercase hex digits.
+    """Return the Merkle tree hash of a list, 64 lowercase hex digits.
 
     A leaf is hashed behind the byte 0x00 and a node behind 0x01, so that no node can pass for a
     leaf. No leaves give the SHA-256 of nothing.
@@ -53,12 +53,12 @@ def merkle_root(leaves: Sequence[bytes]) -> str:
 
 
 def evidence_root(files: Sequence[ManifestFile]) -> str:
-    """Merkle root over the canonical JSON of each file's entry, in the order given."""
+    """Return the Merkle root over the canonical JSON of each file's entry, in the order given."""
     return merkle_root([canonical_json(file.model_dump()) for file in files])
 
 
 def is_safe_path(path: str) -> bool:
-    """Whether a path names a file below a folder, in one way only, and is no working file."""
+    """Whether a path is relative, in its one normal form, and names no working file."""
     return (
         path != "."
         and not path.startswith("/")
@@ -70,12 +70,12 @@ def is_safe_path(path: str) -> bool:
 
 
 def printable(path: str) -> str:
-    """A path for people: control characters and broken encodings are escaped."""
+    """Return a path for display: control characters and broken encodings are escaped."""
     return path if path.isprintable() else ascii(path)
 
 
 def closing_facts(manifest: Manifest) -> dict[str, Any]:
-    """What the journal's last event says of the manifest, so that one cannot change alone."""
+    """Return the manifest fields that the journal's last event repeats, so that both must agree."""
     return manifest.model_dump(
         mode="json", include={"run_id", "tool_version", "created_utc", "previous_run"}
     )
@@ -85,8 +85,8 @@ def scan_folder(run_dir: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Find the files of a run folder without opening one.
 
     Returns:
-        Paths of the regular files, sorted, without working files; and what else is there in
-        words, e.g. "data/x: symbolic link", sorted.
+        Paths of the regular files, sorted, without working files; and all else that is there,
+        e.g. "data/x: symbolic link", sorted.
     """
     files, others = [], []
     for path, mode in _walk(run_dir, ""):
@@ -104,7 +104,7 @@ def scan_folder(run_dir: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def measure(run_dir: Path, path: str) -> ManifestFile:
-    """Size and digest of one file; EvidenceError when it is no regular file or unreadable."""
+    """Return size and digest of a file; EvidenceError if it is not regular or unreadable."""
     file = run_dir / path
     try:
         found = file.lstat()

@@ -1,7 +1,7 @@
 """The run folder while a run lasts: every file that enters it is digested and journaled.
 
-A file is written beside its place, put on record, and only then moved to its place: after a kill
-at any moment the record tells which bytes belong there, and `reopen` finishes the move.
+A file is written beside its place, put on record, and only then moved to its place: after a kill at
+any moment the record tells which bytes belong there, and `reopen` finishes the move.
 """
 
 import json
@@ -43,7 +43,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class EvidenceStore:
-    """The folder of one run.
+    """The folder of one run, while it is written.
 
     Attributes:
         run_dir: The folder.
@@ -82,7 +82,7 @@ class EvidenceStore:
 
     @classmethod
     def reopen(cls, run_dir: Path, *, tool_version: str) -> "EvidenceStore":
-        """Take up the folder of a run that ended early; every file on record must be as written.
+        """Reopen the folder of a run that ended early; every file on record must be as written.
 
         A torn last line of the journal is moved to journal.jsonl.torn, and a file that was on
         record but not yet in its place when the process was killed is moved there. Nothing else
@@ -103,12 +103,12 @@ class EvidenceStore:
         return store
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Put on record that the run goes on; an earlier end moves to history/<number>/.
+        """Put on record that the run goes on; move an earlier end to history/<number>/.
 
         Manifest, card and report of that end are kept as they were, and are evidence from now on.
 
         Args:
-            facts: What else to say in the event, JSON data.
+            facts: Further facts for the event, JSON data.
 
         Raises:
             RecordWriteError: The run folder cannot be written.
@@ -135,7 +135,7 @@ class EvidenceStore:
         return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
 
     def _require(self, rel: str, sha256: str) -> None:
-        """Refuse a file that is not the one on record; finish a move that a kill cut short."""
+        """Finish a move that a kill cut short; refuse a file that differs from the record."""
         path = self._place(rel)
         staged = _staged(path, sha256)
         if staged.is_file() and sha256_file(staged) == sha256:
@@ -152,7 +152,7 @@ class EvidenceStore:
         Args:
             document: Document to write.
             path: POSIX path in the run folder, for a document that is written to several places;
-                "" for the one that its class names.
+                "" for the path that its class names.
 
         Raises:
             EvidenceError: The path is not allowed, a number is not finite, or evidence is closed.
@@ -196,16 +196,16 @@ class EvidenceStore:
         return self._record(measure(self.run_dir, rel))
 
     def write_records(self, records: Sequence[ItemRecord]) -> None:
-        """Write one file an item, records/<item id>.json; errors as in `write_document`."""
+        """Write one file for each item, records/<item id>.json; errors as in `write_document`."""
         for record in records:
             self.write_document(record, f"records/{record.id}.json")
 
     def artifacts(self) -> dict[str, str]:
-        """Path -> SHA-256 of every file as it was when it was last put on record."""
+        """Return the last recorded SHA-256 of every file, by path."""
         return dict(self._on_record)
 
     def recheck(self) -> IntegrityRecord:
-        """Read every file on record and the journal again and compare."""
+        """Read every file on record and the journal again and compare them with their digests."""
         mismatches = []
         for path, sha256 in sorted(self._on_record.items()):
             try:
@@ -239,7 +239,7 @@ class EvidenceStore:
         return Artifact(path=file.path, sha256=file.sha256)
 
     def _refuse_when_closed(self, rel: str) -> None:
-        # Before the file changes: afterwards the manifest would no longer fit.
+        # Checked before the file changes: afterwards the manifest would no longer fit.
         if self.journal.is_closed:
             raise EvidenceError(
                 f"{self.run_dir / rel}: cannot be written, the evidence is closed; "
@@ -262,7 +262,7 @@ class EvidenceStore:
 
 
 def _staged(path: Path, sha256: str) -> Path:
-    """Where a file waits until it is on record; a working file, neither evidence nor checked."""
+    """Return the working file, no evidence, in which a file waits until it is on record."""
     return path.with_name(f".{path.name[:100]}.{sha256[:16]}.part")
 
 
@@ -286,7 +286,7 @@ def _unwritable(path: Path, error: OSError) -> RecordWriteError:
 
 
 def _not_finite(value: Any, where: str) -> str | None:
-    """Find the first number that JSON cannot hold; return where it is, ".a.b[0]"."""
+    """Return where the first number is that JSON cannot hold, e.g. ".a.b[0]", or None."""
     if isinstance(value, float) and not math.isfinite(value):
         return where
     parts: list[tuple[str, Any]] = []

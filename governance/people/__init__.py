@@ -1,1 +1,1 @@
-"""People's word: intended use, declarations, waivers, and when a signature counts."""
+"""Declarations by people: intended use, items, waivers, and when a signature counts."""

@@ -1,4 +1,4 @@
-"""Whether what a run uses lies within the declared intended use: pure rules."""
+"""Compare what a run uses with the declared intended use: pure rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +10,13 @@ INTENDED_USE = "P1-H1"
 NO_SCOPE = (
     f"{INTENDED_USE} names no scope to compare the run with; add the key scope to its declaration"
 )
-_DIVIDED = "fetal brain"  # the plane whose images are told apart by their brain plane
+_DIVIDED = "fetal brain"  # the plane that is divided into brain planes
 _NOT_RECORDED = "not recorded"
 
 
 @dataclass(frozen=True)
 class Used:
-    """What a run uses, as far as it is known.
+    """Images, size and role that a run uses, as far as they are known.
 
     Attributes:
         planes: Planes of its images.
@@ -24,7 +24,7 @@ class Used:
         machines: Machines of its images.
         n_unrecorded: "plane", "brain plane", "machine" -> images that should have one and do not.
         image_size_px: Side of the synthetic images; None where it is not known.
-        output_role: What the synthetic images are for; "" where it is not known.
+        output_role: Purpose of the synthetic images; "" where it is not known.
     """
 
     planes: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Used:
     output_role: str = ""
 
     def with_images(self, audit: CoverageAudit) -> "Used":
-        """The same with what the images of a run show."""
+        """Return a copy with planes and machines taken from the images of a run."""
         planes, n_no_plane = _levels(audit, "plane")
         brain_planes, _ = _levels(audit, "brain_plane")
         machines, n_no_machine = _levels(audit, "machine")
@@ -54,7 +54,7 @@ class Used:
 
 
 def _levels(audit: CoverageAudit, attribute: str) -> tuple[dict[str, int], int]:
-    """Images of every level that occurs, and images without a value."""
+    """Return the images of every level that occurs, and the number of images without a value."""
     counts = {
         level.level: level.n_images
         for level in audit.levels
@@ -65,13 +65,13 @@ def _levels(audit: CoverageAudit, attribute: str) -> tuple[dict[str, int], int]:
 
 
 def declared_scope(register: Declarations) -> DeclaredScope | None:
-    """Scope of the declared intended use; None where none is given."""
+    """Return the scope of the declared intended use; None where none is given."""
     entry = next((d for d in register.declarations if d.id == INTENDED_USE), None)
     return entry.scope if entry is not None else None
 
 
 def outside(scope: DeclaredScope, used: Used) -> tuple[str, ...]:
-    """Everything used that the declared intended use does not name, in words.
+    """List everything used that the declared intended use does not cover.
 
     An image counts as declared by its plane; one of the fetal brain also by its brain plane.
     """
@@ -90,7 +90,7 @@ def outside(scope: DeclaredScope, used: Used) -> tuple[str, ...]:
 
 
 def unknown(scope: DeclaredScope, used: Used) -> tuple[str, ...]:
-    """What cannot be compared with the declared intended use, in words."""
+    """List what cannot be compared with the declared intended use, since it was not recorded."""
     asked = {
         "plane": scope.planes != "any",
         "brain plane": not _whole_brain(scope.planes),

@@ -1,4 +1,4 @@
-"""When a person's word counts for a run: pure rules on declarations and waivers.
+"""When a declaration or waiver counts for a run: pure rules.
 
 A declaration never makes an item passed, and a waiver never changes an item's status.
 """
@@ -17,7 +17,7 @@ NO_DAY = "no date"
 NO_FILE = "nobody declared it: the configuration names no declarations file"
 NO_ENTRY = "nobody declared it: the declarations file has no entry for it"
 UNTOUCHED = "the entry still holds the template's placeholder"
-# Core items whose word may be "this does not apply to us"; for others that would be a way around.
+# Core items that may be declared not applicable; for others that would be a loophole.
 MAY_BE_NOT_APPLICABLE = frozenset({"P7-H1", "P10-H1"})
 NEVER_WAIVED = frozenset({"P2-07", "P2-08", "P2-12"})
 _NEVER_WAIVED_PRINCIPLE = "P4-"
@@ -40,7 +40,7 @@ _TEXTS = ("statement", "owner_name", "owner_role", "reference")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What identifies a run, as far as it is known; None where it is not."""
+    """The identity of a run, for comparison with `applies_to`; None where it is not known."""
 
     run: str | None = None
     config: str | None = None
@@ -50,26 +50,26 @@ class RunFacts:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a text is empty or only keeps the place of one, e.g. "TODO" or "<name>"."""
+    """Whether a text is empty or a mere placeholder, e.g. "TODO" or "<name>"."""
     return _PLACEHOLDER.fullmatch(text.strip()) is not None
 
 
 def is_unfilled(text: str) -> bool:
-    """Whether a free text is empty or still to be written; "none" is an answer here."""
+    """Whether a free text is empty or still to be written; "none" counts as an answer."""
     return not text.strip() or _TO_DO.search(text) is not None
 
 
 def is_untouched(declaration: Declaration) -> bool:
-    """Whether an entry is still as the template wrote it, or says nothing at all."""
+    """Whether an entry is still as the template wrote it, or empty."""
     return is_placeholder(declaration.statement) and is_placeholder(declaration.owner_name)
 
 
 def why_missing(declaration: Declaration, facts: RunFacts, today: date) -> str:
-    """Why a declaration does not count for a run, every reason; "" when it counts.
+    """Return every reason why a declaration does not count for a run; "" when it counts.
 
     Args:
         declaration: Entry of the declarations file.
-        facts: What identifies the run.
+        facts: Identity of the run.
         today: Day of judgement (UTC); a declaration holds through the day on which it expires.
     """
     if is_untouched(declaration):
@@ -108,7 +108,7 @@ def _reference_faults(declaration: Declaration) -> list[str]:
 
 
 def unlike(applies_to: AppliesTo, facts: RunFacts) -> str:
-    """What of `applies_to` is not this run's, in words; "" when all of it is."""
+    """Return how `applies_to` differs from this run; "" when it names nothing else."""
     faults = []
     n_named = 0
     for key, words in _BINDINGS:
@@ -136,7 +136,7 @@ def can_be_compared(applies_to: AppliesTo, facts: RunFacts) -> bool:
 
 
 def binding_words(applies_to: AppliesTo) -> str:
-    """What a declaration or waiver applies to, in words."""
+    """Describe what a declaration or waiver applies to, e.g. run, configuration, version."""
     named = [
         f"{words} {getattr(applies_to, key)}"
         for key, words in _BINDINGS
@@ -148,7 +148,7 @@ def binding_words(applies_to: AppliesTo) -> str:
 def human_result(
     item: Item, declarations: Declarations | None, facts: RunFacts, today: date
 ) -> CheckResult:
-    """How a human item stands: DECLARED, NOT_APPLICABLE or MISSING, never PASSED."""
+    """Return the result of a human item: DECLARED, NOT_APPLICABLE or MISSING, never PASSED."""
     if declarations is None:
         return CheckResult(status=ItemStatus.MISSING, reason=NO_FILE)
     entry = next((d for d in declarations.declarations if d.id == item.id), None)
@@ -168,14 +168,14 @@ def human_result(
 
 
 def owner_words(entry: Declaration) -> str:
-    """Who declared it, in which role, as what and when."""
+    """Return name, role, meaning and date of a declaration, joined with commas."""
     day = str(entry.date) if entry.date else NO_DAY
     parts = (entry.owner_name.strip(), entry.owner_role.strip(), entry.meaning, day)
     return ", ".join(part for part in parts if part)
 
 
 def signing_words(entry: Declaration) -> str:
-    """How a person stands for an entry: by name only, by a file, by a signature."""
+    """Say how an entry is backed: by a name only, by a file, by a signature."""
     signed = check_entry_signature(entry).words
     reference = entry.reference.strip()
     if entry.reference_found is not None:
@@ -184,7 +184,7 @@ def signing_words(entry: Declaration) -> str:
 
 
 def waiver_refusal(policy: Policy, item_id: str) -> str:
-    """Why nobody may waive an item, as a sentence part; "" when it can be waived."""
+    """Return why an item may not be waived, as a sentence part; "" when it may."""
     item = next((item for item in policy.items if item.id == item_id), None)
     if item is None:
         return "the policy has no such item"
@@ -200,13 +200,13 @@ def waiver_refusal(policy: Policy, item_id: str) -> str:
 
 
 def waiver_state(waiver: Waiver, facts: RunFacts, today: date, *, is_met: bool) -> WaiverState:
-    """How a waiver stands; only one in force does anything.
+    """Return the state of a waiver; only one "in force" has an effect.
 
     Args:
         waiver: Entry of the declarations file.
-        facts: What identifies the run.
+        facts: Identity of the run.
         today: Day of judgement (UTC); a waiver holds through the day on which it expires.
-        is_met: Whether the item is met, so that nothing is to be waived.
+        is_met: Whether the item is met, so that there is nothing to waive.
     """
     if waiver.expires < today:
         return "expired"

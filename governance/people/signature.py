@@ -1,7 +1,7 @@
 """A person's signature under one entry of a declarations file.
 
-It shows that the holder of a key signed exactly this entry. Who that is nobody vouches for, and an
-item that was declared stays declared: a signature proves no statement.
+It shows that the holder of a key signed exactly this entry. Nobody vouches for who that is, and a
+declared item stays declared: a signature proves no statement.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ _IGNORED = "counts as not given"
 
 @dataclass(frozen=True)
 class EntrySignature:
-    """How the signature of an entry stands.
+    """Whether an entry is signed, and by which key.
 
     Attributes:
-        state: "none" was given, "valid", or "void": it counts as not given.
+        state: "none", "valid", or "void", which counts as not signed.
         words: The same for people, as a sentence part.
         key_id: Key that signed; "" unless it is valid.
     """
@@ -41,7 +41,7 @@ class EntrySignature:
 
 
 def signed_bytes(entry: Declaration | Waiver) -> bytes:
-    """What a person signs: the entry's own fields in canonical JSON, without what a run adds."""
+    """Return the bytes a person signs: canonical JSON of the entry, without what a run adds."""
     is_declaration = isinstance(entry, Declaration)
     told = entry.model_dump(mode="json", include={*(_DECLARED if is_declaration else _WAIVED)})
     applies_to = {key: value for key, value in entry.applies_to.model_dump().items() if value}
@@ -50,7 +50,7 @@ def signed_bytes(entry: Declaration | Waiver) -> bytes:
 
 
 def sign_entry(entry: Declaration | Waiver, signer: RunSigner) -> str:
-    """The value of the key `signature`: kind of key, public key, signature.
+    """Return the value of the key `signature`: kind of key, public key, signature.
 
     Raises:
         SigningKeyError: The key is no Ed25519 key, or does not sign.
@@ -64,7 +64,7 @@ def sign_entry(entry: Declaration | Waiver, signer: RunSigner) -> str:
 
 
 def check_entry_signature(entry: Declaration | Waiver) -> EntrySignature:
-    """Check the signature that an entry carries."""
+    """Check the signature that an entry carries and return its state."""
     text = entry.signature.strip()
     if not text:
         return EntrySignature("none", "not signed")
@@ -86,7 +86,7 @@ def check_entry_signature(entry: Declaration | Waiver) -> EntrySignature:
 def _parsed(text: str) -> tuple[Key, bytes]:
     kind, public, signature = text.split(":")
     key, signed = bytes.fromhex(public), bytes.fromhex(signature)
-    written = f"{_KIND}:{key.hex()}:{signed.hex()}"  # one way to write it only
+    written = f"{_KIND}:{key.hex()}:{signed.hex()}"  # only this one spelling is valid
     if (kind, len(key), len(signed), text) != (_KIND, _PUBLIC_BYTES, _SIGNATURE_BYTES, written):
         raise ValueError("not a signature")
     return SSlibKey.from_crypto(ed25519_public_key(key)), signed

@@ -1,1 +1,1 @@
-"""The policy: GMLP principles with their items, and the hazards they look at."""
+"""The policy: GMLP principles with their items, and the hazards that the items cover."""

@@ -1,4 +1,4 @@
-"""The project's list of hazards, and what a configuration adds to it."""
+"""The project's list of hazards, and those that a configuration adds."""
 
 import re
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ class ListedHazard(NamedTuple):
         id: Id in the list, e.g. "HZ-01"; those that a configuration adds are "HZ-C1" and so on.
         hazard: What could go wrong.
         harm: What harm it could do; "" where nobody said.
-        items: Ids of the items that look at it.
-        is_default: Whether it is one of the project's own.
+        items: Ids of the items that cover it.
+        is_default: Whether it is on the project's own list.
     """
 
     id: str
@@ -32,10 +32,10 @@ class ListedHazard(NamedTuple):
 
 
 def split_hazard(text: str) -> tuple[str, tuple[str, ...]]:
-    """Hazard and item ids of a line "hazard: id, id".
+    """Split a line "hazard: id, id" into the hazard and the item ids.
 
     Raises:
-        PolicyError: It is no such line.
+        PolicyError: The line has another form.
     """
     match = _ADDED.fullmatch(text)
     items = tuple(part.strip() for part in match[2].split(",") if part.strip()) if match else ()
@@ -45,10 +45,10 @@ def split_hazard(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def list_hazards(added: Sequence[str] = ()) -> tuple[ListedHazard, ...]:
-    """The packaged hazards, then those of the configuration, lines "hazard: id, id".
+    """Return the packaged hazards, then those of the configuration, lines "hazard: id, id".
 
     Raises:
-        PolicyError: An added line cannot be read. Whether its ids exist is for P6-10 to say.
+        PolicyError: An added line cannot be read. Whether its ids exist is checked by P6-10.
     """
     data = (resources.files("governance.policy") / _PACKAGED).read_bytes()
     known = read_yaml(data, _PACKAGED).content["hazards"]

@@ -1,4 +1,4 @@
-"""A policy file becomes a checked Policy; a configuration may set its limits."""
+"""Read and check a policy file; set limits from a configuration."""
 
 import math
 import re
@@ -24,7 +24,7 @@ _CONDITION = re.compile(r"^(P\d+-\d+) is not evaluated$")
 
 
 def load_policy(path: Path | None = None) -> Policy:
-    """Read a policy file and check that it holds what a policy must hold.
+    """Read a policy file and check it against the rules for policies.
 
     Args:
         path: Policy file; None reads the packaged evidence map.
@@ -43,7 +43,7 @@ def load_policy(path: Path | None = None) -> Policy:
 def with_criteria(policy: Policy, overrides: Mapping[str, float | int | bool]) -> Policy:
     """Return the policy with limits from the configuration, marked as set by it.
 
-    Only limits (<= and >=) can be set: what must be equal, e.g. zero shared patients, stays.
+    Only limits (<= and >=) can be set; equalities, e.g. zero shared patients, stay.
 
     Args:
         policy: Policy to start from; it is not changed.
@@ -65,7 +65,7 @@ def with_criteria(policy: Policy, overrides: Mapping[str, float | int | bool]) -
 
 
 def condition_item(item: Item) -> str | None:
-    """Id of the item that must be not evaluated for this one to be asked for; None for always."""
+    """Return the id of the item that must be NOT_EVALUATED for this one to be asked; else None."""
     match = _CONDITION.match(item.when)
     return match.group(1) if match else None
 
@@ -92,7 +92,7 @@ def _parse(source: Path | bytes, name: str) -> Policy:
 
 
 def _with_derived_keys(principles: Any, name: str) -> Any:
-    """Rename `class` (a Python keyword) and derive `kind` from the id, so that nobody repeats it."""
+    """Rename `class` (a Python keyword) and derive `kind` from the id, which need not repeat it."""
     if not isinstance(principles, list):
         return principles
     return [_principle_keys(principle, name) for principle in principles]
@@ -117,7 +117,7 @@ def _item_keys(item: Any, name: str) -> Any:
 
 
 def _place(location: tuple[int | str, ...], content: Any) -> str:
-    """Write where a fault is, with ids in place of positions: P4.P4-01.criterion.operator."""
+    """Return the place of a fault, with ids for positions, e.g. P4.P4-01.criterion.operator."""
     words: list[str] = []
     for part in location:
         try:
@@ -198,7 +198,7 @@ def _refuse_dropped_core_items(policy: Policy, packaged: Policy, name: str) -> N
         if found[item.id].when != item.when:
             raise PolicyError(f"{name}: {item.id}.when: a core item is always asked for; remove it")
         if _fixed_part(found[item.id]) != _fixed_part(item):
-            # "== 5 shared patients" or operator "none" would drop the item in all but name.
+            # "== 5 shared patients" or operator "none" would keep the item in name only.
             raise PolicyError(
                 f"{name}: {item.id}.criterion: operator and == value of a core item are fixed; "
                 "only limits (<=, >=) may differ"

@@ -1,1 +1,1 @@
-"""The language that governance and medisynth share: documents, statuses, errors, digests."""
+"""Records shared by governance and medisynth: documents, statuses, errors, digests."""

@@ -31,7 +31,7 @@ class CoverageLevel(Document):
 
 
 class CoverageAudit(Document):
-    """Who is in the data (data/coverage.json)."""
+    """Patients and images by level of each attribute and partition (data/coverage.json)."""
 
     PATH = "data/coverage.json"
     ABSENCE = "the audit step did not run to its end"
@@ -42,7 +42,7 @@ class CoverageAudit(Document):
 
 
 class ListingSummary(Document):
-    """What a metadata file says, before one image is read; `data check` prints it.
+    """Counts from a metadata file alone, before an image is read; `data check` prints it.
 
     Attributes:
         n_images: Rows, one an image.
@@ -66,7 +66,7 @@ class ListingSummary(Document):
 
 
 class Concentration(Document):
-    """How much of one class rests on few patients.
+    """How far the images of one class come from few patients.
 
     Attributes:
         attribute: "all", "plane" or "brain_plane".
@@ -89,7 +89,7 @@ class Concentration(Document):
 
 
 class Confounding(Document):
-    """How far two attributes go together.
+    """Association of two attributes over the same images.
 
     Attributes:
         left: Attribute.
@@ -100,7 +100,7 @@ class Confounding(Document):
         n_permutations: Permutations.
         n_patients: Patients with both attributes.
         n_images: Images with both attributes.
-        exclusive: Levels of one attribute that occur with a single level of the other, in words,
+        exclusive: Levels of one attribute that occur with a single level of the other,
             e.g. "operator Op. 3 only with machine Aloka".
     """
 
@@ -115,7 +115,7 @@ class Confounding(Document):
 
 
 class AttributeShift(Document):
-    """How unlike two partitions are in one attribute.
+    """Difference between two partitions in one attribute.
 
     Attributes:
         attribute: Attribute.
@@ -125,7 +125,7 @@ class AttributeShift(Document):
         ci95: Interval by patient bootstrap; None with fewer than 40 resamples.
         floor: 95th percentile of the same number when patients are dealt at random: what a split
             without any shift would show.
-        one_sided: Levels that only one of the two has, in words, e.g. "Voluson S10 only in test".
+        one_sided: Levels that only one of the two has, e.g. "Voluson S10 only in test".
     """
 
     attribute: str
@@ -230,7 +230,7 @@ class TargetDistance(Document):
         ci95: Interval by patient bootstrap.
         n_patients: Patients with a value.
         source: Where the target's shares come from, as declared.
-        widest: Level with the largest difference, in words.
+        widest: Level with the largest difference, and both shares.
     """
 
     attribute: str
@@ -242,11 +242,11 @@ class TargetDistance(Document):
 
 
 class DemographicsAudit(Document):
-    """Who the patients are, as far as the data set declares it (data/demographics.json).
+    """Demographic and clinical attributes of the patients, as declared (data/demographics.json).
 
     Attributes:
         declared: Attributes that the contract declares.
-        undeclared: Names of the usual attributes that it does not.
+        undeclared: Names of the usual attributes that it does not declare.
         cells: Levels of each attribute and, for pairs of attributes, combinations of levels.
         numbers: Distributions of attributes that are numbers, by partition.
         smallest_cell: Cells below this number of patients are suppressed.
@@ -313,7 +313,7 @@ class DuplicatePair(Document):
 
     @property
     def sentence(self) -> str:
-        """Both images with their patients, and how alike they are."""
+        """Describe both images with their patients, and how similar they are."""
         names = (
             f"{self.left_id} (patient {self.left_patient}) and "
             f"{self.right_id} (patient {self.right_patient})"
@@ -325,7 +325,7 @@ class DuplicatePair(Document):
 
 
 class SimilarityNull(Document):
-    """How alike images of different patients are: what the threshold is held against.
+    """Similarity of images of different patients, the null that the threshold is set against.
 
     Attributes:
         n_pairs: Pairs of images of different patients that were compared.
@@ -400,7 +400,7 @@ class IdentifyingColumn(Document):
 
     Attributes:
         column: Its name.
-        reason: Why, in words; no value is repeated.
+        reason: Why it looks identifying; no value is repeated.
         n_values: Values that are not empty.
     """
 
@@ -410,10 +410,10 @@ class IdentifyingColumn(Document):
 
 
 class ContentScan(Document):
-    """What stands in the images and the metadata besides anatomy (data/content.json).
+    """Text and marks in images and metadata that could identify somebody (data/content.json).
 
     Attributes:
-        engine: What looked for burned-in text, e.g. "tesseract 5.3.0" or "overlay detector".
+        engine: Tool that looked for burned-in text, e.g. "tesseract 5.3.0" or "overlay detector".
         reads_text: Whether the engine reads letters; else it only finds overlays.
         n_images: Images of the table.
         n_scanned: Images that the engine looked at to the end.
@@ -449,7 +449,7 @@ class ContentScan(Document):
 
 
 class SuspectedLabel(Document):
-    """An image whose label the other patients' images speak against.
+    """An image whose label is contradicted by the other patients' images.
 
     Attributes:
         image_id: Image.
@@ -479,7 +479,7 @@ class LabelAudit(Document):
         rate_ci95: Wilson interval of their share of the images judged; None when not computed.
         suspects: Most suspect first; at most 200.
         reason: Why nothing was computed; empty otherwise.
-        effect: What the suspected labels can do to the headline metrics, in words.
+        effect: How far the suspected labels could move the headline metrics.
         reviewed: Who reviewed the list, or where the review is found; "" when nobody did.
     """
 

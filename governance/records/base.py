@@ -1,4 +1,4 @@
-"""Words that all records share: statuses, names of partitions, the base of documents."""
+"""Terms that all records share: statuses, names of partitions, the base of documents."""
 
 import pkgutil
 from enum import StrEnum
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 
 class ItemStatus(StrEnum):
-    """How one evidence item stands. A human item is never PASSED."""
+    """Status of one evidence item. A human item is never PASSED."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -29,7 +29,7 @@ class ItemClass(StrEnum):
 
 
 class PrincipleStatus(StrEnum):
-    """How one GMLP principle stands, best to worst; NOT_APPLICABLE stands apart."""
+    """Status of one GMLP principle, best to worst; NOT_APPLICABLE stands apart."""
 
     SATISFIED = "satisfied"
     DECLARED = "declared"
@@ -39,7 +39,7 @@ class PrincipleStatus(StrEnum):
 
 
 class Gate(StrEnum):
-    """Whether every gate item passed; WAIVED: those that did not were waived by a person."""
+    """Whether every gate item passed; WAIVED: a person waived those that did not."""
 
     PASSED = "passed"
     WAIVED = "passed with waivers"
@@ -47,7 +47,7 @@ class Gate(StrEnum):
 
     @property
     def headline(self) -> str:
-        """What reports and card of a finished run say of it first."""
+        """Return the outcome that reports and card of a finished run state first."""
         return "Gate not passed" if self is Gate.FAILED else f"Gate {self.value}"
 
 
@@ -63,7 +63,7 @@ class Document(BaseModel):
     Attributes:
         PATH: File of the run folder that holds the document, e.g. "data/split.json"; "" for a part
             of another document, and for one that is written to several places.
-        ABSENCE: Why a run may have none of it, as a reason that checks and errors give.
+        ABSENCE: Why a run may lack it: the reason that checks and errors give.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +73,7 @@ class Document(BaseModel):
 
 
 def document_kinds() -> dict[str, type[Document]]:
-    """Documents of a run folder by path, sorted: all classes of this package that name a file."""
+    """Return the documents of a run folder by path, sorted: all classes here that name a file."""
     package = import_module(__name__.rpartition(".")[0])
     modules = {f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)}
     for name in modules:

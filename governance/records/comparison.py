@@ -1,12 +1,12 @@
-"""The generator beside simple controls: what the numbers are, and what they say in one sentence."""
+"""The generator beside simple controls: distances to real images, and a sentence about them."""
 
 from governance.records.base import Document
 
-MUST_BEAT = ("pca", "blur")  # controls that images worth having are closer to real ones than
+MUST_BEAT = ("pca", "blur")  # useful images are closer to real ones than these
 
 
 class Control(Document):
-    """A control's value of a metric, which makes the metric believable.
+    """The metric's value for a simple control, to compare a generator's value with.
 
     `ci95` is the interval by patient bootstrap, as for the generator's own value; None without one.
     """
@@ -22,7 +22,7 @@ class TuningComparison(Document):
     """KID of the released checkpoint's images and of simple controls, to tuning images.
 
     Attributes:
-        metric_id: What was computed, e.g. "kid-inception_pool3-d2048-n96".
+        metric_id: Metric computed, e.g. "kid-inception_pool3-d2048-n96".
         value: KID of the synthetic images; None where nothing was compared.
         ci95: Its interval by patient bootstrap; None without one.
         controls: The same of each control, at as many images.
@@ -41,12 +41,12 @@ class TuningComparison(Document):
 
     @property
     def not_beaten(self) -> tuple[str, ...]:
-        """Controls that the synthetic images are no closer to real ones than."""
+        """Controls at least as close to real images as the synthetic images are."""
         return () if self.value is None else not_beaten(self.value, self.controls)
 
     @property
     def sentence(self) -> str:
-        """What the numbers say, for console, report and card; "" where nothing was compared."""
+        """Summarise the comparison for console, report and card; "" where nothing was compared."""
         if self.value is None or not self.controls:
             return ""
         numbers = ", ".join(
@@ -62,7 +62,7 @@ class TuningComparison(Document):
 
 
 def not_beaten(value: float, controls: tuple[Control, ...]) -> tuple[str, ...]:
-    """Names of the controls whose distance to real images is no larger than a generator's.
+    """Return the controls whose distance to real images is no larger than a generator's.
 
     Args:
         value: The generator's distance; lower is closer.

@@ -1,4 +1,4 @@
-"""Documents of ingest and validation: which data set, which faults, what the contract says."""
+"""Documents of ingest and validation: identity of the data, faults found, contract results."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ class AbsentAttribute(Document):
 
 
 class FlowLevel(Document):
-    """Images and patients of one level of one attribute that a step left."""
+    """Images and patients of one level of one attribute that remain after a step."""
 
     attribute: str
     level: str  # "not recorded" for images without a value
@@ -22,13 +22,13 @@ class FlowLevel(Document):
 
 
 class FlowStep(Document):
-    """What one selection step left: the flow of images from listing to partitions.
+    """Images and patients that remain after one step, from listing to partitions.
 
     Attributes:
         step: "listed", "selected", "present", "decoded".
         n_images: Images left.
         n_patients: Patients left; one may count in several levels below.
-        note: What the step asked for, or why images were lost.
+        note: Criterion of the step, or why images were lost.
         levels: The same images by level of each recorded attribute; the images of an attribute's
             levels add up to `n_images`.
     """
@@ -41,7 +41,7 @@ class FlowStep(Document):
 
 
 class DatasetIdentity(Document):
-    """Which data set this is (data/dataset.json).
+    """Identity of the data set (data/dataset.json).
 
     Attributes:
         name: Adapter name, e.g. "hc18".
@@ -52,11 +52,11 @@ class DatasetIdentity(Document):
         citation: How to cite it.
         is_simulated: True for phantoms: no patient is behind any image.
         split_unit: Unit that is never divided: "patient" or "examination".
-        split_unit_note: What that unit can and cannot guarantee; empty when nothing is to be said.
+        split_unit_note: What that unit can and cannot guarantee; may be empty.
         metadata_file: Metadata file, relative to the data root.
         metadata_sha256: Its digest.
         content_sha256: Digest over (id, pixel digest, labels) of every selected image.
-        pinned_sha256: What the configuration expects content_sha256 to be; None when not pinned.
+        pinned_sha256: The content_sha256 that the configuration expects; None when not pinned.
         n_listed: Rows of the metadata file.
         n_missing: Listed images without a file.
         missing_policy: "error" or "drop".
@@ -123,18 +123,18 @@ Severity = Literal["critical", "warning", "info"]
 
 
 class RuleResult(Document):
-    """One rule of the data contract, as one engine judged it.
+    """Result of one rule of the data contract in one engine.
 
     Attributes:
-        engine: Engine that tried it.
+        engine: Engine that checked it.
         rule: Name of the rule.
         column: Column; empty for the number of rows.
         severity: "critical", "warning" or "info".
-        passed: Whether nothing broke the rule. Means nothing where `n_evaluated` is 0.
-        n_evaluated: Values tried (1 for a rule about the column or table itself). 0 means that
-            there was nothing to try: not recorded, or blocked by a missing or mistyped column.
+        passed: Whether nothing broke the rule; meaningless where `n_evaluated` is 0.
+        n_evaluated: Values checked (1 for a rule about the column or table itself). 0 means that
+            there was nothing to check: not recorded, or blocked by a missing or mistyped column.
         n_unexpected: Values that broke the rule.
-        reason: Why the rule is there, or why it could not be tried.
+        reason: Why the rule is there, or why it could not be checked.
         examples: At most 5 offending values, each at most 80 characters, control characters
             escaped.
     """
@@ -151,7 +151,7 @@ class RuleResult(Document):
 
 
 class ValidationRecord(Document):
-    """What both engines said about the image table (data/validation.json).
+    """Results of both engines on the image table (data/validation.json).
 
     Attributes:
         contract: Name of the contract, e.g. "hc18".
@@ -160,7 +160,7 @@ class ValidationRecord(Document):
             user's own contract beside the data is the last.
         n_rows: Rows of the table.
         engine_versions: Version of each engine.
-        rules: Every rule, once an engine.
+        rules: Every rule, once for each engine.
         native_results: File with Great Expectations' own result, relative to the run folder.
     """
 
@@ -177,12 +177,12 @@ class ValidationRecord(Document):
 
 
 class BoundaryCheck(Document):
-    """The typed schema tried on the table that one step hands to the next.
+    """Result of the typed schema on the table that one step hands to the next.
 
     Attributes:
         boundary: E.g. "s3_audit to s4_split".
         n_rows: Rows of the table.
-        n_rules: Rules tried.
+        n_rules: Rules checked.
         failed: Names of the rules that did not hold.
     """
 
@@ -193,7 +193,7 @@ class BoundaryCheck(Document):
 
 
 class BoundaryChecks(Document):
-    """The table at every step boundary (data/boundaries.json)."""
+    """Results of the typed schema at every step boundary (data/boundaries.json)."""
 
     PATH = "data/boundaries.json"
     ABSENCE = "the validation step did not run to its end"

@@ -1,4 +1,4 @@
-"""Every error code: its class, what it means and what to do, and the page that lists them.
+"""Every error code: its class, its meaning, what to do, and the page that lists them.
 
 `python -m governance.records.error_codes docs/errors.md` writes the page.
 """
@@ -35,7 +35,7 @@ from governance.records.errors import (
     WeightsError,
 )
 
-# Class, whose exit code it brings -> code -> what it means, what to do.
+# Class (which sets the exit code) -> code -> meaning, what to do.
 CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
     MedisynthGovError: {
         "B000": (

@@ -42,7 +42,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault found in the data, in words.
+    """One fault found in the data, described for the user.
 
     Attributes:
         code: Kind of fault, e.g. "D016".
@@ -127,7 +127,7 @@ class PolicyError(UsageError):
 
 
 class AnchorError(UsageError):
-    """What a run is to be compared with is not a public key, a certificate or a digest."""
+    """The given public key, certificate or digest to compare a run with cannot be used."""
 
     code = "G042"
 
@@ -196,7 +196,7 @@ class EvidenceTamperedError(EvidenceError):
 
 
 class NotRunError(EvidenceError):
-    """A run left no document of the kind that is asked for, or none that says anything.
+    """A run has no document of the kind that is asked for, or an empty one.
 
     Attributes:
         absence: Why; the reason that a check gives.

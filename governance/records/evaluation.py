@@ -1,4 +1,4 @@
-"""What evaluation measured, and the fingerprint that later runs are compared with."""
+"""Results of the evaluation, and the baseline that later runs are compared with."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ Better = Literal["lower", "higher", "near floor"]
 
 
 class MetricResult(Document):
-    """One number about the synthetic images, with what changes its value.
+    """One metric of the synthetic images, with all settings that change its value.
 
     Attributes:
         id: Id that carries what changes the value, e.g. "fid-inception_pool3-d2048-n100".
@@ -63,7 +63,7 @@ class NearestPair(Document):
 
 
 class MemorisationRecord(Document):
-    """Whether synthetic images copy training images.
+    """Evidence on whether synthetic images copy training images.
 
     Attributes:
         method: Distance, size and normalisation used.
@@ -95,7 +95,7 @@ class MemorisationRecord(Document):
 class Opening(Document):
     """One recorded opening of the sealed test set."""
 
-    number: int  # over all runs that sealed the same set
+    number: int  # counted over all runs that sealed the same set
     label: str  # "confirmatory" or "exploratory, opening k"
     purpose: str
     plan_sha256: Sha256
@@ -105,12 +105,12 @@ class Opening(Document):
 
 
 class EvaluationRecord(Document):
-    """What the synthetic images are worth (metrics/evaluation.json).
+    """All results on the synthetic images (metrics/evaluation.json).
 
-    `pretrained` says where the weights of the feature extractors come from: P2-09 asks for it.
+    `pretrained` says where the weights of the feature extractors come from, for item P2-09.
     `n_test_images_in_training` counts test images whose pixels are in the training or tuning view,
-    under whatever name; None where an older run did not look.
-    `extraction_s`: seconds of loading the extractors and of extracting features; None in older runs.
+    under whatever name; None where an older run did not count. `extraction_s`: seconds of loading
+    the extractors and of extracting features; None in older runs.
     """
 
     PATH = "metrics/evaluation.json"
@@ -173,7 +173,7 @@ class FeatureStatistics(Document):
 
 
 class Baseline(Document):
-    """What a later run or new data can be held against (metrics/baseline.json).
+    """Statistics that a later run or new data can be compared with (metrics/baseline.json).
 
     Attributes:
         partition: Partition that images and features are of.
@@ -183,7 +183,7 @@ class Baseline(Document):
         images: Statistics of the images.
         features: Statistics of their features; None when they were not extracted.
         metrics: Evaluated metrics of the released generator, with intervals.
-        reason: Why features or metrics lack; "" when nothing does.
+        reason: Why features or metrics are missing; "" when none is.
     """
 
     PATH = "metrics/baseline.json"

@@ -1,4 +1,4 @@
-"""Bytes on disk: digests, canonical JSON and the one atomic write of the whole project."""
+"""Bytes on disk: digests, canonical JSON and the project's one atomic write."""
 
 import contextlib
 import hashlib
@@ -15,12 +15,12 @@ _CHUNK_BYTES = 1 << 20
 
 
 def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of bytes, 64 lowercase hex digits."""
+    """Return the SHA-256 of bytes, 64 lowercase hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 lowercase hex digits; reads in blocks, any size."""
+    """Return the SHA-256 of a file's bytes, 64 lowercase hex digits; reads in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_CHUNK_BYTES):
@@ -29,7 +29,7 @@ def sha256_file(path: Path) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """RFC 8785 canonical JSON: equal values give equal bytes.
+    """Return RFC 8785 canonical JSON: equal values give equal bytes.
 
     Args:
         value: JSON data (dict, list, tuple, str, int, float, bool, None).

@@ -1,4 +1,4 @@
-"""The result of a check and the record it becomes; the trace table; what was found in the card."""
+"""Documents on one item: check result, item record, trace table, check of the card."""
 
 from typing import Literal
 
@@ -9,10 +9,10 @@ from governance.records.policy import Criterion
 
 
 class Observed(Document):
-    """What was measured.
+    """The measured value, with its unit, interval, counts and partition.
 
     Attributes:
-        value: The number, truth value or short text that the criterion is compared with.
+        value: The number, boolean or short text that the criterion is compared with.
         unit: Unit of the value; empty when it has none.
         ci95: Two-sided 95 % interval, (low, high), by patient; None when there is none.
         n_patients: Patients behind the value.
@@ -29,15 +29,15 @@ class Observed(Document):
 
 
 class CheckResult(Document):
-    """What a check says about one item.
+    """Result of a check of one item.
 
     Attributes:
         status: PASSED, FAILED, RECORDED or NOT_EVALUATED.
-        observed: What was measured; None when nothing was.
+        observed: Measured value; None when nothing was measured.
         reason: Why the status is what it is, one sentence. Required for NOT_EVALUATED.
         method: How it was measured, one sentence.
         artifact: Path in the run folder of the evidence behind it; None when there is none.
-        limitations: What the result does not show; empty when nothing is to be said.
+        limitations: What the result does not show; may be empty.
     """
 
     status: ItemStatus
@@ -56,7 +56,7 @@ class Artifact(Document):
 
 
 class FrozenCriterion(Criterion):
-    """A criterion with the moment and the digest of the plan that froze it."""
+    """A criterion with the time of freezing and the digest of the frozen plan."""
 
     frozen_at: AwareDatetime
     frozen_sha256: Sha256
@@ -71,9 +71,9 @@ class ItemRecord(Document):
         principle: Principle id, e.g. "P4".
         item_class: Core, required or informative.
         kind: "computed" or "human".
-        status: How the item stands.
+        status: Status of the item.
         criterion: Frozen criterion; None for human items or when the plan was never frozen.
-        observed: What was measured; None when nothing was.
+        observed: Measured value; None when nothing was measured.
         method: How it was measured.
         artifact: Evidence behind it.
         reason: Why the status is what it is.
@@ -103,7 +103,7 @@ class TracedPart(Document):
         output: "card" or "report".
         part: Id of the field or section.
         n_numbers: Numbers printed in it.
-        computed: Those that do not stand in its files just as printed, each once: they are
+        computed: Numbers that its files do not hold just as printed, each once: they are
             counted or computed from them, or belong to fixed words ("95 %").
         sources: Files of the run folder that were read to write it; "records/" is all records.
     """
@@ -116,7 +116,7 @@ class TracedPart(Document):
 
 
 class FoundWord(Document):
-    """A word that neither card nor report may use, with what stands around it."""
+    """A word that neither card nor report may use, with the text around it."""
 
     output: str
     word: str
@@ -124,21 +124,21 @@ class FoundWord(Document):
 
 
 class CardCheck(Document):
-    """Card, its JSON twin and report, drafted and checked (card_check.json).
+    """Result of checking the drafted card, its JSON twin and the report (card_check.json).
 
-    The draft differs from what is written later in the standing of the items that this check
-    decides, and in root and journal head of the evidence.
+    Checked on the draft: the items that this check decides, and root and journal head of the
+    evidence, were added afterwards.
 
     Attributes:
         n_filled: Fields of the card that are filled; n_reasoned: that give a reason instead.
         empty_fields: Fields with neither, as "section.field".
         parts: Fields and sections that print numbers, with the files behind them.
-        untraced: Numbers without a file behind them, in words.
+        untraced: Numbers without a file behind them, each with its place.
         n_limits: Failed, missing and not evaluated items and absent attributes.
-        unlisted: Those that card or report leave out, in words.
+        unlisted: Limits that card or report leave out, e.g. "P4-01 in the card".
         n_compared: Statements looked for in card, JSON twin and report.
-        disagreements: Those that one of them lacks or says otherwise, in words.
-        words: Words found that must not stand there.
+        disagreements: Statements that differ or are missing in one of them.
+        words: Forbidden words found.
     """
 
     PATH = "card_check.json"
@@ -157,14 +157,14 @@ class CardCheck(Document):
 
 
 class TraceLine(Document):
-    """One item, and where what was found of it stands.
+    """One item: its status, its check and the files that prove it.
 
     Attributes:
         principle: Principle, e.g. "P4".
         item_id: Item.
-        status: How it stands.
-        check: What computes it, "module.function"; "" where nothing does or people declare it.
-        step: Step that leaves what the check reads.
+        status: Its status.
+        check: Its check, "module.function"; "" where it has none or people declare it.
+        step: Step that writes what the check reads.
         record: Path of its record; "" for the item whose record is written after the table.
         record_sha256: Digest of that record.
         artifact: Path of the evidence behind the record; "" where the record names none.
@@ -183,12 +183,12 @@ class TraceLine(Document):
 
 
 class TraceTable(Document):
-    """Principle, item, record, evidence, files: each link followed at the end (trace.json).
+    """Every link from principle to item, record, evidence and files (trace.json).
 
     Attributes:
-        lines: One an item, in the order of the policy.
+        lines: One line for each item, in the order of the policy.
         n_links: Links that were followed.
-        broken: Those that do not resolve, in words.
+        broken: Links that do not resolve, with the reason.
     """
 
     PATH = "trace.json"

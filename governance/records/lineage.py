@@ -1,4 +1,4 @@
-"""Documents on where a model comes from: the run before, the other runs, and what changed."""
+"""Documents on the origin of a model: parent run, sibling runs, and what changed."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from governance.records.base import Document, Sha256
 
 
 class ParentRun(Document):
-    """The run that this one follows: the latest finished one of the same model and data set.
+    """The parent: the latest finished run of the same model and data set.
 
     Attributes:
         run_id: Its id.
@@ -24,7 +24,7 @@ class ParentRun(Document):
 
 
 class DataDelta(Document):
-    """Selected images of this run beside those of the parent, by image id.
+    """Selected images of this run compared with those of the parent, by image id.
 
     Attributes:
         n_same: In both, with the same pixels.
@@ -45,7 +45,7 @@ class DataDelta(Document):
 
 
 class SeedRun(Document):
-    """A run that differs from this one in its seed alone, or this one itself.
+    """A run that differs from this one only in its seed, or this one itself.
 
     Attributes:
         value: Its primary endpoint, the overall KID; None where it was not measured.
@@ -59,20 +59,20 @@ class SeedRun(Document):
 
 
 class Lineage(Document):
-    """Where this model comes from (lineage.json).
+    """Origin of this model (lineage.json).
 
     Attributes:
         model: Registered generator name.
         data: Name of the data set.
-        parent: The run before; None for a first run, or when `fault` says what is wrong with it.
+        parent: The run before; None for a first run, or when it cannot be read (see `fault`).
         is_chosen: Whether the configuration named the parent, or that there is none.
-        reason: Why the model was trained; of a first run it is that, else a person's words.
+        reason: Why the model was trained; for a first run it says so, else a person gave it.
         delta: Images of this run beside the parent's; None without a parent or its image table.
         fault: Why the parent cannot be read; "" when it can, or when there is none.
         n_runs: Finished runs of this model on this data set in the workspace, with this one.
         n_unreadable: Earlier runs of the workspace that could not be read.
-        seeds: Runs of one configuration, data set and code version that differ in their seed
-            alone, with this one.
+        seeds: Runs of one configuration, data set and code version that differ only in their
+            seed, with this one.
     """
 
     PATH = "lineage.json"
@@ -91,12 +91,12 @@ class Lineage(Document):
 
     @property
     def is_first(self) -> bool:
-        """Whether no run came before."""
+        """Whether this is a first run, without a parent."""
         return self.parent is None and not self.fault
 
 
 class ChangedValue(Document):
-    """Something that is not equal, as both runs have it."""
+    """A value that differs between the two runs, as each has it."""
 
     name: str
     before: str
@@ -104,7 +104,7 @@ class ChangedValue(Document):
 
 
 class ChangedMetric(Document):
-    """One metric as both runs measured it.
+    """One metric as measured in both runs.
 
     Attributes:
         name: Title, with the subgroup.
@@ -126,7 +126,7 @@ class ChangedMetric(Document):
 
     @property
     def intervals(self) -> str:
-        """Whether the 95 % intervals overlap, in words; "" when one is not known."""
+        """Say whether the 95 % intervals overlap; "" when one is not known."""
         if not self.before_ci95 or not self.after_ci95:
             return ""
         overlap = (
@@ -136,7 +136,7 @@ class ChangedMetric(Document):
 
 
 class Drift(Document):
-    """How far one statistic of the training images moved from the parent's baseline.
+    """Shift of one statistic of the training images from the parent's baseline.
 
     Attributes:
         name: Statistic, e.g. "mean_intensity".
@@ -151,7 +151,7 @@ class Drift(Document):
 
 
 class ChangeRecord(Document):
-    """This run beside its parent (change.json); a first run has none.
+    """Comparison of this run with its parent (change.json); a first run has none.
 
     Attributes:
         parent: Id of the parent.
@@ -161,10 +161,10 @@ class ChangeRecord(Document):
         metrics: Metrics side by side.
         unfair: Why results cannot be compared as wholes; empty when they can.
         cautions: What weakens a comparison, e.g. a later opening of the test set.
-        plan: What the configuration says may change, as patterns; empty when it says nothing.
+        plan: Patterns of what may change, from the configuration; empty when it has none.
         outside_plan: Changes that no pattern names.
-        drift: Statistics of the training images beside the parent's baseline; empty where a
-            baseline lacks.
+        drift: Statistics of the training images beside the parent's baseline; empty if either
+            baseline is missing.
     """
 
     PATH = "change.json"
@@ -183,5 +183,5 @@ class ChangeRecord(Document):
 
     @property
     def n_changes(self) -> int:
-        """Values that differ in configuration, data and code."""
+        """Number of values that differ in configuration, data and code."""
         return len(self.config) + len(self.data) + len(self.code)

@@ -8,7 +8,7 @@ from governance.records.base import Document, Sha256
 
 
 class ManifestFile(Document):
-    """One file of the run folder."""
+    """Path, size and digest of one file of the run folder."""
 
     path: str
     n_bytes: int

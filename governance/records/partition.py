@@ -9,7 +9,7 @@ from governance.records.dataset import FlowStep
 
 
 class PartitionSummary(Document):
-    """One partition in numbers."""
+    """Number of images and patients of one partition, and its digest."""
 
     partition: str
     n_images: int
@@ -18,7 +18,7 @@ class PartitionSummary(Document):
 
 
 class SplitRecord(Document):
-    """How the data was divided (data/split.json).
+    """Division of the data into partitions (data/split.json).
 
     Attributes:
         source: "official" or "computed".
@@ -29,11 +29,11 @@ class SplitRecord(Document):
         shared_patients: Patients in both partitions of each pair, by "a | b".
         shared_content: Images with equal pixels in both partitions of each pair, by "a | b".
         shared_near: Near-duplicate pairs across each pair of partitions, by "a | b".
-        flow: What was left of each level of each attribute after dropping; see FlowStep.
+        flow: Images left of each level of each attribute after dropping; see FlowStep.
         dropped: Ids of images taken out of training by `split.on_duplicate`, with the reason.
-        deviations: Departures from the official split, in words.
+        deviations: Departures from the official split, one sentence each.
         refused: Why the split was refused; empty when it stands. The counts of a refused split
-            show what was found, and pass nothing.
+            show what was found, but no check passes on them.
     """
 
     PATH = "data/split.json"
@@ -70,13 +70,13 @@ class SealRecord(Document):
 
 
 class RefusedRead(Document):
-    """One attempt of the training process to read what it must not.
+    """One attempt of the training process to read something forbidden.
 
     Attributes:
-        target: What it was, e.g. "sealed image", never a patient's file name.
+        target: Kind of target, e.g. "sealed image", never a patient's file name.
         refused: Whether the system refused it.
         error: Answer of the system, e.g. "PermissionError 13".
-        way: How it was tried, e.g. "hard link"; "" for a plain read by the process itself.
+        way: Way of the attempt, e.g. "hard link"; "" for a plain read by the process itself.
     """
 
     target: str
@@ -86,18 +86,18 @@ class RefusedRead(Document):
 
 
 class IsolationRecord(Document):
-    """How the training process was kept from the test set (isolation.json).
+    """Isolation of the training process from the test set (isolation.json).
 
     Attributes:
         level: 0 index lists, 1 manifest checked at decode, 2 separate process with clean
             environment and packed view, 3 and Landlock, 4 and encrypted at rest, 5 and key held by
             somebody else.
-        level_name: The level in words.
-        mechanism: What enforced it, e.g. "Landlock ABI 7".
+        level_name: Name of the level.
+        mechanism: Mechanism that enforced it, e.g. "Landlock ABI 7".
         attempts: What the training process tried to read before its first step.
         n_sealed_reads: Opens of sealed files by the pipeline between sealing and opening.
         limits: What this does not protect against.
-        noticed: What the generator itself tried while it ran, as far as it was noticed.
+        noticed: Forbidden attempts of the generator while it ran, as far as noticed.
     """
 
     PATH = "isolation.json"

@@ -1,4 +1,4 @@
-"""People's word as a run read it, and who signs the run."""
+"""Declarations and waivers as a run read them, and the key that signs the run."""
 
 from datetime import date as Date  # noqa: N812 - two fields are called `date`
 from typing import Any, Literal
@@ -14,7 +14,7 @@ Names = tuple[str, ...] | Literal["any"]
 
 
 class AppliesTo(Document):
-    """Which run a person's word is about: everything named must be this run's, "" names nothing.
+    """The run that an entry applies to: every value given must match, "" matches any run.
 
     Attributes:
         run: Run id.
@@ -32,13 +32,13 @@ class AppliesTo(Document):
 
 
 class DeclaredScope(Document):
-    """What an intended use is declared for; a run is compared with it.
+    """Scope of a declared intended use, with which a run is compared.
 
     Attributes:
         planes: Planes or brain planes, or "any".
         machines: Machines, or "any".
         image_size_px: Smallest and largest side of the synthetic images.
-        output_roles: What the synthetic images may be for.
+        output_roles: Permitted purposes of the synthetic images.
     """
 
     planes: Names
@@ -48,17 +48,17 @@ class DeclaredScope(Document):
 
 
 class Declaration(Document):
-    """What one person says about one human item; empty values are kept and make it missing.
+    """A person's declaration on one human item; an empty field makes the item missing.
 
     Attributes:
         id: Item id, e.g. "P1-H1".
         statement: What is declared, or why the item is not applicable.
-        owner_name: Who says so.
-        owner_role: In which role.
-        date: When; None when the file gives none.
+        owner_name: Person who declares it.
+        owner_role: Role of that person.
+        date: Date of the declaration; None when the file gives none.
         reference: Where the proof lies: a document's name, or a file beside the declarations.
-        applies_to: Which runs it is about.
-        meaning: What the name stands for; "" when the file gives none.
+        applies_to: Runs to which it applies.
+        meaning: Meaning of the signature, e.g. "approval"; "" when the file gives none.
         expires: Last day on which it holds; None when the file gives none.
         not_applicable: Whether it says that the item is not applicable.
         reference_sha256: Digest of the referenced file that the person gave; "" for none.
@@ -68,7 +68,7 @@ class Declaration(Document):
             any key.
         key_file_id: Id of the key in that file, as it was read.
         card: Text of model card fields, by field id.
-        scope: What the intended use is declared for; None where the entry says nothing of it.
+        scope: Scope of the intended use; None where the entry gives none.
     """
 
     id: str
@@ -91,14 +91,14 @@ class Declaration(Document):
 
 
 class Waiver(Document):
-    """A person accepts that one computed item has not passed; its status stays what it is.
+    """A person accepts that one computed item has not passed; its status does not change.
 
     Attributes:
         id: Item id, e.g. "P5-01".
-        author: Who accepts it.
+        author: Person who accepts it.
         reason: Why.
         expires: Last day on which it holds.
-        applies_to: Which runs it is about.
+        applies_to: Runs to which it applies.
         signature: A person's signature over the entry; "" for none.
         key_file: File beside the declarations with the public key that must have signed.
         key_file_id: Id of the key in that file, as it was read.
@@ -115,7 +115,7 @@ class Waiver(Document):
 
 
 class Declarations(Document):
-    """People's word as it was when the run began, before the plan was frozen (declarations.json).
+    """Declarations and waivers as read at the start, before the plan froze (declarations.json).
 
     Attributes:
         file: File it was read from, as the configuration names it.
@@ -134,7 +134,7 @@ class Declarations(Document):
 
 
 class WaiverLine(Document):
-    """A waiver, and what came of it.
+    """A waiver, its state and its effect.
 
     Attributes:
         item_id: Waived item.
@@ -143,8 +143,8 @@ class WaiverLine(Document):
         reason: Why.
         expires: Last day on which the waiver holds.
         state: "in force", "unused" (the item needs none), "expired", or "other run".
-        effect: What it changes, in words.
-        signing: How its author signed, in words; "" in runs of versions that did not say.
+        effect: What it changes, as a sentence part.
+        signing: How its author signed; "" in runs of versions that did not record it.
     """
 
     item_id: str
@@ -164,7 +164,7 @@ class SigningRecord(Document):
         key_id: Id of the key; None for an unsigned run.
         key: Public key as securesystemslib writes it: keytype, scheme, keyval.
         source: Where the private key is kept: "file", or the scheme of its URI.
-        identity: Who signs, in the words of the configuration; nobody has checked them.
+        identity: Name of the signer as configured; nobody has checked it.
         has_certificate: Whether a signed copy of the PDF is made with the same key.
         timestamp_url: Authority that is asked for a time-stamp of the manifest; None for none.
     """
@@ -181,7 +181,7 @@ class SigningRecord(Document):
 
     @property
     def sentence(self) -> str:
-        """What reports and the command line say of it."""
+        """State by which key the run is signed, for reports and the command line."""
         if self.key_id is None:
             return "unsigned"
         named = f" as {self.identity!r}" if self.identity else ""
@@ -189,5 +189,5 @@ class SigningRecord(Document):
 
     @property
     def made(self) -> str:
-        """Where the key comes from."""
+        """Say whether the key was generated locally or where it is kept."""
         return "locally generated key" if self.source == "file" else f"key kept by {self.source}"

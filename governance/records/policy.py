@@ -1,4 +1,4 @@
-"""A policy holds principles, a principle holds items, an item may hold a criterion."""
+"""The policy as data: it holds principles, a principle items, an item maybe a criterion."""
 
 from typing import Literal
 
@@ -12,12 +12,12 @@ class _Closed(BaseModel):
 
 
 class Criterion(_Closed):
-    """What an observed value is compared with, fixed before training starts.
+    """Metric, operator and limit for an observed value, fixed before training starts.
 
     Attributes:
-        metric: What is measured, in words, e.g. "patients shared between partitions".
+        metric: Quantity measured, e.g. "patients shared between partitions".
         operator: Comparison that must hold: observed OPERATOR value. "none" records only.
-        value: Limit; a number or a truth value. None when the operator is "none", and when the
+        value: Limit; a number or a boolean. None when the operator is "none", and when the
             configuration must set the limit and has not: such an item is never passed.
         unit: Unit of the value, e.g. "patients"; empty when it has none.
         set_by: "configuration" when the user set it, else "project default".
@@ -31,7 +31,7 @@ class Criterion(_Closed):
 
 
 class Item(_Closed):
-    """One thing to show.
+    """One thing that a run must show.
 
     Attributes:
         id: Item id of the evidence map, e.g. "P4-01" (computed) or "P4-H1" (human).
@@ -60,7 +60,7 @@ class Principle(_Closed):
         title_2021: Title of FDA, Health Canada and MHRA, October 2021.
         title_n88: Title of IMDRF/AIML WG/N88 FINAL:2025.
         items: Evidence items, in the order of the evidence map.
-        auditor_questions: What an auditor asks here.
+        auditor_questions: Questions that an auditor asks here.
         ceiling: Best status a run on the built-in data sets can reach, and why; empty if open.
     """
 
@@ -73,7 +73,7 @@ class Principle(_Closed):
 
 
 class GateItem(_Closed):
-    """An item that the gate looks at, and the exit code when it has not passed."""
+    """An item that the gate checks, and the exit code when it has not passed."""
 
     item_id: str
     exit_code: Literal[3, 4, 5, 9]

@@ -1,11 +1,11 @@
-"""The roll-up: principles, gate and exit code, as a run's summary records them."""
+"""The roll-up as a run's summary records it: principles, gate and exit code."""
 
 from governance.records.base import Document, Gate, ItemStatus, PrincipleStatus
 from governance.records.people import WaiverLine
 
 
 class GateLine(Document):
-    """One gate item and how it stands.
+    """One gate item and its status.
 
     Attributes:
         exit_code: Exit code that it brings; 0 when it passed or is waived.
@@ -21,12 +21,12 @@ class GateLine(Document):
 
 
 class PrincipleLine(Document):
-    """One principle and how it stands.
+    """One principle, its status and its counts.
 
     Attributes:
         n_passed / n_computed: "verified by this run a/b".
         n_declared / n_human: "declared c/d".
-        gaps: What is failed, missing or not evaluated, in words, core items first.
+        gaps: Items that are failed, missing or not evaluated, core items first.
     """
 
     id: str

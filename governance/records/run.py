@@ -1,4 +1,4 @@
-"""The run itself: identity, environment, plan, hazards, outcome, integrity, roll-up."""
+"""Documents on the run: identity, environment, plan, hazards, outcome, integrity."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from governance.records.base import Document, Sha256
 
 
 class RunIdentity(Document):
-    """Who, what, when (run.json, written first).
+    """Identity of the run: id, start, tool version, configuration (run.json, written first).
 
     Attributes:
         run_id: UTC time and short digest; sortable.
@@ -21,7 +21,7 @@ class RunIdentity(Document):
         generator: Registered generator name, e.g. "dsr-gan".
         seed: Seed of the run.
         config_sha256: Digest of config.yaml.
-        output_role: What the synthetic images are for; "" where the run did not say.
+        output_role: Purpose of the synthetic images; "" where the run did not say.
     """
 
     PATH = "run.json"
@@ -49,7 +49,7 @@ class Package(Document):
 
 
 class Environment(Document):
-    """What the run ran on (environment.json).
+    """Machine and software of the run (environment.json).
 
     Attributes:
         python: Version, e.g. "3.11.7".
@@ -59,7 +59,7 @@ class Environment(Document):
         compute_device: Device trained on, e.g. "cpu".
         packages: Installed distributions, sorted by name.
         lock_file: Name of the lock file compared with; None when none was found.
-        lock_differences: Installed versions unlike the lock, in words; empty when equal.
+        lock_differences: Installed versions that differ from the lock; empty when equal.
     """
 
     PATH = "environment.json"
@@ -76,7 +76,7 @@ class Environment(Document):
 
 
 class StepTiming(Document):
-    """How one step went."""
+    """Duration and outcome of one step."""
 
     step: str
     status: Literal["finished", "blocked", "failed", "interrupted", "skipped"]
@@ -85,7 +85,7 @@ class StepTiming(Document):
 
 
 class Outcome(Document):
-    """How the run ended before evidence and report (outcome.json)."""
+    """Outcome of the run before evidence and report (outcome.json)."""
 
     PATH = "outcome.json"
     ABSENCE = "the run has not ended yet"
@@ -99,7 +99,7 @@ class Outcome(Document):
 
 
 class IntegrityRecord(Document):
-    """Every file re-read at the end of the run and compared (integrity.json).
+    """Comparison of every file, read again at the end, with its digest (integrity.json).
 
     Attributes:
         n_files: Files whose digest was on record from the moment of writing.
@@ -107,7 +107,7 @@ class IntegrityRecord(Document):
         unregistered: Files in the run folder that no step put on record.
         journal_events: Events in the journal when it was checked.
         journal_head: Digest of the last of them.
-        journal_faults: Breaks of the chain, in words; empty when it verifies.
+        journal_faults: Breaks of the chain, with line numbers; empty when it verifies.
     """
 
     PATH = "integrity.json"
@@ -138,7 +138,7 @@ class Plan(Document):
 
 
 class Figure(Document):
-    """A picture for people, with the caption it must carry."""
+    """A picture for the report, with the caption it must carry."""
 
     path: str
     title: str
@@ -161,7 +161,7 @@ class Hazard(Document):
         id: Id in the list, e.g. "HZ-01".
         hazard: What could go wrong.
         harm: What harm it could do; "" where nobody said.
-        items: Ids of the items that look at it.
+        items: Ids of the items that cover it.
         set_by: "configuration" when the user added it, else "project default".
     """
 

@@ -1,4 +1,4 @@
-"""The self-test of the guards: what was planted, what caught it, what the clean control said."""
+"""The self-test of the guards: faults planted, guards that caught them, clean controls."""
 
 from datetime import datetime
 from typing import Literal
@@ -9,15 +9,15 @@ STOPPED = "stopped"
 
 
 class GuardAnswer(Document):
-    """What one guard said to one input.
+    """Answer of one guard to one input.
 
     Attributes:
         guard: Item of the policy ("P4-01"), code of the error that stops a run ("L000"), or name
             of the guard ("confinement", "verify").
-        status: Status of the item, `STOPPED` for an error, or what else the guard answered.
-        is_alarm: Whether that is an alarm.
+        status: Status of the item, `STOPPED` for an error, or another answer of the guard.
+        is_alarm: Whether the answer is an alarm.
         exit_code: Exit code that it brings to a run; None when it changes none.
-        sentence: What a person reads.
+        sentence: The answer for people.
     """
 
     guard: str
@@ -32,12 +32,12 @@ class PlantTrial(Document):
 
     Attributes:
         name: Name of the plant, e.g. "patient-in-both".
-        about: What it is about, e.g. "patient", "duplicate", "early read".
-        planted: What was planted, in words.
+        about: Kind of fault, e.g. "patient", "duplicate", "early read".
+        planted: Description of the planted fault.
         expected: Guards that must each raise an alarm.
         failure_exit_code: Exit code of a self-test in which it is not caught: 4 or 5.
-        answers: What the guards said to the planted fault.
-        control: What they said to the clean control.
+        answers: Answers of the guards to the planted fault.
+        control: Their answers to the clean control.
         is_caught: Whether every expected guard raised an alarm.
         is_control_clean: Whether the expected guards judged the control and none raised an alarm.
         duration_s: Time of both.
@@ -58,7 +58,7 @@ class PlantTrial(Document):
 
     @property
     def is_proof(self) -> bool:
-        """Whether it shows that the guard works: caught, and silent on the control."""
+        """Whether the trial shows that the guard works: caught, and silent on the control."""
         return self.is_caught and self.is_control_clean and not self.fault
 
 
@@ -76,8 +76,8 @@ class SelftestRecord(Document):
     Attributes:
         scope: "quick" inside a run, "full" by the command.
         started_utc: When it began.
-        trials: One a planted fault.
-        not_planted: What was left out.
+        trials: One for each planted fault.
+        not_planted: Faults left out, and why.
         duration_s: Time of the whole.
     """
 

@@ -1,4 +1,4 @@
-"""Documents about the software of a run: what it is made of, and what is known of it."""
+"""Documents on the software of a run: bill of materials, vulnerabilities, test results."""
 
 from pydantic import AwareDatetime
 
@@ -7,7 +7,7 @@ from governance.records.run import Package
 
 
 class BillOfMaterials(Document):
-    """The software bill of materials as it was read back (software/bill_of_materials.json).
+    """The bill of materials as read back from its file (software/bill_of_materials.json).
 
     Attributes:
         path: The file, CycloneDX JSON.
@@ -17,7 +17,7 @@ class BillOfMaterials(Document):
         n_packages: Installed packages that it lists, without the framework itself.
         n_without_licence: Those of them whose licence is not known.
         n_pretrained: Weights made by others that it lists.
-        faults: What is wrong with it, in words; empty when nothing is.
+        faults: Faults of the file, one sentence each; empty when there is none.
     """
 
     PATH = "software/bill_of_materials.json"
@@ -56,7 +56,7 @@ class Vulnerability(Document):
 
 
 class VulnerabilityScan(Document):
-    """What somebody's scan for known vulnerabilities said (software/vulnerabilities.json).
+    """The supplied scan for known vulnerabilities (software/vulnerabilities.json).
 
     Attributes:
         file: File it was read from, as the configuration names it.
@@ -64,7 +64,7 @@ class VulnerabilityScan(Document):
         read_utc: When it was read.
         packages: Packages that were scanned, sorted by name.
         skipped: Packages that the scan passed over, and why.
-        vulnerabilities: What was found in them.
+        vulnerabilities: Vulnerabilities found in them.
     """
 
     PATH = "software/vulnerabilities.json"
@@ -82,7 +82,7 @@ class VulnerabilityScan(Document):
 
 
 class MalformedInput(Document):
-    """Tests that feed malformed input of one kind, e.g. "csv", and how they ended."""
+    """Results of the tests that feed malformed input of one kind, e.g. "csv"."""
 
     kind: str
     n_passed: int
@@ -91,12 +91,12 @@ class MalformedInput(Document):
 
 
 class SuiteReport(Document):
-    """One run of the framework's test suite, as it left it (software/tests.json).
+    """Result of one run of the framework's test suite (software/tests.json).
 
     Attributes:
         commit: Commit that was tested.
         clean: Whether the tree had no uncommitted change, before the tests and after them.
-        finished_utc: When they ended.
+        finished_utc: When the tests ended.
         duration_s: How long they took.
         python: Version of Python.
         selection: Expression of markers that chose the tests; "" for all.

@@ -16,10 +16,10 @@ class Curve(Document):
 
 
 class TrainingStage(Document):
-    """One stage of training in numbers.
+    """One stage of training: size, duration, speed and memory.
 
     `batch_size` is that of one update over all processes together; `peak_memory_bytes` is None
-    where the device does not tell.
+    where the device does not report it.
     """
 
     name: str
@@ -44,7 +44,7 @@ def training_stage(
     n_processes: int = 1,
     peak_memory_bytes: int | None = None,
 ) -> TrainingStage:
-    """A stage with its speed: images of all steps over the seconds that they took.
+    """Return a stage with its speed: images of all steps over the seconds that they took.
 
     Args:
         name: Name of the stage.
@@ -54,7 +54,7 @@ def training_stage(
         duration_s: Seconds of training, set-up left out.
         precision: "fp32" or "bf16".
         n_processes: Processes that trained together.
-        peak_memory_bytes: Most memory used; None where the device does not tell.
+        peak_memory_bytes: Most memory used; None where the device does not report it.
     """
     return TrainingStage(
         name=name,
@@ -70,21 +70,21 @@ def training_stage(
 
 
 class FittedThing(Document):
-    """Something fitted to data, and the digest of the view it was fitted on."""
+    """Something fitted to data, and the digest of the view that it was fitted on."""
 
     name: str
     fit_view_sha256: Sha256
 
 
 class Candidate(Document):
-    """One checkpoint that could have been chosen."""
+    """One checkpoint that could have been chosen, and its score."""
 
     step: int
     score: float
 
 
 class Selection(Document):
-    """How the released checkpoint was chosen."""
+    """How the released checkpoint was chosen, among which candidates."""
 
     partition: str
     view_sha256: Sha256
@@ -97,7 +97,7 @@ Overlap = Literal["none known", "known", "unknown"]
 
 
 class PretrainedComponent(Document):
-    """Weights made by somebody else, and the data behind them.
+    """Weights trained by others, their source and their training data.
 
     Attributes:
         name: Component.
@@ -105,9 +105,9 @@ class PretrainedComponent(Document):
         source: Where it comes from.
         licence: Its licence.
         sha256: Digest of its weights.
-        training_data: What it was trained on.
+        training_data: Data that it was trained on.
         overlap: Whether those data are known to hold images of this run's data set.
-        declared_by: Who says what it was trained on; "" where nobody does.
+        declared_by: Source of the statement on its training data; "" for none.
     """
 
     name: str
@@ -121,7 +121,7 @@ class PretrainedComponent(Document):
 
 
 class FitReport(Document):
-    """What a generator's `fit` did: the part of the training record that only it can tell.
+    """Report of a generator's `fit`: the part of the training record that only it knows.
 
     Attributes:
         description: Field to text: architecture, sizes, losses, optimiser, schedule, augmentation,
@@ -129,7 +129,7 @@ class FitReport(Document):
         stages: Stages in order; `training_stage` makes one.
         fitted: Everything fitted to data, with the digest of the view it was fitted on.
         selection: How the checkpoint was chosen, with every candidate.
-        pretrained: Weights of others that training started from.
+        pretrained: Pretrained weights that training started from.
     """
 
     description: dict[str, str]
@@ -140,7 +140,7 @@ class FitReport(Document):
 
 
 class TrainingRecord(Document):
-    """What was trained and how (metrics/training.json).
+    """The trained model and how it was trained (metrics/training.json).
 
     `comparison` sets the released checkpoint beside simple controls on tuning images; None in
     records of earlier versions.
@@ -191,21 +191,21 @@ class SampleSet(Document):
 
 
 class RepeatRecord(Document):
-    """The first steps of training made twice with the same seed (metrics/repeat.json).
+    """The first steps of training, made twice with the same seed (metrics/repeat.json).
 
     Attributes:
         stage: Stage of training that begins.
         step: Steps after which the two states were compared.
-        sha256: Digest of the state of the training, all that it changes; None where none was kept.
+        sha256: Digest of the whole state of training; None where none was kept.
         repeated_sha256: Digest of the state of the repeat; None where it gave none.
         largest_difference: Largest difference of two numbers of the states; None where they are
             equal or cannot be compared.
-        largest_at: Tensor in which it is.
+        largest_at: Tensor with that difference.
         relative_difference: Norm of the differences divided by that of the state, networks and
             optimisers each by itself; the larger of the two.
         tolerance: Relative difference up to which the two count as equal.
         compute_device: Device of both.
-        duration_s: What the repeat took.
+        duration_s: Seconds that the repeat took.
         problem: Why there is no comparison; "" where there is one.
     """
 

@@ -1,4 +1,4 @@
-"""The one reader of YAML, and what a configuration made of it needs."""
+"""The one reader of YAML, and the handling of configuration values read from it."""
 
 import difflib
 import os
@@ -31,7 +31,7 @@ _PROBLEM_LIMIT = 200
 
 
 def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """Every fault with its key, the value and what is allowed."""
+    """Describe every fault of a model with its key, the value and what is allowed."""
     sentences = []
     for fault in error.errors(include_url=False):
         path = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
@@ -48,9 +48,9 @@ def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -
 
 
 def _refused_value(fault: ErrorDetails) -> str:
-    """The value that cannot be used, in words; "" for a section whose values do not fit together.
+    """Describe the refused value; "" for a section whose values do not fit together.
 
-    Its message names the values concerned, which a whole section printed before it would hide.
+    The message for such a section names the values; printing the whole section would hide them.
     """
     if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):
         return ""
@@ -82,12 +82,12 @@ def _nearest(path: Sequence[str], model: type[BaseModel]) -> str:
 
 @dataclass(frozen=True)
 class YamlFile:
-    """What a YAML file says.
+    """The content of a YAML file, its bytes and its syntax tree.
 
     Attributes:
         data: Its bytes.
-        content: Its keys and values; empty for a file that says nothing.
-        root: Its syntax tree, for the line of a key; None for a file that says nothing.
+        content: Its keys and values; empty for an empty file.
+        root: Its syntax tree, for the line of a key; None for an empty file.
     """
 
     data: bytes
@@ -95,7 +95,7 @@ class YamlFile:
     root: Node | None
 
     def line(self, place: Sequence[int | str]) -> int:
-        """Line of a key or of a list's entry, from 1; that of the nearest part that is there."""
+        """Return the line, from 1, of a key or list entry, or of its nearest part that exists."""
         node, line = self.root, 1 if self.root is None else self.root.start_mark.line + 1
         for part in place:
             found = child(node, part)
@@ -106,7 +106,7 @@ class YamlFile:
 
 
 def child(node: Node | None, part: int | str) -> tuple[Node, Node] | None:
-    """Key node and value node of one step into a syntax tree; None where there is no such part."""
+    """Return key node and value node of a child in a syntax tree; None where there is none."""
     if isinstance(node, MappingNode):
         return next((pair for pair in node.value if pair[0].value == str(part)), None)
     if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -124,16 +124,16 @@ def read_yaml(
     most_bytes: int = MAX_BYTES,
     may_be_empty: bool = False,
 ) -> YamlFile:
-    """Read keys and values of YAML 1.2, and nothing that a file of ours does not need.
+    """Read a mapping in YAML 1.2 and refuse all features beyond plain keys and values.
 
     Args:
         source: A file, or its bytes.
-        name: Name in messages; that of the file where there is none.
+        name: Name in messages; default: the file's path.
         what: What the file should be, for messages.
         hint: What to do about a file that cannot be read.
         error: Makes the exception of a message.
-        most_bytes: Size from which a file is refused.
-        may_be_empty: Whether a file may say nothing.
+        most_bytes: Largest size that is accepted.
+        may_be_empty: Whether a file may be empty.
 
     Raises:
         Exception: As `error` makes it, one sentence with line and column: the file cannot be read,
@@ -180,7 +180,7 @@ def _read(
 
 
 def _value(text: str, name: str, error: Callable[[str], Exception]) -> tuple[Any, Node | None]:
-    """The value that a text stands for, and its syntax tree; None for an empty text."""
+    """Return the value of a YAML text and its syntax tree; (None, None) for an empty text."""
     reader = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, equal keys are refused
     try:
         trick = _trick(text)  # events come before objects: an alias is refused before it multiplies
@@ -196,7 +196,7 @@ def _value(text: str, name: str, error: Callable[[str], Exception]) -> tuple[Any
 
 
 def _trick(text: str) -> str:
-    """Line, name and column of what YAML can do and no file of ours needs; "" for nothing."""
+    """Return line, name and column of the first refused YAML feature; "" for none."""
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
@@ -216,7 +216,7 @@ def _trick(text: str) -> str:
 
 
 def _problem(fault: YAMLError) -> str:
-    """Line, problem and column of a fault of the text, to stand after the name of the file."""
+    """Return line, problem and column of a fault, to follow the name of the file."""
     problem = getattr(fault, "problem", None) or "not readable as YAML"
     problem = " ".join(str(problem).split())[:_PROBLEM_LIMIT]
     mark = getattr(fault, "problem_mark", None)
@@ -229,7 +229,7 @@ def _problem(fault: YAMLError) -> str:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Key and value of "a.b=value"; the value is read as YAML."""
+    """Split "a.b=value" into key and value; the value is read as YAML."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"-o {override}: expected KEY=VALUE, e.g. -o data.planes=all")
@@ -248,7 +248,7 @@ def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def merge(target: dict[str, Any], extra: Mapping[str, Any]) -> None:
-    """Put the values of nested sections over those of others; a list replaces a list."""
+    """Merge nested sections into others; a new value wins, and a list replaces a list."""
     for key, value in extra.items():
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
             merge(target[key], value)
@@ -257,7 +257,7 @@ def merge(target: dict[str, Any], extra: Mapping[str, Any]) -> None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values of nested sections by their dotted keys."""
+    """Return the values of nested sections by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}.{key}" if prefix else key

@@ -1,1 +1,1 @@
-"""Reports: model card and audit report, written from the evidence manifest alone."""
+"""Model card and audit report, written from the files on the evidence manifest alone."""

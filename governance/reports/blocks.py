@@ -1,4 +1,4 @@
-"""The parts a report is made of. Content builds them once; PDF and HTML only draw them."""
+"""The parts a report is made of; content builds them once, PDF and HTML only draw them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,8 +110,8 @@ class LineChart:
 class Histogram:
     """Two sets of values over common bins, as shares of each set, with a threshold.
 
-    Either set may be empty: it is then neither drawn nor in the legend. A subject of a few values
-    is drawn `as_strokes`, one a value; its shares would say nothing.
+    An empty set is neither drawn nor in the legend. A subject of few values is drawn `as_strokes`,
+    one for each value, since shares would say little.
     """
 
     title: str
@@ -146,7 +146,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ShareBars:
-    """Horizontal bars of shares: a row a level, in it a bar a group; None where unknown."""
+    """Horizontal bars of shares: one row a level, one bar a group; None where unknown."""
 
     title: str
     x_label: str
@@ -156,7 +156,7 @@ class ShareBars:
 
 @dataclass(frozen=True)
 class RangeBars:
-    """A row a group: low, lower quartile, median, upper quartile, high."""
+    """Ranges, one row a group: low, lower quartile, median, upper quartile, high."""
 
     title: str
     x_label: str
@@ -197,7 +197,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the first page says in large letters."""
+    """The verdict that the first page states in large letters."""
 
     headline: str
     mark: str
@@ -216,7 +216,7 @@ class Report:
         evidence_root: Root of the evidence; "" when there is none.
         foot: Last line of the page.
         strip: Names and full values that identify run and evidence, for page 1.
-        statement: What must be said on the first page; "" when nothing must.
+        statement: Statement that the first page must carry; "" for none.
         is_open: Whether every part is unfolded when the page is opened.
     """
 
@@ -236,7 +236,7 @@ class Report:
 
 
 def block_texts(block: Block) -> Iterator[str]:
-    """Every text of a block, in reading order; of charts, the title alone."""
+    """Yield every text of a block, in reading order; of charts, the title alone."""
     if isinstance(block, Text | Heading):
         yield block.text
     elif isinstance(block, Bullets):
@@ -246,7 +246,7 @@ def block_texts(block: Block) -> Iterator[str]:
     elif isinstance(block, Table):
         yield from _table_texts(block)
     elif isinstance(block, Gallery):
-        # A tile prints its lines; title and caption of its picture are for those who cannot see it.
+        # A tile prints its lines; title and caption of its picture are its text alternative.
         yield from chain.from_iterable(cell_texts(tile.lines) for tile in block.tiles)
     elif isinstance(block, Picture):
         yield from (block.title, block.caption, block.path)
@@ -262,13 +262,13 @@ def _table_texts(table: Table) -> Iterator[str]:
 
 
 def cell_texts(content: Cell) -> Iterator[str]:
-    """Every line of a cell; a status keeps its mark."""
+    """Yield every line of a cell; a status keeps its mark."""
     for line in content:
         yield f"{line.mark} {line.text}" if line.style == "mark" else line.text
 
 
 def section_texts(section: Section) -> Iterator[str]:
-    """Every text of a section and of those inside it, in reading order."""
+    """Yield every text of a section and of those inside it, in reading order."""
     yield section.title
     yield section.subtitle
     if section.status is not None:
@@ -280,39 +280,39 @@ def section_texts(section: Section) -> Iterator[str]:
 
 
 def status_line(status: ItemStatus | PrincipleStatus) -> Line:
-    """Line that shows a status by mark, word and colour."""
+    """Return a line that shows a status by mark, word and colour."""
     mark, tone = _MARKS[status]
     return Line(status.value, "mark", mark, tone)
 
 
 def cell(*lines: str | Line) -> Cell:
-    """Cell of some lines; empty ones are left out."""
+    """Return a cell of some lines; empty ones are left out."""
     made = [Line(line) if isinstance(line, str) else line for line in lines]
     return tuple(line for line in made if line.text)
 
 
 def cells(*values: str) -> tuple[Cell, ...]:
-    """Row of plain cells."""
+    """Return a row of plain cells."""
     return tuple(cell(value) for value in values)
 
 
 def strong(text: str) -> Line:
-    """Line in bold."""
+    """Return a line in bold."""
     return Line(text, "strong")
 
 
 def small(text: str) -> Line:
-    """Line in small letters."""
+    """Return a line in small letters."""
     return Line(text, "small")
 
 
 def mono(text: str) -> Line:
-    """Line in letters of equal width, for digests and paths."""
+    """Return a line in letters of equal width, for digests and paths."""
     return Line(text, "mono")
 
 
 def columns(*specification: tuple[str, float] | tuple[str, float, str]) -> tuple[Column, ...]:
-    """Columns from (title, share) or (title, share, "right")."""
+    """Return columns from (title, share) or (title, share, "right")."""
     return tuple(
         Column(entry[0], entry[1], "right" if len(entry) == 3 else "left")
         for entry in specification
@@ -320,5 +320,5 @@ def columns(*specification: tuple[str, float] | tuple[str, float, str]) -> tuple
 
 
 def joined(values: Sequence[str], empty: str = "none") -> str:
-    """Values in one sentence part; `empty` when there is none."""
+    """Join values with commas; return `empty` when there is none."""
     return ", ".join(values) if values else empty

@@ -1,4 +1,4 @@
-"""Evidence as reports read it: only what the manifest lists, and only if its digest holds."""
+"""Evidence as reports read it: only files on the manifest, and only if their digest matches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the pages on a data set, and reports, may say.
+    """The evidence from which reports, and the pages on a data set, are written.
 
     Attributes:
         documents: Documents of the run; `get` reads them.
@@ -49,19 +49,19 @@ class Evidence:
     pictures: Mapping[str, PictureFile]
 
     def get(self, kind: type[D]) -> D | None:
-        """The document of a kind; None when the step that writes it did not run."""
+        """Return the document of a kind; None when the step that writes it did not run."""
         return self.documents.get(kind)
 
     @property
     def unit(self) -> str:
-        """Unit that is counted and never divided: "patient", or what the data set records."""
+        """Unit of counting and splitting: "patient", or what the data set records instead."""
         dataset = self.get(DatasetIdentity)
         return dataset.split_unit if dataset else "patient"
 
 
 @dataclass(frozen=True)
 class ReportEvidence(Evidence):
-    """Everything a report may say.
+    """The evidence of a run from which card and report are written.
 
     Attributes:
         manifest: Files, digests, evidence root and journal head.
@@ -91,7 +91,7 @@ def load_evidence(run_dir: Path, policy: Policy | None = None) -> ReportEvidence
 
     Raises:
         EvidenceTamperedError: A file's digest differs from the manifest's.
-        EvidenceError: A listed file is missing, unreadable or not what it should be.
+        EvidenceError: A listed file is missing, unreadable or does not fit its kind.
     """
     folder = RunFolder.closed(run_dir)
     for kind in document_kinds().values():
@@ -110,14 +110,14 @@ def draft_evidence(
     """Read the evidence of a run that is not closed yet, for a draft of card and report.
 
     Args:
-        folder: What is on record so far.
-        manifest: The same as a manifest; its root and journal head are not the last ones.
-        summary: Statuses as they stand.
-        records: Item records as they stand.
+        folder: The run folder, as far as it is on record.
+        manifest: A provisional manifest; its root and journal head are not final.
+        summary: Roll-up so far.
+        records: Item records so far.
         policy: Policy to use when the run was stopped before it froze one.
 
     Raises:
-        EvidenceError: A picture or the policy is not what it should be; other files are read when
+        EvidenceError: A picture or the policy cannot be used; other files are read when
             the draft asks for them.
     """
     return _read(folder, manifest, summary, {record.id: record for record in records}, policy)
@@ -155,7 +155,7 @@ def _policy(folder: RunFolder) -> Policy | None:
 
 
 def read_pictures(folder: RunFolder) -> dict[str, PictureFile]:
-    """The pictures that a run lists, by path.
+    """Return the pictures that a run lists, by path.
 
     Raises:
         EvidenceError: A file is not on record, or not a readable PNG or JPEG picture.

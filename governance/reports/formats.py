@@ -1,4 +1,4 @@
-"""How numbers, times, digests and names are written: once, so that no two reports can disagree."""
+"""Format numbers, times, digests and names, in one place so that all reports agree."""
 
 import math
 import unicodedata
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from governance.records.policy import Criterion
 
 NOT_AVAILABLE = "not available"
-DASH, TIMES = "\u2013", "\u00d7"  # written out: they look like other letters in source
+DASH, TIMES = "\u2013", "\u00d7"  # escaped, since they look like other letters in source
 _DIGEST_LETTERS = 12
 _SIGNIFICANT = 3
 _CELL_CHARACTERS = 1_500
@@ -42,17 +42,17 @@ def escaped(letter: str) -> str:
 
 
 def count(value: int | None) -> str:
-    """Whole number with thousands separated; "not available" for None."""
+    """Write a whole number with thousands separated; "not available" for None."""
     return NOT_AVAILABLE if value is None else _minus(f"{value:,}")
 
 
 def counted(value: int, noun: str, plural: str = "") -> str:
-    """Number and noun that agree: "1 image", "12,400 images"."""
+    """Return number and noun in agreement: "1 image", "12,400 images"."""
     return f"{count(value)} {noun if value == 1 else plural or noun + 's'}"
 
 
 def decimals(*values: float) -> int:
-    """Decimals that give the largest of the magnitudes three significant digits, at most 6."""
+    """Return the decimals that give the largest magnitude three significant digits, at most 6."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     if largest == 0:
         return 0
@@ -98,27 +98,27 @@ def _unit(value: float | int | bool | str | None, unit: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Text that ends like a sentence and starts with a capital letter."""
+    """Return a text with a capital letter at its start and one full stop at its end."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text.strip() else ""
 
 
 def percent(part: float, whole: float) -> str:
-    """Share in per cent with one decimal; "not available" of nothing."""
+    """Return a share in per cent with one decimal; "not available" if the whole is 0."""
     return NOT_AVAILABLE if whole == 0 else f"{100 * part / whole:.1f} %"
 
 
 def short(digest: str | None) -> str:
-    """First twelve digits of a digest, for reading; the evidence list has all of them."""
+    """Return the first twelve digits of a digest; the evidence list has all of them."""
     return NOT_AVAILABLE if not digest else f"sha256:{digest[:_DIGEST_LETTERS]}"
 
 
 def utc(moment: datetime) -> str:
-    """Moment in UTC, to the second."""
+    """Write a moment in UTC, to the second."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def duration(seconds: float) -> str:
-    """Length of time in the units a person would use."""
+    """Write a length of time in seconds, minutes or hours, by its size."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -127,7 +127,7 @@ def duration(seconds: float) -> str:
 
 
 def criterion(limit: Criterion | None) -> str:
-    """Write a criterion: what must hold and who set it."""
+    """Write a criterion: operator, limit and who set it."""
     if limit is None:
         return ""
     if limit.operator == "none":

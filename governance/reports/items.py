@@ -1,4 +1,4 @@
-"""Evidence items as reports show them: what the policy asks joined with what the run recorded."""
+"""Evidence items as reports show them: the policy's items joined with the run's records."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class ItemView:
 
 
 def item_views(evidence: ReportEvidence) -> tuple[ItemView, ...]:
-    """Items that are asked for, in the policy's order; those on record when there is no policy."""
+    """Return the items asked for, in the policy's order; those on record without a policy."""
     gate = {line.item_id for line in evidence.summary.gate_items}
     if evidence.policy is None:
         ordered = sorted(evidence.records, key=natural_key)
@@ -72,7 +72,7 @@ def item_views(evidence: ReportEvidence) -> tuple[ItemView, ...]:
 
 
 def _is_asked(item: Item, evidence: ReportEvidence) -> bool:
-    """Whether the item's condition holds, as the roll-up sees it."""
+    """Whether the item's condition holds, by the rule of the roll-up."""
     other = condition_item(item)
     if other is None or other not in evidence.records:
         return True
@@ -156,7 +156,7 @@ def _criterion_text(limit: Criterion | None) -> str:
 def basis_text(
     n_patients: int | None, n_images: int | None, partition: str | None, unit: str
 ) -> str:
-    """Units, images and partition behind a number, in one line."""
+    """Return units, images and partition behind a number, in one line."""
     parts = []
     if n_patients is not None:
         parts.append(formats.counted(n_patients, unit))
@@ -168,13 +168,13 @@ def basis_text(
 
 
 def natural_key(item_id: str) -> tuple[int, bool, int]:
-    """Key that sorts item ids as people count: P2-02 before P2-10 before P2-H1."""
+    """Return a key that sorts item ids in natural order: P2-02, P2-10, P2-H1."""
     principle, _, rest = item_id.removeprefix("P").partition("-")
     return int(principle), rest.startswith("H"), int(rest.lstrip("H"))
 
 
 def by_weight(items: tuple[ItemView, ...]) -> tuple[ItemView, ...]:
-    """Gate items first, then failed before unknown, core before required, in policy order."""
+    """Sort items: gate items first, failed before unknown, core before required."""
     order = {status: place for place, status in enumerate(GAPS)}
     return tuple(
         sorted(
@@ -189,7 +189,7 @@ def by_weight(items: tuple[ItemView, ...]) -> tuple[ItemView, ...]:
 
 
 def item_table(items: tuple[ItemView, ...]) -> Table:
-    """Table of items with criterion, observed value, status, reason and digest."""
+    """Return a table of items with criterion, observed value, status, reason and digest."""
     return Table(
         columns(("Item", 0.10), ("What must be shown", 0.32), ("Observed", 0.22), ("Status", 0.36)),
         tuple((_name(item), _asked(item), _seen(item), _standing(item)) for item in items),

@@ -1,1 +1,1 @@
-"""The held-out test set: seal, vault, ledger of openings, proof."""
+"""The sealed held-out test set: seal, vault, ledger of openings, proof."""

@@ -1,4 +1,4 @@
-"""A count of opens of sealed files by this process, between sealing and opening."""
+"""Count this process's opens of sealed files, between sealing and opening."""
 
 import os
 import sys
@@ -11,18 +11,18 @@ from typing import Any
 class AccessLog:
     """Counts how often this process opens sealed files.
 
-    It hears what Python's audit hook hears: `open` and what is built on it. Reads by compiled
-    code (pyarrow, torch storages, ctypes) are not heard and other processes are not watched: a
-    courtesy that finds mistakes, not a control. The control is confinement (`confine.py`).
+    It hears what Python's audit hook hears: `open` and all that is built on it. It does not hear
+    reads by compiled code (pyarrow, torch storages, ctypes) and does not watch other processes: it
+    finds mistakes but is no control. The control is confinement (`confine.py`).
     """
 
     def __init__(self, n_earlier: int = 0) -> None:
-        self.n_opens = n_earlier  # of a run that is resumed: what an earlier process counted
+        self.n_opens = n_earlier  # opens counted by earlier processes of a resumed run
         self._files: frozenset[tuple[int, int]] = frozenset()
         self._paths: frozenset[str] = frozenset()
 
     def start(self, paths: Iterable[Path]) -> None:
-        """Count from now on opens of these files, under whatever name they are opened."""
+        """Start counting opens of these files, under whatever name they are opened."""
         files = set()
         resolved = set()
         for path in paths:
@@ -36,7 +36,7 @@ class AccessLog:
             _install_hook()
 
     def stop(self) -> int:
-        """Stop counting; return the opens since `start`."""
+        """Stop counting and return the number of opens, earlier ones included."""
         with _listening:
             _listeners.discard(self)
         return self.n_opens
@@ -53,7 +53,7 @@ _hooks: list[object] = []
 
 
 def _install_hook() -> None:
-    """Install the one audit hook of this process; it cannot be removed, only left idle."""
+    """Install this process's one audit hook; it cannot be removed, only left idle."""
     if not _hooks:
         _hooks.append(_hook)
         sys.addaudithook(_hook)
@@ -67,7 +67,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _identity(path: str | bytes | Path) -> tuple[int, int] | None:
-    """Device and number of a file, equal for all its names; None when there is no such file."""
+    """Return device and inode of a file, equal for all its names; None without a file."""
     try:
         found = Path(os.fsdecode(path)).stat()
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ SEALED, OPENED = "test set sealed", "test set opened"
 
 
 def opening_label(number: int) -> str:
-    """What an opening is called wherever it is named: only the first confirms anything."""
+    """Return the label of an opening: only the first is "confirmatory"."""
     return "confirmatory" if number == 1 else f"exploratory, opening {number}"
 
 
@@ -42,12 +42,12 @@ class Ledger:
 
     @property
     def n_seals(self) -> int:
-        """How often a test set of this data set was sealed; EvidenceError as in `events`."""
+        """Number of times a test set of this data set was sealed; EvidenceError as in `events`."""
         return _count(self.events(), SEALED)
 
     @property
     def n_openings(self) -> int:
-        """How often a test set of this data set was opened; EvidenceError as in `events`."""
+        """Number of times a test set of this data set was opened; EvidenceError as in `events`."""
         return _count(self.events(), OPENED)
 
     @property
@@ -61,7 +61,7 @@ class Ledger:
         return self._chain.n_torn_bytes
 
     def take_note(self) -> str:
-        """What people should hear about the file and were not told yet; empty when nothing."""
+        """Return a note on a torn last line, once for each; "" when there is nothing new."""
         n_new, self._n_told = self.n_torn_bytes - self._n_told, self.n_torn_bytes
         if not n_new:
             return ""
@@ -110,7 +110,7 @@ class Ledger:
             make_empty(self.path, exist_ok=True)
 
         def numbered(earlier: Sequence[JournalEvent]) -> dict[str, Any]:
-            # Counted under the lock: two runs never get one number.
+            # Counted under the lock: two runs never get the same number.
             return {**facts, "number": _count(earlier, event) + 1}
 
         written = self._chain.append(event, numbered, run=run_id, version=_tool_version())
@@ -120,14 +120,14 @@ class Ledger:
 
 @dataclass(frozen=True)
 class LedgerUse:
-    """What the ledger of one data set says, read without changing it.
+    """The seals and openings in the ledger of one data set, read without changing it.
 
     Attributes:
         dataset_sha256: Digest of the data set's selection.
         path: The file.
         seals: Sealings, first to last.
         openings: Openings, first to last.
-        notes: What is unusual about the file: a torn last line, lines moved aside earlier.
+        notes: Anomalies of the file: a torn last line, lines moved aside earlier.
     """
 
     dataset_sha256: str

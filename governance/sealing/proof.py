@@ -1,4 +1,4 @@
-"""Inclusion proof: that one image is among the sealed ones, shown without the others.
+"""Inclusion proof: shows that one image is among the sealed ones, without the others.
 
 Source: RFC 6962, section 2.1.1 (audit path).
 """
@@ -15,7 +15,7 @@ class Sibling:
     """One hash of an audit path.
 
     Attributes:
-        side: Where it stands beside what is hashed already.
+        side: Side of the running hash on which it is joined.
         sha256: The hash.
     """
 
@@ -24,12 +24,12 @@ class Sibling:
 
 
 def leaf_hash(leaf: bytes) -> str:
-    """Hash of a leaf of the tree: behind the byte 0x00, so that no node can pass for one."""
+    """Return the hash of a leaf, behind the byte 0x00, so that no node can pass for a leaf."""
     return sha256_bytes(b"\x00" + leaf)
 
 
 def audit_path(leaves: Sequence[bytes], index: int) -> tuple[Sibling, ...]:
-    """Hashes that lead from one leaf to the root, from the bottom up.
+    """Return the hashes that lead from one leaf to the root, from the bottom up.
 
     Raises:
         IndexError: There is no such leaf.
@@ -51,7 +51,7 @@ def audit_path(leaves: Sequence[bytes], index: int) -> tuple[Sibling, ...]:
 
 
 def root_of_path(leaf: bytes, path: Sequence[Sibling]) -> str:
-    """Root that a leaf and its audit path give; the leaf is in the tree when it is the tree's."""
+    """Return the root from a leaf and its audit path; the tree's own root proves inclusion."""
     found = leaf_hash(leaf)
     for sibling in path:
         pair = (sibling.sha256, found) if sibling.side == "left" else (found, sibling.sha256)

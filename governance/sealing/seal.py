@@ -1,6 +1,6 @@
-"""The held-out test set: closed with a Merkle root before training, opened once, on record.
+"""The held-out test set: sealed under a Merkle root before training, opened once, on record.
 
-With the root goes a sealed copy: every file as it was ingested, encrypted, outside the run folder
+Sealing also writes an encrypted copy of every file as ingested, outside the run folder
 (`vault.py`). The opening reads that copy; the data folder is not needed any more.
 """
 
@@ -29,7 +29,7 @@ ENCRYPTED, VAULT_REMOVED = "test set encrypted", "vault removed"
 
 
 class Leaf(Document):
-    """One sealed image: what must not change between sealing and opening.
+    """One sealed image: the facts that must not change between sealing and opening.
 
     Attributes:
         id: Name of the image, unique.
@@ -67,7 +67,7 @@ class SealLeaves(Document):
 
 
 def seal_root(leaves: Sequence[Leaf]) -> str:
-    """Merkle root (RFC 6962) over the canonical JSON of each leaf, in the order given.
+    """Return the Merkle root (RFC 6962) over the canonical JSON of the leaves, in order.
 
     Path, patient and labels are bound to the digests: swapped labels change the root.
     """
@@ -75,7 +75,7 @@ def seal_root(leaves: Sequence[Leaf]) -> str:
 
 
 def leaf_bytes(leaf: Leaf) -> bytes:
-    """A leaf as it is hashed: its canonical JSON."""
+    """Return the bytes of a leaf that are hashed: its canonical JSON."""
     return canonical_json(leaf.model_dump())
 
 
@@ -90,11 +90,11 @@ def seal_test_set(
     """Close the held-out test set: encrypted copy, root to run folder, journal and ledger.
 
     Args:
-        leaves: One a test image, any order.
+        leaves: One leaf for each test image, any order.
         store: Run folder.
         ledger: Ledger of the data set.
         data_root: Folder that the leaves' paths are relative to; read, never written.
-        vault: Where the encrypted copy goes; None makes none, and the set cannot be opened.
+        vault: Vault for the encrypted copy; None makes none, and the set cannot be opened.
 
     Raises:
         SealError: No leaves, an id or path twice, a path outside the data root, a file that is
@@ -141,7 +141,7 @@ def seal_test_set(
 def reopen_sealed_test_set(
     *, store: EvidenceStore, ledger: Ledger, vault: Vault | None = None
 ) -> "SealedTestSet":
-    """The test set that this run sealed earlier, for a run that is resumed; still closed.
+    """Return the test set that this run sealed earlier, still closed, for a resumed run.
 
     Raises:
         SealError: Nothing was sealed, the leaves do not give the root on record, or vault or key
@@ -154,7 +154,7 @@ def reopen_sealed_test_set(
 
 
 def read_seal(run_dir: Path) -> tuple[SealRecord, tuple[Leaf, ...]]:
-    """Seal and leaves as a run folder has them, after leaves, seal and journal were compared.
+    """Return seal and leaves of a run folder, once leaves, seal and journal agree.
 
     Raises:
         SealError: Nothing was sealed, or the leaves do not give the root on record.
@@ -176,7 +176,7 @@ def read_seal(run_dir: Path) -> tuple[SealRecord, tuple[Leaf, ...]]:
 
 
 def remove_vault(store: EvidenceStore, vault: Vault) -> bool:
-    """Remove key and vault of a run that opens its test set no more, on record.
+    """Remove key and vault of a run that will not open its test set again, on record.
 
     Returns:
         Whether there was anything to remove or to record.
@@ -188,13 +188,13 @@ def remove_vault(store: EvidenceStore, vault: Vault) -> bool:
     n_removed = vault.remove()
     if not n_removed and (ENCRYPTED not in types or VAULT_REMOVED in types):
         return False
-    # A kill between the removal and this line leaves no file: the count is then 0, and true.
+    # After a kill between the removal and this line no file is left: the count is then 0, rightly.
     store.journal.append(VAULT_REMOVED, {"n_files": n_removed, "opened": OPENED in types})
     return True
 
 
 def _plain_items(leaves: Sequence[Leaf], data_root: Path) -> Iterator[tuple[VaultItem, bytes]]:
-    """What goes into the vault: each file's bytes, which must be those that were ingested."""
+    """Yield each file for the vault; its bytes must be those that were ingested."""
     for leaf in leaves:
         yield _vault_item(leaf), _sealed_bytes(data_root / leaf.path, leaf)
 
@@ -244,7 +244,7 @@ def _refuse_bad_leaves(leaves: Sequence[Leaf]) -> None:
 
 
 def _refuse_second(store: EvidenceStore, event_type: str, why: str) -> None:
-    # The journal knows, even when the process that did it first is gone.
+    # The journal shows it, even when the process that did it first is gone.
     events = read_journal(store.journal.path).events
     if event_type == OPENED:
         # A run that was cut short after its opening may open again, which the ledger counts: the
@@ -258,7 +258,7 @@ def _refuse_second(store: EvidenceStore, event_type: str, why: str) -> None:
 
 
 class SealedTestSet:
-    """The closed test set of one run; its images can be had through `open` only.
+    """The closed test set of one run; only `open` gives its images.
 
     Attributes:
         record: Root and counts, as written to data/seal.json.
@@ -285,7 +285,7 @@ class SealedTestSet:
         return self._leaves
 
     def take_note(self) -> str:
-        """What people should hear about the ledger; see `Ledger.take_note`."""
+        """Return the ledger's note on a torn last line; see `Ledger.take_note`."""
         return self._ledger.take_note()
 
     def open(
@@ -302,14 +302,14 @@ class SealedTestSet:
         well.
 
         Args:
-            purpose: What the images are read for.
+            purpose: Purpose for which the images are read.
             plan_sha256: Digest of the frozen plan.
             model_sha256: Digest of the model that is judged.
             read: Called with the file's bytes and its leaf, in the order of ids.
 
         Returns:
             The opening, "confirmatory" if it is the first over all runs on this data set, and
-            what `read` returned.
+            the results of `read`.
 
         Raises:
             SealError: The test set was opened before in this run, or since it was resumed, has no
@@ -342,7 +342,7 @@ class SealedTestSet:
         return opening, [read(_checked(data, leaf), leaf) for data, leaf in pairs]
 
     def _checked_root(self) -> str:
-        """Root of the leaves as they are now; SealError when the record has another."""
+        """Return the root of the leaves as they are now; SealError if the record has another."""
         root = seal_root(self._leaves)
         if root != self.record.merkle_root:
             raise SealError(

@@ -1,13 +1,13 @@
-"""The vault: the sealed copy of the test images, encrypted, and the key beside it.
+"""The vault: the encrypted copy of the test images, and its key.
 
-One vault file a run, one key file a run, neither in the run folder. Each image is encrypted by
-itself (AES-256-GCM) with a fresh 96-bit nonce; what it is bound to (id, digest of its leaf) is
-authenticated with it, so an image that was changed, moved or relabelled does not decrypt. One file
-instead of one an image: it is written and synced once, appears whole or not at all, is removed in
-one step, and neither names nor sizes of single images stand in a listing.
+One vault file and one key file for each run, neither in the run folder. Each image is encrypted by
+itself (AES-256-GCM) with a fresh 96-bit nonce; its id and the digest of its leaf are authenticated
+with it, so an image that was changed, moved or relabelled does not decrypt. A single file for all
+images is written and synced once, appears whole or not at all, is removed in one step, and a
+listing shows neither names nor sizes of single images.
 
-Layout: magic, Merkle root, check value of the key, number of images; then for each image its
-nonce, the length of what follows, ciphertext with tag.
+Layout: magic, Merkle root, check value of the key, number of images; then for each image its nonce,
+the length of the ciphertext with its tag, and these.
 
 Source: NIST SP 800-38D (GCM); `cryptography`'s AESGCM does the work.
 """
@@ -38,11 +38,11 @@ _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 @dataclass(frozen=True)
 class VaultItem:
-    """What one encrypted image is bound to.
+    """Id and binding of one encrypted image.
 
     Attributes:
         name: Its id, for messages.
-        binding: Bytes that are authenticated with it.
+        binding: Bytes that are authenticated with the image.
     """
 
     name: str
@@ -51,7 +51,7 @@ class VaultItem:
 
 @dataclass(frozen=True)
 class Vault:
-    """Where the encrypted copy of one run's test images lies, and where its key.
+    """The files of one run's encrypted test images and of their key.
 
     Attributes:
         path: Vault file.
@@ -69,14 +69,14 @@ class Vault:
         Args:
             merkle_root: Root of the seal that the images belong to.
             n_items: Number of images.
-            items: What each is bound to and its bytes, taken one at a time.
+            items: Each image's id and binding with its bytes, taken one at a time.
 
         Returns:
             Bytes of the vault file.
 
         Raises:
-            SealError: There is a vault or a key of this name, or as many images as announced do
-                not come.
+            SealError: There is a vault or a key of this name, or the number of images is not
+                the announced one.
             RecordWriteError: A file cannot be written, or the file system of the key keeps no
                 permissions.
         """
@@ -90,7 +90,7 @@ class Vault:
             return self._write_items(key, merkle_root, n_items, items)
         except BaseException:
             with contextlib.suppress(OSError):
-                self.key_path.unlink()  # without its vault it opens nothing
+                self.key_path.unlink()  # useless without its vault
             raise
 
     def _write_items(
@@ -110,7 +110,7 @@ class Vault:
             return stream.tell()
 
     def check_present(self) -> None:
-        """Look whether both files are there, without opening one; SealError when not."""
+        """Check that both files exist, without opening them; SealError if one is missing."""
         for path, what in (
             (self.path, "vault of the test images"),
             (self.key_path, "key of the vault"),
@@ -150,7 +150,7 @@ class Vault:
                 raise SealError(f"{self.path}: goes on after its last image; restore the vault")
 
     def remove(self) -> int:
-        """Remove key and vault, the key first; return how many of the two files there were.
+        """Remove key and vault, the key first; return how many of the two files existed.
 
         Raises:
             RecordWriteError: A file cannot be removed.
@@ -184,7 +184,7 @@ class Vault:
             )
 
     def _take(self, stream: BinaryIO, n_bytes: int, name: str) -> bytes:
-        # A damaged length must not ask for more memory than the file has bytes.
+        # A damaged length must not allocate more memory than the file has bytes.
         left = os.fstat(stream.fileno()).st_size - stream.tell()
         if n_bytes > left:
             raise SealError(
@@ -195,7 +195,7 @@ class Vault:
 
 
 def _check_value(key: bytes) -> bytes:
-    """Tells a foreign key from a damaged image; nothing about the key can be found from it."""
+    """Return a value that tells a wrong key from a damaged image but reveals no key bits."""
     return hashlib.sha256(b"medisynth-gov vault key\x00" + key).digest()
 
 
@@ -254,7 +254,7 @@ def _opened(path: Path, what: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when all of it is on disk; mode 0600."""
+    """Open a file that appears under its name only once it is wholly on disk; mode 0600."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

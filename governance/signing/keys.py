@@ -1,7 +1,7 @@
 """Signing keys and the signature of the manifest (manifest.sig).
 
-A signature shows that whoever holds the key signed exactly this manifest. Who that is, a key that
-was made here cannot show: its identity is not vouched for by anybody.
+A signature shows that whoever holds the key signed exactly this manifest. It cannot show who that
+is: nobody vouches for the identity of a key that was made here.
 """
 
 import contextlib
@@ -46,8 +46,8 @@ PRIVATE_KEY, PUBLIC_KEY, CERTIFICATE = "signing_key.pem", "signing_key.pub", "si
 SIGNATURE_FORMAT = "medisynth-gov/manifest-signature/1"
 _FILE_SCHEME = "file2"
 _LARGEST_KEY_BYTES = 1 << 16
-# Encodings of the curve's points of order 1 to 8, without the sign bit. For these, signatures that
-# nobody made pass. Source: libsodium, ge25519_has_small_order.
+# Encodings of the curve's points of order 1 to 8, without the sign bit. For these, signatures made
+# without a key pass. Source: libsodium, ge25519_has_small_order.
 _SMALL_ORDER = frozenset(
     {
         "00" * 32,
@@ -64,10 +64,10 @@ _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280: no date of 
 
 @dataclass(frozen=True)
 class RunSigner:
-    """A key that can sign, and what is said of it.
+    """A private key that can sign, with its public record.
 
     Attributes:
-        record: Its public side, as the run's signing.json states it.
+        record: Its public part, as in the run's signing.json.
         key_path: File of the private key; None when it is not in a file.
         certificate: X.509 certificate of the key in PEM form; None when there is none.
     """
@@ -81,7 +81,7 @@ class RunSigner:
         """Sign bytes.
 
         Raises:
-            SigningKeyError: The key's keeper does not sign (a token that was pulled out).
+            SigningKeyError: The key cannot sign, e.g. its token was pulled out.
         """
         try:
             return bytes.fromhex(self.signer.sign(data).signature)
@@ -94,7 +94,7 @@ class RunSigner:
 
 @dataclass(frozen=True)
 class KeyPair:
-    """Files of a new key and its id."""
+    """Paths of the files of a new key, and its id."""
 
     private_key: Path
     public_key: Path
@@ -125,7 +125,7 @@ def make_key_pair(folder: Path) -> KeyPair:
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that nobody else can read, from its first byte on."""
+    """Write a file that only its owner can read, from its first byte on."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -183,11 +183,11 @@ def load_signer(
     certificate: Path | None = None,
     name: str = "signing.key",
 ) -> RunSigner:
-    """Open a key and sign once with it, so that a key which does not work is known at the start.
+    """Open a key and sign once with it, so that an unusable key fails at the start.
 
     Args:
         key: File of an Ed25519 private key (PEM), or a securesystemslib URI such as "hsm:…".
-        identity: Who signs, in free words.
+        identity: Name of the signer, free text.
         public_key: File of the public key; needed for a URI.
         certificate: X.509 certificate (PEM); None takes the .crt beside a key file, if any.
         name: Key of the configuration, or option, that names the key; for messages.
@@ -269,7 +269,7 @@ def _uri_signer(uri: str, scheme: str, public_key: Path | None, name: str) -> Si
 
 
 def _read_certificate(path: Path | None, key: Key) -> bytes | None:
-    """Bytes of the certificate; it must be of the same key."""
+    """Return the bytes of the certificate, which must belong to the same key."""
     if path is None:
         return None
     try:
@@ -312,9 +312,9 @@ def read_public_key(path: Path) -> Key:
 
 
 def parse_key(key_id: str, key: dict[str, Any]) -> Key:
-    """Public key from what securesystemslib writes; ValueError when it is not one.
+    """Return the public key that securesystemslib's fields describe; ValueError for others.
 
-    The id of an Ed25519 key is the digest of the key: under that id there is no other.
+    The id of an Ed25519 key must be the digest of the key.
     """
     fields = {name: key[name] for name in ("keytype", "scheme", "keyval")}
     if set(key) != set(fields):
@@ -330,7 +330,7 @@ def parse_key(key_id: str, key: dict[str, Any]) -> Key:
 
 
 def ed25519_public_key(public: bytes) -> Ed25519PublicKey:
-    """Public key of 32 bytes; ValueError when they are none, or a key that anybody can sign for."""
+    """Return the public key of 32 bytes; ValueError for a malformed key or small-order point."""
     sign_cleared = public[:-1] + bytes([public[-1] & 0x7F]) if public else public
     if sign_cleared.hex() in _SMALL_ORDER:
         raise ValueError("a point of small order: under it signatures can be made without a key")
@@ -338,7 +338,7 @@ def ed25519_public_key(public: bytes) -> Ed25519PublicKey:
 
 
 def is_signed_by(key: Key, data: bytes, signature: bytes) -> bool:
-    """Whether a signature over bytes is this key's."""
+    """Whether a signature over these bytes was made with this key."""
     try:
         key.verify_signature(Signature(key.keyid, signature.hex()), data)
     except (UnverifiedSignatureError, VerificationError, ValueError):
@@ -347,7 +347,7 @@ def is_signed_by(key: Key, data: bytes, signature: bytes) -> bool:
 
 
 def sign_manifest(run_dir: Path, signer: RunSigner) -> None:
-    """Sign the bytes of manifest.json as they are now; the last thing written into a run.
+    """Sign the current bytes of manifest.json; the last thing written into a run.
 
     Raises:
         EvidenceError: There is no manifest.
@@ -362,13 +362,13 @@ def sign_manifest(run_dir: Path, signer: RunSigner) -> None:
 
 
 def signature_file(key_id: str, signature: bytes) -> bytes:
-    """manifest.sig: one way to write it only."""
+    """Return manifest.sig as bytes, in the only form that is valid."""
     fields = {"format": SIGNATURE_FORMAT, "keyid": key_id, "sig": signature.hex()}
     return canonical_json(fields) + b"\n"
 
 
 def check_manifest_signature(run_dir: Path, record: SigningRecord, key: Key) -> list[str]:
-    """Faults of manifest.sig; empty when it is the key's signature over manifest.json."""
+    """List the faults of manifest.sig; empty when it is the key's signature of manifest.json."""
     try:
         data = (run_dir / SIGNATURE).read_bytes()
         manifest = (run_dir / MANIFEST).read_bytes()

@@ -1,7 +1,7 @@
-"""The signed copy of the report (report-signed.pdf): the report and a signature behind it.
+"""The signed copy of the report (report-signed.pdf): the report with a signature appended.
 
-The copy begins with the bytes of report.pdf and allows no change. Without demanding that the
-signature covers the file to its last byte, appended bytes would pass.
+The copy begins with the bytes of report.pdf and allows no change. The check demands that the
+signature covers the file to its last byte; otherwise appended bytes would pass.
 
 Source:
     ISO 32000-2, section 12.8 (certification signature, DocMDP level 1: no changes).
@@ -39,7 +39,7 @@ def certify_pdf(report: bytes, signer: RunSigner) -> bytes:
         field_name=_FIELD,
         certify=True,
         docmdp_permissions=MDPPerm.NO_CHANGES,
-        md_algorithm="sha512",  # what RFC 8419 asks for with Ed25519
+        md_algorithm="sha512",  # required by RFC 8419 with Ed25519
         reason=_REASON,
         name=signer.record.identity or None,
     )
@@ -75,11 +75,11 @@ def _pdf_signer(signer: RunSigner) -> Any:
 
 
 def check_certified_pdf(signed: bytes, report: bytes, key: Key) -> list[str]:
-    """Faults of the signed copy: its signature, its coverage, and what it is a copy of."""
+    """List faults of the signed copy: signature, coverage, and difference from the report."""
     faults = []
     if not signed.startswith(report):
         faults.append(f"{SIGNED_PDF}: not a copy of report.pdf")
-    for name in ("pyhanko", "pyhanko_certvalidator"):  # what it finds is told as our faults
+    for name in ("pyhanko", "pyhanko_certvalidator"):  # its findings are reported as faults
         logging.getLogger(name).addHandler(logging.NullHandler())
     try:
         return faults + _check_signature(signed, key)
@@ -119,7 +119,7 @@ def _check_signature(signed: bytes, key: Key) -> list[str]:
 
 
 def _is_of(certificate: "x509.Certificate", key: Key) -> bool:
-    """Whether a certificate is of a key; only the key counts, names in it prove nothing."""
+    """Whether a certificate is of a key; only the key counts, names prove nothing."""
     from cryptography.x509 import load_der_x509_certificate
     from securesystemslib.signer import SSlibKey
 

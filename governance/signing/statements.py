@@ -1,7 +1,7 @@
-"""Signed statements of what each step of a run made (attestations/*.json).
+"""Signed statements of the files that each step of a run made (attestations/*.json).
 
-In-toto statements with the link predicate: a step, what it made (subjects) and what it worked on
-(materials), as digests that the manifest lists, too. The envelope is DSSE.
+In-toto statements with the link predicate: a step, the files it made (subjects) and the files it
+used (materials), by digests that are also on the manifest. The envelope is DSSE.
 
 Source:
     in-toto Attestation Framework, Statement v1 and Link predicate v0.3; DSSE v1.0.2.
@@ -29,7 +29,7 @@ _SETUP = ("config.yaml", "run.json")
 
 @dataclass(frozen=True)
 class _Step:
-    """Paths, or folders with a slash at the end, that a step made and worked on."""
+    """Paths, or folders ending in a slash, of the files that a step made and used."""
 
     made: tuple[str, ...]
     used: tuple[str, ...]
@@ -55,7 +55,7 @@ _STEPS = {
 def statement(
     step: str, manifest: Manifest, outputs: Mapping[str, str], command: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    """The statement of one step; None when the run did not come that far.
+    """Return the statement of one step; None when the run did not come that far.
 
     Args:
         step: "data", "seal", "train", "evaluate" or "report".
@@ -104,7 +104,7 @@ def _resources(digests: Mapping[str, str]) -> list[dict[str, Any]]:
 def attestations(
     manifest: Manifest, outputs: Mapping[str, str], command: tuple[str, ...], signer: RunSigner
 ) -> dict[str, bytes]:
-    """Signed statements of all steps that the run came to: file -> bytes.
+    """Return the signed statements of all steps that the run reached: path -> bytes.
 
     Raises:
         SigningKeyError: The key does not sign.
@@ -118,7 +118,7 @@ def attestations(
 
 
 def _pre_authentication(payload: bytes) -> bytes:
-    """What is really signed, so that a payload of another type cannot be passed off."""
+    """Return the bytes that are signed, which bind the payload to its type (DSSE PAE)."""
     signed: bytes = Envelope(payload, PAYLOAD_TYPE, {}).pae()
     return signed
 
@@ -136,7 +136,7 @@ def _envelope(payload: bytes, signer: RunSigner) -> bytes:
 
 
 def check_attestation(name: str, data: bytes, key: Key, manifest: Manifest) -> list[str]:
-    """Faults of one signed statement: its signature, and digests unlike those of the manifest."""
+    """List faults of one signed statement: signature, digests that differ from the manifest."""
     try:
         envelope = json.loads(data)
         payload = b64decode(envelope["payload"], validate=True)

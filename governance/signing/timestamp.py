@@ -1,8 +1,8 @@
-"""The time-stamp of the manifest (manifest.tsr): an authority says when it existed.
+"""The time-stamp of the manifest (manifest.tsr): an authority states when it existed.
 
 The token is over the bytes of manifest.json, which hold the evidence root and the journal head. It
 is the authority's whole answer, so `openssl ts -verify -data manifest.json -in manifest.tsr` reads
-it. manifest.tsr.sha256 is its digest: a damaged token shows without knowing any authority.
+it. manifest.tsr.sha256 is its digest: it reveals a damaged token without knowing any authority.
 
 Source:
     RFC 3161, Internet X.509 Public Key Infrastructure Time-Stamp Protocol.
@@ -31,7 +31,7 @@ _UNSTAMPED = "no time-stamp"
 
 @dataclass(frozen=True)
 class Authority:
-    """Certificates of an authority, as somebody got them from it.
+    """Trusted certificates of a time-stamp authority, and where they came from.
 
     Attributes:
         name: Where they came from, for messages.
@@ -63,7 +63,7 @@ def read_authority(path: Path) -> Authority:
 
 
 def make_request(manifest: bytes) -> "TimeStampRequest":
-    """A question for a time-stamp of these bytes, with a nonce of its own."""
+    """Return a request for a time-stamp of these bytes, with a fresh nonce."""
     from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
 
     return TimestampRequestBuilder(manifest, HashAlgorithm.SHA256).build()
@@ -72,10 +72,10 @@ def make_request(manifest: bytes) -> "TimeStampRequest":
 def accept_answer(
     answer: bytes, request: "TimeStampRequest", manifest: bytes, authority: Authority | None
 ) -> None:
-    """Refuse an answer that is no time-stamp of the manifest for this question.
+    """Refuse an answer that is no time-stamp of the manifest for this request.
 
     Raises:
-        TimeStampError: It is none: no token, another digest or nonce, or not of the authority.
+        TimeStampError: The answer has no token, another digest or nonce, or not of the authority.
     """
     try:
         token = _decode(answer)
@@ -88,13 +88,13 @@ def accept_answer(
 
 
 def write_token(run_dir: Path, answer: bytes) -> None:
-    """Write an accepted answer and its digest; RecordWriteError when that cannot be."""
+    """Write an accepted answer and its digest; RecordWriteError if they cannot be written."""
     write_atomic(run_dir / TOKEN, answer)
     write_atomic(run_dir / TOKEN_DIGEST, digest_line(answer))
 
 
 def digest_line(answer: bytes) -> bytes:
-    """What manifest.tsr.sha256 holds; `sha256sum -c` reads it."""
+    """Return the content of manifest.tsr.sha256, in the form that `sha256sum -c` reads."""
     return f"{sha256_bytes(answer)}  {TOKEN}\n".encode()
 
 
@@ -109,7 +109,7 @@ def check_time_stamp(
         asked: Authority that the run was to ask; None for none.
 
     Returns:
-        What is to be said of it, and all faults.
+        A sentence on the time-stamp, and all faults.
     """
     there = [name for name in (TOKEN, TOKEN_DIGEST) if (run_dir / name).is_file()]
     if not there:
@@ -148,7 +148,7 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(answer: bytes) -> "TimeStampResponse":
-    """The answer as a token; TimeStampError, in few words, when it holds none."""
+    """Return the answer's token; TimeStampError with a short reason when it holds none."""
     from rfc3161_client import decode_timestamp_response
 
     if len(answer) > LARGEST_TOKEN_BYTES:
@@ -158,7 +158,7 @@ def _decode(answer: bytes) -> "TimeStampResponse":
         if token.status != _GRANTED:
             said = "; ".join(token.status_string)[:120]
             raise TimeStampError(f"the authority refused, status {token.status} {said!a}")
-        info = token.tst_info  # read here: a malformed one shows only when it is asked for
+        info = token.tst_info  # read here: a malformed field fails only when read
         _ = info.message_imprint.message, info.gen_time, info.nonce
     except ValueError as error:
         raise TimeStampError("not in the form of RFC 3161") from error
@@ -168,7 +168,7 @@ def _decode(answer: bytes) -> "TimeStampResponse":
 
 
 def _fault(token: "TimeStampResponse", manifest: bytes, authority: Authority | None) -> str:
-    """Why a token is none of the manifest by the authority, as a sentence part; "" when it is."""
+    """Return why a token does not fit manifest and authority, as a sentence part; else ""."""
     from rfc3161_client import VerifierBuilder
 
     imprint = token.tst_info.message_imprint
@@ -185,7 +185,7 @@ def _fault(token: "TimeStampResponse", manifest: bytes, authority: Authority | N
 
 
 def _short(error: Exception) -> str:
-    """The reason alone: OpenSSL also says where in its source it was found."""
+    """Return the reason alone, without OpenSSL's place in its own source."""
     reasons = re.findall(r'data: "([^"]*)"', str(error))
     return str(reasons[-1] if reasons else error)[:120]
 

@@ -1,1 +1,1 @@
-"""From items to principles, gate and exit code, and the sentence that says it."""
+"""From item statuses to principles, gate, exit code and the sentence of the verdict."""

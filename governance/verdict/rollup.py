@@ -39,7 +39,7 @@ Standing = tuple[Item, ItemStatus]
 
 
 def principle_status(items: Iterable[Standing]) -> PrincipleStatus:
-    """Status of one principle from its items, each with how it stands.
+    """Return the status of one principle from the statuses of its items.
 
     A RECORDED item is in place; it counts as met only when its criterion asks for no more than a
     record (operator "none"). No item is met by being absent.
@@ -48,7 +48,7 @@ def principle_status(items: Iterable[Standing]) -> PrincipleStatus:
         items: Items that are asked for, with their statuses.
 
     Raises:
-        EvidenceError: A human item is passed: people's word is declared at best.
+        EvidenceError: A human item is passed; it can only be declared.
     """
     standings = tuple(items)
     for item, status in standings:
@@ -64,7 +64,7 @@ def principle_status(items: Iterable[Standing]) -> PrincipleStatus:
         rests_on_people = any(item.kind == "human" for item, _ in asked)
         return PrincipleStatus.DECLARED if rests_on_people else PrincipleStatus.SATISFIED
     core = [status for item, status in asked if item.item_class is ItemClass.CORE]
-    # Where every core item is marked not applicable, the required ones carry the principle.
+    # Where every core item is marked not applicable, the required ones decide.
     carrying = core or [status for _, status in asked]
     if ItemStatus.FAILED in core or not any(status in _IN_PLACE for status in carrying):
         return PrincipleStatus.NOT_SATISFIED
@@ -79,17 +79,17 @@ def roll_up(
     absent: Sequence[str] = (),
     waivers: Sequence[WaiverLine] = (),
 ) -> RollUp:
-    """Add up the items of a run.
+    """Compute principle statuses, gate and exit code from the items of a run.
 
     Args:
         policy: Policy in force.
         records: Item records; an item without one is not evaluated.
         outcome: How the run ended; None while it has not. A run that did not finish never passes
             the gate.
-        absent: What a reader must know is absent, e.g. "FID (the weights are not on this
+        absent: Absent results that a reader must know of, e.g. "FID (the weights are not on this
             machine)"; printed in the verdict.
-        waivers: What became of each waiver, from `waiver_lines`; those in force take their item
-            out of what the gate asks for, whatever its status, which stays.
+        waivers: Waivers with their state, from `waiver_lines`; those in force take their item
+            out of the gate, without changing its status.
 
     Raises:
         EvidenceError: Two records have one id, a record belongs to no item or contradicts its
@@ -124,13 +124,13 @@ def waiver_lines(
     facts: RunFacts,
     today: date,
 ) -> tuple[WaiverLine, ...]:
-    """What becomes of each waiver: in force, unused, expired, or of another run.
+    """Return the state of each waiver: in force, unused, expired, or of another run.
 
     Args:
         policy: Policy in force.
         records: Item records.
-        declarations: People's word; None when there is none.
-        facts: What identifies the run.
+        declarations: Declarations and waivers; None without a file.
+        facts: Identity of the run.
         today: Day of judgement (UTC).
     """
     by_id = _by_id(policy, records)
@@ -235,8 +235,8 @@ def _principle_line(principle: Principle, by_id: Mapping[str, ItemRecord]) -> Pr
     asked = [item for item in principle.items if _is_asked(item, by_id)]
     standings = [(item, _status(item, by_id)) for item in asked]
     counts = Counter(status for _, status in standings)
-    # What is not applicable is left out of a/b and c/d, and counted by itself. What was computed
-    # from people's answers (P7-03) rests on their word and counts with the declarations.
+    # Items not applicable are left out of a/b and c/d, and counted apart. An item computed
+    # from people's answers (P7-03) rests on them and counts as declared.
     applicable = [(i, status) for i, status in standings if status is not ItemStatus.NOT_APPLICABLE]
     n_human = sum(i.kind == "human" or s is ItemStatus.DECLARED for i, s in applicable)
     return PrincipleLine(
@@ -258,7 +258,7 @@ def _principle_line(principle: Principle, by_id: Mapping[str, ItemRecord]) -> Pr
 
 
 def _gaps(standings: Sequence[Standing], by_id: Mapping[str, ItemRecord]) -> tuple[str, ...]:
-    """What is not met, in words, core items first; what is not applicable last."""
+    """List items that are not met with the reason, core first and not applicable last."""
     open_items = [(item, status) for item, status in standings if _is_gap(item, status)]
     ordered = sorted(
         open_items,
@@ -285,7 +285,7 @@ def _gate_line(
     by_id: Mapping[str, ItemRecord],
     waived: Mapping[str, WaiverLine],
 ) -> GateLine:
-    """How a gate item stands, and the exit code it brings: 0 when it passed or is waived."""
+    """Return a gate item's status and exit code: 0 when it passed or is waived."""
     status = _status(item, by_id)
     codes = {ItemStatus.PASSED: 0, ItemStatus.FAILED: gate_item.exit_code}
     waiver = waived.get(item.id)

@@ -1,4 +1,4 @@
-"""One sentence for the first page: gate, gaps, or where and why a run stopped."""
+"""Write the verdict for the first page: gate, gaps, or where and why a run stopped."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _WITHOUT_GAPS = (
 )
 _FIRST_STEP_AFTER_TRAINING = 6
 _TRAINING_STEP = 5
-_MOST_NAMED = 3  # more open gate items than this stand in the verdict by id alone
+_MOST_NAMED = 3  # more open gate items than this are named by id alone
 
 
 def verdict(
@@ -24,13 +24,13 @@ def verdict(
     principles: Sequence[PrincipleLine],
     absent: Sequence[str],
 ) -> str:
-    """How the run ended, whether the gate passed, and how many principles have gaps.
+    """Say how the run ended, whether the gate passed, and how many principles have gaps.
 
     Args:
         outcome: How the run ended; None while it has not.
-        gate: Gate items and how they stand.
-        principles: Principles and how they stand.
-        absent: What a reader must know is absent.
+        gate: Gate items with their status.
+        principles: Principles with their status.
+        absent: Absent results that a reader must know of.
     """
     if outcome is not None and outcome.status != "finished":
         return _stopped(outcome)
@@ -57,12 +57,12 @@ def verdict(
 
 
 def short_title(title: str) -> str:
-    """Title of an item without the parts that it names after a colon or in brackets."""
+    """Return an item's title up to its first colon, semicolon or bracket."""
     return re.split(r"[:;(]", title)[0].strip()
 
 
 def _standings(lines: Sequence[GateLine]) -> str:
-    """Ids and statuses, with titles where they are few; reasons stay in the records."""
+    """List ids and statuses, with titles where they are few; reasons stay in the records."""
     if len(lines) > _MOST_NAMED:
         return ", ".join(f"{line.item_id} {line.status.value}" for line in lines)
     return "; ".join(
@@ -110,5 +110,5 @@ def _step_number(step: str) -> int:
 
 
 def plain(text: str) -> str:
-    """Text on one line, without a full stop at its end."""
+    """Return a text on one line, without a full stop at its end."""
     return " ".join(text.split()).rstrip(".")

@@ -1,1 +1,1 @@
-"""Comparing a finished run with its record, years later."""
+"""Compare a finished run with its records, even years later."""

@@ -1,8 +1,8 @@
-"""Whether card, page and PDF say what the evidence says: digests, verdict, statuses, numbers.
+"""Check that card, page and PDF agree with the evidence: digests, verdict, statuses, numbers.
 
 The card's JSON file is compared with the documents of the run, value by value. The card for people,
-the page and page 1 of the PDF must then hold the words and numbers of that file. That a report is
-the same to the last byte shows only when it is drawn again: `medisynth-gov report RUN`.
+the page and page 1 of the PDF must then hold the words and numbers of that file. Whether a report
+is the same to the last byte is only known by drawing it again: `medisynth-gov report RUN`.
 """
 
 import html
@@ -33,7 +33,7 @@ _Json = dict[str, Any]
 
 
 def check_claims(run_dir: Path, manifest: Manifest) -> list[str]:
-    """Name everything that card, page and PDF say otherwise than manifest and documents."""
+    """List every difference of card, page and PDF from manifest and documents."""
     listed = {file.path for file in manifest.outputs}
     evidence = {file.path for file in manifest.evidence}
     documents = {
@@ -74,11 +74,11 @@ def _bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:
-        return None  # missing or unreadable: told where the manifest is compared
+        return None  # missing or unreadable: reported when compared with the manifest
 
 
 def _read_object(path: Path) -> _Json:
-    """The JSON object of a file; empty when it has none, which its digest or the card shows."""
+    """Return the JSON object of a file; empty when it has none (reported elsewhere)."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -112,7 +112,7 @@ def _check_card(card: _Json, manifest: Manifest, documents: Mapping[str, _Json])
     if "signing" in card:  # cards of earlier versions do not say who signs
         signing = documents.get(SIGNING, {})
         told = card["signing"] if isinstance(card["signing"], dict) else {}
-        # A name with unusual characters is written with those escaped.
+        # Unusual characters of a name are escaped in the card.
         keys = ("key_id", "timestamp_url", "identity")
         is_plain = str(signing.get("identity")).isprintable()
         faults += _unlike(told, signing, keys if is_plain else keys[:2], (CARD, SIGNING))
@@ -120,7 +120,7 @@ def _check_card(card: _Json, manifest: Manifest, documents: Mapping[str, _Json])
 
 
 def _check_verdict(card: _Json, summary: _Json, outcome: _Json) -> list[str]:
-    """Gate, principle statuses and waivers, as summary.json has them."""
+    """Compare gate, principle statuses and waivers with summary.json."""
     verdict = card["verdict"]
     faults = _unlike(verdict, summary, ("gate", "exit_code"), (CARD, SUMMARY))
     headline = verdict["headline"]
@@ -140,7 +140,7 @@ def _check_verdict(card: _Json, summary: _Json, outcome: _Json) -> list[str]:
 
 
 def _check_metrics(card: _Json, evaluation: _Json) -> list[str]:
-    """Every number, exact and as printed, and how often the test set was opened."""
+    """Compare every number, exact and as printed, and the label of the opening."""
     measured, told = evaluation.get("metrics", []), card["metrics"]
     if len(measured) != len(told):
         return [f"{CARD}: {len(told)} metrics, {EVALUATION} has {len(measured)}"]
@@ -158,7 +158,7 @@ def _check_metrics(card: _Json, evaluation: _Json) -> list[str]:
 
 
 def _is_rounded(printed: str, value: float | None) -> bool:
-    """Whether a printed number is a value, rounded to the digits that are printed."""
+    """Whether a printed number is the value, rounded to the digits printed."""
     if value is None or not printed:
         return value is None and not printed
     try:
@@ -171,7 +171,7 @@ def _is_rounded(printed: str, value: float | None) -> bool:
 
 
 def _unlike(mine: _Json, theirs: _Json, keys: Sequence[str], names: tuple[str, str]) -> list[str]:
-    """Name the keys whose values differ: `names` are who says it and who should know."""
+    """List keys whose values differ: `names` are the file compared and the reference."""
     who = names[0] if names[0].endswith(":") else f"{names[0]}:"
     return [
         f"{who} its {key} is {_shown(mine.get(key))}, {names[1]} has {_shown(theirs.get(key))}"
@@ -185,7 +185,7 @@ def _shown(value: Any) -> str:
 
 
 def _facts(card: _Json) -> dict[str, str]:
-    """What every rendering must hold, in words of the card: name -> pattern in plain text."""
+    """Return facts that every rendering must hold: name -> pattern in plain text."""
     try:
         facts = {"verdict": re.escape(_plain(card["verdict"]["headline"]))}
         for sentence in card["conditions"]:
@@ -200,12 +200,12 @@ def _facts(card: _Json) -> dict[str, str]:
                 name = re.escape(_plain(metric["id"]))
                 facts[f"metric {metric['id'][:80]}"] = rf"{name}.{{0,80}}? {re.escape(numbers)}"
     except (KeyError, TypeError, AttributeError):
-        return {}  # no card: told above
+        return {}  # no card: reported above
     return facts
 
 
 def _missing(name: str, text: str, facts: Mapping[str, str]) -> list[str]:
-    """Facts that a rendering lacks; page 1 of the PDF holds verdict and opening only."""
+    """List facts that a rendering lacks; page 1 of the PDF holds verdict and opening only."""
     wanted = facts
     if name == PDF:
         wanted = {key: facts[key] for key in ("verdict", "opening of the test set") if key in facts}
@@ -233,7 +233,7 @@ def _plain_page(data: bytes) -> str:
 
 
 def _first_page(data: bytes) -> str | None:
-    """Text of page 1; None when the file cannot be read as a PDF."""
+    """Return the text of page 1; None when the file cannot be read as a PDF."""
     from pypdf import PdfReader
 
     logging.getLogger("pypdf").addHandler(logging.NullHandler())

@@ -1,8 +1,7 @@
 """Verification of a run folder from its files alone: no database, no network, no torch.
 
-A fault names the file. What cannot be shown this way: that a whole, consistent history was not
-written anew by the owner of the machine; for that the root and the journal head must be held by
-somebody else.
+A fault names the file. This cannot show that the owner of the machine did not write a whole,
+consistent history anew; for that, somebody else must hold the root and the journal head.
 """
 
 import json
@@ -47,7 +46,7 @@ SEAL, SEAL_LEAVES, RUN = "data/seal.json", "data/seal_leaves.json", "run.json"
 
 @dataclass(frozen=True)
 class Verification:
-    """What a run folder holds and every fault found.
+    """Contents of a run folder, and every fault found.
 
     Attributes:
         run_id: Run that it holds; empty when neither manifest nor journal can say.
@@ -56,8 +55,8 @@ class Verification:
         evidence_root: Merkle root computed from the manifest's entries; empty without a manifest.
         journal_head: Digest of the journal's last event, as computed.
         journal_events: Events in the journal.
-        signature: Who signed and with which key that was checked; "unsigned" when nobody did.
-        time_stamp: When an authority saw the manifest, and how far that was checked.
+        signature: Signer, and the key it was checked with; "unsigned" when nobody signed.
+        time_stamp: Time at which an authority saw the manifest, and how far that was checked.
         faults: Every mismatch, each with the file's name first; empty when all is as written.
     """
 
@@ -73,7 +72,7 @@ class Verification:
 
     @property
     def is_intact(self) -> bool:
-        """Whether nothing was found to differ."""
+        """Whether no fault was found."""
         return not self.faults
 
 
@@ -84,8 +83,8 @@ def verify_run(
 
     Args:
         run_dir: Folder of the run.
-        anchors: What is known of the run from elsewhere.
-        is_ended: Whether the run came to its end, so that all is listed and a signature is there.
+        anchors: Key, head, root and authority known from elsewhere.
+        is_ended: Whether the run has ended, so that all files are listed and any signature exists.
 
     Raises:
         EvidenceError: The folder does not exist or is no run folder at all.
@@ -172,11 +171,11 @@ def _mode(path: Path) -> int:
     try:
         return path.lstat().st_mode
     except OSError:
-        return 0  # what is wrong is said when the file itself is read
+        return 0  # the fault is reported when the file itself is read
 
 
 def _check_extra_files(run_dir: Path, manifest: Manifest, *, is_ended: bool) -> list[str]:
-    """Name what lies in the folder but is not on the manifest."""
+    """List files of the folder that are not on the manifest."""
     listed = {file.path for file in (*manifest.evidence, *manifest.outputs)} | {MANIFEST}
     if not is_ended:  # a kill between writing the reports and listing them leaves such files
         listed |= {*OUTPUTS, *MORE_OUTPUTS}
@@ -191,7 +190,7 @@ def _check_extra_files(run_dir: Path, manifest: Manifest, *, is_ended: bool) -> 
 
 
 def _check_end(manifest: Manifest) -> list[str]:
-    """Evidence may be whole while card and reports were never listed: that is no finished run."""
+    """Return a fault if card and reports were never listed: the run has not ended then."""
     if manifest.outputs:  # they are listed all at once
         return []
     return [
@@ -233,7 +232,7 @@ def _check_manifest(manifest: Manifest, journal: JournalCheck) -> list[str]:
 
 
 def _check_artifacts(manifest: Manifest, events: Sequence[JournalEvent]) -> list[str]:
-    """Compare the manifest with what the journal says was written."""
+    """Compare the manifest with the files that the journal lists as written."""
     listed = {file.path: file for file in manifest.evidence}
     recorded: dict[str, tuple[int, ManifestFile | None]] = {}
     for event in events:

@@ -1,7 +1,7 @@
-"""Whether a run and the ledger of its data set tell the same of sealing and opening the test set.
+"""Check that a run and its data set's ledger agree on sealing and opening the test set.
 
-The run folder says it three times (seal and evaluation documents, journal), the ledger once more,
-outside the folder: an opening that one of them does not know was hidden or invented.
+The run folder records it three times (seal and evaluation documents, journal), the ledger once
+more, outside the folder: an opening that one of them lacks was hidden or invented.
 """
 
 import json
@@ -25,10 +25,10 @@ _Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class LedgerCheck:
-    """What comparing a run with its ledger gave.
+    """Result of comparing a run with its ledger.
 
     Attributes:
-        words: What is to be said of it: what agreed, or why nothing was compared.
+        words: A sentence: what agreed, or why nothing was compared.
         faults: Every contradiction, file first.
     """
 
@@ -41,8 +41,8 @@ def check_openings(run_dir: Path, folders: Sequence[Path]) -> LedgerCheck:
 
     Args:
         run_dir: Folder of the run.
-        folders: Where its ledger may lie, most likely first. Taken is the first that knows the run,
-            else the first that is there: a workspace may have been copied or a run moved.
+        folders: Where its ledger may be, most likely first. Used is the first that has the run,
+            else the first that exists: a workspace may have been copied or a run moved.
     """
     events = read_journal(run_dir / JOURNAL).events
     sealed = [event for event in events if event.type == SEALED]
@@ -73,7 +73,7 @@ def _knows(path: Path, run_id: str) -> bool:
 
 
 def _read(path: Path) -> _Json | None:
-    """A document; None when there is none. What is damaged is told by its digest."""
+    """Return a document; None without one. A damaged file is reported by its digest."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -82,7 +82,7 @@ def _read(path: Path) -> _Json | None:
 
 
 def _check_seal(seal: _Json | None, sealed: Sequence[JournalEvent]) -> list[str]:
-    """Number and ledger as seal.json and journal have them; the root is compared elsewhere."""
+    """Compare number and ledger in seal.json and journal; the root is compared elsewhere."""
     if seal is None or len(sealed) != 1:
         return []
     body = sealed[0].body
@@ -103,7 +103,7 @@ def _number(event: JournalEvent) -> int:
 
 
 def _check_evaluation(run_dir: Path, opened: Sequence[JournalEvent]) -> list[str]:
-    """The opening that results rest on is the journal's last, of this run's plan and model."""
+    """Check that results rest on the journal's last opening, of this run's plan and model."""
     evaluation = _read(run_dir / EVALUATION)
     if evaluation is None:
         return []
@@ -130,7 +130,7 @@ def _check_evaluation(run_dir: Path, opened: Sequence[JournalEvent]) -> list[str
 
 
 def _plan_and_model(run_dir: Path) -> dict[str, Any]:
-    """Digests of the frozen plan and of the model that was judged, as far as they are there."""
+    """Return the digests of the frozen plan and of the judged model, as far as they exist."""
     found: dict[str, Any] = {}
     if (run_dir / PLAN).is_file():
         found["plan_sha256"] = sha256_file(run_dir / PLAN)
@@ -140,7 +140,7 @@ def _plan_and_model(run_dir: Path) -> dict[str, Any]:
 
 
 def _check_ledger(path: Path, seal: _Json, events: Sequence[JournalEvent]) -> tuple[str, list[str]]:
-    """Every sealing and opening of the run has its entry, and every entry its event."""
+    """Check that every sealing and opening of the run has an entry, and vice versa."""
     run_id = events[0].run
     ours = [event for event in events if event.type in (SEALED, OPENED)]
     try:
@@ -162,7 +162,7 @@ def _check_ledger(path: Path, seal: _Json, events: Sequence[JournalEvent]) -> tu
                 faults.append(f"{SEAL}: more earlier openings than the {before} of {path}")
     resumed = [event.time_utc for event in events if event.type == RUN_RESUMED]
     for entry in entries.values():
-        # A kill between ledger and journal leaves such an entry; the run then goes on after it.
+        # A kill between the writes to ledger and journal leaves such an entry; the run goes on.
         if entry.run == run_id and not any(time >= entry.time_utc for time in resumed):
             faults.append(
                 f"{path}:{entry.seq + 1}: {entry.type!r} number {entry.body.get('number')} by this "
@@ -178,7 +178,7 @@ def _count(events: Sequence[JournalEvent], kind: str) -> int:
 
 
 def _check_numbers(path: Path, entries: Sequence[JournalEvent]) -> list[str]:
-    """Sealings and openings are each numbered from 1, without a gap."""
+    """Check that sealings and openings are each numbered from 1, without a gap."""
     faults = []
     for kind in (SEALED, OPENED):
         numbered = [entry for entry in entries if entry.type == kind]

@@ -1,4 +1,4 @@
-"""What verification says of signatures and of anchors held outside."""
+"""Verify a run's signatures, and compare the run with anchors held outside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ UNSIGNED = "unsigned"
 
 @dataclass(frozen=True)
 class Anchors:
-    """What an auditor knows of a run from elsewhere; None is not known.
+    """Key, digests and authority that an auditor holds from elsewhere; None: not known.
 
     Attributes:
         key: Public key that must have signed the run.
@@ -66,11 +66,11 @@ def check_signatures(
     Args:
         run_dir: Folder of the run.
         manifest: Its manifest.
-        anchors: What is known from elsewhere.
-        is_ended: Whether the signature must be there already.
+        anchors: Anchors held outside.
+        is_ended: Whether the signature must exist already.
 
     Returns:
-        What is to be said of the signature, and all faults.
+        A sentence on the signature, and all faults.
     """
     try:
         record, key = _signing_key(run_dir)
@@ -100,7 +100,7 @@ def _is_same(left: Key, right: Key) -> bool:
 
 
 def _signing_key(run_dir: Path) -> tuple[SigningRecord, Key | None]:
-    """The run's statement of who signs it; ValueError when it cannot be understood."""
+    """Return signing.json and its key; ValueError when they cannot be understood."""
     try:
         data = (run_dir / SIGNING).read_bytes()
     except FileNotFoundError:
@@ -117,11 +117,11 @@ def _signing_key(run_dir: Path) -> tuple[SigningRecord, Key | None]:
 
 
 def timestamp_url(run_dir: Path) -> str | None:
-    """Time-stamp authority that the run was to ask; None for none, or when nothing can say."""
+    """Return the time-stamp authority that the run was to ask; None if none or unreadable."""
     try:
         return SigningRecord.model_validate_json((run_dir / SIGNING).read_bytes()).timestamp_url
     except (OSError, ValueError):
-        return None  # a damaged file is told where signatures are checked
+        return None  # a damaged file is reported where signatures are checked
 
 
 def _check_unsigned(run_dir: Path, anchors: Anchors) -> list[str]:
@@ -138,7 +138,7 @@ def _check_unsigned(run_dir: Path, anchors: Anchors) -> list[str]:
 
 
 def _check_signed_files(run_dir: Path, manifest: Manifest, key: Key) -> list[str]:
-    """Statements and the signed PDF; that they are there and as listed is checked elsewhere."""
+    """List faults of statements and signed PDF; whether they exist is checked elsewhere."""
     faults = []
     listed = {file.path for file in manifest.outputs}
     for path in sorted(listed):
@@ -158,7 +158,7 @@ def _with_bytes(run_dir: Path, path: str, check: Callable[[bytes], list[str]]) -
     try:
         return check((run_dir / path).read_bytes())
     except OSError:
-        return []  # missing or unreadable: told where the manifest is compared
+        return []  # missing or unreadable: reported when compared with the manifest
 
 
 def read_anchors(
@@ -169,7 +169,7 @@ def read_anchors(
     require_signature: bool = False,
     tsa_certificate: Path | None = None,
 ) -> Anchors:
-    """Anchors as a person gives them.
+    """Return anchors from the options that a person gives.
 
     Raises:
         AnchorError: A file is no public key or no certificate, or a digest is not 64 hexadecimal

@@ -1,7 +1,7 @@
-"""The drafted card and report, looked at before the evidence is closed.
+"""Check the drafted card and report before the evidence is closed.
 
 Four questions: is every field filled or explained, which files does each part come from, is every
-limit listed, and do card, JSON twin and page say the same, in words that they may use?
+limit listed, and do card, JSON twin and page agree, without forbidden words?
 """
 
 import json
@@ -37,7 +37,7 @@ from governance.reports.sections.order import SECTIONS, build_report
 from governance.reports.sections.principles import matrix_section
 
 RECORDS = "records/"
-# File behind what a report reads besides documents.
+# Files that hold what a report reads besides documents.
 _PATHS = {
     "summary": RollUp.PATH,
     "records": RECORDS,
@@ -68,7 +68,7 @@ Output = Literal["card", "report"]
 
 
 def check_card(evidence: ReportEvidence) -> CardCheck:
-    """Draft card and report from evidence and look at them; the PDF is not drawn.
+    """Draft card and report from evidence and check them; the PDF is not drawn.
 
     Args:
         evidence: Evidence as far as it is on record; `draft_evidence` reads it.
@@ -82,7 +82,7 @@ def check_card(evidence: ReportEvidence) -> CardCheck:
 def check_outputs(
     evidence: ReportEvidence, report: Report, *, markdown: str, card: Mapping[str, Any], page: str
 ) -> CardCheck:
-    """Look at rendered card and report.
+    """Check a rendered card and report.
 
     Args:
         evidence: What they were rendered from.
@@ -117,7 +117,7 @@ _Part = str | type[Document]  # a name in _PATHS, or the class of a document
 
 
 class _Reading(ReportEvidence):
-    """Evidence that remembers what of it was asked for."""
+    """Evidence that records which of its parts were read."""
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -141,7 +141,7 @@ def _reading(evidence: ReportEvidence) -> tuple[ReportEvidence, set[_Part]]:
 
 
 def _parts() -> Iterator[tuple[Output, str, Callable[[ReportEvidence], Iterator[str]]]]:
-    """Every part of card and report, and what writes its texts."""
+    """Yield every part of card and report, and the function that writes its texts."""
     yield "card", "head", lambda evidence: _strings(card_head(evidence))
     for field_id in FIELD_IDS:
         yield "card", field_id, partial(_field_texts, field_id)
@@ -173,7 +173,7 @@ def _page_one(evidence: ReportEvidence) -> Iterator[str]:
 
 
 def _trace(evidence: ReportEvidence) -> tuple[tuple[TracedPart, ...], tuple[str, ...]]:
-    """Parts that print numbers with the files read for them, and numbers without a file."""
+    """Return parts that print numbers with the files read for them, and untraced numbers."""
     parts, untraced = [], []
     known = {*evidence.digests, *_WRITTEN_LATER}
 
@@ -209,7 +209,7 @@ def _trace(evidence: ReportEvidence) -> tuple[tuple[TracedPart, ...], tuple[str,
 
 
 def _untraced_items(evidence: ReportEvidence) -> Iterator[str]:
-    """Observed values of items whose artifact is missing or not the one on record."""
+    """Yield observed values of items whose artifact is missing or has another digest."""
     for record in evidence.records.values():
         if record.observed is None or record.observed.value is None:
             continue
@@ -220,7 +220,7 @@ def _untraced_items(evidence: ReportEvidence) -> Iterator[str]:
 
 
 def _printed_numbers(value: Any) -> frozenset[str]:
-    """Numbers of a document as reports print them."""
+    """Return the numbers of a document in every form in which reports print them."""
     found: set[str] = set()
     for leaf in _leaves(value):
         if isinstance(leaf, str):
@@ -253,7 +253,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 def _limits(
     evidence: ReportEvidence, items: tuple[ItemView, ...], card: Mapping[str, Any]
 ) -> tuple[int, tuple[str, ...]]:
-    """Number of limits, and those that card or report leave out."""
+    """Return the number of limits, and those that card or report leave out."""
     dataset = evidence.get(DatasetIdentity)
     in_card = " ".join(_strings([_field(card, "limits"), _field(card, "absent_attributes")]))
     in_report = " ".join(section_texts(limits_section(evidence)))
@@ -277,7 +277,7 @@ def _field(card: Mapping[str, Any], field_id: str) -> Mapping[str, Any]:
 
 
 class _Comparison:
-    """Counts what was compared and keeps what differs."""
+    """Counts the statements compared and collects those that differ."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -300,7 +300,7 @@ def _compare(
 
 
 def _card_and_twin(found: _Comparison, markdown: str, card: Mapping[str, Any]) -> None:
-    """Every text of the JSON file stands in the Markdown file, under the heading of its field."""
+    """Compare every text of the JSON file with the Markdown under the heading of its field."""
     for text in (card["title"], card["statement"], *card["verdict"].values(), *card["conditions"]):
         if isinstance(text, str):
             found.expect(_in_markdown(text, markdown), f"card without: {text[:60]}")
@@ -320,7 +320,7 @@ def _in_markdown(text: str, markdown: str) -> bool:
 
 
 def _page_and_content(found: _Comparison, report: Report, page: str) -> None:
-    """Every text of the report's content stands on the page."""
+    """Check that every text of the report's content is on the page."""
     texts = [report.title, report.about, report.statement, report.verdict.sentence]
     texts += [text for row in report.strip for text in row]
     texts += [text for block in report.front for text in block_texts(block)]
@@ -332,7 +332,7 @@ def _page_and_content(found: _Comparison, report: Report, page: str) -> None:
 def _twin_and_evidence(
     found: _Comparison, evidence: ReportEvidence, card: Mapping[str, Any], page: str
 ) -> None:
-    """Verdict, principles, metrics and digests of the JSON file are those of page and evidence."""
+    """Compare verdict, principles, metrics and digests in the JSON file, page and evidence."""
     evaluation = evidence.get(EvaluationRecord)
     shown, summary = verdict(evidence), evidence.summary
     said = card["verdict"]
@@ -358,14 +358,14 @@ def _twin_and_evidence(
 
 
 def _matrix_rows(evidence: ReportEvidence) -> Iterator[str]:
-    """Number, titles and status of each principle, as the page prints them in one row."""
+    """Yield number, titles and status of each principle, as the page prints them in a row."""
     for block in matrix_section(evidence).blocks:
         for row in getattr(block, "rows", ()):
             yield " ".join(text for content in row[:3] for text in cell_texts(content))
 
 
 def page_text(page: str) -> str:
-    """Text of an HTML page, blanks of any kind as one blank."""
+    """Return the text of an HTML page, any run of blanks as one space."""
     body = re.sub(r"<style>.*?</style>", " ", page, flags=re.S)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
@@ -395,7 +395,7 @@ def _found_words(
 
 
 def _strings(value: Any, skip: tuple[str, ...] = ()) -> Iterator[str]:
-    """Every text inside JSON data, keys left out."""
+    """Yield every text inside JSON data, keys left out."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

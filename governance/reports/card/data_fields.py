@@ -1,4 +1,4 @@
-"""What the run itself can say of its data in the model card.
+"""Fields of the model card on the data that the run itself can fill.
 
 Each function returns the field's content, or, when there is none, the reason as a sentence part.
 """
@@ -20,7 +20,7 @@ Answer = tuple[Block, ...] | str
 
 
 def stopped(evidence: ReportEvidence) -> str:
-    """Why a later step left nothing."""
+    """Return the reason why a later step left no evidence."""
     outcome = evidence.get(Outcome)
     if outcome is not None and outcome.status != "finished":
         return f"the run {outcome.status} at {outcome.stopped_at or 'an unknown step'}"
@@ -28,7 +28,7 @@ def stopped(evidence: ReportEvidence) -> str:
 
 
 def data_gaps(evidence: ReportEvidence) -> Answer:
-    """Attributes without values and shares of patients with a value."""
+    """Return attributes without values and shares of patients with a value."""
     coverage = evidence.get(CoverageAudit)
     dataset = evidence.get(DatasetIdentity)
     sentences = []
@@ -45,7 +45,7 @@ def data_gaps(evidence: ReportEvidence) -> Answer:
 
 
 def _declared(evidence: ReportEvidence) -> list[str]:
-    """Demographic attributes that the contract declares, and the usual ones that it does not."""
+    """List declared demographic attributes with shares, and the usual ones not declared."""
     record = evidence.get(DemographicsAudit)
     if record is None:
         return []
@@ -71,7 +71,7 @@ def _sources(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
 
 
 def _levels(evidence: ReportEvidence, attribute: str, parts: tuple[str, ...]) -> str:
-    """Levels of an attribute in some partitions, with patients."""
+    """List the levels of an attribute in some partitions, with patients."""
     coverage = evidence.get(CoverageAudit)
     if coverage is None:
         return ""
@@ -83,19 +83,19 @@ def _levels(evidence: ReportEvidence, attribute: str, parts: tuple[str, ...]) ->
 
 
 def test_sources(evidence: ReportEvidence) -> Answer:
-    """Data set and machines of the held-out test set."""
+    """Return data set and machines of the held-out test set."""
     if evidence.get(SplitRecord) is None:
         return stopped(evidence)
     return _sources(evidence, (TEST,))
 
 
 def training_sources(evidence: ReportEvidence) -> Answer:
-    """Data set and machines of training and tuning."""
+    """Return data set and machines of training and tuning."""
     return _sources(evidence, (TRAINING, TUNING))
 
 
 def data_types(evidence: ReportEvidence) -> Answer:
-    """Planes selected and unit that is never divided."""
+    """Return the planes selected and the unit that is never divided."""
     data = evidence.get(DatasetIdentity)
     if data is None:
         return stopped(evidence)
@@ -116,19 +116,19 @@ def _size(split: SplitRecord, names: tuple[str, ...]) -> tuple[Block, ...]:
 
 
 def test_size(evidence: ReportEvidence) -> Answer:
-    """Images and patients of the held-out test set."""
+    """Return images and patients of the held-out test set."""
     split = evidence.get(SplitRecord)
     return _size(split, (TEST,)) if split else stopped(evidence)
 
 
 def training_size(evidence: ReportEvidence) -> Answer:
-    """Images and patients of training and tuning."""
+    """Return images and patients of training and tuning."""
     split = evidence.get(SplitRecord)
     return _size(split, (TRAINING, TUNING)) if split else stopped(evidence)
 
 
 def quality(evidence: ReportEvidence) -> Answer:
-    """What validation, search for copies, audit of labels and scan of the content found."""
+    """Return findings of validation, search for copies, audit of labels and content scan."""
     record = evidence.get(ValidationRecord)
     if record is None:
         return stopped(evidence)
@@ -137,7 +137,7 @@ def quality(evidence: ReportEvidence) -> Answer:
 
 
 def reference(evidence: ReportEvidence) -> Answer:
-    """What the data set says about its labels."""
+    """Return the data set's own notes on its labels."""
     dataset = evidence.get(DatasetIdentity)
     notes = dataset.notes if dataset else ()
     return (Bullets(notes),) if notes else "the data set says nothing about its labels"
@@ -156,17 +156,17 @@ def _diversity(evidence: ReportEvidence, parts: tuple[str, ...]) -> Answer:
 
 
 def test_diversity(evidence: ReportEvidence) -> Answer:
-    """Levels of every attribute in the held-out test set."""
+    """Return the levels of every attribute in the held-out test set."""
     return _diversity(evidence, (TEST,))
 
 
 def training_diversity(evidence: ReportEvidence) -> Answer:
-    """Levels of every attribute in training and tuning."""
+    """Return the levels of every attribute in training and tuning."""
     return _diversity(evidence, (TRAINING, TUNING))
 
 
 def partitions(evidence: ReportEvidence) -> Answer:
-    """Partitions, what they share, and isolation in force."""
+    """Return the partitions, what they share, and the isolation in force."""
     split = evidence.get(SplitRecord)
     if split is None:
         return stopped(evidence)
@@ -180,7 +180,7 @@ def partitions(evidence: ReportEvidence) -> Answer:
 
 
 def absent_attributes(evidence: ReportEvidence) -> Answer:
-    """Attributes not recorded, with consequence."""
+    """Return the attributes that are not recorded, with the consequence."""
     dataset = evidence.get(DatasetIdentity)
     if dataset is None:
         return stopped(evidence)

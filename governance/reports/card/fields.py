@@ -25,7 +25,7 @@ class Field:
         origin: Whether the run, a declaration or both fill it.
         state: Whether it is filled; if not, `reason` says why.
         reason: Why it, or its declared part, is not filled; "" when nothing is missing.
-        content: What fills it.
+        content: Blocks that fill it.
     """
 
     id: str
@@ -159,7 +159,7 @@ DECLARABLE_FIELDS = {
 
 
 def card_sections(evidence: ReportEvidence) -> tuple[CardSection, ...]:
-    """All sections and fields of the card; every field is filled or says why it is not."""
+    """Return all sections and fields of the card; each is filled or says why it is not."""
     return tuple(
         CardSection(key, title, tuple(_field(evidence, *entry) for entry in entries))
         for key, title, entries in _SECTIONS
@@ -167,7 +167,7 @@ def card_sections(evidence: ReportEvidence) -> tuple[CardSection, ...]:
 
 
 def card_field(evidence: ReportEvidence, field_id: str) -> Field:
-    """One field of the card; KeyError when the card has no such field."""
+    """Return one field of the card; KeyError when the card has no such field."""
     entries = {entry[0]: entry for _, _, listed in _SECTIONS for entry in listed}
     return _field(evidence, *entries[field_id])
 
@@ -195,7 +195,7 @@ def _field(
 
 
 def _declared_field(evidence: ReportEvidence, key: str, title: str) -> Field:
-    """Field that only people can fill."""
+    """Return a field that only people can fill."""
     declared = declared_text(evidence, key)
     if declared is None:
         return Field(key, title, "declared", "not declared", why_no_text(evidence), ())

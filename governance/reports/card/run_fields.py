@@ -1,4 +1,4 @@
-"""What the run itself can say of model, tests and evidence in the model card.
+"""Fields of the model card on model, tests and evidence that the run itself can fill.
 
 Each function returns the field's content, or, when there is none, the reason as a sentence part.
 """
@@ -33,12 +33,12 @@ _SEVEN_C = "the 7C evaluation of synthetic data is not implemented yet"
 
 
 def name(evidence: ReportEvidence) -> Answer:
-    """Generator and data set."""
+    """Return the names of generator and data set, short and in full."""
     return (Text(report_title(evidence)), Text(full_titles(evidence)))
 
 
 def version(evidence: ReportEvidence) -> Answer:
-    """Run and checkpoint."""
+    """Return the ids of run and checkpoint."""
     training = evidence.get(TrainingRecord)
     checkpoint = (
         f"checkpoint {formats.short(training.checkpoint_sha256)}" if training else ("no checkpoint")
@@ -47,12 +47,12 @@ def version(evidence: ReportEvidence) -> Answer:
 
 
 def date(evidence: ReportEvidence) -> Answer:
-    """Start of the run."""
+    """Return the start of the run."""
     return (Text(formats.utc(evidence.run.started_utc)),)
 
 
 def architecture(evidence: ReportEvidence) -> Answer:
-    """Description and stages of the model."""
+    """Return description and stages of the model."""
     training = evidence.get(TrainingRecord)
     if training is None:
         return stopped(evidence)
@@ -61,7 +61,7 @@ def architecture(evidence: ReportEvidence) -> Answer:
 
 
 def inputs_and_outputs(evidence: ReportEvidence) -> Answer:
-    """What goes in and what comes out."""
+    """Return the inputs of the generator and the size of its images."""
     training = evidence.get(TrainingRecord)
     if training is None:
         return stopped(evidence)
@@ -70,7 +70,7 @@ def inputs_and_outputs(evidence: ReportEvidence) -> Answer:
 
 
 def metrics(evidence: ReportEvidence) -> Answer:
-    """Metrics of all images with intervals and floor."""
+    """Return the metrics of all images with intervals and floor."""
     evaluation = evidence.get(EvaluationRecord)
     if evaluation is None:
         return stopped(evidence)
@@ -79,7 +79,7 @@ def metrics(evidence: ReportEvidence) -> Answer:
 
 
 def biases(evidence: ReportEvidence) -> Answer:
-    """Failed items on who is in the data, and what the data cannot tell apart."""
+    """Return failed items on representation, and effects that the data cannot tell apart."""
     found = tuple(
         f"{item.id} {item.title}: {item.reason or 'failed'}"
         for item in by_weight(item_views(evidence))
@@ -90,7 +90,7 @@ def biases(evidence: ReportEvidence) -> Answer:
 
 
 def precision(evidence: ReportEvidence) -> Answer:
-    """Intervals of the metrics, and whether runs were repeated."""
+    """Return the intervals of the metrics, and whether runs were repeated."""
     evaluation = evidence.get(EvaluationRecord)
     listed = evaluation.metrics if evaluation else ()
     widths = tuple(
@@ -106,7 +106,7 @@ def precision(evidence: ReportEvidence) -> Answer:
 
 
 def limits(evidence: ReportEvidence) -> Answer:
-    """What failed or is unknown, and what results do not show."""
+    """Return failed, missing and unknown items, and what the results do not show."""
     items = item_views(evidence)
     sentences = [
         f"{status.value.capitalize()}: {_names(items, status)}."
@@ -123,7 +123,7 @@ def _names(items: tuple[ItemView, ...], status: ItemStatus) -> str:
 
 
 def _item_sentence(evidence: ReportEvidence, item_id: str) -> str:
-    """Status and reason of one item; "" when there is no such item."""
+    """Return status and reason of one item; "" when there is no such item."""
     for item in item_views(evidence):
         if item.id == item_id:
             reason = f": {item.reason}" if item.reason else ""
@@ -132,12 +132,12 @@ def _item_sentence(evidence: ReportEvidence, item_id: str) -> str:
 
 
 def unlike_inputs(evidence: ReportEvidence) -> Answer:
-    """Robustness was not looked at, unless an item says so."""
+    """Return the item on robustness; without one, say that it was not tested."""
     return _item_sentence(evidence, "P8-06") or "behaviour on unlike data was not tested"
 
 
 def effect(evidence: ReportEvidence) -> Answer:
-    """Metrics beside the same metrics between real images."""
+    """Return metrics beside their floor, the same metrics between real images."""
     evaluation = evidence.get(EvaluationRecord)
     listed = evaluation.metrics if evaluation else ()
     pairs = tuple(
@@ -152,12 +152,12 @@ def effect(evidence: ReportEvidence) -> Answer:
 
 
 def fitness(evidence: ReportEvidence) -> Answer:
-    """Nothing in a run establishes it."""
+    """Always unavailable: fitness needs a declared use."""
     return "fitness for an intended use cannot be shown before that use is declared"
 
 
 def risks(evidence: ReportEvidence) -> Answer:
-    """Copying of patients, leaks, and the limits of isolation."""
+    """Return items on copied patients and leaks, and the limits of isolation."""
     isolation = evidence.get(IsolationRecord)
     sentences = [
         sentence
@@ -170,7 +170,7 @@ def risks(evidence: ReportEvidence) -> Answer:
 
 
 def computing_resources(evidence: ReportEvidence) -> Answer:
-    """Machine and time."""
+    """Return the machine and the time of training and of the whole run."""
     outcome = evidence.get(Outcome)
     record, training = evidence.get(Environment), evidence.get(TrainingRecord)
     rows = []
@@ -185,7 +185,7 @@ def computing_resources(evidence: ReportEvidence) -> Answer:
 
 
 def software_quality(evidence: ReportEvidence) -> Answer:
-    """Standing of principle 2 and of its computed items."""
+    """Return the computed items of principle 2 with their status."""
     items = [i for i in item_views(evidence) if i.principle == "P2" and not i.is_human]
     if not items:
         return "no item on software is on record"
@@ -198,7 +198,7 @@ def software_quality(evidence: ReportEvidence) -> Answer:
 
 
 def test_use(evidence: ReportEvidence) -> Answer:
-    """How often the test set was opened, over all runs."""
+    """Return how often the test set was opened, over all runs."""
     evaluation = evidence.get(EvaluationRecord)
     opening = evaluation.opening if evaluation else None
     if opening is None:
@@ -209,7 +209,7 @@ def test_use(evidence: ReportEvidence) -> Answer:
 
 
 def subgroups(evidence: ReportEvidence) -> Answer:
-    """Metrics of subgroups."""
+    """Return the metrics of subgroups; without any, the counts by subgroup."""
     evaluation = evidence.get(EvaluationRecord)
     listed = evaluation.metrics if evaluation else ()
     parts = tuple(metric for metric in listed if metric.subgroup)
@@ -223,14 +223,14 @@ def subgroups(evidence: ReportEvidence) -> Answer:
 
 
 def memorisation(evidence: ReportEvidence) -> Answer:
-    """Share of synthetic images too close to a training image."""
+    """Return the share of synthetic images too close to a training image."""
     evaluation = evidence.get(EvaluationRecord)
     record = evaluation.memorisation if evaluation else None
     return (Facts(memorisation_rows(record)),) if record else stopped(evidence)
 
 
 def membership(evidence: ReportEvidence) -> Answer:
-    """Membership inference, as far as its item goes."""
+    """Return the value of the item on membership inference, or its status and reason."""
     for item in item_views(evidence):
         if item.id == "P6-05" and item.value:
             return (Text(f"{item.value} {item.interval}".strip()),)
@@ -238,18 +238,18 @@ def membership(evidence: ReportEvidence) -> Answer:
 
 
 def synthetic_marking(evidence: ReportEvidence) -> Answer:
-    """Whether images say that they are synthetic."""
+    """Return whether the synthetic images carry a mark that says so."""
     rows = tuple(row for row in sample_rows(evidence) if row[0] == "Synthetic marking")
     return (Facts(rows),) if rows else stopped(evidence)
 
 
 def seven_c(evidence: ReportEvidence) -> Answer:
-    """Not part of this version."""
+    """Always unavailable: not part of this version."""
     return f"not evaluated: {_SEVEN_C}"
 
 
 def pretrained(evidence: ReportEvidence) -> Answer:
-    """Weights made by others, in generator and metrics."""
+    """Return the pretrained weights in generator and metrics."""
     evaluation = evidence.get(EvaluationRecord)
     training = evidence.get(TrainingRecord)
     if training is None:
@@ -259,7 +259,7 @@ def pretrained(evidence: ReportEvidence) -> Answer:
 
 
 def gmlp(evidence: ReportEvidence) -> Answer:
-    """Ten principles with status."""
+    """Return the ten principles with their status."""
     head = columns(
         ("No.", 0.06), ("2021 title", 0.3), ("N88 title", 0.3), ("Status", 0.14), ("Items", 0.2)
     )
@@ -277,7 +277,7 @@ def gmlp(evidence: ReportEvidence) -> Answer:
 
 
 def hashes(evidence: ReportEvidence) -> Answer:
-    """Everything that identifies this run."""
+    """Return the digests and ids that identify this run."""
     environment = evidence.get(Environment)
     lock = environment.lock_file if environment else None
     rows = (
@@ -293,7 +293,7 @@ def hashes(evidence: ReportEvidence) -> Answer:
 
 
 def signature(evidence: ReportEvidence) -> Answer:
-    """Who was to sign when the evidence was closed; the signature itself comes after the card."""
+    """Return who was to sign when the evidence was closed; signing comes after the card."""
     signing = evidence.get(SigningRecord) or SigningRecord()
     if signing.key_id is None and signing.timestamp_url is None:
         return "the run is unsigned: nothing shows who wrote it"

@@ -42,7 +42,7 @@ _JSON_TEXT_CHARACTERS = 12_000
 
 
 class Completeness(NamedTuple):
-    """How far a card is filled: fields filled, fields with a reason instead, ids of empty ones."""
+    """Numbers of fields that are filled or give a reason instead, and ids of empty ones."""
 
     n_filled: int
     n_reasoned: int
@@ -67,9 +67,9 @@ def write_model_card(evidence: ReportEvidence) -> tuple[bytes, bytes]:
 
 
 def completeness(card_json: bytes | str | Mapping[str, Any]) -> Completeness:
-    """Count filled fields, fields that give a reason instead, and name the empty ones.
+    """Count the fields that are filled or give a reason instead, and name the empty ones.
 
-    A field that is said to be filled but holds no word is empty.
+    A field that is marked as filled but holds no word is empty.
 
     Args:
         card_json: The card's JSON file, as bytes, text or parsed.
@@ -89,7 +89,7 @@ def completeness(card_json: bytes | str | Mapping[str, Any]) -> Completeness:
 
 
 def _has_words(content: Any) -> bool:
-    """Whether any text in a field's content is more than blanks; the type of a block is no text."""
+    """Whether a field's content holds a text that is not blank; block types do not count."""
     if isinstance(content, Mapping):
         return any(_has_words(part) for key, part in content.items() if key != "type")
     if isinstance(content, list | tuple):
@@ -98,7 +98,7 @@ def _has_words(content: Any) -> bool:
 
 
 def card_head(evidence: ReportEvidence) -> dict[str, Any]:
-    """What stands above the fields: title, sentences to know first, machine-readable matter."""
+    """Return the head of the card: title, sentences to know first, Hugging Face metadata."""
     return {
         "title": report_title(evidence),
         "conditions": list(_to_know(evidence)),
@@ -107,7 +107,7 @@ def card_head(evidence: ReportEvidence) -> dict[str, Any]:
 
 
 def _front_matter(evidence: ReportEvidence) -> dict[str, Any]:
-    """Hugging Face metadata; the licence of the weights is nobody's to guess."""
+    """Return the Hugging Face metadata; the weights' licence is given as not declared."""
     evaluation = evidence.get(EvaluationRecord)
     data = evidence.get(DatasetIdentity)
     measured = [
@@ -131,7 +131,7 @@ def _metric_type(metric: MetricResult) -> str:
 
 
 def _results(evidence: ReportEvidence, measured: list[MetricResult]) -> list[dict[str, Any]]:
-    """One result a subgroup; numbers are rounded as the card prints them."""
+    """Return one result for each subgroup, with numbers rounded as the card prints them."""
     data = evidence.get(DatasetIdentity)
     if data is None or not measured:
         return []
@@ -161,7 +161,7 @@ def _results(evidence: ReportEvidence, measured: list[MetricResult]) -> list[dic
 
 
 def printed_number(metric: MetricResult) -> float:
-    """Metric as a number with the digits that reports print."""
+    """Return a metric's value rounded as reports print it."""
     text = metric_texts(metric)[0].replace("\u2212", "-").replace(",", "")
     return float(text)
 
@@ -174,14 +174,14 @@ def _represent_float(representer: RoundTripRepresenter, value: float) -> ScalarN
 
 
 class _Representer(RoundTripRepresenter):
-    """Round-trip representer with floats of our own; the library's stays as it is."""
+    """Round-trip representer with its own format of floats; the library's is not changed."""
 
 
 _Representer.add_representer(float, _represent_float)
 
 
 def _yaml(value: Any) -> str:
-    """YAML text in which every text is quoted, so that no name can become something else."""
+    """Return YAML in which every text is quoted, so that none is read as another type."""
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.width = 100_000
@@ -220,7 +220,7 @@ def _as_markdown(
 
 
 def _to_know(evidence: ReportEvidence) -> tuple[str, ...]:
-    """Gate items that are not passed, waivers, then the conditions of page 1."""
+    """Return gate items that are not passed, waivers, then the conditions of page 1."""
     return (*gate_sentences(evidence), *waiver_sentences(evidence), *conditions(evidence))
 
 
@@ -279,7 +279,7 @@ def _as_json(
 
 
 def _signing_json(signing: SigningRecord) -> dict[str, Any]:
-    """Who was to sign; the signature itself is written after the card."""
+    """Return who was to sign; the signature itself is written after the card."""
     facts = signing.model_dump(include={"key_id", "identity", "timestamp_url"})
     return {"sentence": signing.sentence, **facts}
 
@@ -304,7 +304,7 @@ def _section_json(place: int, section: CardSection) -> dict[str, Any]:
 
 
 def _metric_json(metric: MetricResult) -> dict[str, Any]:
-    """Exact numbers, and the same as reports print them."""
+    """Return the exact numbers of a metric, and the same as reports print them."""
     value, interval, floor, floor_interval = metric_texts(metric)
     printed = {
         "value": value,
@@ -338,7 +338,7 @@ def _cell_text(cell: Cell) -> str:
 
 
 def _cleaned(value: Any) -> Any:
-    """Clean every text inside a JSON value."""
+    """Return a JSON value in which every text is cleaned for display."""
     if isinstance(value, dict):
         return {_cleaned(key): _cleaned(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

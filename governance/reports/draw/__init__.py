@@ -1,1 +1,1 @@
-"""Blocks drawn as PDF, HTML page and Markdown."""
+"""Draw the blocks of a report as PDF, HTML page and Markdown."""

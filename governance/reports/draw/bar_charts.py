@@ -22,10 +22,10 @@ _FILLS = ("fill0", "fill1", "fill2", "fill3")
 
 
 def share_bars(chart: ShareBars, width: float) -> Chart:
-    """Draw shares from 0 to 100 per cent; the chart is as tall as its rows ask.
+    """Draw shares from 0 to 100 per cent; the chart grows with its rows.
 
-    Each bar ends at its share; a thin line spans its interval. A share that is unknown is said to
-    be so.
+    Each bar ends at its share; a thin line spans its interval. An unknown share is labelled as
+    unknown.
     """
     n_groups = max(1, len(chart.groups))
     row = n_groups * _BAR + _GROUP_GAP
@@ -89,7 +89,7 @@ def _axis(
     size: tuple[float, float],
     legend: float = 0.0,
 ) -> tuple[list[Shape], Frame]:
-    """Title, grid and labels of the only axis; names of rows stand left of the frame."""
+    """Return title, grid and labels of the only axis, and the frame right of the row names."""
     width, height = size
     frame = Frame(
         round(width * _NAMES_SHARE, 2),
@@ -110,7 +110,7 @@ def _axis(
 
 
 def _name(name: str, right: float, middle: float) -> Label:
-    """Name of a row, cut to the room left of the frame."""
+    """Return the name of a row, cut to the room left of the frame."""
     letters = int((right - 5) / _LETTER)
     shown = formats.clean(name or "(no value)", 200)
     if len(shown) > letters:

@@ -77,7 +77,7 @@ class Frame:
     y_range: tuple[float, float]
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Point of a pair of values."""
+        """Return the point of the chart at which a pair of values lies."""
         (x0, x1), (y0, y1) = self.x_range, self.y_range
         return (
             round(self.left + (x - x0) / (x1 - x0) * (self.right - self.left), 2),
@@ -86,7 +86,7 @@ class Frame:
 
 
 def ticks(low: float, high: float) -> tuple[float, ...]:
-    """About five round values that span a range; their step is 1, 2 or 5 times a power of ten."""
+    """Return about five round values that span a range, in steps of 1, 2 or 5 times 10**n."""
     if not high > low:
         pad = abs(low) / 10 or 1.0
         low, high = low - pad, high + pad
@@ -122,7 +122,7 @@ def line_chart(chart: LineChart, width: float, height: float) -> Chart:
 def _finite_parts(
     xs: tuple[float, ...], ys: tuple[float, ...], frame: Frame
 ) -> list[tuple[tuple[float, float], ...]]:
-    """Points in runs; a value that is not finite leaves a gap."""
+    """Split a line into runs of points; a value that is not finite leaves a gap."""
     parts: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(xs, ys, strict=True):
         if math.isfinite(y):
@@ -135,7 +135,7 @@ def _finite_parts(
 def _single_points(
     xs: tuple[float, ...], ys: tuple[float, ...], frame: Frame
 ) -> list[tuple[float, float]]:
-    """Finite points without a finite neighbour, which no line would show."""
+    """Return finite points without a finite neighbour, which no line would show."""
     finite = [False, *(math.isfinite(y) for y in ys), False]
     return [
         frame.at(x, y)
@@ -172,7 +172,7 @@ def histogram(chart: Histogram, width: float, height: float) -> Chart:
 
 
 def _shares(values: tuple[float, ...], low: float, high: float) -> list[float]:
-    """Per cent of values in each bin; the last bin holds its upper edge."""
+    """Return the per cent of values in each bin; the last bin includes its upper edge."""
     counts = [0] * _BINS
     for value in values:
         counts[min(_BINS - 1, int((value - low) / (high - low) * _BINS))] += 1
@@ -185,7 +185,7 @@ def _edges(frame: Frame) -> list[float]:
 
 
 def _strokes(values: tuple[float, ...], frame: Frame) -> list[Stroke]:
-    """One short upright stroke a value."""
+    """Return one short upright stroke for each value."""
     low, high = frame.y_range
     top = low + _STROKE_SHARE * (high - low)
     return [Stroke((frame.at(v, low), frame.at(v, top)), "series1", 1.1) for v in values]
@@ -246,14 +246,14 @@ def _axes(
 
 
 def tick_texts(values: tuple[float, ...]) -> tuple[str, ...]:
-    """Labels of an axis with equal decimals, as many as the step needs."""
+    """Return the labels of an axis with equal decimals, as many as the step needs."""
     step = values[1] - values[0]
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     return tuple(formats.number(float(value), min(places, 6)) for value in values)
 
 
 def _legend(chart: LineChart | Histogram, names: dict[int, str], height: float) -> list[Shape]:
-    """Names beside their line or filled box; the key is the place in the list of styles."""
+    """Return names beside their line or filled box; the key is the place in the styles."""
     shapes: list[Shape] = []
     for row, (place, name) in enumerate(names.items()):
         y = height - _TOP - _LEGEND_ROW * row - 3

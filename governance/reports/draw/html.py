@@ -51,7 +51,7 @@ def _environment() -> Environment:
 
 
 def _clean(value: Any) -> Any:
-    """Make every text that the template prints safe to show; markup of the template passes."""
+    """Clean every text that the template prints; markup of the template itself passes."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return formats.clean(value, _LONG_TEXT_CHARACTERS)
     return value
@@ -73,7 +73,7 @@ def _data_address(picture: Picture) -> Markup:
 
 
 def _points(shape: Stroke | Box | Label, chart: Chart) -> str:
-    """Points of a line in SVG, whose y grows downwards."""
+    """Return the points of a line in SVG, whose y grows downwards."""
     if not isinstance(shape, Stroke):
         return ""
     return " ".join(f"{x:g},{round(chart.height - y, 2):g}" for x, y in shape.points)

@@ -1,4 +1,4 @@
-"""Blocks as Markdown. Nothing in a text is read as markup."""
+"""Blocks as Markdown; no text in them is read as markup."""
 
 import html
 import re
@@ -12,18 +12,18 @@ _LONG_TEXT_CHARACTERS = 12_000
 
 
 def markdown_text(text: str) -> str:
-    """Escape any text for a place inside a line."""
+    """Escape a text for use inside a line."""
     cleaned = html.escape(formats.clean(text, _LONG_TEXT_CHARACTERS), quote=False)
     return _SPECIAL.sub(r"\\\1", cleaned)
 
 
 def markdown_paragraph(text: str) -> str:
-    """Escape any text for the start of a line: it can begin neither a list nor a heading."""
+    """Escape a text for the start of a line, where it could begin a list or a heading."""
     return _STARTS_A_LIST.sub(r"\1\\\2\3", markdown_text(text))
 
 
 def markdown_block(block: Block) -> str:
-    """Write a block; charts and pictures have no place in a card and give nothing."""
+    """Write a block as Markdown; charts and pictures are left out ("")."""
     if isinstance(block, Text):
         return markdown_paragraph(block.text)
     if isinstance(block, Heading):
@@ -56,5 +56,5 @@ def _cell(cell: Cell) -> str:
 
 
 def line_text(line: Line) -> str:
-    """Line as plain text; a status keeps its mark."""
+    """Return a line as plain text; a status keeps its mark."""
     return f"{line.mark} {line.text}" if line.style == "mark" else line.text

@@ -1,4 +1,4 @@
-"""The audit report as a PDF file."""
+"""Draw the audit report as a PDF file."""
 
 from collections.abc import Iterable
 from io import BytesIO
@@ -57,7 +57,7 @@ from governance.reports.draw.pdf_layout import (
 )
 
 _GAP = 4 * mm
-_HEADING_ROOM = 10  # points: the space between a sentence and what it stays with
+_HEADING_ROOM = 10  # points: the space between a sentence and the block it stays with
 _MOST_WAITING = 6
 _HALF = (WIDTH - _GAP) / 2
 _CHART_HEIGHT = 150.0
@@ -128,7 +128,7 @@ def _first_page(report: Report) -> list[Flowable]:
 
 
 def _strip(report: Report) -> PdfTable:
-    """Run id, evidence root and journal head, in full, right under the verdict."""
+    """Return run id, evidence root and journal head, in full, for the strip under the verdict."""
     rows = [[paragraph(name, "fact"), paragraph(text, "mono")] for name, text in report.strip]
     strip = PdfTable(rows, colWidths=[_STRIP_NAME_WIDTH, WIDTH - _STRIP_NAME_WIDTH])
     strip.setStyle(
@@ -178,7 +178,7 @@ def _rule() -> PdfTable:
 
 
 def _blocks(blocks: tuple[Block, ...]) -> list[Flowable]:
-    """Draw blocks; headings and sentences stay with the start of what follows them."""
+    """Draw blocks; headings and sentences stay with the start of the block that follows."""
     story: list[Flowable] = []
     waiting: list[Flowable] = []
     for group in _grouped(blocks):
@@ -242,7 +242,7 @@ def _draw(group: list[Block]) -> list[Flowable]:
 
 
 def _small_chart(block: SmallChart) -> Drawing:
-    """Chart of half the width; the picture of a stack grows with its rows."""
+    """Draw a chart of half the page's width; bar charts grow with their rows."""
     if isinstance(block, ShareBars):
         return drawing(share_bars(block, _HALF))
     if isinstance(block, RangeBars):
@@ -251,7 +251,7 @@ def _small_chart(block: SmallChart) -> Drawing:
 
 
 def _gallery(block: Gallery) -> PdfTable:
-    """Two pictures a row, each with its lines; a row stays whole."""
+    """Draw two pictures in a row, each with its lines; a row is not split over pages."""
     tiles = [_tile(tile) for tile in block.tiles]
     rows = [[left, "", right] for left, right in zip_longest(tiles[::2], tiles[1::2], fillvalue="")]
     table = PdfTable(rows, colWidths=[_HALF, _GAP, _HALF], splitInRow=0)
@@ -300,7 +300,7 @@ def _facts(facts: Facts) -> PdfTable:
 def _ruled(
     rows: list[list[Any]], widths: list[float], *, head: bool, right: tuple[int, ...] = ()
 ) -> PdfTable:
-    """Table whose rows stay whole, unless one is too tall for a page."""
+    """Return a table whose rows are not split, unless one is too tall for a page."""
     for split in (0, 1):
         table = PdfTable(rows, colWidths=widths, repeatRows=int(head), splitInRow=split)
         table.setStyle(_row_style(head, right))
@@ -329,7 +329,7 @@ def _table(block: Table) -> list[Flowable]:
 
 
 def _before_left(aligned: list[bool]) -> tuple[int, ...]:
-    """Columns of numbers that a column of text follows: they need a wider gap."""
+    """Return the columns of numbers before a column of text, which need a wider gap."""
     return tuple(
         place for place, (here, after) in enumerate(pairwise(aligned)) if here and not after
     )

@@ -1,4 +1,4 @@
-"""Pages, letters and charts of the PDF."""
+"""Page layout, fonts, text styles and drawn charts of the PDF."""
 
 import importlib.util
 import unicodedata
@@ -85,7 +85,7 @@ RIGHT_STYLES = {
 
 
 def font_folder() -> Path:
-    """Folder of the DejaVu fonts that matplotlib brings; matplotlib itself is not imported."""
+    """Return the folder of matplotlib's DejaVu fonts; matplotlib itself is not imported."""
     found = importlib.util.find_spec("matplotlib")
     if found is None or found.origin is None:
         raise RecordWriteError(
@@ -109,9 +109,9 @@ def register_fonts() -> frozenset[int]:
 
 
 def drawable(text: str, limit: int = _LONG_TEXT_CHARACTERS) -> str:
-    r"""Clean text in which letters that the fonts cannot draw are written as `\uXXXX`.
+    r"""Return clean text; letters that the fonts cannot draw are written as `\uXXXX`.
 
-    Right-to-left letters are written so as well: this PDF would show them in reverse.
+    Right-to-left letters are escaped too: this PDF would show them in reverse.
     """
     covered = register_fonts()
     return "".join(
@@ -125,7 +125,7 @@ def _can_draw(letter: str, covered: frozenset[int]) -> bool:
 
 
 def paragraph(text: str, style: str, *, right: bool = False, tone: str = "") -> Paragraph:
-    """Make a paragraph of any text. Nothing in the text is read as markup."""
+    """Make a paragraph of a text, in which nothing is read as markup."""
     limit = _LONG_TEXT_CHARACTERS if style in {"body", "note", "bullet", "about"} else 1_500
     safe = escape(drawable(text, limit))
     chosen = (RIGHT_STYLES if right else STYLES)[style]
@@ -161,7 +161,7 @@ class Bookmark(Flowable):
         return 0, 0
 
     def draw(self) -> None:
-        """Mark the place."""
+        """Set the bookmark and add the outline entry."""
         self.canv.bookmarkHorizontal(self.key, 0, 24)
         self.canv.addOutlineEntry(self.title, self.key, self.level, closed=self.level > 0)
 
@@ -181,12 +181,12 @@ class _PageTotal(IndexingFlowable):
         """Draw nothing."""
 
     def beforeBuild(self) -> None:  # noqa: N802
-        """Keep the count of the pass before."""
+        """Keep the page count of the previous pass."""
         self._before, self.total = self.total, 0
 
     @property
     def expected(self) -> int:
-        """Pages of the pass before."""
+        """Number of pages in the previous pass."""
         return self._before
 
     def isSatisfied(self) -> bool:  # noqa: N802
@@ -217,13 +217,13 @@ class ReportDocument(BaseDocTemplate):
         self.addPageTemplates(PageTemplate("page", [frame], onPageEnd=self._running_lines))
 
     def afterFlowable(self, flowable: Flowable) -> None:  # noqa: N802
-        """Tell the contents where a section stands."""
+        """Report the page of a section to the table of contents."""
         if isinstance(flowable, Bookmark) and flowable.level == 0:
             entry = (0, flowable.title, self.page, flowable.key)
             self.notify("TOCEntry", entry)
 
     def build_all(self, story: list[Flowable]) -> None:
-        """Lay out until contents and number of pages are right."""
+        """Lay out in several passes until contents and number of pages are stable."""
         self.multiBuild([self.page_total, *story], maxPasses=_MOST_PASSES)
 
     def _running_lines(self, canvas: Canvas, document: BaseDocTemplate) -> None:
@@ -248,7 +248,7 @@ class ReportDocument(BaseDocTemplate):
 
 
 def contents() -> TableOfContents:
-    """Contents of the sections of level 0."""
+    """Return an empty table of contents for the sections of level 0."""
     table = TableOfContents(dotsMinLevel=0)
     table.levelStyles = [STYLES["contents"]]
     table.tableStyle = TableStyle(
@@ -259,10 +259,10 @@ def contents() -> TableOfContents:
 
 
 def height_of(flowable: Flowable) -> float:
-    """Height that must stay with a heading before this flowable."""
+    """Return the height of a flowable's start that must stay with the heading before it."""
     if isinstance(flowable, Paragraph):
         return min(3 * flowable.style.leading, float(flowable.wrap(WIDTH, A4[1])[1]))
-    if isinstance(flowable, KeepTogether):  # it can be measured on a page only; its parts anywhere
+    if isinstance(flowable, KeepTogether):  # it can only be measured on a page, its parts anywhere
         return sum(float(part.wrap(WIDTH, 10_000)[1]) for part in getattr(flowable, "_content", ()))
     _, height = flowable.wrap(WIDTH, 10_000)
     rows = getattr(flowable, "_rowHeights", None)
@@ -270,11 +270,11 @@ def height_of(flowable: Flowable) -> float:
 
 
 def room_to_start(story: list[Flowable], *, whole: bool = False) -> float:
-    """Height that must be free below a section's title: up to the first rows of its first table.
+    """Return the height needed below a section's title: up to the first rows of its first table.
 
     Args:
-        story: What the section draws.
-        whole: Ask for all of it, as far as one page can hold it.
+        story: Flowables of the section.
+        whole: Return the height of all of it, at most one page.
     """
     room = 0.0
     for part in story:
@@ -288,7 +288,7 @@ def room_to_start(story: list[Flowable], *, whole: bool = False) -> float:
 
 
 def tallest_row(table: Table) -> float:
-    """Height of the tallest row of a table laid out in the frame."""
+    """Return the height of the tallest row of a table laid out in the frame."""
     table.wrap(WIDTH, 10_000)
     return float(max(getattr(table, "_rowHeights", None) or [0]))
 

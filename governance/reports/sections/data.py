@@ -1,4 +1,4 @@
-"""The data section: its parts in order, completeness, and one sentence for each finding."""
+"""The data section: its parts in order, completeness, and sentences on the findings."""
 
 from governance.records.audit import (
     ContentScan,
@@ -46,7 +46,7 @@ _STATES: dict[str, Line] = {
 
 
 def completeness_blocks(evidence: Evidence) -> tuple[Block, ...]:
-    """Attributes by how far they are recorded, then missing files."""
+    """List attributes by how completely they are recorded, then missing files."""
     return (*_attributes(evidence), *_missing(evidence.get(DatasetIdentity)))
 
 
@@ -142,12 +142,12 @@ _READING = (
 
 
 def data_section(evidence: Evidence) -> Section:
-    """What data went in and what is known of it."""
+    """Build the section on the data that went in and what is known of it."""
     return Section("data", "3", "Data", blocks=(Text(_READING),), sections=data_parts(evidence, 3))
 
 
 def data_parts(evidence: Evidence, number: int | None = None) -> tuple[Section, ...]:
-    """The six parts: children of section `number`, or sections of their own from 2 on."""
+    """Build the six parts: children of section `number`, or own sections from 2 on."""
     parts = (
         ("identity", "Identity and flow", _identity_blocks(evidence)),
         ("correctness", "Correctness", correctness_blocks(evidence)),
@@ -184,7 +184,7 @@ def _identity_blocks(evidence: Evidence) -> tuple[Block, ...]:
 
 
 def dataset_rows(data: DatasetIdentity) -> tuple[tuple[str, Cell], ...]:
-    """Names and values that identify a data set."""
+    """Return names and values that identify a data set."""
     kind = "simulated; no patient is behind any image" if data.is_simulated else "patient images"
     pinned = {
         True: "equal to the digest pinned in the configuration",
@@ -250,7 +250,7 @@ def _flow(data: DatasetIdentity, steps: tuple[FlowStep, ...]) -> tuple[Block, ..
 
 
 def _flow_by_level(steps: tuple[FlowStep, ...], unit: str) -> tuple[Block, ...]:
-    """What each step left of each level, with the share kept of the first step's images."""
+    """Show the images left of each level after each step, and the share kept of the first."""
     steps = tuple(step for step in steps if step.levels)
     if not steps:
         return ()
@@ -286,10 +286,10 @@ def _flow_by_level(steps: tuple[FlowStep, ...], unit: str) -> tuple[Block, ...]:
 
 
 def missing_sentence(data: DatasetIdentity) -> str:
-    """How many listed images have no file, and what followed.
+    """Say how many listed images have no file, and what followed.
 
-    The count is over the whole listing. Where missing images are errors, a run that came to know
-    the content of its images had selected none of those without a file.
+    The count is over the whole listing. Where missing images are errors, a run that has read its
+    images had selected none of those without a file.
     """
     n = f"{formats.count(data.n_missing)} of {formats.count(data.n_listed)} listed images"
     if data.missing_policy == "drop":
@@ -303,7 +303,7 @@ _NAMED = 8
 
 
 def limit_sentences_on_data(evidence: Evidence) -> tuple[str, ...]:
-    """What the data cannot tell apart or does not hold: confounding, shift, one-sided levels."""
+    """List limits of the data: confounded attributes, shift, one-sided levels."""
     return (*_confounding(evidence), *_shifts(evidence))
 
 
@@ -320,7 +320,7 @@ def _confounding(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _shifts(evidence: Evidence) -> tuple[str, ...]:
-    """Training against the held-out test set: shift above the limit, levels on one side only."""
+    """List shifts between training and test set above the limit, and one-sided levels."""
     audit = evidence.get(DatasetAudit)
     limit = limit_of(evidence, "P3-05")
     sentences = []
@@ -345,7 +345,7 @@ def _named(words: tuple[str, ...]) -> str:
 
 
 def quality_sentences(evidence: Evidence) -> tuple[str, ...]:
-    """Copies found and dropped, suspected labels, content of the images."""
+    """Summarise copies found and dropped, suspected labels, and the scan of the content."""
     content = evidence.get(ContentScan)
     duplicates = evidence.get(DuplicateAudit)
     labels = evidence.get(LabelAudit)

@@ -1,4 +1,4 @@
-"""The page of a data check alone: what the check found, with the data section of the report."""
+"""The page of a data check without a run: its findings and the data section of the report."""
 
 from dataclasses import dataclass
 
@@ -44,13 +44,13 @@ _STATUS_ORDER = (
 
 @dataclass(frozen=True)
 class DataCheckEvidence(Evidence):
-    """Everything the page may say.
+    """The evidence from which the page of a data check is written.
 
     Attributes:
         tool_version: Version of medisynth-gov.
         folder: Folder that was checked, as the user named it.
         exit_code: Exit code of the command.
-        sentence: What stops a run, or that nothing does, in one sentence.
+        sentence: One sentence on what would stop a run, or that nothing would.
     """
 
     tool_version: str
@@ -91,7 +91,7 @@ def build_data_check(evidence: DataCheckEvidence) -> Report:
 
 
 def _verdict(evidence: DataCheckEvidence) -> Verdict:
-    """Whether a run would stop; what failed without stopping it is said as well."""
+    """Say whether a run would stop, and how many items failed without stopping it."""
     said = formats.sentence(evidence.sentence)
     if evidence.exit_code:
         return Verdict("A run on this data stops", "✗", "bad", said)
@@ -118,7 +118,7 @@ def _exit_words(code: int) -> str:
 
 
 def _items_section(evidence: DataCheckEvidence) -> Section:
-    """Data items, failed ones first."""
+    """Build the table of data items, failed ones first."""
     records = sorted(
         evidence.records.values(),
         key=lambda record: (_STATUS_ORDER.index(record.status), natural_key(record.id)),
@@ -149,14 +149,14 @@ def _items_section(evidence: DataCheckEvidence) -> Section:
 
 
 def _reason(record: ItemRecord, evidence: DataCheckEvidence) -> str:
-    """Why an item stands as it does; what the verdict says already is not said again."""
+    """Return the reason of an item's status, unless the verdict gives it already."""
     reason = record.reason.rstrip(".")
     told = len(reason) > _SHORT_REASON and reason in evidence.sentence
     return "the run stops before it could be judged; the reason stands above" if told else reason
 
 
 def _observed(record: ItemRecord) -> str:
-    """Observed value and what it is held against."""
+    """Return the observed value and the criterion it is compared with."""
     if record.observed is None:
         return ""
     seen = f"observed {formats.with_unit(record.observed.value, record.observed.unit)}"

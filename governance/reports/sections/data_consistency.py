@@ -1,4 +1,4 @@
-"""Content on consistency: shift, confounding, image quality; duplicates have pages of their own."""
+"""Consistency of the data: shift, confounding, image quality; duplicates follow."""
 
 from governance.records.audit import AttributeShift, Confounding, DatasetAudit, QuantityLevel
 from governance.records.base import TEST, TRAINING
@@ -27,7 +27,7 @@ _OUTLIERS_SHOWN = 5
 
 
 def consistency_blocks(evidence: Evidence) -> tuple[Block, ...]:
-    """Whether the parts of the data fit together."""
+    """Build the part on consistency between the parts of the data."""
     audit = evidence.get(DatasetAudit)
     if audit is None:
         told = "Shift, confounding and image quality were not measured."
@@ -146,7 +146,7 @@ def _quality(audit: DatasetAudit, unit: str) -> tuple[Block, ...]:
 
 
 def _outliers(entries: tuple[QuantityLevel, ...]) -> tuple[Block, ...]:
-    """Images far outside, said once a number: over all images where those were counted."""
+    """List images with outlying numbers, once for each number, over all images if counted."""
     wanted = [entry for entry in entries if entry.partition == "all"] or list(entries)
     told = [_outlier_sentence(entry) for entry in wanted if entry.n_outliers]
     if not told:

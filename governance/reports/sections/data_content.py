@@ -1,4 +1,4 @@
-"""Content on what stands in images and metadata besides anatomy."""
+"""Text and marks in images and metadata besides anatomy."""
 
 from governance.records.audit import ContentScan
 from governance.reports import formats
@@ -24,7 +24,7 @@ _MARKS_SHOWN, _COLUMNS_SHOWN, _REVIEWED_SHOWN = 30, 40, 20
 
 
 def content_blocks(evidence: Evidence) -> tuple[Block, ...]:
-    """Burned-in text, callipers, identifying columns, PNG text, and who looked."""
+    """Build the part on burned-in text, callipers, identifying columns, PNG text and review."""
     scan = evidence.get(ContentScan)
     if scan is None:
         return (
@@ -45,7 +45,7 @@ def content_blocks(evidence: Evidence) -> tuple[Block, ...]:
 
 
 def content_rows(scan: ContentScan) -> tuple[tuple[str, Cell], ...]:
-    """Names and values of the scan."""
+    """Return names and values of the content scan."""
     n = formats.counted(scan.n_scanned, "scanned image")
     reads = "reads letters" if scan.reads_text else "finds overlays but does not read letters"
     text = f"{formats.count(scan.n_with_text)} of {n}" if scan.reads_text else _unread(scan)

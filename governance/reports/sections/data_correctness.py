@@ -1,4 +1,4 @@
-"""Data contract, step boundaries, suspected labels, faults."""
+"""Correctness of the data: faults, data contract, step boundaries, suspected labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class JudgedRule:
     results: dict[str, RuleResult]
 
     def state(self, engine: str) -> State:
-        """How one engine judged the rule; a rule without rows was not evaluated."""
+        """Return how one engine judged the rule; without rows it is "not evaluated"."""
         result = self.results.get(engine)
         if result is None:
             return "not judged"
@@ -71,7 +71,7 @@ class JudgedRule:
 
 
 def judged_rules(record: ValidationRecord) -> tuple[JudgedRule, ...]:
-    """Rules of the contract in their order, the engines' results side by side."""
+    """Return the contract's rules in their order, with the engines' results side by side."""
     found: dict[tuple[str, str], dict[str, RuleResult]] = {}
     for result in record.rules:
         found.setdefault((result.column, result.rule), {})[result.engine] = result
@@ -82,7 +82,7 @@ def judged_rules(record: ValidationRecord) -> tuple[JudgedRule, ...]:
 
 
 def validation_sentence(record: ValidationRecord) -> str:
-    """Numbers of rules passed, failed and not evaluated, for each engine."""
+    """Count the rules passed, failed and not evaluated, for each engine."""
     rules = judged_rules(record)
     parts = []
     for engine, name in ENGINES.items():
@@ -102,7 +102,7 @@ def validation_sentence(record: ValidationRecord) -> str:
 
 
 def validation_blocks(record: ValidationRecord | None) -> tuple[Block, ...]:
-    """Sentence of numbers, then one table for both engines."""
+    """Return a sentence of counts, then one table for both engines."""
     heading = Heading("Data validation")
     if record is None:
         return (heading, Text("The data contract was not checked in this run."))
@@ -116,7 +116,7 @@ def validation_blocks(record: ValidationRecord | None) -> tuple[Block, ...]:
 
 
 def _files(record: ValidationRecord) -> tuple[Block, ...]:
-    """Files that the contract was made of, and one engine's own result."""
+    """Name the files of the contract, and the file with one engine's own result."""
     named = [f"{name} ({formats.short(digest)})" for name, digest in record.contract_files]
     made = f"The contract is made of {', '.join(named)}. " if named else ""
     native = record.native_results
@@ -143,7 +143,7 @@ def _table(rules: Sequence[JudgedRule]) -> Table:
 
 
 def _broken_row(rule: JudgedRule) -> tuple[Cell, ...]:
-    """One broken rule in full: each engine's count, reason and examples, said once."""
+    """Return one broken rule in full: each engine's count, reasons and examples."""
     results = rule.results.values()
     said = dict.fromkeys(result.reason for result in results if result.reason)
     shown = dict.fromkeys(example for result in results for example in result.examples)
@@ -158,7 +158,7 @@ def _broken_row(rule: JudgedRule) -> tuple[Cell, ...]:
 
 
 def _group_row(column: str, rules: Sequence[JudgedRule]) -> tuple[Cell, ...]:
-    """Rules of one column that both engines judged alike, by name."""
+    """Return a row of the rules of one column that both engines judged alike, by name."""
     by_severity = {
         severity: [_own_name(rule) for rule in rules if rule.severity == severity]
         for severity in _SEVERITIES
@@ -190,13 +190,13 @@ def _engine_cell(state: State, result: RuleResult | None = None) -> Cell:
 
 
 def _evaluated(rules: Sequence[JudgedRule]) -> str:
-    """Numbers of rows that the rules were evaluated on; one number where all agree."""
+    """Return the numbers of rows that the rules were evaluated on; one number where all agree."""
     counts = {result.n_evaluated for rule in rules for result in rule.results.values()}
     return " or ".join(formats.count(n) for n in sorted(counts))
 
 
 def _own_name(rule: JudgedRule) -> str:
-    """Name of the rule without the column's, in words."""
+    """Return the name of a rule without its column, underscores as spaces."""
     return rule.rule.removeprefix(f"{rule.column}_").replace("_", " ")
 
 
@@ -205,7 +205,7 @@ _SUSPECTS_SHOWN = 20
 
 
 def correctness_blocks(evidence: Evidence) -> tuple[Block, ...]:
-    """Whether what is recorded is right, as far as a machine can say."""
+    """Build the part on correctness, as far as a machine can check it."""
     return (
         *_findings(evidence.get(Findings)),
         *validation_blocks(evidence.get(ValidationRecord)),
@@ -292,7 +292,7 @@ def _labels(record: LabelAudit | None, unit: str) -> tuple[Block, ...]:
 
 
 def label_rows(record: LabelAudit, unit: str) -> tuple[tuple[str, Cell], ...]:
-    """Names and values of the search for label errors; it was carried out."""
+    """Return names and values of the search for label errors, if it was carried out."""
     classes = ", ".join(f"{name} ({formats.count(n)})" for name, n in record.classes.items())
     share = record.n_suspected / record.n_images if record.n_images else None
     accuracy = record.balanced_accuracy

@@ -1,4 +1,4 @@
-"""Coverage, demographics and partitions."""
+"""Coverage of the data: levels, concentration, demographics and partitions."""
 
 from governance.records.audit import (
     Concentration,
@@ -45,7 +45,7 @@ _ROWS_SHOWN = 30
 
 
 def demographics_blocks(evidence: Evidence) -> tuple[Block, ...]:
-    """Who the patients are, as far as the data set declares it."""
+    """Show the demographic attributes of the patients that the data set declares."""
     heading = Heading("Demographics")
     record = evidence.get(DemographicsAudit)
     if record is None:
@@ -87,7 +87,7 @@ def _cells(record: DemographicsAudit, unit: str) -> tuple[Block, ...]:
 
 
 def _cell_table(entries: list[DemographicCell], smallest: int) -> Table:
-    """One row a level or combination; the attribute is named in its first row."""
+    """Return a table with a row for each level or combination, attribute in the first row."""
     parts = partition_order({entry.partition for entry in entries})
     found = {(entry.attributes, entry.levels, entry.partition): entry for entry in entries}
     keys = list(dict.fromkeys((entry.attributes, entry.levels) for entry in entries))
@@ -158,7 +158,7 @@ _ALL = "all"
 
 
 def coverage_blocks(evidence: Evidence) -> tuple[Block, ...]:
-    """Who is in the data."""
+    """Build the part on the patients and images behind each level of each attribute."""
     return (
         *_levels(evidence.get(CoverageAudit), evidence.unit),
         *_concentration(evidence),
@@ -189,14 +189,14 @@ def _levels(coverage: CoverageAudit | None, unit: str) -> tuple[Block, ...]:
 def _entries(
     coverage: CoverageAudit, attribute: str
 ) -> tuple[tuple[str, ...], tuple[str, ...], dict[tuple[str, str], CoverageLevel]]:
-    """Levels, partitions and entries of an attribute by level and partition."""
+    """Return levels, partitions, and entries by level and partition, of an attribute."""
     found = {(e.level, e.partition): e for e in coverage.levels if e.attribute == attribute}
     parts = partition_order({part for _, part in found})
     return tuple(dict.fromkeys(level for level, _ in found)), parts, found
 
 
 def coverage_table(coverage: CoverageAudit, attribute: str) -> Table:
-    """Patients / images of each level of one attribute in each partition and in all."""
+    """Return patients / images of each level of an attribute, by partition and in all."""
     levels, parts, found = _entries(coverage, attribute)
     counts, rest = part_columns(parts, 0.74)
     head = (Column(attribute, 0.26), *counts)
@@ -222,7 +222,7 @@ def _counted(entry: CoverageLevel | None) -> Cell:
 
 
 def coverage_chart(coverage: CoverageAudit, attribute: str, unit: str) -> ShareBars:
-    """Share of each partition's patients by level, with intervals; no rows without shares."""
+    """Chart each partition's share of patients by level; no rows without shares."""
     levels, parts, found = _entries(coverage, attribute)
     drawn = tuple(part for part in parts if part != _ALL) or parts
     rows = tuple(
@@ -291,7 +291,7 @@ _DROPPED_SHOWN = 20
 
 
 def partition_blocks(split: SplitRecord | None) -> tuple[Block, ...]:
-    """Partitions, what they share, and departures from the official split."""
+    """Show the partitions, what they share, and departures from the official split."""
     if split is None:
         return (Heading("Partitions"), Text("The data was not divided."))
     head = columns(
@@ -326,7 +326,7 @@ def partition_blocks(split: SplitRecord | None) -> tuple[Block, ...]:
 
 
 def _refused(split: SplitRecord) -> tuple[Block, ...]:
-    """Why the split does not stand; the tables then show the one that was tried."""
+    """Say why the split was refused; the tables then show the one that was tried."""
     if not split.refused:
         return ()
     told = Text("This split was refused; the tables show the one that was tried.", "lead")
@@ -368,9 +368,9 @@ def _dropped(split: SplitRecord) -> tuple[Block, ...]:
 
 
 def split_deviations(split: SplitRecord) -> tuple[str, ...]:
-    """Departures from the official split, each once, without full stops.
+    """Return departures from the official split, each once, without full stops.
 
-    That the split was not used is said barely and by whoever knows more: then only once.
+    The bare statement that the split was not used is left out where a fuller one says so.
     """
     told = dict.fromkeys(deviation.strip().rstrip(".") for deviation in split.deviations)
     fuller = [deviation for deviation in told if deviation not in _SAID_BARELY]
@@ -380,7 +380,7 @@ def split_deviations(split: SplitRecord) -> tuple[str, ...]:
 
 
 def _split_sentence(split: SplitRecord) -> str:
-    """Who made the split, by what unit, and how many images it cost."""
+    """Say how the split was made, by what unit, and how many images it cost."""
     official = "brings an" if split.official_available else "brings no"
     return (
         f"Split {split.source}; the data set {official} official split. Divided by {split.unit}, "

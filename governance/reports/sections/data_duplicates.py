@@ -1,4 +1,4 @@
-"""Content on images that occur more than once."""
+"""Images that occur more than once in the data."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ _DISTINCT_SHOWN = 20
 
 
 def duplicate_blocks(evidence: Evidence) -> tuple[Block, ...]:
-    """How they were searched, how alike different patients are, every pair found."""
+    """Show the search, the similarity between different patients, and every pair found."""
     audit, unit = evidence.get(DuplicateAudit), evidence.unit
     heading = Heading("Images that occur more than once")
     if audit is None:
@@ -52,7 +52,7 @@ def duplicate_blocks(evidence: Evidence) -> tuple[Block, ...]:
 
 
 def duplicate_rows(audit: DuplicateAudit, unit: str) -> tuple[tuple[str, Cell], ...]:
-    """Names and values of the search."""
+    """Return names and values of the search for duplicates."""
     exact = audit.n_pairs - audit.n_near
     return (
         ("Images searched", cell(formats.count(audit.n_images))),
@@ -95,7 +95,7 @@ def _null_sentence(null: SimilarityNull, unit: str) -> str:
 
 
 def similarity_chart(null: SimilarityNull, found: tuple[float, ...], unit: str) -> Histogram:
-    """Similarity between different patients, threshold, and where confirmed pairs lie."""
+    """Chart the similarity between different patients, the threshold and confirmed pairs."""
     return Histogram(
         title=f"Similarity to the most similar image of another {unit}",
         x_label="similarity (correlation after alignment; 1 is the same picture)",
@@ -125,7 +125,7 @@ def _pairs(audit: DuplicateAudit, unit: str) -> tuple[Block, ...]:
 
 
 def _how(pair: DuplicatePair) -> tuple[str, ...]:
-    """Similarity and transform, where they say something."""
+    """Return similarity and transform of a pair, where they are informative."""
     similarity = "" if pair.similarity is None else f"similarity {pair.similarity:.3f}"
     return (similarity, "" if pair.transform == "as is" else pair.transform)
 
@@ -135,7 +135,7 @@ def _who(unit: str, name: str, partition: str | None) -> str:
 
 
 def duplicate_figures(audit: DuplicateAudit | None) -> frozenset[str]:
-    """Paths of the pictures that belong to pairs."""
+    """Return the paths of the pictures that belong to pairs."""
     return frozenset(pair.figure for pair in audit.pairs if pair.figure) if audit else frozenset()
 
 

@@ -11,7 +11,7 @@ _LOW, _LOW_QUARTER, _MEDIAN, _HIGH_QUARTER, _HIGH = 2, 3, 4, 5, 6
 
 
 def quantity_blocks(entries: tuple[QuantityLevel, ...], unit: str, path: str) -> tuple[Block, ...]:
-    """One chart and one table: quantiles of each number in each partition."""
+    """Return charts and one table with the quantiles of each number in each partition."""
     entries = tuple(entry for entry in entries if entry.n_images and entry.quantiles)
     if not entries:
         return ()
@@ -42,7 +42,7 @@ def _by_partition(members: list[QuantityLevel]) -> list[QuantityLevel]:
 
 
 def quantity_name(entry: QuantityLevel) -> str:
-    """Name and unit of a number, in words."""
+    """Return name and unit of a quantity for people, e.g. "head circumference (mm)"."""
     name = entry.quantity
     for ending in ("_mm", "_px", "_weeks"):
         name = name.removesuffix(ending)
@@ -51,7 +51,7 @@ def quantity_name(entry: QuantityLevel) -> str:
 
 
 def quantity_chart(members: list[QuantityLevel]) -> RangeBars:
-    """Middle half, 5 to 95 % and median of one number, a row a partition."""
+    """Chart median, middle half and 5 to 95 % of one number, one row a partition."""
     return RangeBars(
         title=quantity_name(members[0]),
         x_label="line: 5 % to 95 %, box: middle half, stroke: median",
@@ -72,7 +72,7 @@ def quantity_chart(members: list[QuantityLevel]) -> RangeBars:
 
 
 def quantity_row(entry: QuantityLevel, named: bool) -> tuple[Cell, ...]:
-    """One partition's quantiles; the number is named in its first row."""
+    """Return one partition's quantiles; the number is named only in its first row."""
     places = formats.decimals(*entry.quantiles)
     q = [formats.number(float(value), places) for value in entry.quantiles]
     return (

@@ -1,4 +1,4 @@
-"""What the pages on data read: the part that a run and a data check have in common."""
+"""Small pieces shared by all parts of the data section, in a run and in a data check."""
 
 from governance.records.base import PARTITIONS
 from governance.reports import formats
@@ -10,12 +10,12 @@ _WIDEST_PART, _LEAST_REST = 0.24, 0.05
 
 
 def units(unit: str) -> str:
-    """Plural of the unit counted, as a heading: "Patients", "Examinations"."""
+    """Return the plural of the unit as a heading: "Patients", "Examinations"."""
     return f"{unit[:1].upper()}{unit[1:]}s"
 
 
 def limit_of(evidence: Evidence, item_id: str) -> float | None:
-    """Limit of an item's criterion: the frozen one, else the policy's; None when there is none."""
+    """Return the limit of an item's criterion: frozen, else the policy's; None without one."""
     record = evidence.records.get(item_id)
     criterion = record.criterion if record else None
     if criterion is None and evidence.policy is not None:
@@ -28,17 +28,17 @@ def limit_of(evidence: Evidence, item_id: str) -> float | None:
 
 
 def beyond(text: str) -> Line:
-    """Line that says by mark, word and colour that a number is beyond its limit."""
+    """Return a line that marks a number as beyond its limit, by mark, word and colour."""
     return Line(text, "mark", "!", "unsure")
 
 
 def more(n_all: int, n_shown: int, path: str) -> str:
-    """Note under a table that was cut; "" when it was not."""
+    """Return the note under a table that was cut; "" when it was not."""
     return f"{formats.count(n_all - n_shown)} more in {path}." if n_all > n_shown else ""
 
 
 def partition_order(found: set[str]) -> tuple[str, ...]:
-    """Partitions in the order of the report, other names after them, "all" last."""
+    """Sort partitions as in the report, other names after them, "all" last."""
     known = [part for part in PARTITIONS if part in found]
     other = sorted(found - {*PARTITIONS, _ALL})
     return (*known, *other, *([_ALL] if _ALL in found else []))
@@ -47,9 +47,9 @@ def partition_order(found: set[str]) -> tuple[str, ...]:
 def part_columns(
     parts: tuple[str, ...], room: float
 ) -> tuple[tuple[Column, ...], tuple[Cell, ...]]:
-    """Columns of counts, one a partition, and the empty cells that end a row.
+    """Return columns of counts, one for each partition, and the empty cells that end a row.
 
-    Few partitions leave room at the right, so that counts stay near the names that they belong to.
+    Few partitions leave room at the right, so that counts stay near their row names.
     """
     width = min(_WIDEST_PART, room / max(1, len(parts)))
     rest = room - width * len(parts)
@@ -58,7 +58,7 @@ def part_columns(
 
 
 def share_text(share: float | None, ci95: tuple[float, float] | None) -> str:
-    """Share with its 95 % interval in per cent: "89.5 % (75.9 to 95.8)"; "" for None."""
+    """Write a share with its 95 % interval: "89.5 % (75.9 to 95.8)"; "" for None."""
     if share is None:
         return ""
     interval = f" ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f})" if ci95 else ""

@@ -1,4 +1,4 @@
-"""Page one: verdict, sentence, conditions that change how the rest is read."""
+"""Page one: verdict, sentence, and conditions for reading the rest."""
 
 import re
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ _IDENTITY_ITEM = "P5-01"
 
 
 def conditions(evidence: ReportEvidence) -> tuple[str, ...]:
-    """What changes how every other page is read, each in one sentence."""
+    """List the conditions under which every other page must be read, one sentence each."""
     return (
         *_data_conditions(evidence),
         *_test_conditions(evidence),
@@ -75,7 +75,7 @@ def _data_conditions(evidence: ReportEvidence) -> list[str]:
 
 
 def _identity_stands_in_gate(evidence: ReportEvidence) -> bool:
-    """Whether the gate's table already says that the identity is not pinned."""
+    """Whether the gate's table already says that the data set's content is not pinned."""
     return any(
         line.item_id == _IDENTITY_ITEM
         and line.status is not ItemStatus.PASSED
@@ -85,7 +85,7 @@ def _identity_stands_in_gate(evidence: ReportEvidence) -> bool:
 
 
 def _split_conditions(split: SplitRecord) -> list[str]:
-    """Whether the official split was kept, and each departure from it, once."""
+    """Say whether the official split was kept, and list each departure from it once."""
     told = split_deviations(split)
     unused = split.official_available and split.source != "official"
     if unused and not any(sentence.startswith(OFFICIAL_SPLIT_UNUSED) for sentence in told):
@@ -191,7 +191,7 @@ STATEMENT = (
 )
 _MOST_FAILED_ON_PAGE_ONE = 6
 _TITLE_CHARACTERS, _REASON_CHARACTERS = 110, 700
-# The line that somebody copies into the configuration must stand whole.
+# The line to copy into the configuration must not be cut.
 _LINE_TO_PIN = re.compile(r"`?(data\.digest: [0-9a-f]{64})`?")
 _GATE_MARKS: dict[Gate, tuple[str, Tone]] = {
     Gate.PASSED: ("✓", "good"),
@@ -202,7 +202,7 @@ _STRIP = ("Run", "Evidence root", "Journal head")
 
 
 def report_title(evidence: ReportEvidence) -> str:
-    """Generator and data set by their short names, as far as the run came to know them."""
+    """Return the short names of generator and data set, as far as they are known."""
     dataset = evidence.get(DatasetIdentity)
     training = evidence.get(TrainingRecord)
     model = training.title if training else evidence.run.generator
@@ -217,7 +217,7 @@ def _first_part(text: str, mark: str) -> str:
 
 
 def full_titles(evidence: ReportEvidence) -> str:
-    """Generator and data set by their whole names."""
+    """Return the full names of generator and data set."""
     dataset = evidence.get(DatasetIdentity)
     training = evidence.get(TrainingRecord)
     model = training.title if training else evidence.run.generator
@@ -251,9 +251,9 @@ def _trained(evidence: ReportEvidence) -> str:
 
 
 def front_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
-    """Blocks under the verdict: gate, conditions, other failures, the rest of the identity.
+    """Return the blocks under the verdict: gate, conditions, other failures, identity.
 
-    The gate and the conditions come first, so that they stand on page 1 however much failed.
+    Gate and conditions come first, so that they are on page 1 however much failed.
     """
     items = item_views(evidence)
     rest = tuple(row for row in identity_rows(evidence) if row[0] not in _STRIP)
@@ -269,14 +269,14 @@ def front_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
 
 
 def strip_rows(evidence: ReportEvidence) -> tuple[tuple[str, str], ...]:
-    """What identifies the run and its evidence, in full: the strip under the verdict."""
+    """Return run id, evidence root and journal head in full, for the strip under the verdict."""
     manifest = evidence.manifest
     values = (evidence.run.run_id, manifest.evidence_root, manifest.journal_head)
     return tuple(zip(_STRIP, values, strict=True))
 
 
 def gate_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
-    """Each gate item that is not passed, with its whole reason; for the card."""
+    """List each gate item that is not passed, with its whole reason; for the card."""
     return tuple(
         f"Gate item {line.item_id} {line.title}: {line.status.value}"
         f"{'; ' + line.reason.rstrip('.') if line.reason else ''}"
@@ -314,7 +314,7 @@ def _failed_alone(item: ItemView) -> bool:
 
 
 def _gate_rows(gate: list[GateLine]) -> list[tuple[Cell, ...]]:
-    """Failed before unknown; items that share status and reason share a row."""
+    """Return rows, failed before unknown; items with equal status and reason share one."""
     shared: dict[tuple[ItemStatus, str], list[GateLine]] = {}
     for line in sorted(gate, key=lambda line: line.status is not ItemStatus.FAILED):
         shared.setdefault((line.status, line.reason), []).append(line)
@@ -332,7 +332,7 @@ def _gate_row(status: ItemStatus, reason: str, lines: list[GateLine]) -> tuple[C
 
 
 def _reason_cell(reason: str) -> Cell:
-    """A reason; a line to copy out of it stands by itself and is never cut."""
+    """Return a cell with a reason; a line to copy from it is set apart and never cut."""
     found = _LINE_TO_PIN.search(reason)
     if found is None:
         return cell(formats.clean(reason, _REASON_CHARACTERS))
@@ -360,7 +360,7 @@ def _news_table(title: str, rows: Sequence[tuple[Cell, ...]], note: str = "") ->
 
 
 def _found(item: ItemView) -> Cell:
-    """Reason and observed value; yes and no say nothing that the status does not."""
+    """Return reason and observed value; "yes" and "no" are left out, the status shows them."""
     seen = f"observed {item.value}" if item.value not in {"", "yes", "no"} else ""
     return (*_reason_cell(item.reason), *cell(small(seen)))
 
@@ -390,7 +390,7 @@ def _core(items: list[ItemView]) -> str:
 
 
 def identity_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:
-    """Names and values that identify run, data and evidence."""
+    """Return names and values that identify run, data and evidence."""
     run, manifest = evidence.run, evidence.manifest
     clean = {True: "clean tree", False: "uncommitted changes", None: "tree state unknown"}
     commit = f"{run.code_commit}, {clean[run.code_clean]}" if run.code_commit else "unknown"

@@ -1,4 +1,4 @@
-"""Content of the section on hazards and the items that look at them."""
+"""The section on hazards and the items that cover them."""
 
 from governance.records.base import ItemStatus
 from governance.records.run import Hazard, Hazards
@@ -25,7 +25,7 @@ _LEAD = (
 
 
 def hazards_section(evidence: ReportEvidence) -> Section:
-    """One row a hazard, with the standing of each item that looks at it."""
+    """Build a table of the hazards, with the status of each item that covers them."""
     record = evidence.get(Hazards)
     if record is None:
         blocks: tuple[Text | Table, ...] = (Text("No list of hazards is on record."),)

@@ -1,4 +1,4 @@
-"""Isolation of the held-out test set, and whether the guards have ever caught anything."""
+"""The section on isolation of the held-out test set and on the self-test of the guards."""
 
 from governance.records.evaluation import EvaluationRecord
 from governance.records.partition import IsolationRecord, RefusedRead, SealRecord
@@ -30,7 +30,7 @@ _WHOLE = (
 
 
 def selftest_blocks(record: SelftestRecord | None) -> tuple[Block, ...]:
-    """What was planted, what caught it, and how long it took."""
+    """Show which faults were planted, which guard caught them, and how long it took."""
     heading = Heading("Has a guard ever caught anything?")
     if record is None:
         return (heading, Text("The guards were not tried on planted faults in this run."))
@@ -119,7 +119,7 @@ THREAT_MODEL = (
 
 
 def isolation_section(evidence: ReportEvidence) -> Section:
-    """Level in force, refused reads, seal, openings, and what none of it protects against."""
+    """Build the section: level in force, refused reads, seal, openings, limits."""
     isolation = evidence.get(IsolationRecord)
     blocks: list[Block] = [Text(THREAT_MODEL)]
     blocks.extend(_level(isolation))
@@ -156,7 +156,7 @@ def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
 
 
 def _noticed(isolation: IsolationRecord) -> tuple[Block, ...]:
-    """What the generator itself tried while it ran; nothing where nothing was noticed."""
+    """List the generator's own forbidden attempts while it ran; empty without any."""
     if not isolation.noticed:
         return ()
     rows = tuple(

@@ -1,4 +1,4 @@
-"""Content of the sections on limits, environment, plan, evidence files and verification."""
+"""The sections on limits, environment, plan, evidence files and verification."""
 
 from governance.evidence.manifest import MANIFEST
 from governance.records.base import ItemClass, ItemStatus
@@ -30,7 +30,7 @@ from governance.reports.evidence import ReportEvidence
 from governance.reports.items import GAPS, ItemView, by_weight, item_views
 from governance.reports.sections.software import software_blocks, trace_sentence
 
-_SAME_REASON = 4  # this many items with one reason are listed together
+_SAME_REASON = 4  # from this number on, items with the same reason are listed together
 _PACKAGES_A_ROW = 4
 _LISTED_TOGETHER = (("samples/", ".png"), ("records/", ".json"))
 DRAFT_NOTE = (
@@ -41,7 +41,7 @@ DRAFT_NOTE = (
 
 
 def limits_section(evidence: ReportEvidence) -> Section:
-    """Everything failed, missing, not evaluated or absent, and what results do not show."""
+    """List all that is failed, missing, not evaluated or absent, and limits of the results."""
     items = item_views(evidence)
     blocks: list[Block] = []
     for status in (*GAPS, ItemStatus.NOT_APPLICABLE):
@@ -111,7 +111,7 @@ def _absent(evidence: ReportEvidence) -> tuple[Block, ...]:
 
 
 def limit_sentences(evidence: ReportEvidence, items: tuple[ItemView, ...]) -> tuple[str, ...]:
-    """What results, isolation and data set do not show, in the words of who measured."""
+    """List the recorded limits of results, isolation and data set."""
     dataset = evidence.get(DatasetIdentity)
     record = evidence.get(IsolationRecord)
     isolation = record.limits if record else ()
@@ -129,12 +129,12 @@ def limit_sentences(evidence: ReportEvidence, items: tuple[ItemView, ...]) -> tu
 
 
 def _says_all(text: str, limits: tuple[str, ...]) -> bool:
-    """Whether a text only repeats limits that are listed one by one."""
+    """Whether a text only repeats limits that are listed one by one anyway."""
     return bool(limits) and all(limit.rstrip(".") in text for limit in limits)
 
 
 def environment_section(evidence: ReportEvidence) -> Section:
-    """What the run ran on, lock differences, step times, packages, what is known of these."""
+    """Show machine, lock differences, step times, packages, and what is known of these."""
     return Section(
         "environment",
         "10",
@@ -198,7 +198,7 @@ def _no_differences(lock_file: str | None) -> str:
 
 
 def plan_section(evidence: ReportEvidence) -> Section:
-    """What was fixed before training."""
+    """Show the plan that was frozen before training."""
     plan = evidence.get(Plan)
     if plan is None:
         text = Text("No plan was frozen: the run stopped before criteria were fixed.")
@@ -218,7 +218,7 @@ def plan_section(evidence: ReportEvidence) -> Section:
 
 
 def evidence_section(evidence: ReportEvidence) -> Section:
-    """Every evidence file with size and digest; samples and item records in one row each."""
+    """List every evidence file with size and digest; samples and records in one row each."""
     manifest = evidence.manifest
     grouped: dict[str, list[ManifestFile]] = {}
     for entry in manifest.evidence:
@@ -240,7 +240,7 @@ def _signature(evidence: ReportEvidence) -> str:
 
 
 def _row_name(path: str) -> str:
-    """Row in which a file is listed: its own, or that of its many like."""
+    """Return the row in which a file is listed: its own, or one shared with its kind."""
     for prefix, suffix in _LISTED_TOGETHER:
         if path.startswith(prefix) and path.endswith(suffix):
             return f"{prefix}*{suffix}"
@@ -278,7 +278,7 @@ def _time_stamp_hint(evidence: ReportEvidence) -> tuple[str, ...]:
 
 
 def verify_section(evidence: ReportEvidence) -> Section:
-    """How to check this report without trusting it."""
+    """Explain how to check this report without trusting it."""
     run_id = evidence.run.run_id
     return Section(
         "verify",

@@ -1,4 +1,4 @@
-"""Content of the section on lineage: the run before, what changed, and the baseline kept."""
+"""The section on lineage: parent run, changes since then, and the baseline kept."""
 
 from governance.records.evaluation import Baseline
 from governance.records.lineage import ChangedMetric, ChangedValue, ChangeRecord, Lineage
@@ -35,7 +35,7 @@ _STATISTICS = {
 
 
 def lineage_section(evidence: ReportEvidence) -> Section:
-    """Where the model comes from, what changed since the run before, what later runs are held to."""
+    """Show the origin of the model, changes since the parent run, and the baseline kept."""
     record = evidence.get(Lineage)
     if record is None:
         blocks: tuple[Block, ...] = (Text("No model was trained, so there is no lineage."),)
@@ -115,7 +115,7 @@ def _plan(change: ChangeRecord) -> tuple[Block, ...]:
 
 
 def _drift(change: ChangeRecord) -> tuple[Block, ...]:
-    """How far the training images moved; nothing where no baseline could be compared."""
+    """Show how far the training images moved; empty where no baseline could be compared."""
     if not change.drift:
         return ()
     rows = tuple(

@@ -1,4 +1,4 @@
-"""Content of the sections on metrics and on memorisation."""
+"""The sections on metrics and on memorisation."""
 
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control
@@ -35,7 +35,7 @@ _FLOOR_NOTE = (
 
 
 def metrics_section(evidence: ReportEvidence) -> Section:
-    """Metrics with intervals and floor, subgroups, controls."""
+    """Show the metrics with intervals and floor, subgroups and controls."""
     plan = evidence.get(Plan)
     evaluation = evidence.get(EvaluationRecord)
     if evaluation is None:
@@ -62,7 +62,7 @@ def metrics_section(evidence: ReportEvidence) -> Section:
 
 
 def comparison_sentence(evidence: ReportEvidence) -> str:
-    """Whether the images are worth more than simple controls, on tuning images."""
+    """Say whether the images are better than simple controls, on tuning images."""
     training = evidence.get(TrainingRecord)
     comparison = training.comparison if training else None
     if comparison is not None and comparison.sentence:
@@ -72,7 +72,7 @@ def comparison_sentence(evidence: ReportEvidence) -> str:
 
 
 def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str, Cell], ...]:
-    """Counts that must be zero for an honest test."""
+    """Return the counts that must be zero for an honest test."""
     n_seen = evaluation.n_test_images_in_training
     seen = "not compared" if n_seen is None else formats.count(n_seen)
     return (
@@ -89,7 +89,7 @@ def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str,
 
 
 def metric_table(metrics: tuple[MetricResult, ...], unit: str) -> Table:
-    """One row a metric: value and floor with intervals, numbers behind them, reference."""
+    """Return one row for each metric: value and floor with intervals, counts, reference."""
     head = columns(
         ("Metric", 0.36),
         ("Synthetic", 0.17, "right"),
@@ -100,7 +100,7 @@ def metric_table(metrics: tuple[MetricResult, ...], unit: str) -> Table:
 
 
 def metric_texts(metric: MetricResult) -> tuple[str, str, str, str]:
-    """Value, its interval, floor, its interval, as every report writes them."""
+    """Return value, its interval, floor, its interval, as every report writes them."""
     value = interval = floor = floor_interval = ""
     if metric.value is not None:
         value, interval = formats.estimate(metric.value, metric.ci95)
@@ -110,7 +110,7 @@ def metric_texts(metric: MetricResult) -> tuple[str, str, str, str]:
 
 
 def metric_basis(metric: MetricResult, unit: str) -> str:
-    """Numbers behind a metric and the partition it is measured on."""
+    """Return the counts behind a metric and the partition it is measured on."""
     return (
         f"{metric.partition}: {formats.counted(metric.n_real, 'real image')} of "
         f"{formats.counted(metric.n_patients, unit)}, "
@@ -173,7 +173,7 @@ def _control_value(control: Control) -> Cell:
 
 
 def memorisation_section(evidence: ReportEvidence) -> Section:
-    """Whether synthetic images copy training images."""
+    """Show whether synthetic images copy training images."""
     evaluation = evidence.get(EvaluationRecord)
     record = evaluation.memorisation if evaluation else None
     if record is None:
@@ -209,7 +209,7 @@ def memorisation_section(evidence: ReportEvidence) -> Section:
 
 
 def memorisation_rows(record: MemorisationRecord) -> tuple[tuple[str, Cell], ...]:
-    """Names and values of the memorisation audit."""
+    """Return names and values of the memorisation audit."""
     low, high = record.share_ci95
     share = (
         f"{formats.count(record.n_flagged)} of {formats.count(record.n_synthetic)} synthetic "

@@ -1,4 +1,4 @@
-"""The whole audit report as blocks: what the PDF and the HTML page both draw."""
+"""The whole audit report as blocks, which PDF and HTML page both draw."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ SECTIONS: tuple[Callable[[ReportEvidence], Section], ...] = (
 
 
 def build_report(evidence: ReportEvidence) -> Report:
-    """Turn evidence into the report's content; equal evidence gives an equal report."""
+    """Build the report's content from evidence; equal evidence gives an equal report."""
     return Report(
         title=report_title(evidence),
         about=full_titles(evidence),

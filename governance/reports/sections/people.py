@@ -1,4 +1,4 @@
-"""Content on people's word: waivers on page 1, declarations and waivers in their own section."""
+"""Declarations and waivers: waivers on page 1, and a section on both."""
 
 from governance.people.rules import NO_FILE, binding_words, is_unfilled, owner_words, signing_words
 from governance.records.base import ItemStatus
@@ -34,7 +34,7 @@ _NEVER = "A waiver never makes an item passed; expired waivers and those of othe
 
 
 def waiver_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
-    """Waivers of the run, for page 1, those in force first; nothing when there is none."""
+    """Show the waivers of the run, for page 1, those in force first; empty without any."""
     waivers = evidence.summary.waivers
     if not waivers:
         return ()
@@ -45,7 +45,7 @@ def waiver_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
 
 
 def waiver_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
-    """Every waiver of the run in one sentence each; for the card."""
+    """Describe every waiver of the run in one sentence each; for the card."""
     return tuple(
         formats.sentence(
             f"Waiver of {line.item_id} {line.title} by {line.author} through {line.expires} "
@@ -57,7 +57,7 @@ def waiver_sentences(evidence: ReportEvidence) -> tuple[str, ...]:
 
 
 def declaration_words(evidence: ReportEvidence) -> Cell:
-    """What was declared, in one cell of the identity of the run."""
+    """Summarise the declarations file in one cell, for the identity of the run."""
     record = evidence.get(Declarations)
     if record is None:
         return cell("no declarations file was given")
@@ -67,7 +67,7 @@ def declaration_words(evidence: ReportEvidence) -> Cell:
 
 
 def declared_text(evidence: ReportEvidence, field_id: str) -> tuple[str, str] | None:
-    """Declared text of a card field and who declared it; None when nobody in force did."""
+    """Return the valid declared text of a card field and its author; None without one."""
     declarations = evidence.get(Declarations)
     for entry in declarations.declarations if declarations else ():
         text = entry.card.get(field_id, "")
@@ -77,19 +77,19 @@ def declared_text(evidence: ReportEvidence, field_id: str) -> tuple[str, str] | 
 
 
 def why_no_text(evidence: ReportEvidence) -> str:
-    """Why a card field has no declared text."""
+    """Return the reason why a card field has no declared text."""
     return NO_FILE if evidence.get(Declarations) is None else NO_TEXT
 
 
 def _counts(evidence: ReportEvidence, entry: Declaration) -> bool:
-    """Whether the run took the entry for declared; the day of judgement is the record's."""
+    """Whether the item's record accepted the entry, on the day on which it was judged."""
     record = evidence.records.get(entry.id)
     in_force = (ItemStatus.DECLARED, ItemStatus.NOT_APPLICABLE)
     return record is not None and record.status in in_force
 
 
 def declarations_section(evidence: ReportEvidence) -> Section:
-    """Every entry of the declarations file and what became of it."""
+    """List every entry of the declarations file with its result."""
     record = evidence.get(Declarations)
     if record is None:
         text = (
@@ -143,7 +143,7 @@ def _row(evidence: ReportEvidence, entry: Declaration) -> tuple[Cell, ...]:
 
 
 def _scope_words(scope: DeclaredScope | None) -> str:
-    """What an intended use is declared for; "" where the entry does not say."""
+    """Describe the scope of an intended use; "" where the entry gives none."""
     if scope is None:
         return ""
     planes, machines = (

@@ -1,4 +1,4 @@
-"""Content of the principle matrix and of one section a principle."""
+"""The principle matrix, and one section for each principle."""
 
 from governance.records.base import PrincipleStatus
 from governance.records.policy import Principle
@@ -28,7 +28,7 @@ _HOW_TO_READ = (
 
 
 def tally(line: PrincipleLine) -> str:
-    """Numbers behind a principle's status, in the words of every report."""
+    """Return the counts behind a principle's status, worded alike in every report."""
     return (
         f"verified by this run {line.n_passed}/{line.n_computed} · "
         f"declared {line.n_declared}/{line.n_human} · missing {line.n_missing} · "
@@ -37,12 +37,12 @@ def tally(line: PrincipleLine) -> str:
 
 
 def principle_number(line: PrincipleLine) -> str:
-    """Number of 2021, e.g. "4"."""
+    """Return the number of the 2021 principle, e.g. "4"."""
     return line.id.removeprefix("P")
 
 
 def matrix_section(evidence: ReportEvidence) -> Section:
-    """Ten rows: number, both titles, status, numbers behind it."""
+    """Build the matrix, a row for each principle: number, titles, status, counts."""
     lines = evidence.summary.principles
     head = columns(
         ("No.", 0.06, "right"),
@@ -81,7 +81,7 @@ def _matrix_row(line: PrincipleLine) -> tuple[Cell, ...]:
 
 
 def principle_sections(evidence: ReportEvidence) -> Section:
-    """All principles, one section each, inside section 2."""
+    """Build one section for each principle, inside section 2."""
     policy = {p.id: p for p in evidence.policy.principles} if evidence.policy else {}
     return Section(
         "items",
@@ -121,7 +121,7 @@ def _principle(
 
 
 def _gaps(items: tuple[ItemView, ...]) -> tuple[Block, ...]:
-    """What is failed, missing or not evaluated, core items first; the table has the words."""
+    """List ids that are failed, missing or not evaluated, core items first."""
     parts = []
     for status in GAPS:
         names = [item.id for item in by_weight(items) if item.status is status]

@@ -1,4 +1,4 @@
-"""Content on the software of a run: its parts, known weaknesses, tests; the repeat; the trace."""
+"""Software of a run: bill of materials, vulnerabilities, tests; also repeat and trace."""
 
 from governance.records.item import TraceTable
 from governance.records.software import BillOfMaterials, SuiteReport, VulnerabilityScan
@@ -24,7 +24,7 @@ _SHOWN = 20
 
 
 def software_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
-    """Bill of materials, known vulnerabilities and tests of the same commit."""
+    """Show bill of materials, known vulnerabilities and tests of the same commit."""
     return (
         Heading("Software bill of materials"),
         *_materials(evidence.get(BillOfMaterials)),
@@ -114,7 +114,7 @@ def _tests(suite: SuiteReport | None) -> tuple[Block, ...]:
 
 
 def repeat_block(record: RepeatRecord | None) -> Block:
-    """Whether the first steps of training, made twice, came to the same."""
+    """Show whether the first steps of training, made twice, gave the same state."""
     if record is None or record.problem:
         why = record.problem if record else "the training step did not run to its end"
         return Text(f"The first steps were not compared with a repeat: {why}.")
@@ -131,7 +131,7 @@ def repeat_block(record: RepeatRecord | None) -> Block:
 
 
 def trace_sentence(table: TraceTable | None) -> str:
-    """How many links from principles to files were followed, in one sentence."""
+    """Say how many links from principles to files were followed, and how many are broken."""
     if table is None:
         return "Links from principles to evidence were not followed."
     broken = formats.counted(len(table.broken), "broken link")

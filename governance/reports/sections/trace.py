@@ -1,4 +1,4 @@
-"""Content of the section that says from which files each part of card and report was written."""
+"""The section on the files from which each part of card and report was written."""
 
 from governance.records.item import CardCheck, TracedPart
 from governance.reports import formats
@@ -27,7 +27,7 @@ _LEAD = (
 
 
 def trace_section(evidence: ReportEvidence) -> Section:
-    """What the check of the draft found, and files behind each part."""
+    """Show the results of checking the draft, and the files behind each part."""
     record = evidence.get(CardCheck)
     blocks: tuple[Block, ...] = (Text("Card and report were not checked before the run closed."),)
     if record is not None:

@@ -1,4 +1,4 @@
-"""Content of the sections on training and on figures and samples."""
+"""The sections on training and on figures and samples."""
 
 from governance.records.audit import DuplicateAudit
 from governance.records.run import Figures
@@ -34,7 +34,7 @@ from governance.reports.sections.software import repeat_block
 
 _POINTS_DRAWN = 400
 _CANDIDATES_SHOWN = 20
-# Content losses compare images with images; they would lie flat beside adversarial losses.
+# Content losses compare images with images; beside adversarial losses they would look flat.
 _QUANTITIES = {
     "content loss": "content loss",
     "loss": "loss",
@@ -45,7 +45,7 @@ _QUANTITIES = {
 
 
 def training_section(evidence: ReportEvidence) -> Section:
-    """What was trained, on what, how it went and how the checkpoint was chosen."""
+    """Show the model, its training data, the course of training and the choice of checkpoint."""
     training = evidence.get(TrainingRecord)
     if training is None:
         blocks: tuple[Block, ...] = (Text("This run left no trained model."),)
@@ -71,7 +71,7 @@ def training_section(evidence: ReportEvidence) -> Section:
 
 
 def training_rows(training: TrainingRecord) -> tuple[tuple[str, Cell], ...]:
-    """Names and values of the training as a whole."""
+    """Return names and values of the training as a whole."""
     return (
         ("Generator", cell(f"{training.title} ({training.generator})")),
         ("Recipe", cell(training.recipe)),
@@ -89,12 +89,12 @@ def training_rows(training: TrainingRecord) -> tuple[tuple[str, Cell], ...]:
 
 
 def _images_seen(training: TrainingRecord) -> str:
-    """Images drawn from the training view over all updates, repetitions counted."""
+    """Return the images drawn from the training view over all updates, with repetitions."""
     return formats.count(sum(stage.n_steps * stage.batch_size for stage in training.stages))
 
 
 def stage_table(training: TrainingRecord) -> Table:
-    """One row a training stage."""
+    """Return a table with one row for each training stage."""
     head = columns(
         ("Stage", 0.17),
         ("Parameters", 0.125, "right"),
@@ -132,7 +132,7 @@ def _memory(n_bytes: int | None) -> str:
 
 
 def curve_charts(curves: tuple[Curve, ...]) -> tuple[LineChart, ...]:
-    """One chart for each stage and quantity; curves of one quantity share a chart."""
+    """Return one chart for each stage and quantity; curves of one quantity share a chart."""
     grouped: dict[tuple[str, str], list[Curve]] = {}
     for curve in curves:
         grouped.setdefault((curve.stage, _quantity(curve.name)), []).append(curve)
@@ -148,7 +148,7 @@ def curve_charts(curves: tuple[Curve, ...]) -> tuple[LineChart, ...]:
 
 
 def _quantity(name: str) -> str:
-    """What a curve shows, which comparable curves of a stage share; else its own name."""
+    """Return the quantity that comparable curves of a stage share; else the curve's name."""
     return next((shown for part, shown in _QUANTITIES.items() if part in name), name)
 
 
@@ -206,7 +206,7 @@ def _view(training: TrainingRecord, digest: str) -> str:
 
 
 def pretrained_block(components: tuple[PretrainedComponent, ...]) -> Block:
-    """Weights made by somebody else, or the sentence that there are none."""
+    """Return a table of pretrained weights, or the sentence that there are none."""
     if not components:
         return Text("No weights made by others were used.")
     rows = tuple(
@@ -223,13 +223,13 @@ def pretrained_block(components: tuple[PretrainedComponent, ...]) -> Block:
 
 
 def _overlap(part: PretrainedComponent) -> str:
-    """Overlap with this data set, and whose word that is."""
+    """Return the overlap with this data set, and who declared it."""
     whose = f", declared by {part.declared_by}" if part.declared_by else ""
     return f"overlap with this data set: {part.overlap}{whose}"
 
 
 def samples_section(evidence: ReportEvidence) -> Section:
-    """Sample set and the pictures of the run."""
+    """Show the sample set and the pictures of the run."""
     figures = evidence.get(Figures)
     blocks: list[Block] = []
     samples = evidence.get(SampleSet)
@@ -260,7 +260,7 @@ def samples_section(evidence: ReportEvidence) -> Section:
 
 
 def sample_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:
-    """Names and values of the sample set; empty when there is none."""
+    """Return names and values of the sample set; empty when there is none."""
     samples = evidence.get(SampleSet)
     if samples is None:
         return ()

@@ -391,7 +391,8 @@ def _in_words(figures: Figures) -> str:
 
 def _write(out: Path, facts: Mapping[str, Any], all_figures: list[Figures]) -> None:
     whole = {**facts, "generators": [asdict(figures) for figures in all_figures]}
-    (out / "gpu_reference.json").write_text(json.dumps(whole, indent=1), "utf-8")
+    text = json.dumps(whole, indent=1, default=lambda record: record.model_dump(mode="json"))
+    (out / "gpu_reference.json").write_text(text, "utf-8")
     (out / "gpu_reference.md").write_text(as_markdown(facts, all_figures), "utf-8")
 
 

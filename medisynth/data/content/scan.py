@@ -36,7 +36,7 @@ from medisynth.data.reading.synthetic_mark import KEY
 from medisynth.data.reading.views import Pixels
 
 MAX_MARKS = 200
-# Keywords that programs write about pictures, and those of our own mark: none of a person.
+# Keywords that programs write about pictures, and those of our own mark; none is about a person.
 ORDINARY_KEYWORDS = frozenset(
     {"Software", "Source", "Copyright", "Description", "Title", "XML:com.adobe.xmp", KEY}
     | {"date:create", "date:modify", "date:timestamp", "Creation Time", "Disclaimer", "Warning"}

@@ -157,7 +157,7 @@ def _insert_brain(
     """Draw the brain over everything inside the skull, in place."""
     inside = skull.distance < 0
     u, v, deep = beams.u[inside], beams.v[inside], -skull.distance[inside]
-    # No brain is drawn with a ruler: bend the frame by a few tenths of a millimetre to 2 mm.
+    # Bend the frame by a few tenths of a millimetre to 2 mm, since no brain has straight lines.
     bends = [
         size * np.sin((u * np.cos(way) + v * np.sin(way)) / wave + phase)
         for size, way, wave, phase in anatomy.warp

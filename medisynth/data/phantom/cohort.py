@@ -6,7 +6,7 @@ import numpy as np
 
 from medisynth.data.phantom.settings import PhantomSettings
 
-# Share of patients a machine or operator, of images a plane; those not chosen fall away.
+# Shares of patients by machine and operator, of images by plane; names not chosen are left out.
 _MACHINE_SHARES = {"Voluson E6": 9, "Aloka": 5, "Voluson S10": 3, "Other": 3}
 _OPERATOR_SHARES = {"Op. 1": 6, "Op. 2": 6, "Op. 3": 4, "Other": 4}
 _PLANE_SHARES = {"Trans-thalamic": 9, "Trans-cerebellum": 6, "Trans-ventricular": 5}

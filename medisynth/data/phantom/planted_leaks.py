@@ -108,7 +108,7 @@ class _Planner:
     def _take(
         self, leak: str, rng: np.random.Generator, *, is_training: bool, at_least: int = 1
     ) -> list[PhantomImage]:
-        """Take a patient without a fault from a partition; return its images, a random one first."""
+        """Take a free patient of a partition; return its images, a random one first."""
         by_patient: dict[int, list[PhantomImage]] = {}
         for name in sorted(self._free):
             image = self.rows[name]

@@ -69,9 +69,8 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
     """
     kinds = _check_container(data, where)
     try:
-        # Every checksum has been compared, as verify() would, for decoders pass over some; unpacking
-        # sees cut, damaged or surplus pixel data that has fitting checksums; what was unpacked is
-        # then decoded, once.
+        # Checksums have been compared already, as decoders ignore some. Unpacking finds cut, damaged
+        # or surplus pixel data with fitting checksums; the unpacked data are then decoded, once.
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.mode not in MODES:
                 raise image_fault(
@@ -149,7 +148,7 @@ def _decode(
     stored = png.with_stored_pixels(data, pixels)
     size = png.header_size(data)
     if size is not None and png.is_plain_grey(data, kinds):
-        # Takes half of Pillow's time. What it refuses is left to Pillow's judgement.
+        # Takes half of Pillow's time. Files that it refuses are left to Pillow.
         with contextlib.suppress(Exception):
             width, height = size
             grey: Pixels = decode_image_png_u8(stored, (height, width), "mono")[:, :, 0]

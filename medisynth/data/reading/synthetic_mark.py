@@ -19,7 +19,7 @@ DESCRIPTION = "SYNTHETIC IMAGE - not a patient"
 LICENCE = "research use; not for diagnosis"
 VISIBLE_WORD = "SYNTHETIC"
 SMALLEST_VISIBLE_PX = 64  # the narrowest image on which the word can be read
-# IPTC NewsCodes, digital source type: what a picture says that a trained model made
+# IPTC NewsCodes: the digital source type of pictures made by a trained model
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP_KEY = "XML:com.adobe.xmp"
 # Other makers' synthetic images, whole or in part, must not pass for patients either: IPTC's

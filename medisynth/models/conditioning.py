@@ -126,7 +126,7 @@ def vocabulary_of(training: ImageView, conditioning: Literal["auto", "none"]) ->
 
 
 def vocabulary_from(tensor: torch.Tensor) -> Vocabulary:
-    """Read what `Vocabulary.to_tensor` wrote.
+    """Decode a vocabulary from the bytes of `Vocabulary.to_tensor`.
 
     Raises:
         WeightsError: The bytes are not a vocabulary.

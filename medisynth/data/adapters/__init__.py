@@ -62,7 +62,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Listing:
-    """All images that a data set says it has.
+    """All images that a data set lists, whether or not their files exist.
 
     Attributes:
         info: Facts about the data set.

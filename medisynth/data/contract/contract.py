@@ -190,7 +190,7 @@ def validate_with_great_expectations(
 
 
 def check_boundary(table: pd.DataFrame, contract: DataContract, boundary: str) -> BoundaryCheck:
-    """Try structure and critical rules with pandera on the table that one step hands to the next.
+    """Try structure and critical rules with pandera on the table passed from one step to the next.
 
     Args:
         table: Image table.

@@ -34,7 +34,7 @@ _MAX_EXAMPLE_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the contract, as an engine is given it.
+    """One rule of the contract, in the form that both engines read.
 
     Attributes:
         name: Unique name, e.g. "image_id_unique".

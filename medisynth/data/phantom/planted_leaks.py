@@ -61,7 +61,7 @@ def plant_in_files(folder: Path, leaks: Sequence[PlantedLeak]) -> None:
 
 
 class _Planner:
-    """Hands out patients, each at most once."""
+    """Plans faults so that no patient takes part in two."""
 
     def __init__(self, images: Sequence[PhantomImage], seed: int) -> None:
         self.rows = {image.name: image for image in images}

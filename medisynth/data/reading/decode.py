@@ -69,8 +69,8 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
     """
     kinds = _check_container(data, where)
     try:
-        # Checksums have been compared already, as decoders ignore some. Unpacking finds cut, damaged
-        # or surplus pixel data with fitting checksums; the unpacked data are then decoded, once.
+        # Checksums have been compared already, as decoders ignore some. Unpacking finds cut,
+        # damaged or surplus pixel data with fitting checksums; its result is decoded, once.
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.mode not in MODES:
                 raise image_fault(

@@ -8,7 +8,7 @@ from medisynth.data.reading.decode import MAX_FILE_BYTES, image_fault
 
 
 class DataFolder:
-    """A data folder that hands out the bytes of its files; safe to use from several threads."""
+    """Reads the files of a data folder; safe to use from several threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()

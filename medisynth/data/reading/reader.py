@@ -167,14 +167,14 @@ class ReaderProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End them; they hold nothing that could be lost."""
+        """End the processes; they hold no data that could be lost."""
         for process, connection in self._started:
             process.kill()
             process.join()
             connection.close()
 
     def read(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Like `ImageReader.read`; read by this thread where there is no process left for it."""
+        """Read images like `ImageReader.read`, in this thread where no process is left."""
         with contextlib.suppress(queue.Empty, OSError, EOFError):
             connection = self._free.get_nowait()
             connection.send(jobs)

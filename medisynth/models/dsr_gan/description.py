@@ -83,7 +83,7 @@ def describe_diffusion(settings: DsrGanSettings, stage: DiffusionStage) -> dict[
 
 
 def describe_enlarging(settings: DsrGanSettings, stages: Sequence[CropTraining]) -> dict[str, str]:
-    """The same fields of the shared enlarging stages."""
+    """Return the fields of `describe_diffusion` for the enlarging stages."""
     if not stages:
         others = ("losses", "optimiser", "schedule", "augmentation")
         return {"architecture": shared.BICUBIC} | dict.fromkeys(others, "none beside refining")

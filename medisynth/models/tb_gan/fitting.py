@@ -1,4 +1,4 @@
-"""Fitting a TB-GAN: the parts of the schedule in order, and the report of what was done."""
+"""Fitting of a TB-GAN: the parts of the schedule in order, and the report."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -112,7 +112,7 @@ PUBLISHED_SUPER_RESOLUTION: dict[str, Any] = {
 
 
 class DsrGanPublishedSettings(DsrGanSettings):
-    """Settings of DSR-GAN; what `diffusion` and `super_resolution` leave out is as published.
+    """Settings of DSR-GAN, with published defaults for `diffusion` and `super_resolution`.
 
     Under `deviations.classic_srgan` content_weight, reduced_weight and logit_penalty of
     `super_resolution` have no effect: the published losses have none.

@@ -1,4 +1,4 @@
-"""The only module that reads weights: digest first, then parse. Files are safetensors, never pickle."""
+"""The only module that reads weights: digest first, then parse; safetensors, never pickle."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def encode(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> 
 
     Args:
         tensors: Name to tensor of any shape and device; copied to the CPU.
-        metadata: Text to store beside them, e.g. {"generator": "dsr-gan"}.
+        metadata: Text to store with them, e.g. {"generator": "dsr-gan"}.
 
     Returns:
         The bytes of the file. The caller writes them atomically.
@@ -37,7 +37,7 @@ def encode(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> 
 
 
 def decode(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read what `encode` wrote.
+    """Read the tensors and metadata of a file written by `encode`.
 
     Raises:
         WeightsError: The bytes are not a safetensors file, or not one written by `encode`.
@@ -55,19 +55,19 @@ def decode(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def load(path: Path, expected_sha256: str) -> dict[str, torch.Tensor]:
-    """Read the tensors of a weights file whose digest is known; as `read`, without metadata."""
+    """Read the tensors of a weights file with a known digest, like `read` but without metadata."""
     return read(path, expected_sha256)[0]
 
 
 def read(path: Path, expected_sha256: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a weights file whose digest is known; nothing is parsed before the digest is right.
+    """Read a weights file with a known digest, which is checked before anything is parsed.
 
     Args:
         path: The file; read once.
         expected_sha256: 64 lowercase hexadecimal digits.
 
     Returns:
-        Tensors and metadata as they were given to `encode`.
+        Tensors and metadata that were given to `encode`.
 
     Raises:
         WeightsError: The file cannot be read, has another digest, or is not safetensors.

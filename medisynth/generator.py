@@ -1,4 +1,4 @@
-"""What a generator is: the protocol that built-in and third-party generators fulfil alike."""
+"""The protocol of generators, built-in and third-party alike."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Tensors = Mapping[str, Any]  # name -> torch.Tensor; Any so that this module imp
 
 @dataclass(frozen=True)
 class Condition:
-    """What a synthetic image shall show; None leaves it to the training distribution.
+    """Plane and machine that a synthetic image shall show; None draws as often as in training.
 
     Attributes:
         plane: Plane label as it stands in the training view.
@@ -27,12 +27,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class StageState:
-    """All that a stage of training needs to go on as if it had never stopped, bit by bit.
+    """All that a training stage needs to resume bit by bit as if it had never stopped.
 
     Attributes:
         stage: Name of the stage.
         step: Updates made.
-        tensors: Everything that training changes: weights, averages, optimisers, kept candidates.
+        tensors: All tensors that training changes: weights, averages, optimisers, candidates.
         facts: JSON data: candidates, curves, counters.
     """
 
@@ -43,10 +43,10 @@ class StageState:
 
 
 class StageStates(Protocol):
-    """Where states of stages are kept between steps."""
+    """Storage for the states of stages."""
 
     def latest(self, stage: str) -> StageState | None:
-        """The last committed state of a stage; None when it has none yet.
+        """Return the last committed state of a stage; None when it has none yet.
 
         Raises:
             WeightsError: The file is damaged or is of another generator.
@@ -54,13 +54,13 @@ class StageStates(Protocol):
         ...
 
     def commit(self, state: StageState) -> None:
-        """Keep a state, whole or not at all; the two newest of a stage stay."""
+        """Store a state, whole or not at all; keep the two newest of its stage."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a generator may use while it trains and samples, and nothing else.
+    """Everything that a generator may use while it trains and samples.
 
     Attributes:
         seed: Seed; all randomness is derived from (seed, stage, step).
@@ -68,14 +68,14 @@ class TrainingContext:
         log: Called as log(stage, step, values) with finite floats, e.g. {"training loss": 0.1}.
         progress: Called as progress(stage, done, total) after every step.
         should_stop: Read between steps; True asks for a clean stop (raise StoppedError).
-        states: Where training states are kept and found again; None keeps none.
+        states: Storage for training states; None keeps none.
         commit_every: Steps between two committed states; the last step of a stage always is.
         preview: Called as preview(stage, step, images) with a few samples, shape (n, h, w), uint8;
             None wants none.
         preview_every: Steps between two previews; 0 for none.
         score: Distance of synthetic images, shape (n, size, size), uint8, to the tuning view, lower
             is closer (KID); None where there is no feature extractor.
-        score_name: What `score` computes, for the record.
+        score_name: Name of `score`, for the record.
         segment: Called as segment(stage, step, state) with a function that gives the state of the
             stage after `repeat_steps` steps, or after its last where it has fewer; None wants none.
         repeat_steps: Steps after which `segment` is called.
@@ -121,7 +121,7 @@ class Generator(Protocol):
         ...
 
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
-        """Train on the training view; choose on the tuning view; return what was done."""
+        """Train on the training view, choose on the tuning view; return a report."""
         ...
 
     def sample(
@@ -140,7 +140,7 @@ class Generator(Protocol):
         ...
 
     def load_state(self, tensors: Tensors) -> None:
-        """Take tensors written by `state`.
+        """Load tensors written by `state`.
 
         Raises:
             WeightsError: Names or shapes do not fit.

@@ -1,4 +1,4 @@
-"""Intervals: by resampling patients, and for shares."""
+"""Confidence intervals: by resampling patients, and for shares."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ _Z95 = 1.959963984540054  # standard normal quantile at 0.975
 
 
 def patient_counts(patients: Sequence[str], n_resamples: int, rng: np.random.Generator) -> Counts:
-    """Resample patients with replacement; an image is drawn as often as its patient.
+    """Resample patients with replacement; count each image as often as its patient is drawn.
 
     Args:
         patients: Patient of each image, length n.
@@ -31,7 +31,7 @@ def patient_counts(patients: Sequence[str], n_resamples: int, rng: np.random.Gen
 
 
 def image_counts(n_images: int, n_resamples: int, rng: np.random.Generator) -> Counts:
-    """Resample images with replacement, shape (n_resamples, n_images); for images of no patient."""
+    """Resample images of no patient with replacement, shape (n_resamples, n_images)."""
     shares = np.full(n_images, 1 / n_images)
     return rng.multinomial(n_images, shares, size=n_resamples).astype(np.float64)
 
@@ -69,11 +69,10 @@ def patient_bootstrap(
 def percentile_interval(
     value: float, resampled: NDArray[np.float64], *, centred: bool = True
 ) -> Interval | None:
-    """The middle 95 % of resampled values, moved so that their mean is the value itself.
+    """Middle 95 % of resampled values, moved so that their mean is the value itself.
 
-    A resample repeats images, which raises a Fréchet distance as if there were fewer of them; left
-    where they are, its percentiles often lie wholly above the value. Their spread is what is asked
-    for.
+    A resample repeats images, which raises a Fréchet distance as if there were fewer of them;
+    unmoved, its percentiles often lie wholly above the value. Only their spread is used.
 
     Args:
         value: The statistic of the sets themselves.

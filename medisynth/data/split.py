@@ -1,4 +1,4 @@
-"""Which images train, which tune and which are held out; no group of images is ever divided."""
+"""Split of images into training, tuning and held-out test set; no group is ever divided."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ _TIED = "same patient, or a patient tied by a copy, as images in the held-out te
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A split that no group of images crosses.
+    """A split in which every group of images lies in one partition.
 
     Attributes:
         partition: "training", "tuning" or "held-out test set" of each image that is used, on the
             table's index; dropped images are not in it.
         dropped: Id of each image that was dropped, and why.
-        deviations: Where the split departs from the one that the data set brings, in words.
+        deviations: Sentences on how the split departs from the data set's official one.
     """
 
     partition: pd.Series
@@ -55,7 +55,7 @@ def split_images(
     Args:
         table: Rows with image_id, patient_id, pixel_sha256, file_sha256, plane, brain_plane,
             machine and official_partition; unique index.
-        groups: Group of each row, as from `duplicates.leakage_groups`, on the same index.
+        groups: Group of each row, as from `duplicates.exact.leakage_groups`, on the same index.
         pairs: The pairs behind the groups, so that errors and reasons can name them; exact pairs
             are looked up by their digests where none are given.
         source: "official" keeps the held-out test set that the data set brings and takes tuning
@@ -91,7 +91,7 @@ def split_images(
 def partition_overlaps(
     table: pd.DataFrame, partition: pd.Series
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Count what each two partitions share; 0 everywhere is what a sound split gives.
+    """Count the patients and pictures that two partitions share; a sound split gives 0 everywhere.
 
     Args:
         table: Rows with patient_id and pixel_sha256.
@@ -185,7 +185,7 @@ def _check_official(official: pd.Series) -> None:
 
 
 def _reasons(table: pd.DataFrame, held_out: pd.Series, pairs: Sequence[DuplicatePair]) -> pd.Series:
-    """Why each image may not train, should its group cross the official split."""
+    """Why each image must not be used in training if its group crosses the official split."""
     ids = table["image_id"].astype(str)
     in_test = set(ids[held_out])
     similarity: dict[str, float] = {}
@@ -204,7 +204,7 @@ def _reasons(table: pd.DataFrame, held_out: pd.Series, pairs: Sequence[Duplicate
 def _leakage_error(
     crossing: pd.DataFrame, held_out: pd.Series, pairs: Sequence[DuplicatePair]
 ) -> LeakageError:
-    """Name the patients and the pictures on both sides of the official split."""
+    """Return an error that names the patients and pictures on both sides of the official split."""
     side = held_out[crossing.index]
     in_test = dict(zip(crossing["image_id"].astype(str), side, strict=True))
     named = [

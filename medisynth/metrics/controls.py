@@ -1,4 +1,4 @@
-"""Negative controls: images whose metrics are known beforehand, to make metrics believable."""
+"""Control images whose metrics are known beforehand, to check the metrics."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def _blurred(pixels: Pixels) -> Pixels:
 
 
 def _augmented(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """One image mirrored (or not), turned and enlarged about its centre, and made brighter."""
+    """Mirror an image (or not), turn and enlarge it about its centre, and make it brighter."""
     from scipy.ndimage import affine_transform
 
     if rng.random() < 0.5:
@@ -89,7 +89,7 @@ def _gaussian_images(pixels: Pixels, n: int, rng: np.random.Generator) -> Pixels
     """Draw from the Gaussian with mean and covariance of the training pixels.
 
     A standard normal mixture of the centred images, over the root of their number less one, has
-    just their covariance: no eigenvectors are needed.
+    exactly their covariance, so no eigenvectors are needed.
     """
     chosen = pixels[_draw(len(pixels), min(len(pixels), _PCA_IMAGES), rng)]
     flat = chosen.reshape(len(chosen), -1).astype(np.float32)

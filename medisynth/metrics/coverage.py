@@ -1,4 +1,4 @@
-"""Whether synthetic images lie where real ones do and span them, by neighbourhoods."""
+"""Precision, recall, density and coverage of synthetic images, by nearest neighbours."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """What each image says; each metric is the mean of one array.
+    """Contribution of each image to the metrics; each metric is the mean of one array.
 
     Attributes:
         precision: Of each synthetic image, 1 if it lies in the neighbourhood of a real image. (m,)
@@ -55,7 +55,7 @@ def neighbourhoods(real: Features, synthetic: Features, k: int = NEIGHBOURS) -> 
 
 
 def neighbourhoods_from_grams(g: Grams, k: int = NEIGHBOURS) -> Neighbourhoods:
-    """The same from inner products.
+    """Compute `neighbourhoods` from inner products.
 
     Raises:
         MetricUndefinedError: A set has k images or fewer.

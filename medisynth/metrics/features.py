@@ -1,4 +1,4 @@
-"""Features of images: the space in which fidelity is measured."""
+"""Extraction of the image features in which fidelity is measured."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _BATCH = 8  # fastest on a CPU core of 4, 8, 16 and 32
 
 
 class ExtractorFacts(Protocol):
-    """What must be said about an extractor beside every number made with it."""
+    """Facts about an extractor, to be reported with every number computed from its features."""
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class ExtractorFacts(Protocol):
 
     @property
     def resize(self) -> str:
-        """How images are brought to the network's size, in words."""
+        """Description of how images are resized for the network."""
         ...
 
 
@@ -49,7 +49,7 @@ class FeatureExtractor(ExtractorFacts, Protocol):
     """Turns grey images into feature vectors."""
 
     def extract(self, pixels: Pixels, progress: Progress | None = None) -> Features:
-        """Features of images, (n, h, w) uint8 to (n, n_features) float64; image by image."""
+        """Map images (n, h, w) uint8 to features (n, n_features) float64, each image by itself."""
         ...
 
 
@@ -61,7 +61,7 @@ class RecordedExtractor:
         name: Name and layer, e.g. "inception_pool3".
         weights_sha256: Digest of the weights.
         n_features: Length of a feature vector.
-        resize: How images were brought to its size.
+        resize: Description of how images were resized for the network.
     """
 
     name: str
@@ -132,18 +132,17 @@ class InceptionPool3:
         return cls(build_network(arrays), found, compute_device)
 
     def extract(self, pixels: Pixels, progress: Progress | None = None) -> Features:
-        """Features of grey images.
+        """Extract features of grey images.
 
         Args:
-            pixels: Images, shape (n, height, width), uint8. Any content is legal, a constant image
-                too.
+            pixels: Images, shape (n, height, width), uint8, of any content, constant ones too.
             progress: Called as progress(done, n) after every batch.
 
         Returns:
             Shape (n, 2048), float64, values 0 and above; (0, 2048) for no images.
 
         Raises:
-            MetricUndefinedError: Shape or dtype is another one.
+            MetricUndefinedError: Shape or dtype is wrong.
         """
         import torch
 
@@ -183,9 +182,9 @@ def _fold_normalisation(network: "nn.Module") -> None:
 def check_reference(pixels: Pixels, what: str) -> None:
     """Refuse a set of images that cannot be the reference of a metric.
 
-    A published study computed its distances against a reference tensor that had become black by a
-    cast of 0-to-1 values to uint8; every such distance is a number without meaning. Only a
-    *reference* is checked: a black synthetic set is legal and must score badly.
+    A published study cast values from 0 to 1 to uint8, so its reference was black and its distances
+    are meaningless. Only references are checked: a black synthetic set is legal and must score
+    badly.
 
     Args:
         pixels: Real images, shape (n, height, width).

@@ -1,4 +1,4 @@
-"""Every fidelity number of a run, each with its interval and its real-against-real floor."""
+"""All fidelity metrics of a run, each with its interval and its real-against-real floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class _Comparison:
-    """A set against the test set: values, values of each resample, and why others are undefined."""
+    """Comparison of a set with the test set: values, resampled values, reasons for lacking ones."""
 
     values: dict[str, float]
     resampled: dict[str, NDArray[np.float64]]
@@ -101,7 +101,7 @@ def evaluate_fidelity(
         training: Features of real training images, shape (t, d).
         training_patients: Patient of each, length t.
         synthetic: Features of synthetic images, shape (m, d).
-        extractor: What made the features.
+        extractor: Facts about the extractor of the features.
         n_bootstrap: Resamples behind each interval; 0: no intervals.
         seed: Seed of resampling and of the choice of training images.
         max_seconds: Rough time for resampling on one core. More images get fewer resamples, by a
@@ -185,7 +185,7 @@ def kernel_estimate(
 
 
 def not_evaluated_fidelity(reason: str, *, subgroup: str = "") -> tuple[MetricResult, ...]:
-    """All seven metrics as "not evaluated", e.g. for a run without weights.
+    """Return all seven metrics as "not evaluated", e.g. for a run without weights.
 
     Args:
         reason: Why, one sentence.
@@ -223,7 +223,7 @@ def _blank(template: MetricResult) -> tuple[MetricResult, ...]:
 
 
 def _fault(test: Features, training: Features, synthetic: Features) -> str:
-    """Why nothing at all can be computed; empty when something can."""
+    """Why no metric can be computed; empty when some can."""
     if min(len(test), len(synthetic)) < 2:
         return f"needs 2 images a set, got {len(test)} real and {len(synthetic)} synthetic ones"
     if not all(np.isfinite(features).all() for features in (test, training, synthetic)):
@@ -234,7 +234,7 @@ def _fault(test: Features, training: Features, synthetic: Features) -> str:
 
 
 def _affordable(template: MetricResult, n_bootstrap: int, max_seconds: float) -> tuple[int, str]:
-    """Number of resamples, and what to say when there are none though some were asked for."""
+    """Number of resamples within the time, and the reason if it is 0 though some were requested."""
     if n_bootstrap == 0:
         return 0, ""
     if template.n_patients < MIN_PATIENTS:
@@ -280,7 +280,7 @@ def _compare(test: Features, other: Features, counts: Counts, other_counts: Coun
 
 
 def _with_ratio(main: _Comparison, floor: _Comparison) -> tuple[_Comparison, _Comparison]:
-    """Add the ratio of both Fréchet distances to the first; its own floor is 1 by definition."""
+    """Add the ratio of both Fréchet distances to `main`, and its floor, always 1, to `floor`."""
     bottom = floor.values.get("fid", 0.0)
     if bottom <= 0:
         missing = "no floor: needs at least 2 real training images that differ from the test images"

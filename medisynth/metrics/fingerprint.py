@@ -1,4 +1,4 @@
-"""Images and features in a few numbers, so that later ones can be held against them."""
+"""Summary statistics of images and features, for comparison with later ones."""
 
 import numpy as np
 
@@ -21,14 +21,14 @@ _RANGES = {
 
 
 def image_fingerprint(pixels: Pixels) -> tuple[ImageStatistic, ...]:
-    """Brightness, contrast, share of background and sharpness over images.
+    """Summarise brightness, contrast, share of background and sharpness over images.
 
     Args:
         pixels: Images, shape (n, height, width), uint8. The numbers depend on the size of the
             images: compare only fingerprints of one size.
 
     Returns:
-        One fingerprint a statistic of `intensity_statistics`, always in the same order.
+        One entry for each statistic of `intensity_statistics`, always in the same order.
 
     Raises:
         MetricUndefinedError: There are no images.
@@ -41,7 +41,7 @@ def image_fingerprint(pixels: Pixels) -> tuple[ImageStatistic, ...]:
         values = np.array([row[key] for row in rows])
         if key == "sharpness":
             values = np.log10(1 + values)
-        # What lies beyond the ends is counted in the outermost bins, never lost.
+        # Values beyond the ends are counted in the outermost bins.
         counts, _ = np.histogram(np.clip(values, low, high), N_BINS, (low, high))
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         found.append(
@@ -63,7 +63,7 @@ def feature_fingerprint(features: Features, extractor: ExtractorFacts) -> Featur
 
     Args:
         features: Shape (n >= 2, d), float64, finite.
-        extractor: What made the features.
+        extractor: Facts about the extractor of the features.
 
     Raises:
         MetricUndefinedError: Fewer than two images, or a feature is not finite.

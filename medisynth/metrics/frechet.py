@@ -42,11 +42,11 @@ def frechet_distance(real: Features, synthetic: Features) -> float:
 def frechet_from_grams(
     g: Grams, real_counts: Counts, other_counts: Counts, *, exact: bool = True
 ) -> float:
-    """The same distance for a resample of both sets, from inner products alone.
+    """Compute `frechet_distance` for a resample of both sets, from inner products alone.
 
     Args:
         g: Inner products of the two sets.
-        real_counts: How often each real image is in the resample, shape (n,); 1 for all: the set.
+        real_counts: How often each real image is in the resample, shape (n,); all 1 for the set.
         other_counts: The same for the other set, shape (m,).
         exact: False takes singular values as roots of eigenvalues: 2 to 4 times faster, good to six
             digits, for resamples.

@@ -1,8 +1,8 @@
-"""Inner products between two sets of features: all that distances between the sets need.
+"""Inner products between two sets of features, from which distances between sets are computed.
 
 Fréchet distance, kernel distance and nearest neighbours depend on features only through their inner
-products. Computed once, they make each resample of a bootstrap a matter of an n x n matrix instead
-of 2,048 features. A resample is a vector of counts: how often each image was drawn.
+products. With these computed once, each bootstrap resample works on an n x n matrix instead of
+2,048 features. A resample is a vector of counts: how often each image was drawn.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def grams(real: NDArray[np.float64], other: NDArray[np.float64]) -> Grams:
 
 
 def require_pair(real: NDArray[np.float64], other: NDArray[np.float64]) -> None:
-    """Refuse two sets of features that no distance is defined for.
+    """Refuse two sets of features for which no distance is defined.
 
     Raises:
         MetricUndefinedError: As for `grams`.

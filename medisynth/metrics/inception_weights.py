@@ -2,11 +2,10 @@
 
 Both files hold the network that TensorFlow published as `inception-2015-12-05` (Apache-2.0), on
 which FID is defined: pytorch-fid's own port and a TorchScript port carried by a wheel on the
-package index. Each is pinned by the SHA-256 of its bytes, and what comes out is pinned again by a
-digest over names, shapes and values, so that every FID of this project is of one and the same
-network.
+package index. Each is pinned by the SHA-256 of its bytes, and the converted weights by a digest
+over names, shapes and values, so that every FID of this project is of one and the same network.
 
-This module needs no torch to check weights: only to convert them.
+Checking weights needs no torch; converting them does.
 """
 
 import hashlib
@@ -59,7 +58,7 @@ def convert_torchscript(path: Path) -> Arrays:
     """Read `default_1.pt` into the names of pytorch-fid's network.
 
     The digest is checked first. Then only the raw value blocks of the archive are read: the program
-    and the pickle beside them are never loaded. The pinned digest fixes what each block is: four
+    and the pickle beside them are never loaded. The pinned digest fixes the order of blocks: four
     blocks a convolution (kernel, offset, mean, variance), convolutions in order of construction,
     which is the order of torchvision's network too. The scale of batch normalisation is 1 there.
 

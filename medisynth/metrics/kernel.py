@@ -31,15 +31,15 @@ def kernel_distance(real: Features, synthetic: Features) -> float:
 
 
 def kernel_distance_from_grams(g: Grams) -> float:
-    """The same from inner products, for the two sets as they are."""
+    """Compute `kernel_distance` from inner products, for the whole sets."""
     n, m = g.cross.shape
     return float(kernel_distances_from_grams(g, np.ones((1, n)), np.ones((1, m)))[0])
 
 
 def kernel_distances_from_grams(g: Grams, real_counts: Counts, other_counts: Counts) -> Matrix:
-    """The same distance for many resamples at once.
+    """Compute `kernel_distance` for many resamples at once, from inner products.
 
-    Pairs of one and the same image are left out, also where a resample holds it twice: otherwise
+    Pairs of an image with itself are left out, also where a resample holds it twice: otherwise
     resampling alone would raise the value.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whether synthetic images copy training images."""
+"""Search for synthetic images that copy training images."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ SIDE = 16
 """Side of the reduced images. On real ultrasound 16 found more shifted copies than 32 or 64."""
 
 NEIGHBOUR = 50
-"""The distance to this neighbour is the unit, so that plain images, near to all, are not copies."""
+"""The distance to this neighbour is the unit, so plain images, near to all, are no copies."""
 
 NULL_PERCENTILE = 1.0
 N_CLOSEST = 12
@@ -28,10 +28,10 @@ _BLOCK = 512
 def nearest_training(
     synthetic: Pixels, training: Pixels
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Find the nearest training image of each image, and how near it is.
+    """Find the nearest training image of each image, and its relative distance.
 
-    Images are reduced to 16 x 16 by area means; the mean training image is taken off; what is left
-    is centred and scaled to unit length, so that gain and brightness do not matter. Each image is
+    Images are reduced to 16 x 16 by area means; the mean training image is subtracted; the rest is
+    centred and scaled to unit length, so that gain and brightness do not matter. Each image is
     compared as it is, mirrored left to right and upside down; the smallest distance counts. It is
     divided by the distance to the 50th nearest training image (half of them if there are fewer than
     100).
@@ -42,8 +42,8 @@ def nearest_training(
 
     Returns:
         Index of the nearest training image, (n,), and relative distance, (n,) float64 in 0 to 1: 0
-        is a copy, 1 is as near to one as to fifty. Blind to copies of which the training set holds
-        fifty or more, and to copied parts of images.
+        is a copy, 1 is no nearer to one than to fifty. Blind to copies of an image of which the
+        training set holds fifty or more, and to copied parts of images.
 
     Raises:
         MetricUndefinedError: Fewer than two training images.
@@ -80,8 +80,9 @@ def memorisation(
 ) -> MemorisationRecord:
     """Flag synthetic images nearer to a training image than real images of other patients ever are.
 
-    The null is what real tuning images, which no generator was fitted to, measure. By construction
-    about 1 % of images that copy nothing are flagged too: read the share with its interval.
+    The threshold comes from the distances of real tuning images, which no generator was fitted to.
+    By construction it also flags about 1 % of images that copy nothing: read the share with its
+    interval.
 
     Args:
         synthetic: Images, shape (n, height, width), uint8.

@@ -1,11 +1,11 @@
-"""Import torchvision where its compiled part does not fit the installed torch.
+"""Import of torchvision where its compiled part does not fit the installed torch.
 
 pytorch-fid builds its network from torchvision's Inception blocks, which are plain Python. Where
 torch and torchvision were built for different releases or devices, torchvision's compiled operators
 do not load and `import torchvision` itself fails, because it registers shapes for two of them,
 `nms` and `qnms` (non-maximum suppression of detection boxes). Neither is used here. This module
-declares the two names, without any implementation, and only after a plain import has failed that
-way: calling them still raises, and a torchvision that works is never touched.
+declares the two names without an implementation, and only after a plain import has failed in that
+way: calling them still raises, and a working torchvision is not touched.
 """
 
 import sys
@@ -23,7 +23,7 @@ _library: torch.library.Library | None = None
 
 
 def import_torchvision() -> str:
-    """Import torchvision, mending the one known failure; safe to call again.
+    """Import torchvision, working around the failure described above; safe to call again.
 
     Returns:
         "works", or "works with two placeholder operators" after the failure described above.

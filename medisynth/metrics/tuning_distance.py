@@ -1,6 +1,6 @@
-"""Distance of synthetic images to tuning images: what chooses a checkpoint and judges it at once.
+"""Distance of synthetic images to tuning images, to choose a checkpoint and for a first look.
 
-Tuning images are not the held-out test set: looking at them costs no opening.
+Tuning images are not part of the held-out test set, so using them does not open it.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class TuningDistance:
     """KID of synthetic images to tuning images on Inception features; lower is closer.
 
     Attributes:
-        name: What it computes, for the record.
+        name: Name of the distance, for the record.
         weights_sha256: Digest of the extractor's weights once it was used; None before.
     """
 
@@ -37,7 +37,7 @@ class TuningDistance:
         self.weights_sha256: str | None = None
 
     def __call__(self, images: Pixels) -> float:
-        """KID of images, shape (n, size, size), uint8."""
+        """Return the KID of images, shape (n, size, size), uint8, to the tuning images."""
         extractor, real = self._load()
         return kernel_distance(real, extractor.extract(images))
 
@@ -48,18 +48,18 @@ class TuningDistance:
         seed: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> TuningComparison:
-        """Set synthetic images beside `pca` and `blur`, at one number of images.
+        """Compare synthetic images with the controls `pca` and `blur`, at equal numbers of images.
 
         Args:
             synthetic: Images of the generator, shape (m, size, size), uint8; as many of them are
                 compared as there are tuning images, at most 128.
-            training: Training images, which the controls are made of.
+            training: Training images, from which the controls are made.
             seed: Seed of controls and of resampling.
             progress: Called as progress(done, all) while features are extracted.
 
         Returns:
-            The distances, or the reason why there are none: fewer than 10 images in a set, or
-            tuning images that cannot be a reference.
+            The distances, or the reason for none: fewer than 10 images in a set, or tuning images
+            that cannot be a reference.
         """
         real_pixels = np.asarray(self._tuning.pixels[self._rows])
         drawn = synthetic[evenly(len(synthetic), len(real_pixels))]
@@ -112,6 +112,6 @@ class TuningDistance:
 
 
 def evenly(n_all: int, n_most: int) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
-    """Row numbers spread evenly over all, the same at each call; at most `n_most`, ascending."""
+    """At most `n_most` row numbers spread evenly over all, ascending, the same at each call."""
     n = min(n_all, n_most)
     return np.linspace(0, max(n_all - 1, 0), n).round().astype(np.intp)

@@ -1,4 +1,4 @@
-"""Plane and machine: which labels the training view has, as numbers for the network and back."""
+"""Labels of plane and machine in the training view, and their numbers for the network."""
 
 import json
 from collections import Counter
@@ -40,16 +40,16 @@ class Vocabulary:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Labels of each axis that the network is told; 0 where there is nothing to tell apart."""
+        """Number of labels of each axis that the network is told; 0 where there is no choice."""
         return self._size(0), self._size(1)
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the network is told anything."""
+        """Whether the network is told any label."""
         return any(self.sizes)
 
     def numbers(self, pairs: Sequence[Pair], device: str) -> torch.Tensor | None:
-        """Labels as numbers, shape (n, 2), 0 for none; None where the network is told nothing."""
+        """Labels as numbers, shape (n, 2), 0 for no label; None where the network is told none."""
         if not self.is_conditional:
             return None
         known = [{label: i + 1 for i, label in enumerate(self.labels(axis))} for axis in (0, 1)]
@@ -57,9 +57,9 @@ class Vocabulary:
         return torch.tensor(rows, dtype=torch.long, device=device)
 
     def drawn(self, condition: Condition, generator: np.random.Generator) -> Pair:
-        """One pair as often as it occurs in training, given what the condition fixes.
+        """Draw a pair by its frequency in training, given the labels that the condition fixes.
 
-        Two labels that never occur together are taken at their word.
+        Two fixed labels that never occur together in training are returned as they are.
         """
         wanted = (condition.plane, condition.machine)
         fits = [
@@ -72,7 +72,7 @@ class Vocabulary:
         return self.pairs[int(generator.choice(len(self.pairs), p=weights / weights.sum()))]
 
     def require(self, condition: Condition) -> None:
-        """Refuse what the network cannot draw on purpose.
+        """Refuse a condition that the network cannot follow.
 
         Raises:
             SettingsError: No training image has the label, or the network was not told labels.
@@ -86,7 +86,7 @@ class Vocabulary:
                     f"condition: {AXES[axis]}: expected one of {_listed(known)}, found {wanted!r}; "
                     "ask for a label that training images have"
                 )
-            # One single label is drawn whether or not the network is told.
+            # A single label is drawn anyway, even by a network that is told none.
             if self.sizes[axis] == 0 and (len(known) > 1 or any(not p[axis] for p in self.pairs)):
                 raise SettingsError(
                     f"condition: {AXES[axis]} {wanted!r}: expected a generator that was told "
@@ -95,7 +95,7 @@ class Vocabulary:
                 )
 
     def to_tensor(self) -> torch.Tensor:
-        """UTF-8 bytes of canonical JSON, shape (k,), uint8."""
+        """Encode as UTF-8 bytes of canonical JSON, shape (k,), uint8."""
         facts = {"pairs": self.pairs, "counts": self.counts, "is_used": self.is_used}
         data = json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()
         return torch.tensor(list(data), dtype=torch.uint8)
@@ -126,7 +126,7 @@ def vocabulary_of(training: ImageView, conditioning: Literal["auto", "none"]) ->
 
 
 def vocabulary_from(tensor: torch.Tensor) -> Vocabulary:
-    """Read what `Vocabulary.to_tensor` wrote.
+    """Decode a vocabulary from the bytes of `Vocabulary.to_tensor`.
 
     Raises:
         WeightsError: The bytes are not a vocabulary.

@@ -1,4 +1,4 @@
-"""The keys `recipe` and `deviations`, which settings of the built-in generators had once."""
+"""Handling of the former keys `recipe` and `deviations` in settings of built-in generators."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,10 +31,10 @@ def refuse_recipe(values: Any, generator: str) -> None:
 
 
 def model_on_record(generator: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Generator and settings that read the weights of a finished run.
+    """Return the generator and settings that can read the weights of a finished run.
 
-    Runs of built-in generators may have `recipe` and `deviations` on record. Where they say that
-    nothing deviated, the keys are left out; otherwise the run is one of the published model.
+    Runs of built-in generators may have `recipe` and `deviations` on record. Where these state no
+    deviation, the keys are left out; otherwise the run is one of the published model.
     """
     if generator not in _GENERATORS:
         return generator, dict(settings)

@@ -1,7 +1,7 @@
 """Generators by name, or by "package.module:Class" for a class that is not registered.
 
-A third party registers its own by the entry point group `medisynth.models`. Whatever is named is
-imported here, so its module level runs in the calling process.
+Third parties register theirs by the entry point group `medisynth.models`. The module that is named
+is imported here, so its top-level code runs in the calling process.
 """
 
 import difflib
@@ -99,14 +99,14 @@ def import_folder(name: str) -> Path | None:
 
 
 def _registering(name: str) -> str | None:
-    """The one distribution that registers a name, where there is one."""
+    """Return the distribution that registers a name; None unless there is exactly one."""
     points = () if ":" in name else entry_points(group=GROUP, name=name)
     names = {point.dist.name for point in points if point.dist is not None}
     return names.pop() if len(names) == 1 else None
 
 
 def _owner(package: str) -> str | None:
-    """The one distribution that brings a top-level package, where there is one."""
+    """Return the distribution that brings a top-level package; None unless exactly one does."""
     owners = set(packages_distributions().get(package, []))
     return owners.pop() if len(owners) == 1 else None
 
@@ -142,7 +142,7 @@ def _registered(name: str) -> EntryPoint:
 
 
 def _import(point: EntryPoint) -> object:
-    """Import what an entry point names; whatever a foreign module raises becomes one sentence."""
+    """Import the object an entry point names; any error of its module becomes one sentence."""
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # foreign code
@@ -155,7 +155,7 @@ def _import(point: EntryPoint) -> object:
 
 
 def _place(error: BaseException) -> str:
-    """File name and line that an import broke at."""
+    """File name and line at which an import failed."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno},"
     frames = [
@@ -167,7 +167,7 @@ def _place(error: BaseException) -> str:
 
 
 def _checked(found: object, value: str) -> type[Generator]:
-    """The class, if it has every member of the protocol."""
+    """Return the class after checking that it has every member of the protocol."""
     if not isinstance(found, type):
         raise SettingsError(
             f"model.name: {value} is no class but {type(found).__name__}; "
@@ -183,7 +183,7 @@ def _checked(found: object, value: str) -> type[Generator]:
 
 
 def _lacking(found: type) -> Iterable[str]:
-    """What a class has not that the protocol asks for, in words."""
+    """Yield a clause for each member of the protocol that a class lacks."""
     for name in _METHODS:
         if not callable(getattr(found, name, None)):
             yield f"it has no method {name}"

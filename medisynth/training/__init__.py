@@ -1,1 +1,1 @@
-"""The training loop, one update, its guards, the states it goes on from."""
+"""The training loop, updates, guards and resumable states."""

@@ -1,4 +1,4 @@
-"""Guards: what stops a training that has gone wrong, with the numbers that show it (exit 8)."""
+"""Guards that stop a training that has gone wrong, with the numbers that show it (exit 8)."""
 
 import math
 from collections import deque
@@ -30,15 +30,15 @@ def require_finite(values: Mapping[str, float], *, stage: str, step: int) -> Non
 
 
 class DiscriminatorGuard:
-    """Watches the last observations of a discriminator for the two ways it can be dead.
+    """Watches the last observations of a discriminator for two ways of being dead.
 
     Saturated: it told real from synthetic every time and its loss stayed at the floor, so that the
     generator learns nothing. Blind: it gave real and synthetic images the same score every time.
 
     Args of the constructor:
         stage: For the message.
-        window: Observations that must all show it, at least 2.
-        floor: Loss at or below which it has nothing left to learn; 0 is the least for hinge,
+        window: Number of observations that must all show it, at least 2.
+        floor: Loss at or below which it has nothing left to learn; 0 is the minimum of hinge,
             logistic and least-squares losses.
     """
 
@@ -49,7 +49,7 @@ class DiscriminatorGuard:
         self._seen: deque[tuple[float, float, float]] = deque(maxlen=window)
 
     def observe(self, step: int, *, on_real: float, on_synthetic: float, loss: float) -> None:
-        """Take the numbers of one update of the discriminator.
+        """Add the numbers of one update of the discriminator, and check the last ones.
 
         Args:
             step: Update, 0 is the first.
@@ -75,7 +75,7 @@ class DiscriminatorGuard:
         return [list(numbers) for numbers in self._seen]
 
     def restore(self, facts: Iterable[Iterable[float]]) -> None:
-        """Take what `facts` gave."""
+        """Restore what `facts` returned."""
         self._seen.clear()
         for on_real, on_synthetic, loss in facts:
             self._seen.append((on_real, on_synthetic, loss))
@@ -119,7 +119,7 @@ def require_diverse(
 ) -> None:
     """Refuse samples that have collapsed into one image.
 
-    Only for a stage that is far enough to draw more than its mean image.
+    Only for a stage far enough in training to draw more than its mean image.
 
     Args:
         images: Samples, shape (n, h, w), uint8, n at least 2.
@@ -129,7 +129,7 @@ def require_diverse(
         least_share: Smallest share of `real_distance` that passes.
 
     Raises:
-        TrainingError: The samples are closer to each other than that.
+        TrainingError: The samples' distance is a smaller share.
         SettingsError: Fewer than two images.
     """
     distance = pairwise_distance(images)

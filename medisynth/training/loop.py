@@ -1,9 +1,9 @@
-"""What every training stage shares: one explicit loop, one way to make an update, precision.
+"""The training loop that all stages share.
 
 A stage is an object with a `step` that makes one update and an `evaluate` that scores the current
-weights on the tuning view. The loop reads the stop flag, averages, logs and times, keeps the state
-of the stage every so many steps and finds it again. All randomness is derived from (seed, stage,
-position), so step k is the same whatever came before it, an interruption too.
+weights on the tuning view. The loop reads the stop flag, averages, logs and times, commits the
+state of the stage at intervals and resumes from it. All randomness is derived from (seed, stage,
+position), so step k is the same whatever came before it, even an interruption.
 """
 
 import time
@@ -94,8 +94,9 @@ _BYTES_PER_GIB = 1 << 30
 class Stage(Protocol):
     """One stage of training.
 
-    With several processes each has one, and `step` and `evaluate` are called in every process;
-    `preview` and `state` in process 0, `state` at the end in all, so they must not wait for others.
+    With several processes each has one. `step` and `evaluate` are called in every process,
+    `preview` and `state` in process 0 (`state` at the end in all), so these must not wait for
+    other processes.
 
     Attributes:
         name: Name of the stage, unique in its generator.
@@ -117,11 +118,11 @@ class Stage(Protocol):
         ...
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """All that training changes: tensors (`gather_state` and kept candidates), JSON facts."""
+        """Return all that training changes: tensors (`gather_state`, candidates) and JSON facts."""
         ...
 
     def load_state(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        """Take what `state` gave; the next step is then bit by bit what it would have been.
+        """Restore what `state` returned; the next step is then bit by bit what it would have been.
 
         Raises:
             WeightsError: Names or shapes do not fit.
@@ -130,22 +131,22 @@ class Stage(Protocol):
 
 
 class Previewed(Protocol):
-    """A stage that can show a few samples; asked for only where a preview is wanted."""
+    """A stage that can draw a few samples; used only where a preview is wanted."""
 
     def preview(self) -> Pixels:
-        """A few samples of the current averaged weights, shape (n, h, w), uint8."""
+        """Draw a few samples of the current averaged weights, shape (n, h, w), uint8."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """What training a stage took.
+    """Time, memory and processes that training a stage took.
 
     Attributes:
-        duration_s: Time between set-up and the last step, over all interruptions; work that a kill
-            undid is not in it.
+        duration_s: Time between set-up and the last step, over all interruptions, without work
+            that was lost by a kill.
         peak_memory_bytes: Largest memory of one process: allocated on a CUDA device during the
-            stage, resident on the CPU since the process started; None where nothing tells.
+            stage, resident on the CPU since the process started; None where unknown.
         n_processes: Processes that shared the work.
     """
 
@@ -155,11 +156,11 @@ class TrainedStage:
 
 
 def train(stage: Stage, context: TrainingContext, *, evaluate_every: int) -> TrainedStage:
-    """Make all steps of a stage, or those that are left after the last committed one.
+    """Make all steps of a stage, or those left after the last committed one.
 
     Args:
         stage: The stage; its networks and optimisers are already set up.
-        context: Where progress, numbers and states go, and who may ask for a stop.
+        context: Receives progress, numbers and states; tells when to stop.
         evaluate_every: Steps between two evaluations; the last step is always evaluated.
 
     Raises:
@@ -179,7 +180,7 @@ def train(stage: Stage, context: TrainingContext, *, evaluate_every: int) -> Tra
 
 
 class _Loop:
-    """Where a stage stands: steps done, curves so far, numbers not yet averaged, time spent."""
+    """Progress of a stage: steps done, curves so far, numbers not yet averaged, time spent."""
 
     def __init__(self, stage: Stage, context: TrainingContext, evaluate_every: int) -> None:
         self.done = 0
@@ -196,7 +197,7 @@ class _Loop:
             torch.cuda.reset_peak_memory_stats(context.compute_device)
 
     def resume(self) -> None:
-        """Take the last committed state, if there is one, and say again what was logged."""
+        """Restore the last committed state, if there is one, and log its curves again."""
         stage, context = self._stage, self._context
         state = context.states.latest(stage.name) if context.states else None
         step = state.step if state else 0
@@ -226,7 +227,7 @@ class _Loop:
             context.progress(stage.name, self.done, stage.n_steps)
 
     def stop_if_asked(self) -> None:
-        """Keep the state and leave when any process was asked to stop."""
+        """Commit the state and raise when any process was asked to stop."""
         if self._workers.any(self._context.should_stop()):
             self._commit()
             self._workers.wait()  # the first process to end may take the others with it
@@ -235,7 +236,7 @@ class _Loop:
             )
 
     def advance(self) -> None:
-        """Make one step and all that is due after it."""
+        """Make one step, then log, evaluate, preview and commit what is due."""
         stage, context = self._stage, self._context
         started = time.perf_counter()
         values = self._workers.mean(stage.step(self.done))
@@ -261,7 +262,7 @@ class _Loop:
             context.progress(stage.name, self.done, stage.n_steps)
 
     def require_agreement(self) -> None:
-        """Refuse a stage whose processes trained each for itself."""
+        """Refuse a stage whose processes did not stay in agreement."""
         if self._workers.n == 1:
             return
         tensors, _ = self._stage.state()
@@ -273,7 +274,7 @@ class _Loop:
             )
 
     def result(self) -> TrainedStage:
-        """What it took."""
+        """Return time, memory and number of processes that the stage took."""
         peak = max(self._peak_memory_bytes(), self._earlier_peak)
         return TrainedStage(self._duration_s(), peak or None, self._workers.n)
 
@@ -327,7 +328,7 @@ class _Loop:
 
 
 def peak_resident_bytes() -> int | None:
-    """Largest resident memory of this process since it was started; None where nothing tells.
+    """Largest resident memory of this process since it was started; None where unknown.
 
     Linux only: elsewhere, and in `getrusage`, the number may be that of the parent process.
     """

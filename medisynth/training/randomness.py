@@ -1,7 +1,7 @@
 """Derived randomness: every draw comes from (seed, stage, position), never from what came before.
 
-So step k is the same whether the training ran through or was stopped and resumed a hundred times,
-and no state of a random generator need be kept.
+So step k is the same whether or not the training was interrupted, and no state of a random
+generator need be kept.
 """
 
 import hashlib
@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 
 
 def derive_seed(seed: int, *place: str | int) -> int:
-    """Seed for one place in the work, e.g. (seed, "diffusion", "noise", step); below 2**63."""
+    """Derive the seed of one place, e.g. (seed, "diffusion", "noise", step); below 2**63."""
     text = "/".join(str(part) for part in (seed, *place))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def torch_generator(device: str, seed: int, *place: str | int) -> torch.Generator:
-    """Random numbers on a device for one place in the work."""
+    """Random generator of one place on a torch device."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *place))
 
 
 def numpy_generator(seed: int, *place: str | int) -> np.random.Generator:
-    """Random numbers for one place in the work."""
+    """Random generator of one place."""
     return np.random.default_rng(derive_seed(seed, *place))
 
 
 @contextmanager
 def seeded_weights(seed: int, stage: str) -> Iterator[None]:
-    """Draw initial weights from (seed, stage) on the CPU; torch's own state is left as it was."""
+    """Draw initial weights from (seed, stage) on the CPU, then restore torch's random state."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, stage, "weights"))
         yield
 
 
 class Order:
-    """Which images make up batch k: every image once an epoch, in an order of (seed, epoch).
+    """The images of each batch: every image once an epoch, in an order from (seed, epoch).
 
     Attributes:
         n_images: Images in the view, at least 1.

@@ -19,16 +19,17 @@ _LONGEST_SLUG = 40
 class StateFolder:
     """Keeps the states of one run's stages; fulfils `medisynth.generator.StageStates`.
 
-    A state counts once `on_commit` has returned: only then are older ones removed. So `on_commit`
-    must not return before its line is safe, or a kill could leave a journal whose state is gone.
+    A state is committed once `on_commit` has returned: only then are older ones removed. So
+    `on_commit` must not return before its line is on disk, or a kill could leave a journal that
+    names a removed state.
 
     Args of the constructor:
-        folder: Where the files lie; made if need be. One process writes to it.
+        folder: Folder of the files, made if need be. One process writes to it.
         generator: Registered name of the generator; a state of another one is refused.
         committed: Stage to (file name, sha256) of the state that the run's journal names last;
             None or empty for a new run. Files that no journal names are never read.
         on_commit: Called as on_commit(stage, step, file name, sha256) with the file in place.
-        write: Writes a whole file or nothing, and through to the disk.
+        write: Writes a whole file or nothing, and flushes it to the disk.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class StateFolder:
         self._kept = {stage: [entry] for stage, entry in (committed or {}).items()}
 
     def latest(self, stage: str) -> StageState | None:
-        """The last committed state of a stage; None when it has none yet.
+        """Return the last committed state of a stage; None when it has none yet.
 
         Raises:
             WeightsError: The file is missing, damaged, or of another generator or stage.
@@ -70,8 +71,8 @@ class StateFolder:
         """Write a state, report it, and only then remove all but the two newest of its stage.
 
         Raises:
-            ResourceError: The disk has no room for it; the states before are untouched.
-            TrainingError: The facts are no JSON data.
+            ResourceError: The disk has no room for it; earlier states are untouched.
+            TrainingError: The facts are not JSON data.
         """
         data = checkpoint.encode(state.tensors, self._metadata(state))
         digest = hashlib.sha256(data).hexdigest()
@@ -119,7 +120,7 @@ class StateFolder:
             path.unlink(missing_ok=True)
 
     def _remove_old(self, stage: str) -> None:
-        """Remove what is not kept, also what a kill left behind between file and journal."""
+        """Remove files that are not kept, and files left by a kill before they were journalled."""
         pattern = re.compile(rf"state-{re.escape(slug(stage))}-\d{{8}}-[0-9a-f]{{12}}\.safetensors")
         kept = {name for name, _ in self._kept[stage]}
         for path in self._folder.iterdir():
@@ -128,7 +129,7 @@ class StateFolder:
 
 
 def slug(stage: str) -> str:
-    """A stage's name for file names; different names stay different."""
+    """Turn a stage's name into a file name; different names stay different."""
     clean = re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")[:_LONGEST_SLUG]
     if clean == stage:
         return clean

@@ -1,4 +1,4 @@
-"""What training changes, as named tensors: weights, buffers, optimiser moments; there and back."""
+"""Saving and restoring of weights, buffers and optimiser moments as named tensors."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ MODULE, OPTIMISER = "module", "optimiser"
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of a network's weights, short at first so that it warms up.
+    """Make a moving average of a network's weights, exponential, with a short memory at first.
 
     Args:
         network: Network whose weights are followed; copied.
@@ -33,25 +33,25 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
 
 
 def snapshot(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy of a network's tensors on the CPU, in plain memory order."""
+    """Copy a network's tensors to the CPU, in plain memory order."""
     return {name: _copy(value) for name, value in network.state_dict().items()}
 
 
 def gather_state(
     modules: Mapping[str, nn.Module], optimisers: Mapping[str, Optimizer]
 ) -> dict[str, torch.Tensor]:
-    """Copy all that an update changes, on the CPU and in plain memory order.
+    """Copy all tensors that an update changes to the CPU, in plain memory order.
 
     Args:
         modules: Name to network or moving average, never wrapped.
         optimisers: Name to optimiser. One that has made no update yet has no tensors.
 
     Returns:
-        "module/NAME/KEY" and "optimiser/NAME/INDEX/KEY" to tensor. Whatever else a stage keeps goes
-        beside it under other names.
+        "module/NAME/KEY" and "optimiser/NAME/INDEX/KEY" to tensor. A stage adds further tensors
+        under other names.
 
     Raises:
-        WeightsError: An optimiser keeps something that is no tensor.
+        WeightsError: An optimiser's state has a value that is no tensor.
     """
     tensors = {
         f"{MODULE}/{name}/{key}": value
@@ -75,12 +75,12 @@ def restore_state(
     optimisers: Mapping[str, Optimizer],
     tensors: Mapping[str, torch.Tensor],
 ) -> None:
-    """Put back what `gather_state` copied, bit by bit; nothing is changed unless all of it fits.
+    """Restore what `gather_state` copied, bit by bit; change nothing unless all of it fits.
 
     Args:
         modules: The same names and networks of the same shapes.
         optimisers: The same names and parameters in the same order.
-        tensors: What `gather_state` returned; other names are left to the caller.
+        tensors: The tensors of `gather_state`; other names are ignored.
 
     Raises:
         WeightsError: A tensor is missing, unknown, or of another shape or type.
@@ -112,7 +112,7 @@ def restore_state(
 def moments_fingerprint(tensors: Mapping[str, torch.Tensor]) -> int:
     """Number below 2**62 that tells whether two processes hold bitwise equal optimiser moments.
 
-    Moments alone: running means of batch normalisation, if there are any, may differ.
+    Only moments: running means of batch normalisation may differ.
     """
     digest = hashlib.sha256()
     for name in sorted(name for name in tensors if name.startswith(f"{OPTIMISER}/")):
@@ -122,7 +122,7 @@ def moments_fingerprint(tensors: Mapping[str, torch.Tensor]) -> int:
 
 
 def n_parameters(*networks: nn.Module) -> int:
-    """Number of trainable numbers."""
+    """Count trainable parameters."""
     return sum(p.numel() for network in networks for p in network.parameters() if p.requires_grad)
 
 
@@ -137,7 +137,7 @@ def _parameters(optimiser: Optimizer) -> list[tuple[nn.Parameter, dict[str, obje
 def _optimiser_states(
     optimisers: Mapping[str, Optimizer], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, dict[int, dict[str, torch.Tensor]]]:
-    """Optimiser name -> parameter index -> key -> tensor, all of which fit."""
+    """Check all optimiser tensors; return optimiser name -> parameter index -> key -> tensor."""
     states: dict[str, dict[int, dict[str, torch.Tensor]]] = {name: {} for name in optimisers}
     for full_name, tensor in tensors.items():
         kind, _, rest = full_name.partition("/")
@@ -157,7 +157,7 @@ def _optimiser_states(
 def _beside(
     parameter: nn.Parameter, group: Mapping[str, object], key: str, value: torch.Tensor
 ) -> torch.Tensor:
-    """Copy a tensor to where the optimiser keeps it."""
+    """Copy a tensor to the device and memory layout that the optimiser needs for a parameter."""
     if value.shape == parameter.shape and key != "step":
         # In the parameter's own memory order: fused optimisers walk both side by side.
         return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -1,4 +1,4 @@
-"""One update: gradient accumulation, averaging over processes, guards; learning rate, precision."""
+"""Updates with gradient accumulation, averaging over processes and guards; rate, precision."""
 
 import math
 import time
@@ -53,7 +53,7 @@ def update(
 
     Args:
         optimiser: Optimiser of exactly the parameters that `total` trains.
-        losses: Name to scalar, to be checked and returned.
+        losses: Name -> scalar, to be checked and returned.
         total: Scalar to minimise: a mean over this process's images.
         stage: For the message.
         step: For the message.
@@ -92,7 +92,7 @@ def accumulated_update(
     Args:
         optimiser: Optimiser of exactly the parameters that the totals train.
         parts: Equal parts of this process's batch, e.g. from `in_parts`.
-        losses_of: Part to (name -> scalar, scalar to minimise); called when its turn comes.
+        losses_of: Part -> (name -> scalar, scalar to minimise); called for one part at a time.
         stage: For the message.
         step: For the message.
         rate: Learning rate of this update.
@@ -144,7 +144,7 @@ def in_parts(batch: Batch, n_parts: int) -> list[Batch]:
 
 
 def autocast(device: str, precision: Precision) -> AbstractContextManager[object]:
-    """bf16 autocast, or nothing for fp32."""
+    """Context of bf16 autocast, or of no change for fp32."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -154,7 +154,7 @@ def choose_precision(
     """Resolve `auto` by timing steps of each precision, interleaved, and comparing the fastest.
 
     Args:
-        setting: What the user asked for; all but "auto" is returned as it is.
+        setting: The user's setting; any but "auto" is returned as it is.
         trial: Makes one step in a precision, on networks that are thrown away.
         device: torch device name.
     """
@@ -174,7 +174,7 @@ def choose_precision(
 
 
 def _clock(device: str) -> float:
-    """Seconds of work. On a CPU those of this thread, which other programs do not lengthen."""
+    """Clock in seconds; on a CPU the processor time of this thread, free of other programs."""
     if device == "cpu":
         return time.thread_time()
     if device == "mps":
@@ -185,6 +185,6 @@ def _clock(device: str) -> float:
 
 
 def mean_of(values: Iterable[tuple[float, int]]) -> float:
-    """Mean of batch means, each weighted by its number of images."""
+    """Mean of (batch mean, number of images), weighted by the number."""
     pairs = list(values)
     return sum(value * n for value, n in pairs) / sum(n for _, n in pairs)

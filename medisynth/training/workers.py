@@ -1,9 +1,9 @@
 """Several processes training one network: `torchrun` starts them, accelerate connects them.
 
-One process needs none of this: nothing is imported, no process group exists, every method returns
-what it was given. With n processes each takes its slice of the same global batch, and gradients are
-averaged over the processes just before they are used (`average_gradients`, called by
-`medisynth.training.loop.update`), so that n processes make the update of one.
+With one process nothing is imported, no process group exists and every method returns its input.
+With n processes each takes its slice of the same global batch, and gradients are averaged over the
+processes just before they are used (`average_gradients`, called by
+`medisynth.training.update.update`), so that n processes make the update of one.
 """
 
 import atexit
@@ -27,11 +27,11 @@ else:
 
 
 class Workers:
-    """This process among those that train together.
+    """This process in the group of processes that train together.
 
     Attributes:
         rank: Number of this process, 0 to n - 1.
-        n: Processes.
+        n: Number of processes.
     """
 
     def __init__(self, rank: int = 0, n: int = 1) -> None:
@@ -44,9 +44,9 @@ class Workers:
         return self.rank == 0
 
     def share(self, batch: Batch) -> Batch:
-        """This process's slice of a global batch: a list, a tensor or an array.
+        """Return this process's slice of a global batch: a list, a tensor or an array.
 
-        Noise is drawn for the whole batch and shared in the same way, so that an image meets the
+        Noise is drawn for the whole batch and sliced in the same way, so that an image gets the
         same noise whatever the number of processes.
 
         Raises:
@@ -65,9 +65,9 @@ class Workers:
     def wrap(self, network: nn.Module) -> nn.Module:
         """Give every process the weights and buffers of process 0; returns the same object.
 
-        It is not torch's DistributedDataParallel, which demands that every forward pass is followed
-        by one backward pass through all weights. A GAN breaks that rule several times an update: a
-        frozen discriminator, two forward passes, a penalty on gradients.
+        torch's DistributedDataParallel is not used: it requires one backward pass through all
+        weights after every forward pass, which a GAN's updates violate by a frozen discriminator,
+        two forward passes and a penalty on gradients.
         """
         if self.n > 1:
             with torch.no_grad():
@@ -76,11 +76,11 @@ class Workers:
         return network
 
     def unwrap(self, network: nn.Module) -> nn.Module:
-        """The network that `wrap` was given."""
+        """Return the network that `wrap` was given."""
         return network
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes: that of the whole batch.
+        """Replace every gradient by its mean over the processes, the gradient of the whole batch.
 
         Every process calls it with the same parameters; those without a gradient are left out.
         """
@@ -109,7 +109,7 @@ class Workers:
         return {name: means[name] for name in values}
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all get the same answer."""
+        """Whether the flag is set in any process; all get the same answer."""
         if self.n == 1:
             return flag
         flags = torch.tensor([float(flag)])
@@ -117,7 +117,7 @@ class Workers:
         return bool(flags.item())
 
     def wait(self) -> None:
-        """Go on when every process has come here."""
+        """Wait until every process has called this."""
         self.any(False)
 
     def all_equal(self, number: int) -> bool:
@@ -131,7 +131,7 @@ class Workers:
 
 @cache
 def workers() -> Workers:
-    """This process among those that `torchrun` (or Slurm through it) started; alone without it.
+    """Return this process in the group started by `torchrun` (or Slurm through it), else alone.
 
     The first call connects them, over gloo for tensors on the CPU and NCCL for those on CUDA.
     """

@@ -29,7 +29,7 @@ LISTING_COLUMNS = (
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before one image is read.
+    """Facts about a data set that are known before any image is read.
 
     Attributes:
         name: Adapter name, e.g. "hc18".
@@ -41,7 +41,7 @@ class DatasetInfo:
         split_unit: Unit that is never divided: "patient" or "examination".
         split_unit_note: What that unit can and cannot guarantee.
         absent_attributes: Attributes that are not recorded, each with what that prevents.
-        notes: What a reader must know.
+        notes: Remarks for the readers of reports.
         is_simulated: True when no patient is behind any image.
         default_planes: Values of `plane` that are selected unless the user says otherwise.
     """
@@ -62,7 +62,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Listing:
-    """All images that a data set says it has.
+    """All images that a data set lists, whether or not their files exist.
 
     Attributes:
         info: Facts about the data set.

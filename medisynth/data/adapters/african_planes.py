@@ -72,7 +72,7 @@ class AfricanPlanes:
     name = "african-planes"
 
     def detects(self, root: Path) -> bool:
-        """Whether a `metadata.csv` with columns of this set is there."""
+        """Whether the folder has a `metadata.csv` with the columns of this set."""
         return len(_SIGNATURE & header_names(root / METADATA_FILE, ",")) >= 3
 
     def list_images(self, root: Path) -> Listing:
@@ -107,7 +107,7 @@ class AfricanPlanes:
 
 
 def _check(metadata: StrictTable) -> None:
-    """Collect the faults of all values, then raise them together."""
+    """Check all values, then raise one error with all faults found."""
     metadata.check("image_name", name_fault, code="D021")
     metadata.check_unique("image_name")
     metadata.check("center", filled_fault)

@@ -115,7 +115,7 @@ class FetalPlanesDb:
 
 
 def _check(metadata: StrictTable) -> None:
-    """Collect the faults of all values, then raise them together."""
+    """Check all values, then raise one error with all faults found."""
     metadata.check("Image_name", name_fault, code="D021")
     metadata.check_unique("Image_name")
     metadata.check("Patient_num", count_fault)
@@ -137,6 +137,6 @@ def _check(metadata: StrictTable) -> None:
 
 
 def _brain_plane(record: Record) -> str | None:
-    """The published word for "no brain plane" becomes "not recorded"; "Other" stays a level."""
+    """Return the brain plane; None for the published "no brain plane", while "Other" is kept."""
     value = record.values["Brain_plane"]
     return None if value == NOT_A_BRAIN else value

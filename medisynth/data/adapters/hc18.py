@@ -201,12 +201,12 @@ def _check_examinations(metadata: StrictTable) -> None:
 
 
 def _examination(name: str) -> str:
-    """Examination number in a file name, canonical; empty if the name has none."""
+    """Examination number in a file name, without leading zeros; empty if the name has none."""
     found = _NAME.fullmatch(name)
     return canonical_number(found[1]) if found else ""
 
 
 def _resized_pixel_mm(record: Record) -> float:
-    """Pixel size of the image as stored here; the kit gives that of the larger original."""
+    """Pixel size of the resized image in mm, from the kit's value for the larger original."""
     value = record.values
     return float(value["pixel_size_mm"]) * float(value["original_width"]) / float(value["width"])

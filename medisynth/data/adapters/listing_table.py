@@ -1,4 +1,4 @@
-"""What the built-in adapters share: building a listing table and peeking at a header."""
+"""Helpers of the built-in adapters: build a listing table, read the column names of a file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which listed images a run uses, and which of them are not in the folder."""
+"""Select the listed images that a run uses, and find those missing from the folder."""
 
 import os
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def _named_planes(table: pd.DataFrame, wanted: Sequence[str]) -> pd.Series:
 
 
 def _known_planes(table: pd.DataFrame) -> str:
-    """Known names of both columns with their number of images, most frequent first."""
+    """List the names in `plane` and `brain_plane` with their image counts, most frequent first."""
     parts = []
     for column in ("plane", "brain_plane"):
         counts = table[column].value_counts()
@@ -79,7 +79,7 @@ def _known_planes(table: pd.DataFrame) -> str:
 
 
 def missing_images(root: Path, table: pd.DataFrame) -> "pd.Series[bool]":
-    """Which listed images are not in the folder, by name alone.
+    """Mark the listed images whose file is not in the folder, by name alone.
 
     Each folder is listed once; no image is opened, so 12,400 rows take milliseconds.
 
@@ -116,7 +116,7 @@ def _names(folder: Path) -> frozenset[str]:
 def missing_images_error(
     table: pd.DataFrame, missing: "pd.Series[bool]", *, metadata_file: str
 ) -> DataError:
-    """The error for listed images that are missing; each is a finding.
+    """Return the error for missing listed images, one finding for each.
 
     Args:
         table: All listed rows.

@@ -1,1 +1,1 @@
-"""What a data set holds and lacks: coverage, confounding, quality, shift, labels, demographics."""
+"""Audit of a data set: coverage, confounding, quality, shift, labels, demographics."""

@@ -21,7 +21,7 @@ class AttributeValues:
     Attributes:
         declared: The attribute and how complete it is.
         levels: Levels or bins in the order of reports; () for a number without bins.
-        codes: Place of each row in `levels`, -1 where there is no value, length n.
+        codes: Index into `levels` of each row, -1 where there is no value, length n.
         values: The number of each row, NaN where there is none or for a category, length n.
     """
 
@@ -46,8 +46,8 @@ def attribute_values(
         patients: Patient of each row.
 
     Returns:
-        Its values; a patient's only level is given to all images of that patient. A column that
-        neither has gives no value at all. A number that cannot be read is no value.
+        Its values; a patient's only level is given to all images of that patient. There is no
+        value where neither table has the column or where a number cannot be read.
     """
     texts = _column(attribute, table, metadata)
     values = np.full(len(texts), np.nan)
@@ -83,7 +83,7 @@ def attribute_values(
 def _categories(
     attribute: AttributeDeclaration, texts: NDArray[np.object_]
 ) -> tuple[tuple[str, ...], Codes]:
-    """Levels and the place of each text: as declared, or those found where none is declared."""
+    """Return the declared levels, or else those found, and each text's index among them."""
     levels = declared_levels(attribute) or tuple(sorted({str(x) for x in texts} - {""}))
     place = {level: i for i, level in enumerate(levels)} | {"": -1}
     codes = np.array([place.get(text, len(levels)) for text in texts], dtype=np.intp)
@@ -102,7 +102,7 @@ def _spread(codes: Codes, patients: Coded, n_levels: int) -> Codes:
 def _column(
     attribute: AttributeDeclaration, table: pd.DataFrame, metadata: pd.DataFrame
 ) -> NDArray[np.object_]:
-    """Text of each row, "" where there is none."""
+    """Return the attribute's text for each row, "" where there is none."""
     for source in (metadata, table):
         if attribute.column in source:
             column = source[attribute.column].astype(object)

@@ -1,4 +1,4 @@
-"""How far two attributes go together, and which levels cannot be told apart."""
+"""Association of pairs of attributes, and levels whose effects cannot be separated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ def confounding(
     """Cramér's V of each pair of attributes, tested by permuting whole patients.
 
     Images are the unit of V, patients of the test: each patient's images keep their levels of one
-    attribute, and get those of another patient for the attribute in which fewer patients vary. A
-    patient drawn with several levels hands them on in random order, from the start again when the
-    other has more images. V of few or large patients is far above 0 by chance; the test is what
-    tells.
+    attribute, and get those of another patient for the attribute in which fewer patients vary. The
+    levels of a patient drawn with several are passed on in random order, repeated when the other
+    has more images. With few patients, or patients with many images, V is far above 0 by chance:
+    rely on the test.
 
     Args:
         table: Rows with patient_id and the attributes.
@@ -101,7 +101,7 @@ def cramers_v(counts: Floats) -> Floats:
 
 
 def _compact(codes: Codes, names: tuple[str, ...]) -> tuple[Codes, tuple[str, ...]]:
-    """Number only the values that occur."""
+    """Renumber codes so that only values that occur have a number and a name."""
     kept, again = np.unique(codes, return_inverse=True)
     return again.astype(np.intp), tuple(names[place] for place in kept)
 
@@ -109,7 +109,7 @@ def _compact(codes: Codes, names: tuple[str, ...]) -> tuple[Codes, tuple[str, ..
 def _permuted_v(
     a: Codes, b: Codes, patients: Codes, n_permutations: int, rng: np.random.Generator
 ) -> Floats:
-    """V after each permutation of patients, shape (n_permutations,)."""
+    """Compute V after each random permutation of patients, shape (n_permutations,)."""
     shuffled = rng.permutation(len(patients))  # within patients, the order means nothing
     order = shuffled[np.argsort(patients[shuffled], kind="stable")]
     people, moved, kept = patients[order], a[order], b[order]
@@ -131,7 +131,7 @@ def _permuted_v(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Images sorted by patient: levels that are handed on, levels that stay, and the patients."""
+    """Images sorted by patient: levels that are permuted, levels that stay, and the patients."""
 
     moved: Codes
     kept: Codes
@@ -141,7 +141,7 @@ class _Rows:
 
 
 def _handed_on(rows: _Rows, source: Codes, rng: np.random.Generator) -> Floats:
-    """Tables of counts, shape (b, moved, kept), when patient p gets the levels of source[:, p]."""
+    """Count tables, shape (b, moved, kept), after patient p gets the levels of source[:, p]."""
     n_moved, n_kept = int(rows.moved.max()) + 1, int(rows.kept.max()) + 1
     people = np.repeat(np.arange(len(rows.sizes)), rows.sizes)
     images = image_counts_of(people, rows.kept, len(rows.sizes), n_kept)
@@ -163,7 +163,7 @@ def _handed_on(rows: _Rows, source: Codes, rng: np.random.Generator) -> Floats:
 
 
 def _varying(levels: Codes, people: Codes, starts: Codes) -> np.ndarray:
-    """Whether each patient has several levels; rows are sorted by patient."""
+    """Mark the patients with several levels; rows are sorted by patient."""
     differs = levels != levels[starts][people]
     return np.asarray(np.bincount(people, weights=differs) > 0)
 

@@ -67,7 +67,7 @@ def sides_of(partition: pd.Series) -> tuple[str, ...]:
 
 
 def rows_by_side(table: pd.DataFrame, partition: pd.Series) -> dict[str, NDArray[np.bool_]]:
-    """Which rows of the table are in each partition that occurs.
+    """Mark the rows of the table that are in each partition that occurs.
 
     Args:
         table: Rows.
@@ -82,7 +82,7 @@ def rows_by_side(table: pd.DataFrame, partition: pd.Series) -> dict[str, NDArray
 def _row(
     attribute: str, level: str, side: str, images: NDArray[np.float64], n_present: int
 ) -> CoverageLevel:
-    """One level of one side, from its images by patient and the patients of the side."""
+    """Summarise a level in a partition, from its images per patient and the partition's total."""
     n_patients = int((images > 0).sum())
     return CoverageLevel(
         attribute=attribute,
@@ -155,7 +155,7 @@ def listing_summary(listing: Listing) -> ListingSummary:
 
 
 def _one_sided(rows: tuple[CoverageLevel, ...]) -> tuple[tuple[str, str, str], ...]:
-    """Levels with images in one of several partitions only."""
+    """Find levels whose images are all in one of several partitions."""
     sides: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for row in rows:
         if row.partition not in {ALL, NOT_RECORDED} and row.level != NOT_RECORDED:
@@ -175,7 +175,7 @@ def flow_step(
     Args:
         step: Name of the step.
         table: The rows it left, with patient_id and the attributes.
-        note: What it asked for.
+        note: The step's criterion, for reports.
         attributes: Columns to count by; one without any value in these rows is left out.
     """
     gone = absent(table, attributes)

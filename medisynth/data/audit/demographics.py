@@ -1,4 +1,4 @@
-"""Who the patients are, as far as the data contract declares it, and how far from a target."""
+"""Demographics of the patients, as the data contract declares them, compared with a target."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def demographics_audit(
     n_resamples: int,
     seed: int,
 ) -> DemographicsAudit:
-    """Count the declared attributes of patients, alone and in pairs, without giving anybody away.
+    """Count patients by declared attribute, alone and in pairs, withholding identifying cells.
 
     A patient with one value has it on all images. One with several (head circumference at several
     visits) counts once in each level that occurs; in pairs, once in each combination that occurs on
@@ -108,7 +108,7 @@ def demographics_audit(
 
 
 def _sides(table: pd.DataFrame, partition: pd.Series | None) -> dict[str, NDArray[np.bool_]]:
-    """Rows of "all", of each partition, and of UNASSIGNED where some have none."""
+    """Mark the rows of "all", of each partition, and of UNASSIGNED where some rows have none."""
     whole = {ALL: np.ones(len(table), dtype=bool)}
     if partition is None:
         return whole
@@ -128,7 +128,7 @@ def _numbers(
     sides: dict[str, NDArray[np.bool_]],
     smallest: int,
 ) -> list[QuantityLevel]:
-    """Distribution of each number over patients, ends drawn in so that no patient stands alone."""
+    """Distribution of each number over patients, its ends clipped so that they identify nobody."""
     levels = []
     for attribute in found:
         outside = fence_distance(attribute.values) > 0
@@ -153,7 +153,7 @@ def _numbers(
 
 
 def _quantiles(people: Codes, values: Floats, smallest: int) -> tuple[float, ...]:
-    """Quantiles of each patient's distinct values, none beyond the smallest-th patient's."""
+    """Quantiles of patients' distinct values, clipped to the `smallest`-th patient at each end."""
     pairs = np.unique(np.column_stack((people.astype(np.float64), values)), axis=0)
     first = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1.0))
     lowest = np.sort(np.minimum.reduceat(pairs[:, 1], first))

@@ -1,4 +1,4 @@
-"""Suspected label errors: what images of other patients say about each recorded label.
+"""Suspected label errors, found by comparing each label with images of other patients.
 
 A model is cross-validated by patient on cheap features, and confident learning names the images
 whose recorded label it speaks against. A suspicion is a question to whoever labelled the image, not
@@ -47,7 +47,7 @@ def audit_labels(
     seed: int,
     progress: Progress | None = None,
 ) -> LabelAudit:
-    """Look for training images whose recorded label the other patients' images speak against.
+    """Find training images whose recorded label disagrees with a model of other patients' images.
 
     Args:
         table: Training images only, with image_id, patient_id, plane and brain_plane; NA where a
@@ -59,7 +59,7 @@ def audit_labels(
         progress: Called after each fold with folds done and folds in all.
 
     Returns:
-        The audit. Where nothing can be judged, `reason` says why and there is no suspect.
+        The audit. Where no label can be judged, `reason` says why and no image is suspected.
 
     Raises:
         SettingsError: `label` is no column of the table, or n_folds is below 2.
@@ -102,7 +102,7 @@ def _judge(
     probability: Probabilities,
     seed: int,
 ) -> LabelAudit:
-    """Suspects, unless the model does no better than chance."""
+    """Return the audit with suspects, unless the model does no better than chance."""
     classes = np.unique(given)
     accuracy, low = _balanced_accuracy(given, classes[probability.argmax(1)], patients, seed)
     if low <= 1 / len(classes):
@@ -155,7 +155,7 @@ def _choose_label(table: pd.DataFrame) -> str:
 
 
 def _nothing(table: pd.DataFrame, label: str) -> LabelAudit:
-    """The audit before anything is computed."""
+    """Return an audit without results, to be filled in."""
     labelled = table[table[label].notna()] if label else table.iloc[:0]
     counts = labelled[label].astype(str).value_counts() if label else pd.Series(dtype="int64")
     return LabelAudit(
@@ -229,9 +229,9 @@ def _cross_validate(
 
 
 def _calibrated(probability: Probabilities, codes: NDArray[np.intp]) -> Probabilities:
-    """Temper probabilities until they fit the labels best: few images make a model too sure.
+    """Calibrate probabilities by the temperature that fits the labels best.
 
-    One number for all images, so that it cannot fit single labels.
+    Models of few images are overconfident. One temperature for all images cannot fit single labels.
 
     Source:
         Guo et al. 2017, arXiv:1706.04599 (temperature scaling).
@@ -305,7 +305,7 @@ def _histograms_of(thumbnails: Pixels) -> Features:
 
 
 def _label_issues(codes: NDArray[np.intp], probability: Probabilities) -> NDArray[np.bool_]:
-    """Images that both rules of confident learning name."""
+    """Mark the images that both rules of confident learning suspect."""
     from cleanlab.filter import find_label_issues
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Which patient has which level: the small matrices that all statistics by patient start from.
+"""Matrices of patients by level, from which all statistics by patient are computed.
 
 A patient's images are alike, so patients are what is counted and resampled. A patient may have
 several levels of one attribute (several planes, seldom several machines) and then counts once in
@@ -23,7 +23,7 @@ class Coded:
     """A column of text as numbers.
 
     Attributes:
-        codes: Place of each row's value in `names`, -1 where there is none, length n.
+        codes: Index into `names` of each row's value, -1 where there is none, length n.
         names: Values that occur, sorted.
     """
 
@@ -54,7 +54,7 @@ def patient_codes(table: pd.DataFrame) -> Coded:
 
 
 def membership(patients: Codes, levels: Codes, n_patients: int, n_levels: int) -> Floats:
-    """Which patient has an image of which level.
+    """Mark which patient has an image of which level.
 
     Args:
         patients: Patient of each row, 0 to n_patients - 1, length n.
@@ -71,13 +71,13 @@ def membership(patients: Codes, levels: Codes, n_patients: int, n_levels: int) -
 
 
 def image_counts_of(patients: Codes, levels: Codes, n_patients: int, n_levels: int) -> Floats:
-    """Images of each patient and level, shape (n_patients, n_levels); no level may be missing."""
+    """Count images by patient and level, shape (n_patients, n_levels); every row needs a level."""
     cells = np.bincount(patients * n_levels + levels, minlength=n_patients * n_levels)
     return np.asarray(cells.reshape(n_patients, n_levels), dtype=np.float64)
 
 
 def shares(counts: Floats) -> Floats:
-    """Counts over their sum along the last axis; NaN where the sum is 0."""
+    """Divide counts by their sum along the last axis; NaN where the sum is 0."""
     total = counts.sum(axis=-1, keepdims=True)
     undefined = np.full_like(counts, np.nan)
     return np.asarray(np.divide(counts, total, out=undefined, where=total > 0))
@@ -98,7 +98,7 @@ def total_variation(left: Floats, right: Floats) -> Floats:
 
 
 def redrawn(matrix: Floats, n_resamples: int, rng: np.random.Generator) -> Floats:
-    """Patients by level when as many patients are drawn with replacement.
+    """Count patients by level in bootstrap samples, each of as many patients as there are.
 
     Args:
         matrix: Membership, shape (p, k), p at least 1.
@@ -119,16 +119,16 @@ def redrawn(matrix: Floats, n_resamples: int, rng: np.random.Generator) -> Float
 
 
 def dealt(matrix: Floats, n_left: int, n_resamples: int, rng: np.random.Generator) -> Floats:
-    """Patients by level on the left when all patients are dealt to two sides at random.
+    """Count patients by level in the first of two groups that all patients are dealt to at random.
 
     Args:
         matrix: Membership of all patients, shape (p, k).
-        n_left: Patients on the left, 0 to p.
+        n_left: Patients in the first group, 0 to p.
         n_resamples: Number of deals b.
         rng: Source of randomness.
 
     Returns:
-        Shape (b, k); the right side has the column sums less this.
+        Shape (b, k); the second group has the column sums minus this.
     """
     is_left = (np.arange(len(matrix)) < n_left).astype(np.float64)
     return np.concatenate(
@@ -137,11 +137,11 @@ def dealt(matrix: Floats, n_left: int, n_resamples: int, rng: np.random.Generato
 
 
 def chunks(n_resamples: int) -> tuple[int, ...]:
-    """Resamples in portions of at most 500, so that memory does not grow with their number."""
+    """Split a number of resamples into portions of at most 500, which bounds memory."""
     full, rest = divmod(n_resamples, _CHUNK)
     return (_CHUNK,) * full + ((rest,) if rest or not full else ())
 
 
 def named_rng(seed: int, names: Sequence[str]) -> np.random.Generator:
-    """A generator for one comparison, so that its result does not depend on which others run."""
+    """Random generator of one comparison, so that no other comparison changes its result."""
     return np.random.default_rng([seed, *"|".join(names).encode("utf-8")])

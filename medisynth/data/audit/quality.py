@@ -1,4 +1,4 @@
-"""Distributions of simple image numbers, by partition, and the images far from all others."""
+"""Distributions of image statistics by partition, and outlying images."""
 
 import numpy as np
 import pandas as pd
@@ -70,7 +70,7 @@ def image_quality(
 
 
 def fence_distance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each value lies beyond three interquartile ranges from the quartiles.
+    """Distance of each value beyond fences three interquartile ranges from the quartiles.
 
     Args:
         values: Shape (n,), NaN where there is none.

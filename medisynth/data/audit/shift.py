@@ -1,4 +1,4 @@
-"""How unlike two partitions are: distance of the shares of patients, attribute by attribute."""
+"""Shift between partitions: distance of their shares of patients, attribute by attribute."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -31,7 +31,7 @@ def shifts(
     n_resamples: int,
     seed: int,
 ) -> tuple[AttributeShift, ...]:
-    """Distance of each pair of partitions in each attribute.
+    """Compute the distance of each pair of partitions in each attribute.
 
     Shares are of patients counted once in each level they have, over the sum of those counts;
     images without a value count nowhere.
@@ -89,7 +89,7 @@ def _shift(
     redraws: tuple[Floats, Floats],
     deals: Floats,
 ) -> AttributeShift:
-    """One attribute of two partitions, from patients by level: as they are, redrawn and dealt."""
+    """Compare two partitions in one attribute, from observed, resampled and permuted counts."""
     value = float(total_variation(*counts))
     # The interval is moved: resampling alone raises the distance.
     ci95 = percentile_interval(value, total_variation(*redraws))

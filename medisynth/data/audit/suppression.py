@@ -1,4 +1,4 @@
-"""Which cells of published tables must be withheld so that no small one can be worked out.
+"""Cell suppression: which table cells to withhold so that no small one can be worked out.
 
 A small cell alone is not enough: where a sum is known, the one missing part is its difference to
 the rest. So further cells are withheld until no small one follows from what is shown.
@@ -26,8 +26,8 @@ class Sum:
     """Cells that add up to a known number, or to another cell.
 
     Attributes:
-        parts: Places of the cells that are added.
-        whole: Place of the cell that they add up to; None when the sum itself is known.
+        parts: Indices of the cells that are added.
+        whole: Index of the cell that they add up to; None when the sum itself is known.
     """
 
     parts: tuple[int, ...]
@@ -46,20 +46,19 @@ def withheld_cells(
     *,
     ranks: Sequence[int],
 ) -> frozenset[int]:
-    """Cells to withhold: the small ones, and as many others as protect them.
+    """Choose the cells to withhold: the small ones, and as many others as protect them.
 
     Args:
         counts: Patients of each cell.
-        sums: What a reader can add up.
-        smallest: Cells of 1 to smallest - 1 patients are small. A cell of 0 is not: it shows who is
-            missing and speaks of nobody; it is withheld only where no other can protect.
+        sums: Sums that a reader can form.
+        smallest: Cells of 1 to smallest - 1 patients are small. A cell of 0 is not: it describes
+            nobody; it is withheld only where no other can protect.
         ranks: Of each cell; lower ones are withheld first to protect others, then the smaller.
 
     Returns:
-        Places of all withheld cells, small ones included. In each sum with one of them there are
-        at least two, and together at least `smallest` patients where the sum is shown, as far as
-        it has so many; and no small cell follows
-        from all sums together by linear algebra.
+        Indices of all withheld cells, small ones included. Each sum with a withheld cell has at
+        least two, which hold at least `smallest` patients together where the sum is shown (as far
+        as it has so many), and no small cell follows from all sums together by linear algebra.
 
     Source:
         Hundepool et al. 2012, Statistical Disclosure Control, doi:10.1002/9781118348239, chapter 4.
@@ -93,7 +92,7 @@ class _State:
                 self.of_cell[place].append(number)
 
     def close(self, numbers: Sequence[int] | range) -> None:
-        """Withhold cells until every sum with a withheld cell is vague enough."""
+        """Withhold further cells until no single sum narrows down a withheld cell."""
         waiting = deque(numbers)
         while waiting:
             number = waiting.popleft()
@@ -104,7 +103,7 @@ class _State:
                     waiting += self.of_cell[place]
 
     def determined(self) -> list[int]:
-        """Small cells that follow from all sums together."""
+        """Return small cells that can still be worked out from all sums together."""
         found: list[int] = []
         for cells, numbers in self._components():
             column = {place: i for i, place in enumerate(cells)}
@@ -122,7 +121,7 @@ class _State:
         return found
 
     def protect(self, place: int) -> None:
-        """Withhold one more cell in a sum with this one, where there is one."""
+        """Withhold one more cell of a sum that holds this one, where one is left."""
         found = [self._best(self.sums[number]) for number in self.of_cell[place]]
         choices = [x for x in found if x is not None]
         if not choices:
@@ -150,7 +149,7 @@ class _State:
         return (n == 0, self.ranks[place], n, place)
 
     def _components(self) -> list[tuple[list[int], list[int]]]:
-        """Withheld cells that sums tie together, with those sums; only groups with a small cell."""
+        """Group withheld cells that share sums, with those sums; only groups with a small cell."""
         seen: set[int] = set()
         found = []
         for start in sorted(self.gone & self.small):
@@ -216,7 +215,7 @@ def demographic_cells(
 
 
 def _rank(names: tuple[str, ...], side: str) -> int:
-    """What protects others first: what is not shown anyway, then pairs, single partitions."""
+    """Order of withholding: cells that are not shown anyway, then pairs, then single partitions."""
     return -1 if side == UNASSIGNED else (side == ALL) + 2 * (len(names) == 1)
 
 
@@ -227,7 +226,7 @@ def _cell(
     n: int | None = None,
     total: int = 0,
 ) -> DemographicCell:
-    """A cell with its share of the patients with values; a withheld one has no number."""
+    """Return a cell with its share of the patients with values; without `n` it is withheld."""
     return DemographicCell(
         attributes=names,
         levels=levels,
@@ -241,7 +240,7 @@ def _cell(
 def _count(
     group: Sequence[AttributeValues], patients: Coded, rows: NDArray[np.bool_]
 ) -> tuple[dict[tuple[str, ...], int], int]:
-    """Patients of each level or combination among some rows, and patients with values there."""
+    """Count patients by level or combination among some rows, and those with any value there."""
     shape = tuple(len(x.levels) for x in group)
     known = rows & np.all([x.codes >= 0 for x in group], axis=0)
     people = patients.codes[known]
@@ -256,7 +255,7 @@ def _count(
 
 
 def _sums(keys: Sequence[tuple[tuple[str, ...], tuple[str, ...], str]]) -> list[Sum]:
-    """What a reader can add up: partitions to all, levels to the total, pairs to single levels.
+    """List the sums that a reader can form: partitions to all, levels to totals, pairs to levels.
 
     Patients with several levels, and pairs of which one value is missing, make the sums inexact; a
     reader does not know that, and nothing is gained by leaving such sums out.

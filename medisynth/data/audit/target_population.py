@@ -73,7 +73,7 @@ def load_target_population(path: Path) -> TargetPopulation:
         The population, shares divided by their sum (1 within 0.01 in the file).
 
     Raises:
-        SettingsError: The file cannot be read, is not filled in, or says what it cannot say; names
+        SettingsError: The file cannot be read, is not filled in, or has an invalid entry; names
             file and key.
     """
     file = _read(path)

@@ -1,1 +1,1 @@
-"""What an image gives away: burned-in text and marks, identifiers in file and metadata."""
+"""Search for identifying content: burned-in text and marks, identifiers in file and metadata."""

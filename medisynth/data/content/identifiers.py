@@ -1,7 +1,7 @@
-"""Text and columns that look as if they could identify somebody.
+"""Detection of text and columns that could identify a person.
 
-Patterns, not knowledge: a name that is an ordinary word passes, and an ordinary word that looks
-like a name is reported. What is reported needs a person's eye.
+By patterns alone: a name that is an ordinary word is missed, and an ordinary word that looks like
+a name is reported. A person must look at every report.
 """
 
 import re
@@ -86,7 +86,7 @@ SCANNER_WORDS = frozenset(_SCANNER_WORDS_TEXT.split())
 
 
 def text_kind(text: str) -> TextKind | None:
-    """What a burned-in line of text looks like, if it could identify somebody.
+    """Classify a burned-in line of text that could identify a person.
 
     Args:
         text: One line as read.
@@ -134,7 +134,7 @@ def looks_like_name(text: str) -> bool:
 
 
 def is_scanner_word(word: str) -> bool:
-    """Whether a word is one that scanners write, a letter or two misread."""
+    """Whether a word is one that scanners write, even with a letter or two misread."""
     folded = _folded(word)
     if folded in SCANNER_WORDS:
         return True
@@ -142,7 +142,7 @@ def is_scanner_word(word: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """The text with every letter and digit replaced, cut to 80 characters.
+    """Replace every letter and digit of a text and cut it to 80 characters.
 
     Capitals become "A", other letters "a", digits "0": "Smith Anna" is "Aaaaa Aaaa".
     """
@@ -162,7 +162,7 @@ def _has_name_case(word: str) -> bool:
 
 
 def _is_counter(digits: str) -> bool:
-    """Whether a run of digits can be a frame counter whose slash was read as 7 or 1."""
+    """Whether digits may be a frame counter such as 12/34 whose slash was read as 7 or 1."""
     if len(digits) > 9:
         return False
     splits = ((digits[:k], digits[k + 1 :]) for k in range(1, len(digits) - 1) if digits[k] in "71")
@@ -219,7 +219,7 @@ _MIN_NAMES = 3  # distinct ones; fewer are levels, such as planes or scanners
 
 
 def identifying_columns(metadata: pd.DataFrame) -> tuple[IdentifyingColumn, ...]:
-    """Columns of a metadata file that look as if they could identify somebody.
+    """Find columns of a metadata file that could identify a person.
 
     By name in several languages, and by values: e-mail addresses, telephone numbers, calendar
     dates, personal names, DICOM UIDs and long distinct numbers. Columns that are by their name the
@@ -248,7 +248,7 @@ def _words_of(name: str) -> list[str]:
 
 
 def reason_by_name(name: str) -> str | None:
-    """Why the name of a column or of a text in a file says that it identifies; None if not."""
+    """Why the name of a column or of a text in a file suggests an identifier; None if not."""
     words = _words_of(name)
     # "date of birth" is one word of the list written as three, "given_name" one written as two
     joined = [

@@ -1,4 +1,4 @@
-"""Where burned-in marks stand: lines of text, measuring crosses and dotted lines."""
+"""Detection of burned-in marks: lines of text, measuring crosses and dotted lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Overlay:
     """Burned-in marks of one image.
 
     Attributes:
-        boxes: Lines of what looks like text, top to bottom.
-        n_text_boxes: How many.
+        boxes: Boxes of likely lines of text, top to bottom.
+        n_text_boxes: Number of boxes.
         n_callipers: Measuring crosses, single or at the ends of a dotted line.
         n_dots: Dots that stand in a row, as a dotted line or ellipse leaves them.
         has_wedge: Whether a grey wedge or bar stands at the left or right edge.
@@ -50,8 +50,8 @@ def find_overlay(grey: Pixels) -> Overlay:
         grey: Image at its own size, shape (height, width), uint8.
 
     Returns:
-        What was found. Text below 5 pixels' height, handwriting and text of less than 40 grey
-        levels above its background are not found.
+        The marks. Text below 5 pixels' height, handwriting and text of less than 40 grey levels
+        above its background are missed.
     """
     boxes = text_lines(grey)
     crosses, dots = callipers(grey, boxes)
@@ -65,7 +65,7 @@ def find_overlay(grey: Pixels) -> Overlay:
 
 
 def text_lines(grey: Pixels) -> tuple[Box, ...]:
-    """Boxes of what looks like lines of text, top to bottom.
+    """Find boxes that look like lines of text, top to bottom.
 
     Thin bright strokes are grouped into glyphs and neighbouring glyphs of like height into lines;
     a line must be dark between its strokes, as the speckle of tissue is not.
@@ -96,7 +96,7 @@ def text_lines(grey: Pixels) -> tuple[Box, ...]:
 
 
 def callipers(grey: Pixels, text: Sequence[Box]) -> tuple[int, int]:
-    """Number of measuring crosses and of dots in a row, outside text and the scales at the sides.
+    """Count measuring crosses and dots in a row, outside text and the scales at the sides.
 
     Args:
         grey: Image, shape (height, width), uint8.
@@ -125,7 +125,7 @@ def callipers(grey: Pixels, text: Sequence[Box]) -> tuple[int, int]:
 
 
 def _stroke_mask(grey: Pixels) -> Mask:
-    """Bright parts too thin to survive an opening, widened to whole strokes."""
+    """Mark bright parts too thin to survive a morphological opening, widened to whole strokes."""
     size = 5 if grey.shape[0] < 700 else 7
     opened = windowed(np.maximum, windowed(np.minimum, grey, size), size)
     thin: Mask = (grey - opened) >= _STROKE_RISE  # an opening is never brighter
@@ -174,7 +174,7 @@ def _is_glyph(box: Box, height: int) -> bool:
 
 
 def _lines(glyphs: list[Box], width: int) -> list[list[Box]]:
-    """Glyphs of one baseline and like height, each near the next."""
+    """Group glyphs into lines: one baseline, like height, each near the next."""
     groups: list[list[Box]] = []
     for glyph in sorted(glyphs, key=lambda box: (box[0], box[1])):
         for group in reversed(groups):
@@ -221,7 +221,7 @@ def _is_text(grey: Pixels, strokes: Mask, box: Box, group: list[Box]) -> bool:
 
 
 def _cross_mask(wide: NDArray[np.int16]) -> Mask:
-    """Centres of crosses: all four arms bright, all four quadrants darker, the centre open or not."""
+    """Mark centres of crosses: four bright arms, four darker quadrants, the centre open or not."""
     margin = _ARM_PX
     height, width = wide.shape
 
@@ -244,7 +244,7 @@ def _cross_mask(wide: NDArray[np.int16]) -> Mask:
 
 
 def _dot_mask(wide: NDArray[np.int16]) -> Mask:
-    """Pixels of spots of at most 2 x 2 pixels that stand alone."""
+    """Mark the pixels of isolated spots of at most 2 x 2 pixels."""
     # the four sides of a 7 x 7 square around each pixel
     across = windowed(np.maximum, wide, 7, axes=(1,))
     down = windowed(np.maximum, wide, 7, axes=(0,))
@@ -257,7 +257,7 @@ def _dot_mask(wide: NDArray[np.int16]) -> Mask:
 
 
 def _dots_in_a_row(centres: NDArray[np.float64]) -> int:
-    """Dots whose two nearest neighbours lie on opposite sides at like distances."""
+    """Count dots whose two nearest neighbours lie on opposite sides at like distances."""
     from scipy.spatial import cKDTree
 
     if len(centres) < 4:

@@ -1,4 +1,4 @@
-"""What stands in images and metadata besides anatomy: burned-in text, marks, columns, PNG texts."""
+"""Scan of images and metadata for burned-in text, marks, identifying columns and PNG texts."""
 
 import hashlib
 from collections import Counter
@@ -36,7 +36,7 @@ from medisynth.data.reading.synthetic_mark import KEY
 from medisynth.data.reading.views import Pixels
 
 MAX_MARKS = 200
-# Keywords that programs write about pictures, and those of our own mark: none of a person.
+# Keywords that programs write about pictures, and those of our own mark; none is about a person.
 ORDINARY_KEYWORDS = frozenset(
     {"Software", "Source", "Copyright", "Description", "Title", "XML:com.adobe.xmp", KEY}
     | {"date:create", "date:modify", "date:timestamp", "Creation Time", "Disclaimer", "Warning"}
@@ -48,7 +48,7 @@ _MIN_DOTS = 10  # dots in a row that a measurement leaves, at least
 
 @dataclass(frozen=True)
 class _Look:
-    """What one image showed; `failure` says why it could not be scanned."""
+    """Result of scanning one image; `failure` says why it could not be scanned."""
 
     image_id: str
     has_text: bool = False
@@ -132,12 +132,12 @@ def scan_content(
 
 
 def drawn_images(table: pd.DataFrame, n: int | Literal["all"], seed: int) -> pd.DataFrame:
-    """Rows of the images whose text is read: evenly over machines, at random within each.
+    """Select the images whose text is read: evenly over machines, at random within each.
 
-    Every scanner writes in its own way, so each is looked at as often as any other until it has no
-    more images; where no machine is recorded the site stands for it. Within a machine chance
-    decides and not the amount of overlay: what covers most pixels are scales and wedges, while a
-    name covers few, and only a random draw says how common something is.
+    Scanners differ in what they write, so each gives as many images as any other until it has no
+    more; where no machine is recorded, the site is taken. Within a machine the draw is random and
+    ignores the amount of overlay: scales and wedges cover most pixels and a name few, and only a
+    random draw tells how common something is.
 
     Args:
         table: Rows with image_id, machine and, where it is known, site.
@@ -181,7 +181,7 @@ def _all_looks(
 
 
 def _look_at_all(folder: DataFolder, tesseract: str | None, jobs: list[_Job]) -> list[_Look]:
-    """Look at a few images; their text is read together."""
+    """Scan a few images; their text is read in one run of tesseract."""
     frames = [_frame(folder, *job) for job in jobs]
     usable = [frame for frame in frames if isinstance(frame, _Frame)]
     texts: list[tuple[Word, ...] | TextReaderError]
@@ -230,7 +230,7 @@ def _look(frame: "_Frame", words: tuple[Word, ...] | TextReaderError, *, reads_t
 
 
 def _keyword_counts(table: pd.DataFrame) -> dict[str, int]:
-    """Keyword of PNG texts -> images that have it."""
+    """Count the images that have each keyword of PNG texts."""
     if "png_text_keywords" not in table:
         return {}
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Reads burned-in text with tesseract, a program that need not be there."""
+"""Reads burned-in text with tesseract, an optional program."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _ENVIRONMENT = {"OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"}
 
 
 class TextReaderError(Exception):
-    """Tesseract crashed, took too long or answered something else than words."""
+    """Tesseract crashed, took too long or gave output that is no table of words."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Strip:
 
 
 def find_tesseract() -> str | None:
-    """Absolute path of the program, or None where it is not installed."""
+    """Absolute path of tesseract, or None where it is not installed."""
     found = shutil.which("tesseract")
     return None if found is None else os.path.realpath(found)
 
@@ -65,7 +65,7 @@ def find_tesseract() -> str | None:
 def tesseract_version() -> str | None:
     """Version of the installed tesseract, e.g. "5.3.0"; None where it does not work.
 
-    English must be among its languages: it is what `read_texts` reads with.
+    English must be among its languages, since `read_texts` uses it.
     """
     program = find_tesseract()
     if program is None:
@@ -81,9 +81,9 @@ def tesseract_version() -> str | None:
 def read_texts(
     frames: Sequence[tuple[Pixels, tuple[Box, ...]]], tesseract: str
 ) -> list[tuple[Word, ...] | TextReaderError]:
-    """Read the burned-in text of several images in one run of the program, which starts slowly.
+    """Read the burned-in text of several images in one run of tesseract, which starts slowly.
 
-    Only lines that `overlay_marks.text_lines` finds are read: each is enlarged, turned to dark on
+    Only lines that `marks.text_lines` finds are read: each is enlarged, turned to dark on
     light and put on a white sheet, one sheet an image, which reads better and several times faster
     than whole frames.
 
@@ -93,8 +93,8 @@ def read_texts(
         tesseract: Path of the program, see `find_tesseract`.
 
     Returns:
-        For each image its words, line by line, none where nothing looks like text; or why it could
-        not be read.
+        For each image its words, line by line, empty where nothing looks like text; or the error
+        that prevented reading.
     """
     answers: list[tuple[Word, ...] | TextReaderError] = [() for _ in frames]
     sheets: dict[int, tuple[Pixels, list[_Strip]]] = {}
@@ -113,7 +113,7 @@ def read_texts(
 
 
 def _runs(n_pixels: dict[int, int]) -> list[list[int]]:
-    """Sheets for each run of the program: few enough to fit where one large sheet does."""
+    """Divide sheets over runs of tesseract so that each run needs the memory of one large sheet."""
     runs: list[list[int]] = []
     room = 0
     for number, size in n_pixels.items():
@@ -128,7 +128,7 @@ def _runs(n_pixels: dict[int, int]) -> list[list[int]]:
 def _read_sheets(
     sheets: list[tuple[Pixels, list[_Strip]]], tesseract: str
 ) -> list[tuple[Word, ...] | TextReaderError]:
-    """Words on each sheet; where a run of several fails, each is read by itself."""
+    """Read the words on each sheet; where a run of several fails, read each by itself."""
     pages = [Image.fromarray(sheet) for sheet, _ in sheets]
     stream = BytesIO()
     pages[0].save(stream, "TIFF", save_all=True, append_images=pages[1:])
@@ -156,7 +156,7 @@ def _mean(words: list[Word]) -> float:
 
 
 def _joined(boxes: tuple[Box, ...]) -> list[Box]:
-    """Boxes with those side by side on one line joined: a name has more than one word."""
+    """Join boxes that lie side by side on one line, since a name has more than one word."""
     lines: list[Box] = []
     for box in sorted(boxes):
         for number, line in enumerate(lines):
@@ -176,7 +176,7 @@ def _joined(boxes: tuple[Box, ...]) -> list[Box]:
 
 
 def _sheet(grey: Pixels, lines: list[Box]) -> tuple[Pixels, list[_Strip]]:
-    """Lines, enlarged and dark on light, one below the other on white."""
+    """Draw the lines, enlarged and dark on light, one below the other on white."""
     pieces: list[Pixels] = []
     strips: list[_Strip] = []
     top, n_pixels = _GAP_PX, 0
@@ -197,7 +197,7 @@ def _sheet(grey: Pixels, lines: list[Box]) -> tuple[Pixels, list[_Strip]]:
 
 
 def _dark_on_light(patch: Pixels, scale: int) -> Pixels:
-    """Enlarged patch, stretched to full contrast, with its commoner level light."""
+    """Enlarge a patch, stretch it to full contrast and make its background light."""
     low, middle, high = np.percentile(patch, (2, 50, 99.5))
     stretched = (patch.astype(np.float64) - low) * (255.0 / max(1.0, high - low))
     image = Image.fromarray(np.clip(np.rint(stretched), 0, 255).astype(np.uint8))
@@ -207,7 +207,7 @@ def _dark_on_light(patch: Pixels, scale: int) -> Pixels:
 
 
 def _run(command: list[str], given: bytes) -> str:
-    """Standard output of one run, errors in one sentence."""
+    """Run tesseract and return its standard output; a failure raises a one-sentence error."""
     try:
         done = subprocess.run(  # noqa: S603 - no shell; program found by its full path
             command,
@@ -227,7 +227,7 @@ def _run(command: list[str], given: bytes) -> str:
 
 
 def _rows_by_page(table: str, n_pages: int) -> list[list[list[str]]]:
-    """Cells of the words in tesseract's table, page by page."""
+    """Return the rows of tesseract's table that hold words, page by page."""
     pages: list[list[list[str]]] = [[] for _ in range(n_pages)]
     for row in table.splitlines()[1:]:
         cells = row.split("\t")
@@ -239,7 +239,7 @@ def _rows_by_page(table: str, n_pages: int) -> list[list[list[str]]]:
 
 
 def _words(rows: list[list[str]], strips: list[_Strip]) -> tuple[Word, ...]:
-    """Words of one page, brought back to the image's coordinates."""
+    """Return the words of one page in the image's coordinates."""
     words: list[Word] = []
     for cells in rows:
         try:

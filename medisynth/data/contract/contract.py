@@ -1,10 +1,9 @@
-"""One data contract, two engines: the rules of YAML files, run by pandera and Great Expectations.
+"""The data contract: rules from YAML files, checked by pandera and by Great Expectations.
 
-The base speaks of every image table, one file an adapter of its data set, the user's own of what
-lies beside the data. Both engines get the same rules in the same order and give one outcome a
-rule. A rule that cannot be tried, because its column is missing or has the wrong type, fails with
-that reason: it is not passed over. An engine that breaks raises; a crash is never a verdict on the
-data.
+The base file holds for every image table, each adapter may add a file for its data set, and the
+user may add one of their own. Both engines get the same rules in the same order and give one
+outcome a rule. A rule that cannot be tried, because its column is missing or has the wrong type,
+fails with that reason. An engine that breaks raises: a crash is no verdict on the data.
 """
 
 import contextlib
@@ -63,11 +62,11 @@ def load_contract(adapter: str | None = None, own: Path | None = None) -> DataCo
         own: The user's own file. It adds rules and tightens; it weakens no critical rule.
 
     Returns:
-        All rules, each named once; a rule that a later file states again replaces the earlier.
+        All rules with unique names; a rule that a later file states again replaces the earlier.
 
     Raises:
-        SettingsError: A file is unreadable or too large, says something that a contract cannot
-            say, or weakens a critical rule.
+        SettingsError: A file is unreadable or too large, has an invalid entry, or weakens a
+            critical rule.
     """
     from medisynth.data.contract.file import read_contract
     from medisynth.data.contract.rules import combine
@@ -84,7 +83,7 @@ def load_contract(adapter: str | None = None, own: Path | None = None) -> DataCo
 
 @cache
 def _packaged(path: Path) -> "ContractFile":
-    """A contract that belongs to the package and so never changes while a process lives."""
+    """Read a contract of the package, once a process since it does not change."""
     from medisynth.data.contract.file import read_contract
 
     return read_contract(path)
@@ -93,7 +92,7 @@ def _packaged(path: Path) -> "ContractFile":
 def with_metadata(
     table: pd.DataFrame, metadata: pd.DataFrame, contract: DataContract
 ) -> pd.DataFrame:
-    """The image table with the columns that rules about the metadata file speak of.
+    """Add to the image table the columns that rules about the metadata file read.
 
     Args:
         table: Image table.
@@ -191,7 +190,7 @@ def validate_with_great_expectations(
 
 
 def check_boundary(table: pd.DataFrame, contract: DataContract, boundary: str) -> BoundaryCheck:
-    """Try structure and critical rules with pandera on the table that one step hands to the next.
+    """Try structure and critical rules with pandera on the table passed from one step to the next.
 
     Args:
         table: Image table.
@@ -225,7 +224,7 @@ def warm_up() -> threading.Thread:
     engine imports it again and meets the error there.
 
     Returns:
-        The thread, for who wants to wait.
+        The thread, for callers that want to wait.
     """
 
     def import_engines() -> None:
@@ -241,7 +240,7 @@ def warm_up() -> threading.Thread:
 
 
 def _rules_at(step: str, contract: DataContract) -> list[Rule]:
-    """Rules of columns that are there when a step is done."""
+    """Return the rules whose columns exist once a step is done."""
     done = _STEPS.index(step)
     return [rule for rule in contract.rules if _STEPS.index(rule.since) <= done]
 
@@ -249,7 +248,7 @@ def _rules_at(step: str, contract: DataContract) -> list[Rule]:
 def _validate(
     table: pd.DataFrame, rules: Sequence[Rule], engine: Engine, run_rules: RunRules
 ) -> tuple[RuleResult, ...]:
-    """Try structure first, then values where the structure holds; nothing is left out."""
+    """Try structure rules, then value rules where the structure holds; return all outcomes."""
     plain = _plain(table, rules)
     outcomes: dict[str, RuleResult] = {}
 
@@ -273,7 +272,7 @@ def _validate(
 
 
 def _plain(table: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
-    """What the rules read, with text as plain strings and None: the same for both engines."""
+    """Return the columns that the rules read, text as plain strings and None, for both engines."""
     columns: dict[str, pd.Series] = {}
     for name in dict.fromkeys(column for rule in rules for column in rule.reads):
         if name not in table:
@@ -290,7 +289,7 @@ def _plain(table: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
 
 
 def _together(columns: Sequence[pd.Series]) -> pd.Series:
-    """The values of several columns parted by blanks; missing where one of them is."""
+    """Join the values of several columns by blanks; missing where one of them is."""
     is_whole = np.logical_and.reduce([column.notna().to_numpy() for column in columns])
     texts = zip(*(column.astype(str) for column in columns), strict=True)
     values = [" ".join(row) if whole else None for whole, row in zip(is_whole, texts, strict=True)]
@@ -300,7 +299,7 @@ def _together(columns: Sequence[pd.Series]) -> pd.Series:
 def _settled(
     rule: Rule, table: pd.DataFrame, outcomes: dict[str, RuleResult], engine: Engine
 ) -> RuleResult | None:
-    """The outcome of a rule that no engine needs to try, or None."""
+    """Return the outcome of a rule that needs no engine, or None where an engine must try it."""
     nothing = RuleResult(
         engine=engine,
         rule=rule.name,
@@ -325,7 +324,7 @@ def _settled(
 
 
 def _obstacle(rule: Rule, table: pd.DataFrame, outcomes: dict[str, RuleResult]) -> str:
-    """Why a rule cannot be tried, from the structure rules settled before; empty if it can."""
+    """Why a rule cannot be tried, given the outcomes of structure rules; empty if it can."""
     if rule.kind == "exists":
         return ""
     for column in rule.reads:

@@ -25,7 +25,7 @@ class _Part(BaseModel):
 
 
 class _Values(_Part):
-    """What image columns and metadata columns have in common."""
+    """Rules about values, for image columns and metadata columns alike."""
 
     required: bool | None = None
     nullable: Literal["all_or_none"] | bool | None = None
@@ -50,7 +50,7 @@ class _Values(_Part):
 
 
 class ImageColumn(_Values):
-    """Rules about a column of the image table; a later file gives only what it changes."""
+    """Rules about a column of the image table; a later file states only its changes."""
 
     dtype: Literal["text", "integer", "real", "boolean"] | None = None
     allowed: Annotated[list[str | bool], Field(min_length=1)] | None = None
@@ -91,7 +91,7 @@ class CrossColumn(_Part):
 
 
 class Agreement(_Part):
-    """The values of several columns, parted by blanks, match a pattern together."""
+    """The values of several columns, joined by blanks, match a pattern."""
 
     name: Name
     columns: Annotated[list[Name], Field(min_length=2, max_length=5)]
@@ -136,7 +136,7 @@ class Attribute(_Part):
 
 
 class Content(_Part):
-    """What a contract file may say."""
+    """All entries that a contract file may have."""
 
     name: Name
     version: Annotated[int, Field(ge=1)]
@@ -156,7 +156,7 @@ class ContractFile:
     Attributes:
         path: The file.
         sha256: Digest of its bytes.
-        content: What it says.
+        content: Its entries.
         file: The same as YAML, for the line of a key.
     """
 
@@ -166,7 +166,7 @@ class ContractFile:
     file: YamlFile
 
     def fault(self, where: Path_, message: str) -> NoReturn:
-        """Refuse the file for what it says at a key.
+        """Refuse the file because of the entry at a key.
 
         Raises:
             SettingsError: Always; names file, line and key.
@@ -175,12 +175,12 @@ class ContractFile:
 
 
 def whole(pattern: str) -> str:
-    """The pattern, anchored at both ends."""
+    """Return the pattern anchored at both ends."""
     return rf"\A(?:{pattern})\Z"
 
 
 def checked_pattern(pattern: str) -> str:
-    """The pattern, if it is one.
+    """Return the pattern after checking that it is valid.
 
     Raises:
         ValueError: It is no regular expression of Python.
@@ -198,7 +198,7 @@ def read_contract(path: Path) -> ContractFile:
 
     Raises:
         SettingsError: The file is unreadable, larger than 64 kB, no plain YAML (aliases, anchors,
-            tags, directives and equal keys are refused) or says something a contract cannot say.
+            tags, directives and equal keys are refused) or has an invalid entry.
     """
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; expected a data contract (YAML)")

@@ -36,7 +36,7 @@ def import_engine() -> None:
 def run_rules(
     table: pd.DataFrame, rules: Sequence[Rule]
 ) -> tuple[list[RuleResult], dict[str, Any]]:
-    """Try rules on a table whose columns are there wherever a rule needs them.
+    """Try rules on a table that has every column they need.
 
     Args:
         table: Image table with text as plain strings and None.
@@ -47,7 +47,7 @@ def run_rules(
 
     Raises:
         RuntimeError: An expectation broke instead of giving a verdict, tried other values than the
-            table has, or the engine's worst failure is not that of its expectations.
+            table has, or the engine reports another worst failure than its expectations do.
     """
     with _quiet():
         suite_result = _validate(table, rules)
@@ -67,7 +67,7 @@ def run_rules(
 
 
 def _check_worst(outcomes: Sequence[RuleResult], worst: str | None) -> None:
-    """Hold the outcomes against the engine's own account of its worst failure."""
+    """Check the outcomes against the worst failure that the engine itself reports."""
     failed = {outcome.severity for outcome in outcomes if not outcome.passed}
     ours = next((s for s in ("critical", "warning", "info") if s in failed), None)
     if ours != worst:
@@ -78,7 +78,7 @@ def _check_worst(outcomes: Sequence[RuleResult], worst: str | None) -> None:
 
 
 def native_json(native: Sequence[dict[str, Any]], outcomes: Sequence[RuleResult]) -> bytes:
-    """The engine's own results as JSON that is equal for equal tables and contracts.
+    """Encode the engine's own results as JSON that is equal for equal tables and contracts.
 
     Args:
         native: Results of `run_rules`, in order.
@@ -121,10 +121,10 @@ def _stable(value: Any, key: str = "") -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No analytics, no progress bars, no chatter; everything is put back afterwards.
+    """Silence analytics, progress bars and logging; restore everything afterwards.
 
-    Great Expectations imports modules that Python 3.11 calls deprecated, which is its makers' to
-    mend and no finding about the data.
+    Warnings are silenced too: Great Expectations imports modules that Python 3.11 deprecates,
+    which says nothing about the data.
     """
     logger, silence = logging.getLogger("great_expectations"), logging.NullHandler()
     propagate, analytics = logger.propagate, os.environ.get("GX_ANALYTICS_ENABLED")
@@ -248,7 +248,7 @@ def _outcome(rule: Rule, item: Any, table: pd.DataFrame) -> RuleResult:
 
 
 def _broke(info: dict[str, Any] | None) -> bool:
-    """Whether an exception was raised; the record is flat, or nested once a metric."""
+    """Whether an expectation raised an exception; its record is flat, or nested by metric."""
     if not info:
         return False
     if "raised_exception" in info:

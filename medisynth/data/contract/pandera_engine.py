@@ -19,7 +19,7 @@ _BUILT_IN = {
 
 
 def run_rules(table: pd.DataFrame, rules: Sequence[Rule]) -> list[RuleResult]:
-    """Try rules on a table whose columns are there wherever a rule needs them.
+    """Try rules on a table that has every column they need.
 
     Args:
         table: Image table with text as plain strings and None.

@@ -1,4 +1,4 @@
-"""Records of the data contract: its rules and what it declares."""
+"""Records of the data contract: rules, declared attributes, engine results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ _MAX_EXAMPLE_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the contract, as an engine is given it.
+    """One rule of the contract, in the form that both engines read.
 
     Attributes:
         name: Unique name, e.g. "image_id_unique".
-        kind: What is tested.
+        kind: Kind of test.
         column: Column that is tested; empty for the number of rows.
         severity: "critical", "warning" or "info".
         reason: Why a value that breaks the rule must not pass.
@@ -53,7 +53,7 @@ class Rule:
         expect_filled: Whether `column` must be filled where the condition holds; else empty.
         if_recorded: Whether the rule is left out where `column` has no value in any row.
         is_optional: Whether the column may be missing; its rules then evaluate nothing.
-        parts: Columns whose values, parted by blanks, are the value of `column`; empty where
+        parts: Columns whose values, joined by blanks, are the value of `column`; empty where
             `column` is a column of the table.
         since: First step whose table has the column.
     """
@@ -79,7 +79,7 @@ class Rule:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Columns that must be there before the rule can be tried."""
+        """Columns that the rule needs in order to be tried."""
         return tuple(filter(None, (*(self.parts or (self.column,)), self.when_column)))
 
     @property
@@ -137,7 +137,7 @@ class DataContract:
 
 @dataclass(frozen=True)
 class GreatExpectationsResult:
-    """What Great Expectations said.
+    """Result of a validation by Great Expectations.
 
     Attributes:
         outcomes: One outcome a rule, in the contract's order.
@@ -150,13 +150,13 @@ class GreatExpectationsResult:
 
 
 def condition(rule: Rule, table: pd.DataFrame) -> "pd.Series[bool]":
-    """Rows to which a rule of kind "when" speaks."""
+    """Mark the rows that a rule of kind "when" applies to."""
     equal = (table[rule.when_column] == rule.when_value).astype(bool)
     return equal if rule.when_equal else ~equal
 
 
 def n_to_try(rule: Rule, table: pd.DataFrame) -> int:
-    """Values that a rule about values speaks of: what each engine must say that it evaluated."""
+    """Number of values that a rule applies to, which each engine must report as evaluated."""
     if rule.kind == "when":
         return int(condition(rule, table).sum())
     if rule.kind in {"not_null", "all_or_none"}:

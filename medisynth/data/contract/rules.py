@@ -1,4 +1,4 @@
-"""Contract files into one list of rules: the base, an adapter's on top, the user's own last.
+"""Combine contract files into one list of rules: base first, then adapter, the user's own last.
 
 A rule that a later built-in file states again replaces the earlier one. The user's own file may
 replace a warning or an info; a critical rule it can only tighten.
@@ -28,10 +28,10 @@ _Rules = dict[str, Rule]
 
 
 def combine(files: Sequence[ContractFile], own: ContractFile | None = None) -> DataContract:
-    """Make one contract of its files.
+    """Combine contract files into one contract.
 
     Args:
-        files: Built-in files, base first; each further one says what it extends.
+        files: Built-in files, base first; each further one names the file that it extends.
         own: The user's own file.
 
     Raises:
@@ -57,7 +57,7 @@ def combine(files: Sequence[ContractFile], own: ContractFile | None = None) -> D
 
 
 def _dated(rules: _Rules) -> tuple[Rule, ...]:
-    """Rules about several columns wait for the last of them."""
+    """Set `since` of rules about several columns to the step that adds the last of them."""
     since = {rule.column: rule.since for rule in rules.values() if rule.kind == "exists"}
     return tuple(
         replace(
@@ -68,7 +68,7 @@ def _dated(rules: _Rules) -> tuple[Rule, ...]:
 
 
 def _add(file: ContractFile, rules: _Rules, *, is_own: bool) -> None:
-    """Put the rules of one file on those below it."""
+    """Add the rules of one file to those of earlier files."""
     stated: set[str] = set()
     for where, rule in _rules_of(file, rules):
         if rule.name in stated:
@@ -87,7 +87,7 @@ def _add(file: ContractFile, rules: _Rules, *, is_own: bool) -> None:
 
 
 def _refuse_weaker(file: ContractFile, where: Path_, rule: Rule, below: Rule) -> None:
-    """A critical rule may be stated again by the user only as strict as it is, or stricter."""
+    """Refuse a user's restatement of a critical rule that is less strict than the rule."""
     weaker = ""
     if rule.severity != "critical":
         weaker = f"severity {rule.severity}"
@@ -120,10 +120,10 @@ def _is_wider(rule: Rule, below: Rule) -> bool:
 def _refuse_lifted(
     file: ContractFile, column: str, part: ImageColumn, rules: _Rules, *, is_own: bool
 ) -> None:
-    """Lift what a file takes back with `nullable: true`, `unique: false` or `required: false`.
+    """Remove rules that a file lifts by `nullable: true`, `unique: false` or `required: false`.
 
     Raises:
-        SettingsError: The user's own file takes back a critical rule.
+        SettingsError: The user's own file lifts a critical rule.
     """
     lifted: list[tuple[str, str]] = []
     if part.nullable is True or part.nullable == "all_or_none":
@@ -153,7 +153,7 @@ def _refuse_lifted(
 
 
 def _settle_column(column: str, part: ImageColumn, rules: _Rules) -> None:
-    """Whether a column must be there, and from which step on, holds for all its rules."""
+    """Apply a column's `required` and `since` to all its rules."""
     exists = rules[f"{column}_exists"]
     is_optional = exists.is_optional if part.required is None else not part.required
     since: Step = part.since or exists.since
@@ -163,7 +163,7 @@ def _settle_column(column: str, part: ImageColumn, rules: _Rules) -> None:
 
 
 def _rules_of(file: ContractFile, below: _Rules) -> Iterator[tuple[Path_, Rule]]:
-    """Rules that one file states, each with the key where it stands."""
+    """Yield the rules that one file states, each with its key in the file."""
     content = file.content
     if content.min_rows is not None:
         reason = f"A table of fewer than {content.min_rows} images supports nothing."
@@ -238,7 +238,7 @@ def _metadata_column(name: str, column: MetadataColumn) -> Iterator[tuple[Path_,
 def _value_rules(
     name: str, column: str, part: ImageColumn | MetadataColumn
 ) -> Iterator[tuple[str, Rule]]:
-    """Rules about single values, each with the key that states it."""
+    """Yield the rules about single values, each with the key that states it."""
 
     def rule(kind: Kind, **parameters: Any) -> Rule:
         severity = part.severities.get(kind, part.severity)
@@ -262,7 +262,7 @@ def _value_rules(
 def _declare(
     file: ContractFile, rules: _Rules, demographics: dict[str, AttributeDeclaration]
 ) -> None:
-    """Take up the attributes that a file declares, with the rules that follow from them."""
+    """Add the attributes that a file declares, and the rules that follow from them."""
     stated: set[str] = set()
     for at, attribute in enumerate(file.content.demographics):
         where: Path_ = ("demographics", at)

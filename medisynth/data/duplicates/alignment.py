@@ -1,4 +1,4 @@
-"""How alike two frames are once one is laid over the other: aligned, normalised correlation."""
+"""Similarity of two frames after alignment: normalised correlation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ _BATCH = 128  # the arrays of a batch stay in the processor's cache
 
 
 def aligned_similarity(left: Floats, right: Floats) -> Floats:
-    """Correlation of pairs of frames after the left one was shifted and stretched onto the right.
+    """Correlate pairs of frames after shifting and stretching the left one onto the right.
 
     Shift and stretch of both axes are found by Gauss-Newton steps on the 32 x 32 reduction, the
     gain and offset of the grey levels with them; the correlation is taken at full size over what both
@@ -57,7 +57,7 @@ def reduce_frames(frames: Floats, size_px: int) -> Floats:
 
 
 def _align(left: Floats, right: Floats) -> Floats:
-    """Shift and stretch, shape (n, 4): shares of the side by which y and x move, then stretch."""
+    """Find the motion, shape (n, 4): shift of y and x as shares of the side, then stretches."""
     n_pairs, size, _ = left.shape
     motion = np.zeros((n_pairs, 4), dtype=np.float32)
     best = motion.copy()
@@ -101,12 +101,12 @@ def _improve(moved: Floats, right: Floats, seen: Floats, motion: Floats, place: 
 
 
 def _places(size: int) -> Floats:
-    """Middle of each pixel as a share of the side, from -0.5 to 0.5."""
+    """Centres of the pixels as shares of the side, from -0.5 to 0.5."""
     return ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5).astype(np.float32)
 
 
 def _warp(frames: Floats, motion: Floats) -> tuple[Floats, Floats]:
-    """Move and stretch frames (bilinear); return them and where they still show something."""
+    """Move and stretch frames (bilinear); return them and a map of the places they still cover."""
     size = frames.shape[1]
     rows, row_seen = _sampling(motion[:, 0], motion[:, 2], size)
     columns, column_seen = _sampling(motion[:, 1], motion[:, 3], size)
@@ -128,7 +128,7 @@ def _sampling(shift: Floats, stretch: Floats, size: int) -> tuple[Floats, Floats
 
 
 def _correlation(left: Floats, right: Floats, seen: Floats) -> Floats:
-    """Pearson correlation of each pair over the places that are seen; 0 where undefined."""
+    """Pearson correlation of each pair over the covered places; 0 where undefined."""
     n_pairs = len(left)
     a, b, w = (frames.reshape(n_pairs, -1) for frames in (left, right, seen))
     total = w.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Which pairs of frames are worth a close look: all pairs compared by low frequencies, in blocks."""
+"""Candidate pairs for the close comparison: all pairs compared by low frequencies, in blocks."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -33,14 +33,14 @@ _BORDER = 0.04  # cut from every side to meet frames whose border was cut away
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs of rows to be looked at closely, and each row's nearest other patient.
+    """Pairs of rows for the close comparison, and each row's nearest image of another patient.
 
     Attributes:
         left: Earlier row of each pair.
         right: Later row of each pair.
         transform: Index into TRANSFORMS: how the left frame may lie on the right one.
-        nearest: For each row the row of another patient most like it that is in no pair with
-            it as it is; -1 where there is none.
+        nearest: For each row the most similar row of another patient, candidate pairs that are
+            not mirrored left out; -1 where there is none.
     """
 
     left: Rows
@@ -108,7 +108,7 @@ def find_candidates(
 
 
 def describe(thumbnails: NDArray[np.uint8], border: float = 0.0) -> Floats:
-    """Unit vectors of low frequencies, shape (n, 256); cut a share of the side off all round first.
+    """Unit vectors of low frequencies, shape (n, 256), after cutting `border` off every side.
 
     Frequencies are sorted by parity (even and odd rows, even and odd columns), 64 each. A frame of
     one grey level becomes zeros.
@@ -130,7 +130,7 @@ def describe(thumbnails: NDArray[np.uint8], border: float = 0.0) -> Floats:
 
 
 def _cosines(size: int, border: float) -> Floats:
-    """Matrix, shape (16, size), of the cosine transform of one axis's middle part."""
+    """Matrix, shape (16, size), of the cosine transform of the middle part of one axis."""
     place = ((np.arange(size) + 0.5) / size - border) / (1 - 2 * border)
     inside = (place > 0) & (place < 1)
     basis = np.cos(np.pi * np.outer(np.arange(_N_FREQUENCIES), place[inside]))
@@ -141,7 +141,7 @@ def _cosines(size: int, border: float) -> Floats:
 
 
 def _products(whole: Floats, rows: slice, columns: slice) -> Iterator[tuple[int, Floats]]:
-    """Similarity of a block under each transform; the arrays may be changed."""
+    """Yield each transform and a block's similarity under it; callers may change the arrays."""
     part = whole.shape[1] // 4
     even_even, even_odd, odd_even, odd_odd = (
         whole[rows, k * part : (k + 1) * part] @ whole[columns, k * part : (k + 1) * part].T
@@ -156,11 +156,11 @@ def _products(whole: Floats, rows: slice, columns: slice) -> Iterator[tuple[int,
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one block of the table of all pairs holds.
+    """Results of comparing one block of rows and columns.
 
     Attributes:
-        pairs: Those that are alike enough.
-        by_row: Place and similarity of each row's nearest column of another patient.
+        pairs: Candidate pairs.
+        by_row: Column and similarity of each row's nearest image of another patient.
         by_column: The same for each column.
     """
 
@@ -177,7 +177,7 @@ class _Search:
         self._patients, self._contents = patients, contents
 
     def compare(self, rows: slice, columns: slice) -> _Seen:
-        """Look at a block under each transform, and at frames against others' middles."""
+        """Compare a block under each transform, and frames with the middles of others."""
         pairs = []
         for transform, similarity in _products(self._whole, rows, columns):
             pairs.append(self._alike(similarity, rows, columns, transform))
@@ -189,7 +189,7 @@ class _Search:
         return _Seen(_joined(pairs), by_row, by_column)
 
     def _alike(self, similarity: Floats, rows: slice, columns: slice, transform: int) -> Pairs:
-        """The pairs of a block that are alike enough."""
+        """Return the pairs of a block above the candidate threshold."""
         places = np.flatnonzero(similarity >= CANDIDATE_SIMILARITY)
         left, right = np.divmod(places, similarity.shape[1])
         left, right = left + rows.start, right + columns.start
@@ -198,7 +198,7 @@ class _Search:
         return left[keep], right[keep], similarity.ravel()[places[keep]], how
 
     def _leave_out(self, similarity: Floats, rows: slice, columns: slice) -> None:
-        """Take candidates and pairs of one patient out of a block."""
+        """Exclude candidates and pairs of one patient from a block, in place."""
         similarity[similarity >= CANDIDATE_SIMILARITY] = -np.inf
         here, there = self._patients[rows], self._patients[columns]
         if here[-1] >= there[0]:  # ascending: only such blocks hold pairs of one patient
@@ -220,21 +220,21 @@ def _joined(parts: list[Pairs]) -> Pairs:
 
 
 class _Batch:
-    """Candidates of one batch of rows; keeps the most alike of each row."""
+    """Candidates of one batch of rows; keeps the most similar of each row."""
 
     def __init__(self) -> None:
         self._found: list[Pairs] = []
         self._n_found = 0
 
     def take(self, pairs: Pairs) -> None:
-        """Note the pairs of a block."""
+        """Add the pairs of a block."""
         self._found.append(pairs)
         self._n_found += len(pairs[0])
         if self._n_found > 500_000:
             self._trim()
 
     def best(self) -> Pairs:
-        """Pairs in ascending order."""
+        """Return the pairs kept, in ascending order."""
         self._trim()
         left, right, value, transform = self._found[0]
         order = np.lexsort((transform, right, left))
@@ -257,14 +257,14 @@ class _Batch:
 
 
 class _Nearest:
-    """The most similar row of another patient, among those that are no candidates."""
+    """Each row's most similar row of another patient, among pairs that are no candidates."""
 
     def __init__(self, n_rows: int) -> None:
         self._value = np.full(n_rows, -np.inf, dtype=np.float32)
         self.row = np.full(n_rows, -1, dtype=np.int64)
 
     def take(self, seen: _Seen, rows: slice, columns: slice) -> None:
-        """Note the nearest of a block; blocks come in ascending order of columns."""
+        """Update the nearest rows from a block; blocks come in ascending order of columns."""
         self._update(rows, columns.start, *seen.by_row)
         if rows.start != columns.start:
             self._update(columns, rows.start, *seen.by_column)

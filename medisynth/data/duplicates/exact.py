@@ -1,4 +1,4 @@
-"""Images that occur more than once: exact copies, and what copies of any kind tie together."""
+"""Exact copies of images, and groups of images that copies of any kind connect."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ def exact_pairs(
 
     Args:
         table: Rows with image_id, patient_id, file_sha256 and pixel_sha256.
-        distinct: Pairs of image ids, smaller first, that must not be named.
+        distinct: Pairs of image ids, smaller first, that must not be reported.
 
     Returns:
         Pairs sorted by their ids. n images with one content give n - 1 pairs, a chain that joins
@@ -39,7 +39,7 @@ def exact_pairs(
 
 
 def _links(copies: list[_Copy], distinct: Collection[tuple[str, str]]) -> Iterable[_Link]:
-    """A chain through equal images; those that a person told apart hang on it one by one."""
+    """Link equal images in a chain; images that a person told apart are each tied to its end."""
     if not distinct:
         return pairwise(copies)
     ids = {copy[2] for copy in copies}
@@ -62,13 +62,13 @@ def duplicate_pair(
     transform: str = AS_IS,
     similarity: float | None = None,
 ) -> DuplicatePair:
-    """A pair whose partitions are not known yet; the smaller image id is on the left.
+    """Make a pair whose partitions are not known yet; the smaller image id is on the left.
 
     Args:
         kind: How the images are alike.
         one: Id and patient of an image.
         other: The same of the other.
-        transform: What brings the left image onto the right one.
+        transform: Transform that brings the left image onto the right one.
         similarity: Correlation after alignment; None for exact pairs.
     """
     left, right = sorted((one, other))
@@ -88,7 +88,7 @@ def duplicate_pair(
 def in_partitions(
     pairs: Sequence[DuplicatePair], partition_by_image: Mapping[str, str]
 ) -> tuple[DuplicatePair, ...]:
-    """The same pairs with the partition of each image; None for images that have none."""
+    """Return the pairs with the partition of each image filled in; None for images without one."""
     return tuple(
         pair.model_copy(
             update={
@@ -101,7 +101,7 @@ def in_partitions(
 
 
 def leakage_groups(table: pd.DataFrame, pairs: Sequence[DuplicatePair]) -> pd.Series:
-    """Images that must stay together: one patient's, and those tied to them by a pair.
+    """Group images that must stay together: those of one patient, and those connected by a pair.
 
     Args:
         table: Rows with image_id (unique) and patient_id.

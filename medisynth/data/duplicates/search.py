@@ -45,12 +45,12 @@ METHOD = (
 
 @dataclass(frozen=True)
 class DuplicateSearch:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         pairs: Confirmed pairs, exact and near, sorted by their ids.
         null: Similarity between different patients; None with fewer than two patients.
-        method: How they were searched, in words.
+        method: Description of the search, for reports.
     """
 
     pairs: tuple[DuplicatePair, ...]
@@ -79,7 +79,7 @@ def find_duplicates(
         progress: Called with images done and images in all.
 
     Returns:
-        Pairs, the similarity between different patients, and the method in words.
+        Pairs, the similarity between different patients, and a description of the method.
 
     Raises:
         DataError: The thumbnails are not one for each row, or not of the size expected.
@@ -104,7 +104,7 @@ def find_duplicates(
 
 
 class _Frames:
-    """Images in an order of their own (patient, id), whatever the order they came in."""
+    """Images sorted by patient and id, so that results do not depend on the given order."""
 
     def __init__(self, table: pd.DataFrame, thumbnails: NDArray[np.uint8]) -> None:
         columns = ("patient_id", "image_id", "pixel_sha256")
@@ -165,7 +165,7 @@ class _Frames:
 def _null(
     frames: _Frames, candidates: Candidates, similarity: NDArray[np.float32]
 ) -> SimilarityNull | None:
-    """Similarity of each image to the nearest one of another patient, confirmed pairs left out."""
+    """Similarity of each image to the nearest of another patient, confirmed pairs left out."""
     n_images = len(frames.ids)
     per_patient = np.bincount(frames.patients)
     if len(per_patient) < 2:

@@ -1,13 +1,14 @@
 """Phantoms: simulated fetal head planes in the layout of FETAL_PLANES_DB; no patient is involved.
 
-settings     what a user chooses, and its digest
-cohort       patients, partition, scanner, operator and planes
-anatomy      one head in its own frame
-profiles     how scanners and operators differ
-acquisition  beams, speckle, attenuation, compression, sector
-overlay      burned-in marks, PNG encoding
-leaks        faults planted on purpose
-writer       the folder, whole or not at all
+settings       the user's choices, and their digest
+cohort         patients, partition, scanner, operator and planes
+anatomy        one head in its own frame
+geometry       positions of probe, head, beams and image frame
+profiles       differences between scanners and between operators
+acquisition    beams, speckle, attenuation, compression, sector
+overlay        burned-in marks, PNG encoding
+planted_leaks  faults planted on purpose
+writer         the folder, whole or not at all
 """
 
 from medisynth.data.phantom.settings import (

@@ -1,4 +1,4 @@
-"""From a head to a B-mode image: echoes along beams, speckle, compression, sector.
+"""Simulation of a B-mode image of a head: echoes along beams, speckle, compression, sector.
 
 Everything up to the grey map happens on a polar grid (depth by beam), as in a scanner, so the
 lateral blur grows with depth and shadows run along the beams. All arithmetic is float64: a last-bit
@@ -100,7 +100,7 @@ def _surroundings(
     skull: Skull,
     rng: np.random.Generator,
 ) -> tuple[Array, Array, Array]:
-    """Maternal tissue, uterine wall and amniotic fluid: diffuse, specular, attenuation per mm."""
+    """Maps around the head (tissue, uterine wall, fluid): diffuse, specular, attenuation per mm."""
     patchy = _smooth_noise(skull.distance.shape, (5.0, 7.0), rng)
     streaky = _smooth_noise(skull.distance.shape, (1.0, 9.0), rng)
     below = np.clip(skull.distance / 30, 0, 1) * np.clip(beams.v / 20, 0, 1)
@@ -129,7 +129,7 @@ def _maternal_wall(
     patchy: Array,
     rng: np.random.Generator,
 ) -> Array:
-    """Add skin, fat and muscle, which run parallel to the probe face, in place; return where."""
+    """Add skin, fat and muscle parallel to the probe face, in place; return where they lie."""
     depth = beams.radius - machine.probe_radius_mm
     thickness = rng.uniform(8, 18)
     wave, phase = rng.uniform(18, 40), rng.uniform(0, 6)
@@ -154,10 +154,10 @@ def _insert_brain(
     diffuse: Array,
     specular: Array,
 ) -> None:
-    """Replace what lies inside the skull by the brain, in place."""
+    """Draw the brain over everything inside the skull, in place."""
     inside = skull.distance < 0
     u, v, deep = beams.u[inside], beams.v[inside], -skull.distance[inside]
-    # No brain is drawn with a ruler: bend the frame by a few tenths of a millimetre to 2 mm.
+    # Bend the frame by a few tenths of a millimetre to 2 mm, since no brain has straight lines.
     bends = [
         size * np.sin((u * np.cos(way) + v * np.sin(way)) / wave + phase)
         for size, way, wave, phase in anatomy.warp
@@ -174,7 +174,7 @@ def _insert_brain(
 
 
 def _reverberation(skull: Skull, beams: Beams) -> Array:
-    """Haze below every bright skull echo: the near hemisphere is veiled, as in real frames."""
+    """Haze below bright skull echoes, which veils the near hemisphere as in real frames."""
     from scipy.signal import lfilter
 
     keep = np.exp(-beams.step_mm / 11.0)  # haze fades over 11 mm

@@ -1,4 +1,4 @@
-"""Who is in a set of phantoms: patients, their partition, scanner, operator and images."""
+"""The cohort of a set of phantoms: patients with partition, scanner, operator and images."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from medisynth.data.phantom.settings import PhantomSettings
 
-# Share of patients a machine or operator, of images a plane; those not chosen fall away.
+# Shares of patients by machine and operator, of images by plane; names not chosen are left out.
 _MACHINE_SHARES = {"Voluson E6": 9, "Aloka": 5, "Voluson S10": 3, "Other": 3}
 _OPERATOR_SHARES = {"Op. 1": 6, "Op. 2": 6, "Op. 3": 4, "Other": 4}
 _PLANE_SHARES = {"Trans-thalamic": 9, "Trans-cerebellum": 6, "Trans-ventricular": 5}
@@ -41,7 +41,7 @@ class PhantomImage:
 
 
 def stream(seed: int, *place: int) -> np.random.Generator:
-    """Random generator of one place, independent of all other places and of their number."""
+    """Random generator of one place, independent of all other places and their number."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
 
 
@@ -89,7 +89,7 @@ def _level(
     shares: dict[str, int],
     attribute: int,
 ) -> str:
-    """Level of an attribute: dealt like cards from one shuffled block of patients."""
+    """Draw a patient's level of an attribute from a shuffled block of levels, in fixed shares."""
     block, place = divmod(patient - 1, _BLOCK)
     ends = np.cumsum([shares[name] for name in chosen])
     cards = np.searchsorted(ends, (np.arange(_BLOCK) + 0.5) * ends[-1] / _BLOCK)

@@ -1,4 +1,4 @@
-"""Where probe, head, beams and image frame lie."""
+"""Geometry of probe, head, beams and image frame."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from medisynth.data.phantom.profiles import MachineProfile, OperatorHabit
 
 @dataclass(frozen=True)
 class View:
-    """Where probe, head and image frame lie; mm, origin at the centre of the probe's curvature.
+    """Positions of probe, head and frame; mm, origin at the centre of the probe's curvature.
 
     Attributes:
         width_px: Image width.
@@ -41,7 +41,7 @@ class View:
 
 @dataclass(frozen=True)
 class Beams:
-    """The polar grid and where its samples lie relative to the head.
+    """The polar grid and the positions of its samples relative to the head.
 
     Attributes:
         radius: Distance from the centre of curvature, mm, shape (n_r, 1).
@@ -105,7 +105,7 @@ def draw_view(
 
 
 def cover_with_beams(machine: MachineProfile, view: View) -> Beams:
-    """Cover exactly the part of the sector that the frame shows."""
+    """Make the polar grid that covers exactly the part of the sector shown in the frame."""
     right = view.left_mm + view.width_px * view.mm_per_px
     lowest = view.top_mm + view.height_px * view.mm_per_px
     n_r, n_beams = round(0.92 * view.height_px), round(0.66 * view.height_px)

@@ -12,7 +12,7 @@ _LINE_PX = 11  # height of Pillow's built-in bitmap font
 
 
 def annotate(image: Grey, label: str, *, wedge: bool, lines: tuple[str, ...]) -> Grey:
-    """Burn in what a scanner burns in.
+    """Burn in the marks of a scanner: grey bar or wedge, label and small text.
 
     Args:
         image: Grey image, shape (height, width).
@@ -21,7 +21,7 @@ def annotate(image: Grey, label: str, *, wedge: bool, lines: tuple[str, ...]) ->
         lines: Small text, top right, below the word "SIMULATED".
 
     Returns:
-        A new image; marks are never darker than what they cover.
+        A new image; marks are never darker than the pixels they cover.
     """
     height, width = image.shape
     marked = image.copy()
@@ -39,7 +39,7 @@ def annotate(image: Grey, label: str, *, wedge: bool, lines: tuple[str, ...]) ->
 
 
 def draw_callipers(image: Grey) -> Grey:
-    """Add two crosses and a dotted line, as a measurement of the head's width leaves them."""
+    """Add the two crosses and the dotted line of a measurement of the head's width."""
     height, width = image.shape
     picture = Image.fromarray(image.copy())
     pen = ImageDraw.Draw(picture)
@@ -62,7 +62,7 @@ def encode_png(grey: Grey) -> bytes:
 
 
 def _text(lines: tuple[str, ...], shrink: int) -> Grey:
-    """Lines of text, right-aligned, light on black; reduced by a whole factor."""
+    """Draw lines of text, right-aligned, light on black, reduced by a whole factor."""
     font = ImageFont.load_default_imagefont()
     widths = [int(font.getlength(line)) for line in lines]
     picture = Image.new("L", (max(widths), _LINE_PX * len(lines)))
@@ -73,7 +73,7 @@ def _text(lines: tuple[str, ...], shrink: int) -> Grey:
 
 
 def _lighten(image: Grey, patch: Grey, top: int, left: int) -> None:
-    """Put a patch on, in place; what does not fit is cut off."""
+    """Lighten the image by a patch, in place; parts outside the image are cut off."""
     top, left = max(0, top), max(0, left)
     region = image[top : top + patch.shape[0], left : left + patch.shape[1]]
     np.maximum(region, patch[: region.shape[0], : region.shape[1]], out=region)

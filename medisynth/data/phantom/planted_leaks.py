@@ -1,4 +1,4 @@
-"""Faults planted on purpose, so that the checks that should find them can be tried."""
+"""Faults planted on purpose, to test the checks that should find them."""
 
 import io
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ IDENTIFYING_COLUMN = "Patient_name"
 
 @dataclass(frozen=True)
 class LeakPlan:
-    """What to plant.
+    """Plan of the faults to plant.
 
     Attributes:
-        images: All rows, changed where a fault asks for it.
+        images: All rows, with the changes that faults require.
         leaks: The faults, in the order of `LEAKS`.
     """
 
@@ -30,7 +30,7 @@ class LeakPlan:
 
 
 def plan_leaks(images: Sequence[PhantomImage], settings: PhantomSettings) -> LeakPlan:
-    """Choose where each fault goes; no patient takes part in two of them.
+    """Choose the images for each fault; no patient takes part in two faults.
 
     Raises:
         SettingsError: There are too few patients for the faults asked for.
@@ -61,7 +61,7 @@ def plant_in_files(folder: Path, leaks: Sequence[PlantedLeak]) -> None:
 
 
 class _Planner:
-    """Hands out patients, each at most once."""
+    """Plans faults so that no patient takes part in two."""
 
     def __init__(self, images: Sequence[PhantomImage], seed: int) -> None:
         self.rows = {image.name: image for image in images}
@@ -108,7 +108,7 @@ class _Planner:
     def _take(
         self, leak: str, rng: np.random.Generator, *, is_training: bool, at_least: int = 1
     ) -> list[PhantomImage]:
-        """Take one free patient of a partition; its images, a random one first."""
+        """Take a free patient of a partition; return its images, a random one first."""
         by_patient: dict[int, list[PhantomImage]] = {}
         for name in sorted(self._free):
             image = self.rows[name]

@@ -1,4 +1,4 @@
-"""How the simulated scanners and operators differ.
+"""Profiles of the simulated scanners and operators.
 
 The values are chosen by eye so that the phantoms look like the published frames of each scanner;
 they are no measurement of a device or a person.

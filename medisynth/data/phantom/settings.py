@@ -1,4 +1,4 @@
-"""What a set of phantoms is made of: the settings a user chooses, and their digest."""
+"""Settings of a set of phantoms, their digest, and the report of what was written."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ _MAX_IMAGES = 99
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """Everything that decides the bytes of a set of phantoms.
+    """All settings that determine the bytes of a set of phantoms.
 
     Attributes:
         n_patients: Simulated patients, 1 to 99,999.
@@ -109,7 +109,7 @@ class PlantedLeak:
 
 @dataclass(frozen=True)
 class PhantomReport:
-    """What was written.
+    """Report of a set of phantoms that was written.
 
     Attributes:
         root: Folder that holds the data set.
@@ -146,7 +146,7 @@ def _check_int(name: str, value: object, low: int, high: int) -> None:
 def _check_names(
     name: str, value: object, known: Sequence[str], *, may_be_empty: bool
 ) -> tuple[str, ...]:
-    """Return the chosen names in the order of `known`, so that order is no hidden setting."""
+    """Return the chosen names in the order of `known`, so that their order changes nothing."""
     allowed = "any of " if may_be_empty else "one or more of "
     allowed += ", ".join(map(repr, known)) + ", each once"
     if isinstance(value, str) or not isinstance(value, Sequence):

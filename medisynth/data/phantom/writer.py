@@ -67,7 +67,7 @@ def write_phantoms(
         n_workers: Threads; None means one a processor. It does not change the result.
 
     Returns:
-        What was written, with every planted fault.
+        A report of the folder, with every planted fault.
 
     Raises:
         SettingsError: Too few patients for the faults asked for.
@@ -145,7 +145,7 @@ def _fill(
 
 
 def _plant_and_describe(folder: Path, plan: LeakPlan, settings: PhantomSettings) -> None:
-    """Plant the faults in images that are there already and write table and parameters."""
+    """Plant the faults in images already written, then write table and parameters."""
     plant_in_files(folder / IMAGES_FOLDER, plan.leaks)
     (folder / METADATA_FILE).write_bytes(_metadata(plan.images, settings))
     (folder / PARAMETERS_FILE).write_bytes(_parameters(plan.images, plan.leaks, settings))
@@ -222,7 +222,7 @@ def _simulate(
 
 
 def _metadata(images: Sequence[PhantomImage], settings: PhantomSettings) -> bytes:
-    """The table as published: `;`, LF, last column "Train " whose values end in a blank too."""
+    """Encode the table as published: `;`, LF, last column "Train ", whose values end in a blank."""
     named = "identifying-column" in settings.leaks
     lines = [";".join(_COLUMNS + ((IDENTIFYING_COLUMN,) if named else ()) + ("Train ",))]
     for image in images:

@@ -1,1 +1,1 @@
-"""From files to pixels: tables, PNG, decoding, the packed views, the mark of synthetic images."""
+"""Reading of files into pixels: tables, PNG, decoding, packed views, the synthetic mark."""

@@ -1,4 +1,4 @@
-"""ZIP archives from elsewhere: every member is checked before one byte is written."""
+"""Unpacking of untrusted ZIP archives: every member is checked before a byte is written."""
 
 import errno
 import os
@@ -147,7 +147,7 @@ def _check_kind(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 def _check_collisions(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    """No two members under one name, on any file system, and no file where a folder must be."""
+    """Refuse two names that some file system takes for one, and a file that is also a folder."""
     seen: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         key = _key(member.filename)
@@ -175,7 +175,7 @@ def _key(name: str) -> str:
 
 
 def _check_header(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """The member's own header says the same as the directory; opening it compares them."""
+    """Refuse a member whose own header differs from its entry in the archive's directory."""
     try:
         opened.open(member).close()
     except _DAMAGED as error:

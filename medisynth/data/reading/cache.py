@@ -2,8 +2,8 @@
 
 A pack is one file, written once and never changed: an index (parquet: one row an image, all its
 columns) and one fixed-size record an image (packed pixels, then thumbnail), each under its own SHA-256.
-Whatever does not fit its digest counts as absent. Any change to the code of this package's data
-modules, to Pillow, kornia-rs or numpy makes all older packs unknown. That a file was refused is never kept.
+Data that do not fit their digest count as absent. Any change to the code of this package's data
+modules, to Pillow, kornia-rs or numpy makes all older packs unknown. Refusals are never cached.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class CachedImage:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the record of one image lies."""
+    """Position of the record of one image in a pack."""
 
     descriptor: int
     offset: int
@@ -110,11 +110,11 @@ class IngestCache:
 
     @property
     def digests(self) -> frozenset[str]:
-        """SHA-256 of the files that `find` may know."""
+        """SHA-256 of all files that have a record in the cache."""
         return frozenset(self._places)
 
     def find(self, file_sha256: str) -> CachedImage | None:
-        """What an earlier run decoded from a file of this digest, or None."""
+        """Return the image that an earlier run decoded from a file of this digest, or None."""
         place = self._places.get(file_sha256)
         if place is None:
             return None
@@ -137,7 +137,7 @@ class IngestCache:
         )
 
     def store(self, facts: Sequence[Facts], pixels: Pixels, thumbnails: Pixels) -> None:
-        """Keep what is not kept yet, and put right what is damaged.
+        """Add images that are not in the cache, and replace damaged ones.
 
         Args:
             facts: Columns of each image of this run, `file_sha256` among them.
@@ -220,7 +220,7 @@ class IngestCache:
             part.unlink(missing_ok=True)
 
     def _index_digest(self, index: bytes) -> bytes:
-        """Binds the index to reader, size and fit: a renamed pack does not pass for another."""
+        """Digest of the index with reader, size and fit, so that a renamed pack is refused."""
         return hashlib.sha256(self._prefix.encode() + index).digest()
 
     def _remove_old(self) -> None:
@@ -238,7 +238,7 @@ class IngestCache:
 
 @cache
 def reader_version() -> str:
-    """Short digest of everything that decides what an image file becomes: 16 hex digits."""
+    """Short digest of all code and libraries that decode images: 16 hex digits."""
     digest = hashlib.sha256(
         f"{PIL.__version__} {kornia_rs.__version__} {np.__version__}\n".encode()
     )

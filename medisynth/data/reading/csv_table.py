@@ -1,4 +1,4 @@
-"""Strict reading of metadata files: every fault found, none guessed away.
+"""Strict reading of metadata files: every fault is reported, none is guessed away.
 
 A lenient reader accepts a byte-order mark inside the first name, NUL bytes, doubled headers, short
 rows and a web page saved as a table. Here each of these is a finding with its line and column.
@@ -27,7 +27,7 @@ Check = Callable[[str], str | None]
 
 
 def shown(value: str) -> str:
-    """A value fit for one line of a message: quoted, control characters escaped, 80 at most."""
+    """Quote a value for a message: control characters escaped, at most 80 characters."""
     escaped = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
         for c in value[: _MAX_SHOWN_CHARACTERS + 1]
@@ -47,7 +47,7 @@ class Findings:
     def add(
         self, code: str, message: str, *, row: int | None = None, column: str | None = None
     ) -> None:
-        """Note one fault.
+        """Add one fault.
 
         Raises:
             DataError: The limit of findings is reached.
@@ -57,7 +57,7 @@ class Findings:
             self.raise_if_any()
 
     def stop(self, code: str, message: str, *, row: int | None = None) -> NoReturn:
-        """Note a fault after which reading on would only mislead, and raise all findings.
+        """Add a fault that makes reading on useless, and raise all findings.
 
         Raises:
             DataError: Always.
@@ -76,7 +76,7 @@ class Findings:
 
 
 def data_error(findings: Sequence[Finding]) -> DataError:
-    """One error that names the first finding and counts the rest; all are attached."""
+    """Return one error that names the first finding and counts the rest; all are attached."""
     first, n_more = findings[0], len(findings) - 1
     more = f" (and {n_more:,} more finding{'s' if n_more > 1 else ''})" if n_more else ""
     return DataError(f"{first}{more}", code=first.code, findings=findings)
@@ -163,7 +163,7 @@ def read_strict(
         max_bytes: Largest file that is read.
 
     Returns:
-        All rows as text; no value is converted and none is taken as missing.
+        All rows as text; no value is converted or treated as missing.
 
     Raises:
         DataError: The file is unreadable or malformed; every structural finding is attached.
@@ -198,7 +198,7 @@ def _read_bytes(path: Path, findings: Findings, max_bytes: int) -> bytes:
 
 
 def _decode(data: bytes, findings: Findings) -> str:
-    """Text of the file; faults of the whole file end the reading, as rows would mislead."""
+    """Decode the file to text; faults of the whole file end the reading, as rows would mislead."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         findings.stop("D017", "is a web page, expected a table; download the data set again")

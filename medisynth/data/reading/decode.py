@@ -1,4 +1,4 @@
-"""Image files to grey pixels, and frames of any shape to squares of one size."""
+"""Decoding of image files to grey pixels, and resizing to squares."""
 
 import contextlib
 import hashlib
@@ -69,9 +69,8 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
     """
     kinds = _check_container(data, where)
     try:
-        # Every checksum has been compared, as verify() would, for decoders pass over some; unpacking
-        # sees cut, damaged or surplus pixel data that has fitting checksums; what was unpacked is
-        # then decoded, once.
+        # Checksums have been compared already, as decoders ignore some. Unpacking finds cut,
+        # damaged or surplus pixel data with fitting checksums; its result is decoded, once.
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.mode not in MODES:
                 raise image_fault(
@@ -103,13 +102,13 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
 
 
 def image_fault(code: str, where: str, message: str) -> DataError:
-    """The error of one image file, with its one finding."""
+    """Return the error of one image file, with one finding."""
     finding = Finding(code, where, message)
     return DataError(str(finding), code=code, findings=[finding])
 
 
 def _check_container(data: bytes, where: str) -> list[bytes]:
-    """Refuse by the file's outline alone what must not reach the decoder; return its chunks' types."""
+    """Refuse files that must not reach the decoder, without decoding; return the chunk types."""
     if not data:
         raise image_fault(
             "D063", where, "is empty, expected a PNG file; restore it from the source"
@@ -145,11 +144,11 @@ def _check_container(data: bytes, where: str) -> list[bytes]:
 def _decode(
     data: bytes, kinds: list[bytes], pixels: bytes, where: str
 ) -> tuple[Pixels, str, Pixels]:
-    """Grey pixels, mode and content of a file whose pixel data are unpacked already."""
+    """Return grey pixels, mode and content of a file whose pixel data are already unpacked."""
     stored = png.with_stored_pixels(data, pixels)
     size = png.header_size(data)
     if size is not None and png.is_plain_grey(data, kinds):
-        # Takes half of Pillow's time. What it refuses is left to Pillow's judgement.
+        # Takes half of Pillow's time. Files that it refuses are left to Pillow.
         with contextlib.suppress(Exception):
             width, height = size
             grey: Pixels = decode_image_png_u8(stored, (height, width), "mono")[:, :, 0]
@@ -160,7 +159,7 @@ def _decode(
 
 
 def _content(image: Image.Image, where: str) -> tuple[Pixels, str, Pixels]:
-    """Grey pixels, mode and content in raw order, storage left aside."""
+    """Return grey pixels, mode and content in raw order, however the image was stored."""
     bands = image.split() if image.mode != "L" else (image,)
     if image.mode in {"LA", "RGBA"}:
         if bands[-1].getextrema()[0] != 255:
@@ -199,7 +198,7 @@ def to_square(grey: Pixels, size_px: int, fit: Fit = "pad") -> Pixels:
 
 
 def to_square_and_thumbnail(grey: Pixels, size_px: int, fit: Fit = "pad") -> tuple[Pixels, Pixels]:
-    """The square as `to_square` makes it, and the whole frame stretched to a small one.
+    """Return the square of `to_square`, and the whole frame stretched to a small square.
 
     Args:
         grey: Image, shape (height, width), uint8.
@@ -208,7 +207,7 @@ def to_square_and_thumbnail(grey: Pixels, size_px: int, fit: Fit = "pad") -> tup
 
     Returns:
         The square; and the thumbnail, shape (THUMBNAIL_PX, THUMBNAIL_PX), uint8, by means over
-        areas whose borders lie on whole pixels. It does not depend on the other arguments.
+        areas whose borders lie on whole pixels, whatever the other arguments.
     """
     frame = _Frame(grey)
     return frame.square(size_px, fit), frame.thumbnail()

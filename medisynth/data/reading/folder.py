@@ -1,4 +1,4 @@
-"""The one way in which image files are opened: regular, inside the data folder, bounded."""
+"""Opening of image files: regular files inside the data folder, of limited size, nothing else."""
 
 import os
 import stat
@@ -8,14 +8,14 @@ from medisynth.data.reading.decode import MAX_FILE_BYTES, image_fault
 
 
 class DataFolder:
-    """A data folder that hands out the bytes of its files; safe to use from several threads."""
+    """Reads the files of a data folder; safe to use from several threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._folder_of: dict[str, Path | None] = {}  # a path is resolved once a folder
 
     def read(self, path: str) -> bytes:
-        """Bytes of a regular file inside the folder; nothing else is opened.
+        """Read a regular file inside the folder; nothing else is opened.
 
         Args:
             path: POSIX path relative to the folder.

@@ -1,4 +1,4 @@
-"""Image files to pixels: read once, checked before and after decoding, digested, packed."""
+"""Ingest of image files: read once, checked before and after decoding, digested, packed."""
 
 import contextlib
 import hashlib
@@ -69,7 +69,7 @@ class Ingested:
         table: Rows of the readable images, index 0 to n - 1, with the columns of `IMAGE_COLUMNS`
             added. Rows of unreadable files are left out, each named by a finding.
         pixels: Grey images in table order, shape (n, size_px, size_px), uint8.
-        thumbnails: Whole frames, small, in table order, see `resize`; shape
+        thumbnails: Whole frames, small, in table order, see `to_square_and_thumbnail`; shape
             (n, THUMBNAIL_PX, THUMBNAIL_PX), uint8.
         findings: One for each file that could not be used.
         n_decoded: Images decoded now.
@@ -128,7 +128,7 @@ def ingest_images(
         processes: Whether `LEAST_FOR_PROCESSES` images or more that are not in the cache may be
             read by processes. They import the caller's main module, whose work must therefore
             stand under `if __name__ == "__main__"`.
-        cache: Folder of decoded images, see `ingest_cache`; None keeps none. Every file is read
+        cache: Folder of decoded images, see `IngestCache`; None keeps none. Every file is read
             and digested again all the same; only one of a known digest is not decoded again.
         progress: Called after each image with images done and images in all.
 
@@ -174,7 +174,7 @@ def ingest_images(
 
 
 def content_digest(table: pd.DataFrame) -> str:
-    """SHA-256 that stands for a data set: every picture with its labels, in no matter what order.
+    """SHA-256 of a data set: every picture with its labels, whatever the order of rows.
 
     Args:
         table: Rows with image_id, pixel_sha256, patient_id, plane, brain_plane, operator,
@@ -211,7 +211,7 @@ def content_digest(table: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class _Read:
-    """One image that could be used, and whether an earlier run had decoded it."""
+    """One usable image, and whether it came from the cache."""
 
     facts: Facts
     is_cached: bool
@@ -228,7 +228,7 @@ def _jobs(table: pd.DataFrame) -> list[Job]:
 def _settled(
     outcome: Outcome, reader: ImageReader, job: Job, cache: IngestCache | None
 ) -> ReadImage | CachedImage | Finding:
-    """The outcome with what the cache holds, or decoded after all where that is damaged."""
+    """Replace a known image by its cached data, or decode it where those are damaged."""
     if not isinstance(outcome, KnownImage):
         return outcome
     cached = cache.find(outcome.file_sha256) if cache else None
@@ -248,7 +248,7 @@ def _is_worth_processes(reader: ImageReader, jobs: list[Job]) -> bool:
 def _in_order(
     reader: ImageReader, jobs: list[Job], n_workers: int, *, by_processes: bool
 ) -> Generator[Outcome, None, None]:
-    """Outcomes in the order of the jobs; with processes each thread only waits for its own."""
+    """Yield outcomes in the order of the jobs; with processes, a thread only waits for its own."""
     if not by_processes:
         yield from _outcomes(reader.read, jobs, n_workers, _BATCH)
         return
@@ -259,7 +259,7 @@ def _in_order(
 def _outcomes(
     read: Callable[[list[Job]], list[Outcome]], jobs: list[Job], n_threads: int, n_batch: int
 ) -> Generator[Outcome, None, None]:
-    """Outcomes in the order of the jobs; only a few tasks are under way at any time."""
+    """Yield outcomes in the order of the jobs; only a few tasks are under way at any time."""
     starts = iter(range(0, len(jobs), n_batch))
     pool = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="ingest")
     waiting: deque[Future[list[Outcome]]] = deque()
@@ -278,7 +278,7 @@ def _outcomes(
 
 
 def _workers_that_fit(n_images: int, size_px: int) -> int:
-    """How many frames of the largest size allowed fit into memory beside the packed arrays.
+    """Number of workers whose largest allowed frames fit into memory beside the packed arrays.
 
     Returns:
         At least 1.
@@ -298,7 +298,7 @@ def _workers_that_fit(n_images: int, size_px: int) -> int:
 
 
 def _available_bytes() -> int:
-    """Memory that can be had without swapping, as the system says; else all that is built in."""
+    """Bytes available without swapping, as the system reports; otherwise all installed memory."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -1,4 +1,4 @@
-"""PNG files as a list of chunks: what stands in them besides pixels, read without decoding."""
+"""Chunks of PNG files: structure, header and texts, read without decoding pixels."""
 
 import struct
 import zlib
@@ -48,7 +48,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def intact_kinds(data: bytes) -> list[bytes] | None:
-    """Types of the chunks of a PNG file, if they are all there is and none is damaged.
+    """Types of the chunks of a PNG file, if all are intact and the file holds nothing else.
 
     Args:
         data: Bytes of a whole file.
@@ -80,7 +80,7 @@ def header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def is_plain_grey(data: bytes, kinds: Sequence[bytes]) -> bool:
-    """Whether a file holds 8-bit grey rows and nothing that could change what they mean.
+    """Whether a file holds 8-bit grey rows and nothing that could change their meaning.
 
     Args:
         data: A whole PNG file.
@@ -95,7 +95,7 @@ def is_plain_grey(data: bytes, kinds: Sequence[bytes]) -> bool:
 
 
 def inflated_pixels(data: bytes) -> bytes | None:
-    """Unpacked pixel data of a PNG file, rows still filtered, if they are whole and undamaged.
+    """Unpack the pixel data of a PNG file, rows still filtered, if they are whole and undamaged.
 
     Decoders fill missing rows with black when a stream ends early but cleanly, and pass over
     surplus bytes; here both are faults, as is a stream whose chunks are not in one row.
@@ -126,9 +126,9 @@ def inflated_pixels(data: bytes) -> bytes | None:
 
 
 def with_stored_pixels(data: bytes, pixels: bytes) -> bytes:
-    """The same PNG file with its pixel data stored instead of compressed.
+    """Return the PNG file with its pixel data stored instead of compressed.
 
-    A decoder that is given this file need not unpack a second time what `inflated_pixels` unpacked.
+    So a decoder does not repeat the unpacking that `inflated_pixels` has done.
 
     Args:
         data: A whole PNG file.
@@ -146,7 +146,7 @@ def with_stored_pixels(data: bytes, pixels: bytes) -> bytes:
 
 
 def _stored(plain: bytes, adler: bytes) -> list[bytes | memoryview]:
-    """A zlib stream that holds its content as it is, with a checksum known already."""
+    """Make a zlib stream that holds its content uncompressed, from a checksum known already."""
     view = memoryview(plain)
     parts: list[bytes | memoryview] = [b"\x78\x01"]
     for start in range(0, len(plain), _STORED_BYTES):

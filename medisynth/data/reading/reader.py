@@ -1,4 +1,4 @@
-"""Single image files to facts and small squares: what one thread or one process does of the reading.
+"""Reading of single image files into facts and small squares, by one thread or process.
 
 Imports little, because a process of its own imports it before it can begin.
 """
@@ -39,7 +39,7 @@ class ReadImage:
     """One image that was decoded.
 
     Attributes:
-        facts: Its columns, see `images.IMAGE_COLUMNS`.
+        facts: Its columns, see `ingest.IMAGE_COLUMNS`.
         pixels: Square, shape (size_px, size_px), uint8.
         thumbnail: Whole frame, small, shape (THUMBNAIL_PX, THUMBNAIL_PX), uint8.
     """
@@ -51,7 +51,7 @@ class ReadImage:
 
 @dataclass(frozen=True)
 class KnownImage:
-    """One image that was not decoded, because its file has a digest that is known."""
+    """One image that was not decoded, because the digest of its file is known."""
 
     file_sha256: str
 
@@ -65,7 +65,7 @@ class ImageReader:
     Args:
         root: Data root; no file outside it is read.
         size_px: Side of the squares.
-        fit: How an image is made square, see `resize.to_square`.
+        fit: How an image is made square, see `decode.to_square`.
         known: SHA-256 of files that need not be decoded.
 
     Attributes:
@@ -79,11 +79,11 @@ class ImageReader:
         self._size_px, self._fit, self.known = size_px, fit, known
 
     def knowing(self, known: frozenset[str]) -> "ImageReader":
-        """The same reader, but for what it knows."""
+        """Return a copy of this reader with other known digests."""
         return ImageReader(self._root, self._size_px, self._fit, known)
 
     def read(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """One outcome a job, in order; a bad file is a finding."""
+        """Read images; return one outcome a job, in order. A bad file becomes a finding."""
         outcomes = [self._outcome(job) for job in jobs]
         new = [outcome for outcome in outcomes if isinstance(outcome, ReadImage)]
         if new:  # together, because each call of it costs more than its work on one image
@@ -131,21 +131,21 @@ class ImageReader:
 def keep_freed_memory() -> None:
     """Tell the C library to keep memory of a frame's size instead of returning it to the system.
 
-    Freeing one large block does; without it a twentieth of the time goes into fetching the same memory
-    again for every image.
+    Freeing one large block does that; without it a twentieth of the time goes into fetching the
+    same memory again for every image.
     """
     np.empty(_KEPT_BYTES, dtype=np.uint8)
 
 
 class ReaderProcesses:
-    """Processes that read for this one, each over a pipe of its own; use as a context manager.
+    """Processes that read images for this one, each over its own pipe; a context manager.
 
     A process that dies closes its pipe, even in the middle of an answer, so that nobody waits for
     the rest; one whose parent dies meets the end of its pipe in the same way, and ends.
 
     Args:
-        reader: What each process reads with.
-        n: Processes.
+        reader: Reader that each process uses.
+        n: Number of processes.
     """
 
     def __init__(self, reader: ImageReader, n: int) -> None:
@@ -154,7 +154,7 @@ class ReaderProcesses:
         self._started: list[tuple[SpawnProcess, Connection]] = []
 
     def __enter__(self) -> "ReaderProcesses":
-        """Start the processes; as few as can be started."""
+        """Start the processes, or as many of them as can be started."""
         context = multiprocessing.get_context("spawn")
         with contextlib.suppress(OSError):
             for _ in range(self._n):
@@ -167,14 +167,14 @@ class ReaderProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End them; they hold nothing that could be lost."""
+        """End the processes; they hold no data that could be lost."""
         for process, connection in self._started:
             process.kill()
             process.join()
             connection.close()
 
     def read(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Like `ImageReader.read`; read by this thread where there is no process left for it."""
+        """Read images like `ImageReader.read`, in this thread where no process is left."""
         with contextlib.suppress(queue.Empty, OSError, EOFError):
             connection = self._free.get_nowait()
             connection.send(jobs)
@@ -185,7 +185,7 @@ class ReaderProcesses:
 
 
 def _serve(reader: ImageReader, connection: Connection) -> None:
-    """Read whatever is asked for until the other end is closed."""
+    """Answer read requests until the other end of the pipe is closed."""
     for name in ("SIGINT", "SIGHUP"):  # the parent decides when to stop
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Numbers of one grey image, quick enough for every image: sharpness, black share, burned-in marks.
+"""Quick statistics of grey images: brightness, sharpness, black share, burned-in marks.
 
-A burned-in overlay shows in `overlay_fraction` by one fact: the sound beam blurs whatever it shows
-over several pixels, while a scanner's pen goes from background to full brightness and back within
-two. Where the marks stand: `medisynth.data.content.marks`.
+`overlay_fraction` tells burned-in marks from anatomy by their edges: the sound beam blurs all it
+shows over several pixels, while a scanner's marks go from background to full brightness and back
+within two. `medisynth.data.content.marks` locates the marks.
 """
 
 import math
@@ -28,11 +28,11 @@ _WEDGE_SHARE = 1e-3  # a wedge covers this share of the image, at least
 
 
 def overlay_fraction(grey: Pixels) -> float:
-    """Share of pixels that a burned-in overlay covers, by a quick look at one image.
+    """Share of pixels that a burned-in overlay covers, a quick estimate for one image.
 
     Counts strokes of at most three pixels' width and grey wedges at the edges. Large filled marks
-    are seen by their outline only, and dim text may be missed: a small value is no proof that
-    nothing is written there.
+    count by their outline only, and dim text may be missed: a small value is no proof that the
+    image holds no text.
 
     Args:
         grey: Image at its own size, shape (height, width), uint8.
@@ -48,7 +48,7 @@ def overlay_fraction(grey: Pixels) -> float:
 
 
 def strokes_across(grey: Pixels, rise: int) -> Mask:
-    """Pixels brighter by more than `rise` grey levels than those 2 to the left and to the right.
+    """Mark pixels brighter by more than `rise` grey levels than those 2 to the left and right.
 
     Across only: tissue layers lie across the beam and can be as thin as a pen from top to bottom.
 
@@ -64,7 +64,7 @@ def strokes_across(grey: Pixels, rise: int) -> Mask:
 
 
 def wedge_pixels(grey: Pixels) -> int:
-    """Pixels of grey wedges near the left and right edge: columns that fall evenly for long."""
+    """Count pixels of grey wedges near the left and right edge: long, evenly falling columns."""
     height, width = grey.shape
     n_strip, n_run = max(2, round(_STRIP * width)), max(8, height // 12)
     if height <= n_run + 1 or width < 2 * n_strip:
@@ -95,8 +95,8 @@ def intensity_statistics(grey: Pixels) -> dict[str, float]:
     Returns:
         mean_intensity and std_intensity in grey levels (0 to 255), black_fraction (0 to 1) and
         sharpness, the variance of the 4-neighbour Laplacian at every eighth row inside the image in
-        squared grey levels (0 for images below 3 x 3 pixels). Sharpness grows with noise and burned-in text
-        as well as with detail, and depends on the image's size.
+        squared grey levels (0 for images below 3 x 3 pixels). Sharpness grows with noise and
+        burned-in text as well as with detail, and depends on the image's size.
     """
     # Integer sums are exact, so equal pictures give equal statistics on every machine.
     counts = Image.fromarray(grey).histogram()

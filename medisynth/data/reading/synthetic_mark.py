@@ -1,4 +1,4 @@
-"""The mark that every synthetic image carries in its file: machine-readable, and in plain words."""
+"""The mark in the file of every synthetic image, as data for machines and as readable text."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ DESCRIPTION = "SYNTHETIC IMAGE - not a patient"
 LICENCE = "research use; not for diagnosis"
 VISIBLE_WORD = "SYNTHETIC"
 SMALLEST_VISIBLE_PX = 64  # the narrowest image on which the word can be read
-# IPTC NewsCodes, digital source type: what a picture says that a trained model made
+# IPTC NewsCodes: the digital source type of pictures made by a trained model
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP_KEY = "XML:com.adobe.xmp"
 # Other makers' synthetic images, whole or in part, must not pass for patients either: IPTC's
@@ -34,7 +34,7 @@ _GENERATOR_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class SyntheticMark:
-    """Where one synthetic image comes from.
+    """Origin of one synthetic image.
 
     Attributes:
         generator: Name and version of the generator, e.g. "dsr-gan 0.1.0".
@@ -109,10 +109,10 @@ def read_mark(data: bytes) -> SyntheticMark | None:
 
 
 def is_marked_synthetic(data: bytes) -> bool:
-    """Whether a PNG file says that it is synthetic.
+    """Whether a PNG file is marked as synthetic.
 
     Our mark counts, whole or damaged, and so do IPTC's digital source type and the text keys of
-    common image generators. A file that says nothing is not thereby shown to be real.
+    common image generators. A file without a mark need not be real.
     """
     texts = text_chunks(data)
     if KEY in texts or texts.get("Description") == DESCRIPTION or _GENERATOR_KEYS & set(texts):
@@ -121,7 +121,7 @@ def is_marked_synthetic(data: bytes) -> bool:
 
 
 def burn_in(pixels: Pixels) -> Pixels:
-    """A copy with the word SYNTHETIC, white on black, along the lower edge.
+    """Return a copy with the word SYNTHETIC, white on black, along the lower edge.
 
     The letters are those of Pillow's own bitmap font, enlarged by a whole number: the same pixels
     whatever fonts and libraries the machine has.
@@ -152,7 +152,7 @@ def burn_in(pixels: Pixels) -> Pixels:
 
 
 def _letters() -> Pixels:
-    """The word with one empty row above and below, shape (8, 62), 0 or 255."""
+    """The word's pixels with an empty row above and below, shape (8, 62), 0 or 255."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default_imagefont()
@@ -168,14 +168,14 @@ def _letters() -> Pixels:
 
 
 def _to_json(mark: SyntheticMark) -> dict[str, Any]:
-    """The mark as JSON data; what has its default is left out."""
+    """Return the mark as JSON data, without fields that have their default."""
     values = dataclasses.asdict(mark)
     kept = {f.name: values[f.name] for f in _FIELDS if values[f.name] != f.default}
     return {"synthetic": True, **kept}
 
 
 def _from_json(values: Any) -> SyntheticMark | None:
-    """The mark that `_to_json` wrote, now or before it had optional fields; None for all else."""
+    """Return the mark from data of `_to_json`, old ones without optional fields too, or None."""
     if not isinstance(values, dict) or values.pop("synthetic", True) is not True:
         return None
     names = {field.name for field in _FIELDS}

@@ -1,9 +1,9 @@
 """Differentiable augmentation (Zhao et al. 2020, arXiv:2006.10738) of grey images.
 
-Everything that the discriminator sees goes through it, real, pseudo-real and synthetic, so that it
-cannot learn the few training images by heart, nor the generator learn to draw the augmentations.
-The paper's colour saturation means nothing for one channel. What is moved in or cut out is black,
-as it is outside an ultrasound sector, where the paper has mid-grey.
+All images that the discriminator sees are augmented, real, pseudo-real and synthetic, so that it
+cannot memorise the few training images and the generator does not learn to draw augmentations.
+The paper's colour saturation does not apply to one channel. Pixels moved in or cut out are black,
+as outside an ultrasound sector; the paper has mid-grey.
 """
 
 from collections.abc import Collection
@@ -50,7 +50,7 @@ def draws_for(
         n: Images in the global batch.
         device: Where the images are.
         workers: Who shares the batch.
-        place: Seed, stage, step and what it is for.
+        place: Seed, stage, step and purpose of the draw.
         rows: Rows of the share.
     """
     # On the CPU, so that all devices draw the same.

@@ -1,4 +1,4 @@
-"""From packed pixels to what the networks read and back, and a distance between sets of images."""
+"""Conversion of packed pixels to network inputs and back, and a distance between image sets."""
 
 from collections.abc import Sequence
 

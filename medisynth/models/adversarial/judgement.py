@@ -1,4 +1,4 @@
-"""What ends both discriminators: variety of the batch, then a score, by label where there is one."""
+"""The last layers of both discriminators: batch variety, then a score, by label if there is one."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ SMALL = 1e-8
 
 
 class Judgement(nn.Module):
-    """From features (b, width, 4, 4) to scores (b,); higher is more real.
+    """Maps features (b, width, 4, 4) to scores (b,); higher is more real.
 
     Labels enter as a projection (Miyato and Koyama 2018, arXiv:1802.05637): each adds the inner
     product of the last features with a learned vector of its own, and a bias.
@@ -37,7 +37,7 @@ class Judgement(nn.Module):
     def forward(
         self, x: torch.Tensor, set_size: int, labels: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Score.
+        """Score each image of a batch.
 
         Args:
             x: Features, shape (b, width, 4, 4).
@@ -75,19 +75,19 @@ def variety(x: torch.Tensor, set_size: int) -> torch.Tensor:
 def convolution(
     n_in: int, n_out: int, side: int, *, stride: int = 1, padding: int = 0, spectral: bool
 ) -> nn.Module:
-    """A convolution, spectrally normalised or with an equalised learning rate."""
+    """Make a convolution, spectrally normalised or with an equalised learning rate."""
     if not spectral:
         return EqualisedConv(n_in, n_out, side, stride=stride, padding=padding)
     return spectrally_normalised(nn.Conv2d(n_in, n_out, side, stride=stride, padding=padding))
 
 
 def linear(n_in: int, n_out: int, *, spectral: bool) -> nn.Module:
-    """A linear layer, spectrally normalised or with an equalised learning rate."""
+    """Make a linear layer, spectrally normalised or with an equalised learning rate."""
     if not spectral:
         return EqualisedLinear(n_in, n_out)
     return spectrally_normalised(nn.Linear(n_in, n_out))
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """The same images in the memory order in which convolutions are fastest."""
+    """Return the images in the memory order in which convolutions are fastest."""
     return x.contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ class EqualisedLinear(nn.Module):
     Args of the constructor:
         n_in: Numbers in.
         n_out: Numbers out.
-        bias: What the bias starts at; None has no bias.
+        bias: Initial bias; None for no bias.
         gain: Standard deviation of the result at the start, for inputs of standard deviation 1.
         rate_factor: Learning rate relative to other layers.
     """
@@ -46,7 +46,7 @@ class EqualisedLinear(nn.Module):
 
 
 class EqualisedConv(nn.Module):
-    """Convolution without padding choices of its own, scaled like `EqualisedLinear`.
+    """Convolution with zero padding, scaled like `EqualisedLinear`.
 
     Args of the constructor:
         n_in: Channels in.
@@ -75,7 +75,7 @@ class EqualisedConv(nn.Module):
 def linear(
     n_in: int, n_out: int, *, equalised: bool, gain: float = 1.0, bias: bool = True
 ) -> nn.Module:
-    """A linear layer, equalised or raw; both start at the same function.
+    """Make a linear layer, equalised or raw; both start as the same function.
 
     Args:
         n_in: Numbers in.
@@ -95,7 +95,7 @@ def linear(
 
 
 def rectified(x: torch.Tensor) -> torch.Tensor:
-    """Leaky rectifier that keeps the variance."""
+    """Apply a leaky rectifier, scaled to keep the variance."""
     return functional.leaky_relu(x, SLOPE) * GAIN
 
 

@@ -12,7 +12,7 @@ Loss = Literal["logistic", "relativistic"]
 def discriminator_loss(
     kind: Loss, on_real: torch.Tensor, on_synthetic: torch.Tensor
 ) -> torch.Tensor:
-    """What the discriminator minimises.
+    """Loss of the discriminator, to be minimised.
 
     Args:
         kind: "logistic" judges each image by itself (Goodfellow et al. 2014, arXiv:1406.2661);
@@ -27,7 +27,7 @@ def discriminator_loss(
 
 
 def generator_loss(kind: Loss, on_synthetic: torch.Tensor, on_real: torch.Tensor) -> torch.Tensor:
-    """What the generator minimises; `on_real` is read by the relativistic loss alone."""
+    """Loss of the generator, to be minimised; only the relativistic loss reads `on_real`."""
     if kind == "relativistic":
         return softplus(on_real - on_synthetic).mean()
     return softplus(-on_synthetic).mean()
@@ -36,7 +36,7 @@ def generator_loss(kind: Loss, on_synthetic: torch.Tensor, on_real: torch.Tensor
 def penalised(
     score: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores of images, and the mean squared norm of the gradient of each at its image, in fp32.
+    """Score images, and compute the mean squared norm of each score's gradient, in fp32.
 
     R1 at real images (Mescheder et al. 2018, arXiv:1801.04406), R2 at synthetic ones.
 

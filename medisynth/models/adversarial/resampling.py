@@ -1,4 +1,4 @@
-"""Halving, doubling and the Haar wavelet, as ordinary convolutions: nothing has to be compiled."""
+"""Halving, doubling and the Haar wavelet by ordinary convolutions, without custom kernels."""
 
 from functools import cache
 
@@ -15,14 +15,14 @@ BLUR = (
 
 @cache
 def blur_kernel(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """The 4 x 4 low pass, sum 1, shape (1, 1, 4, 4)."""
+    """Kernel of the 4 x 4 low pass, sum 1, shape (1, 1, 4, 4)."""
     line = torch.tensor(BLUR, dtype=torch.float64)
     kernel = torch.outer(line, line)
     return (kernel / kernel.sum()).to(device, dtype)[None, None]
 
 
 def blurred(images: torch.Tensor, padding: int, stride: int = 1) -> torch.Tensor:
-    """Low pass of every channel; zeros outside.
+    """Apply a low pass to every channel; zeros outside.
 
     Args:
         images: Shape (b, c, h, w).
@@ -34,7 +34,7 @@ def blurred(images: torch.Tensor, padding: int, stride: int = 1) -> torch.Tensor
 
 
 def halved(images: torch.Tensor) -> torch.Tensor:
-    """Low pass, then every second pixel: (b, c, h, w) to (b, c, h / 2, w / 2).
+    """Apply a low pass and keep every second pixel: (b, c, h, w) to (b, c, h / 2, w / 2).
 
     The same as `blurred` with padding 1 and stride 2: its kernel is that of three running means of
     two pixels. Means stay in fp32 under autocast, where a convolution does not.

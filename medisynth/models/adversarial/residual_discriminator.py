@@ -22,7 +22,7 @@ SUM_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two
 
 
 class ResidualDown(nn.Module):
-    """Two convolutions, then means of 2 x 2 places, beside a short cut."""
+    """Two convolutions, then 2 x 2 mean pooling, beside a short cut."""
 
     def __init__(self, width: int, next_width: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class ResidualDown(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    """From grey images (b, 1, size, size), -1 to 1, to scores (b,); higher is more real.
+    """Maps grey images (b, 1, size, size), -1 to 1, to scores (b,); higher is more real.
 
     Args of the constructor:
         widths: Channels at 4, 8, … pixels, up to half the side of the images.

@@ -1,8 +1,8 @@
-"""Spectral normalisation (Miyato et al. 2018, arXiv:1802.05957), names of its state as in torch.
+"""Spectral normalisation (Miyato et al. 2018, arXiv:1802.05957), with torch's names of its state.
 
-The same numbers as `torch.nn.utils.parametrizations.spectral_norm` up to rounding. It takes less
-time, because weights are read as a matrix in the order in which they lie in memory (convolutions
-here are channels-last) and the gradient is written down.
+Gives what `torch.nn.utils.parametrizations.spectral_norm` gives, up to rounding, in less time:
+weights are read as a matrix in their memory order (convolutions here are channels-last) and the
+gradient is in closed form.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +25,7 @@ def spectrally_normalised(layer: nn.Conv2d | nn.Linear) -> nn.Module:
 
 
 class SpectralNorm(nn.Module):
-    """Divides a weight by its largest singular value, which each pass in training estimates anew.
+    """Divides a weight by its largest singular value, re-estimated at each pass in training.
 
     Args of the constructor:
         weight: Weight of a convolution or of a linear layer.
@@ -46,7 +46,7 @@ class SpectralNorm(nn.Module):
                 self._iterate(weight)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """Divide."""
+        """Return the weight over its largest singular value; one power iteration in training."""
         with torch.no_grad(), _without_autocast(weight.device.type):
             if self.training:
                 largest = self._iterate(weight)
@@ -57,7 +57,7 @@ class SpectralNorm(nn.Module):
         return _Divided.apply(weight, largest, u, v)  # type: ignore[no-untyped-call]
 
     def _iterate(self, weight: torch.Tensor) -> torch.Tensor:
-        """One step of the power method; returns uᵀ W v, which is the norm of uᵀ W."""
+        """Do one step of the power method; return uᵀ W v, which is the norm of uᵀ W."""
         matrix = _matrix(weight)
         u = matrix @ _in_memory_order(self._v, weight)
         self._u.copy_(normalize(u, dim=0, eps=SMALL))
@@ -68,7 +68,7 @@ class SpectralNorm(nn.Module):
 
 
 class _Divided(torch.autograd.Function):
-    """W / s, where s = uᵀ W v; its gradient by W may be taken once."""
+    """W / s, where s = uᵀ W v; once differentiable by W."""
 
     @staticmethod
     def forward(
@@ -91,19 +91,19 @@ class _Divided(torch.autograd.Function):
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
-    """In fp32 whatever the precision of the rest."""
+    """Switch autocast off, so that the work is done in fp32."""
     if not torch.amp.is_autocast_available(device):  # e.g. "meta", for sizes without memory
         return nullcontext()
     return torch.autocast(device, enabled=False)
 
 
 def _matrix(weight: torch.Tensor) -> torch.Tensor:
-    """One row an output; without a copy where the weight is channels-last."""
+    """Weight as a matrix, one row an output; no copy where the weight is channels-last."""
     return weight.permute(0, 2, 3, 1).flatten(1) if weight.dim() == 4 else weight
 
 
 def _in_memory_order(v: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """From the order of `weight.flatten(1)`, in which `_v` is kept, to that of `_matrix`."""
+    """Reorder `v` from the order of `weight.flatten(1)`, in which `_v` is kept, to `_matrix`'s."""
     return v.view(weight.shape[1:]).permute(1, 2, 0).flatten() if weight.dim() == 4 else v
 
 

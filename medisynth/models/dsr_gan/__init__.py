@@ -1,7 +1,7 @@
 """DSR-GAN: a denoising diffusion model, histogram matching, then a super-resolution GAN.
 
-After Iskandar et al. 2023 (arXiv:2304.03941); told plane and machine where the training view records them. Importing
-this module costs no torch; fitting, sampling and loading do.
+After Iskandar et al. 2023 (arXiv:2304.03941); conditioned on plane and machine where the training
+view records them. Importing this module does not import torch; fitting, sampling and loading do.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class DsrGan:
 
     @staticmethod
     def pretrained_files(settings: BaseModel) -> tuple[str, ...]:
-        """Weights files that fitting reads, so that a confined process may be let at them."""
+        """Weights files that fitting reads, so that a confined process can be given access."""
         given = _own(settings).pretrained
         return () if given is None else (given.path,)
 
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
-        """Train on the training view; choose on the tuning view; return what was done.
+        """Train on the training view, choose on the tuning view; return a report.
 
         Args:
             training: Images of `image_size_px`; everything fitted is fitted on these alone.
@@ -88,7 +88,7 @@ class DsrGan:
         return self._fitted().state()
 
     def load_state(self, tensors: Tensors) -> None:
-        """Take tensors written by `state`.
+        """Load tensors written by `state`.
 
         Raises:
             WeightsError: Names or shapes do not fit.

@@ -1,4 +1,4 @@
-"""From a packed view to training batches of the diffusion stage: reduction, augmentation."""
+"""Augmentation of training images for the diffusion stage."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from medisynth.training.loop import numpy_generator
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training images may be changed.
+    """Limits of the augmentation of training images.
 
     Attributes:
         flip: Whether they may be mirrored left to right.
@@ -40,15 +40,15 @@ def augmentation_of(
 def augmented(
     images: torch.Tensor, draws: list[tuple[float, float, float]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror, zoom and rotate images about their centres; what comes from outside is 0.
+    """Mirror, zoom and rotate images about their centres; pixels from outside are 0.
 
     Args:
         images: Shape (b, 1, h, h).
         draws: (mirror, zoom, rotation_rad) of each image.
 
     Returns:
-        Images of the same shape, and the numbers that tell the network what was done, shape
-        (b, 4); all 0 for an unchanged image.
+        Images of the same shape, and augmentation numbers that tell the network of the changes,
+        shape (b, 4); all 0 for an unchanged image.
     """
     mirror, zoom, turn = torch.tensor(draws, dtype=torch.float32, device=images.device).unbind(1)
     cosine, sine = turn.cos(), turn.sin()
@@ -69,5 +69,5 @@ def augmented(
 
 
 def nothing_told(n: int, device: str) -> torch.Tensor:
-    """Augmentation numbers of n unchanged images."""
+    """Augmentation numbers of n unchanged images: zeros, shape (n, 4)."""
     return torch.zeros(n, N_AUGMENTATION_NUMBERS, device=device)

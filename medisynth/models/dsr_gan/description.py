@@ -1,4 +1,4 @@
-"""What was built and how it was trained, in words, for the model card."""
+"""Description of a DSR-GAN and its training for the model card."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,11 +20,11 @@ def describe(
     large: Mapping[str, str],
     refining: RefiningStage | None,
 ) -> dict[str, str]:
-    """Every field of the description, filled.
+    """Fill in every field of the description.
 
     Args:
         settings: Settings of the whole generator.
-        fitted: What was fitted before training.
+        fitted: Parts that were fitted before training.
         small: Fields of the diffusion stage, those of `describe_diffusion`.
         large: The same fields of the enlarging stages.
         refining: The refining stage, where there is one.
@@ -83,7 +83,7 @@ def describe_diffusion(settings: DsrGanSettings, stage: DiffusionStage) -> dict[
 
 
 def describe_enlarging(settings: DsrGanSettings, stages: Sequence[CropTraining]) -> dict[str, str]:
-    """The same fields of the shared enlarging stages."""
+    """Return the fields of `describe_diffusion` for the enlarging stages."""
     if not stages:
         others = ("losses", "optimiser", "schedule", "augmentation")
         return {"architecture": shared.BICUBIC} | dict.fromkeys(others, "none beside refining")
@@ -98,7 +98,7 @@ def describe_enlarging(settings: DsrGanSettings, stages: Sequence[CropTraining])
 
 
 def _refining(settings: DsrGanSettings, stage: RefiningStage | None) -> dict[str, str]:
-    """What the refining stage adds to fields of the description."""
+    """Text that the refining stage adds to fields of the description."""
     own = settings.refining
     if own is None or stage is None:
         return {}

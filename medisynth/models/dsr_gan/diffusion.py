@@ -1,4 +1,4 @@
-"""First stage: a denoising diffusion model, told plane and machine where the view records them."""
+"""First stage: a diffusion model, conditioned on plane and machine where they are recorded."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Labels]
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What an update draws: (epoch, image), noise levels, noise and labels of each image."""
+    """Random draws of an update: (epoch, image), noise levels, noise and labels of each image."""
 
     places: list[tuple[int, int]]
     levels: torch.Tensor
@@ -72,10 +72,10 @@ def new_network(settings: DsrGanSettings, seed: int, label_sizes: tuple[int, int
 
 
 def start_from(network: nn.Module, pretrained: PretrainedSettings) -> None:
-    """Give a network the weights of a file: of the network alone, or a whole DSR-GAN checkpoint.
+    """Load a network's weights from a file of the network alone or a whole DSR-GAN checkpoint.
 
-    Labels of other data mean nothing here, so what the file knows of labels is left out and the
-    network starts as one that was told none.
+    Label weights in the file belong to other data and are ignored: the network starts as one
+    without labels.
 
     Raises:
         WeightsError: The file cannot be read, has another digest, or does not fit.
@@ -109,11 +109,11 @@ class DiffusionStage:
         tuning: Images of the final side.
         context: Seed and device.
         precision: Precision of training.
-        fitted: What was fitted before.
-        network: Network to train; None builds that of the settings.
+        fitted: Parts that were fitted before training.
+        network: Network to train; default: that of the settings.
         n_channels: Channels of the network; the image is grey all the same.
-        objective: Builds what the network learns from settings of the stage.
-        constant_rate: Whether the learning rate stays what it is, with the second beta of Adam's
+        objective: Builds the training objective from settings of the stage.
+        constant_rate: Whether the learning rate is constant, with the second beta of Adam's
             authors; otherwise it rises and falls.
 
     Attributes:
@@ -168,7 +168,7 @@ class DiffusionStage:
         self._tuning = list(self._tuning_batches(tuning))
 
     def step(self, step: int) -> Mapping[str, float]:
-        """Make one update."""
+        """Make update `step` and return its losses."""
         everything = self._drawn(step)
         rows = workers().share(list(range(self.batch_size)))
 
@@ -228,19 +228,19 @@ class DiffusionStage:
         return images
 
     def _real_distance(self) -> float:
-        """How far training images are from each other at the diffusion size."""
+        """Mean pairwise distance of training images at the diffusion size."""
         n = max(2, min(N_PREVIEWED, len(self._view)))
         rows = torch.linspace(0, len(self._view) - 1, n).round().long().tolist()
         return pairwise_distance(reduced_pixels(self._view.pixels[rows], self._settings.size))
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """All that training changes."""
+        """Return all that training changes, as tensors and JSON facts."""
         tensors = gather_state(self._modules(), {"adamw": self._optimiser})
         kept, facts = self.candidates.state()
         return tensors | kept, {**facts, "precision": self._precision}
 
     def load_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Restore what `state` returned.
 
         Raises:
             WeightsError: Names or shapes do not fit.
@@ -258,7 +258,7 @@ class DiffusionStage:
         return learning_rate(own.learning_rate, step, own.steps, own.warm_up_steps)
 
     def _drawn(self, step: int) -> _Drawn:
-        """Everything random of one update, for the whole batch of all processes together."""
+        """Draw all random numbers of one update, for the whole batch of all processes together."""
         n = self.batch_size
         generator = torch_generator(self._device, self._seed, STAGE, "noise", step)
         levels = self._objective.training_levels(n, self._device, generator)
@@ -289,7 +289,7 @@ class DiffusionStage:
         return clean.expand(-1, self._n_channels, -1, -1), told
 
     def _shown_labels(self, places: list[tuple[int, int]], step: int) -> Labels:
-        """Labels of a batch, some of them hidden so that the network learns to do without."""
+        """Labels of a batch, some hidden at random so that the network learns to do without."""
         if self._labels is None:
             return None
         labels = self._labels[[index for _, index in places]]
@@ -298,7 +298,7 @@ class DiffusionStage:
         return labels.masked_fill((chance < self._settings.condition_dropout)[:, None], 0)
 
     def _tuning_batches(self, tuning: ImageView) -> Iterator[Batch]:
-        """The same images, noise and noise levels for every candidate."""
+        """Yield tuning batches with the same images, noise and noise levels for every candidate."""
         settings, n = self._settings, min(len(tuning), self._settings.selection_images)
         chosen = torch.linspace(0, len(tuning) - 1, n).round().long().tolist()
         generator = torch_generator(self._device, self._seed, STAGE, "tuning")

@@ -1,4 +1,4 @@
-"""What the network learns: EDM preconditioning and Heun's method (Karras et al. 2022).
+"""The EDM objective: preconditioning, loss and Heun's sampler (Karras et al. 2022).
 
 Equation numbers are those of arXiv:2206.00364.
 """
@@ -19,17 +19,17 @@ CHURN_FROM, CHURN_TO, CHURN_GAIN, MOST_CHURN = 0.05, 10.0, 1.003, math.sqrt(2) -
 
 
 class Edm:
-    """Fulfils `medisynth.models.dsr_gan.objectives.Objective`; levels are sigmas."""
+    """The EDM loss and sampler; fulfils `objectives.Objective` with sigmas as levels."""
 
     def __init__(self, settings: DiffusionSettings) -> None:
         self._settings = settings
 
     def training_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
-        """Log-normal sigmas."""
+        """Draw log-normal sigmas."""
         return self._sigma(torch.randn(n, device=device, generator=generator))
 
     def tuning_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
-        """Sigmas at equal steps of probability, in a drawn order."""
+        """Sigmas at equal steps of probability, in random order."""
         middles = (torch.arange(n, device=device) + 0.5) / n
         shuffled = torch.randperm(n, device=device, generator=generator)
         return self._sigma(torch.special.ndtri(middles)[shuffled])
@@ -43,7 +43,7 @@ class Edm:
         told: torch.Tensor,
         labels: Labels = None,
     ) -> torch.Tensor:
-        """Weighted denoising error."""
+        """Compute the weighted denoising error."""
         data = self._settings.sigma_data
         return denoising_loss(network, clean, noise, levels, told, data, labels)
 
@@ -54,7 +54,7 @@ class Edm:
         labels: Labels = None,
         fresh: FreshNoise | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Draw by Heun's method."""
+        """Yield the states of Heun's method; the last is the sample."""
         network = guided(network, self._settings.guidance, labels)
         return sample_residuals(network, start, self._settings, labels, fresh)
 
@@ -87,7 +87,7 @@ def denoised(
 def preconditioning(
     sigma: torch.Tensor, sigma_data: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """c_skip, c_out, c_in, each (b, 1, 1, 1), and c_noise, (b,): table 1, last column."""
+    """Return c_skip, c_out, c_in, each (b, 1, 1, 1), and c_noise, (b,): table 1, last column."""
     level = sigma[:, None, None, None]
     total = (level.square() + sigma_data**2).sqrt()
     return (
@@ -109,8 +109,8 @@ def denoising_loss(
 ) -> torch.Tensor:
     """Weighted denoising error, equation 8: 1 for a network that knows nothing, lower is better.
 
-    The weight 1 / c_out^2 turns the error of the denoised image into that of the raw network's
-    output against its effective target, which is what is computed.
+    The weight 1 / c_out^2 turns the error of the denoised image into the error of the raw
+    network's output against its effective target, which is computed here.
 
     Args:
         network: The raw network F.
@@ -145,8 +145,8 @@ def sample_residuals(
 ) -> Iterator[torch.Tensor]:
     """Draw residuals by Heun's second-order method: algorithm 2, without fresh noise algorithm 1.
 
-    Each step first takes a little of the way back, with noise of its own (churn), so that what the
-    network got wrong in earlier steps is drawn anew.
+    Each step first adds a little fresh noise (churn), so that errors of earlier steps are drawn
+    anew.
 
     Args:
         network: The raw network F.

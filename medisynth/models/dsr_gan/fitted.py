@@ -1,4 +1,4 @@
-"""Everything that is fitted without steps, on the training view alone."""
+"""Parts fitted before training, on the training view alone: scaling, histograms, vocabulary."""
 
 from dataclasses import dataclass
 
@@ -18,12 +18,12 @@ MOST_HISTOGRAMS = 1024
 
 @dataclass(frozen=True)
 class Fitted:
-    """What both stages and sampling rest on.
+    """Parts fitted before training, which both stages and sampling use.
 
     Attributes:
-        mean_image: Training mean at full size, shape (1, 1, h, h), 0 to 1, which is taken away
-            before images are moved; None where images are moved as they are.
-        scaling: Between images and residuals, at the diffusion size.
+        mean_image: Training mean at full size, shape (1, 1, h, h), 0 to 1, which is subtracted
+            before augmentation; None where images are augmented as they are.
+        scaling: Scaling between images and residuals, at the diffusion size.
         histograms: Grey value counts, shape (k, 256).
         vocabulary: Labels of the training images.
     """
@@ -52,7 +52,7 @@ def fit_before_training(
 
 
 def fit_histograms(training: ImageView, settings: DsrGanSettings, seed: int) -> Histograms:
-    """Count the grey values of training images at the diffusion size, 1024 drawn ones at most."""
+    """Count the grey values of training images, at most 1024 drawn ones, at the diffusion size."""
     rows = np.arange(len(training))
     if len(rows) > MOST_HISTOGRAMS:
         generator = numpy_generator(seed, "histograms")

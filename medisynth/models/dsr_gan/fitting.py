@@ -1,4 +1,4 @@
-"""Fitting a DSR-GAN: all stages in order, the choice of a checkpoint, the report of it all."""
+"""Fitting of a DSR-GAN: all stages in order, choice of a checkpoint, report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,10 +59,10 @@ class Choice:
 
     Attributes:
         trained: All networks.
-        step: Step of the one that was chosen among candidates.
+        step: Training step of the chosen candidate.
         candidates: (step, score) of each, lower is better.
-        criterion: What they were compared by.
-        words: How it was chosen, for the model card.
+        criterion: The score that candidates were compared by.
+        words: Sentence on the choice for the model card.
     """
 
     trained: Trained
@@ -109,7 +109,7 @@ def fit(
         trained = assembled(settings, fitted, network, diffusion.candidates.best, enlargers)
         choice = choose(trained, diffusion, context)
     else:
-        # It learns on what the diffusion model draws, so that one is settled before.
+        # The refining stage trains on images of the diffusion model, which is chosen first.
         untrained = {side: untrained_enlarger(settings, side) for side in sides_of(settings)}
         for other in untrained.values():
             other.eval().requires_grad_(False)
@@ -141,16 +141,16 @@ def fit_report(
     stages: Sequence[TrainingStage],
     things: Sequence[str],
 ) -> FitReport:
-    """Report what was done.
+    """Make the report of a training.
 
     Args:
         settings: Settings of the whole generator.
-        training: What everything was fitted on.
-        tuning: What the checkpoint was chosen on.
+        training: View that everything was fitted on.
+        tuning: View that the checkpoint was chosen on.
         choice: The chosen checkpoint.
-        description: Every field of the description but how the checkpoint was chosen.
+        description: All fields of the description except the choice of the checkpoint.
         stages: Stages in order.
-        things: Everything that was fitted.
+        things: Names of everything that was fitted.
     """
     return FitReport(
         description={**description, "checkpoint choice": choice.words},
@@ -173,7 +173,7 @@ def require_usable(view: ImageView, size: int) -> None:
     """Refuse a view that cannot be trained on.
 
     Raises:
-        DataError: It is empty or has images of another size.
+        DataError: The view is empty or has images of another size.
     """
     if len(view) == 0:
         raise DataError(
@@ -207,7 +207,7 @@ def _train_super_resolution(
 def _train_refining(
     trained: Trained, training: ImageView, tuning: ImageView, context: TrainingContext
 ) -> tuple[RefiningStage, TrainingStage]:
-    """Draw from the diffusion model and train on that; `trained` has a new refining network."""
+    """Train the refining stage on images drawn from the diffusion model of `trained`."""
     settings = trained.settings
     own = settings.refining
     assert own is not None  # noqa: S101 - for the type checker
@@ -225,7 +225,7 @@ def _train_refining(
 
 
 def _small_images(trained: Trained, n: int, purpose: str, context: TrainingContext) -> Pixels:
-    """Images of the diffusion model that nobody else draws, shape (n, size, size), uint8."""
+    """Draw images from the diffusion model under a seed of their own, (n, size, size), uint8."""
     apart = _apart(context, purpose)
     trained.diffusion.to(context.compute_device)
     batches = []
@@ -237,7 +237,7 @@ def _small_images(trained: Trained, n: int, purpose: str, context: TrainingConte
 
 
 def _apart(context: TrainingContext, purpose: str) -> TrainingContext:
-    """With a seed of its own, so that nothing drawn under it is drawn again and judged."""
+    """Return the context with a seed of the purpose's own, so that no images are drawn twice."""
     return replace(
         context,
         seed=derive_seed(context.seed, purpose),
@@ -256,7 +256,7 @@ def train_stage(
 
     Args:
         settings: Settings of the whole generator.
-        setting: Precision of the stage as it is set.
+        setting: The stage's precision setting.
         name: Name of the stage.
         stage_in: Builds the stage in a precision, before its first step.
         context: Where states are kept; stop flag, log, progress.
@@ -292,7 +292,7 @@ def _precision(
 ) -> Precision:
     if setting != "auto":
         return setting
-    # A stage that was begun goes on as it was: timing again could say something else.
+    # A resumed stage keeps its precision: timing again could choose another.
     begun = context.states.latest(name) if context.states else None
     used = begun.facts["stage"]["precision"] if begun else None
     if used is not None:
@@ -317,10 +317,10 @@ def assembled(
 
     Args:
         settings: Settings of the whole generator.
-        fitted: What was fitted before training.
+        fitted: Parts that were fitted before training.
         network: A diffusion network to load `weights` into.
-        weights: Those of a candidate.
-        enlargers: Trained networks by the side of the images that they make.
+        weights: Weights of a candidate.
+        enlargers: Side of the images made -> trained enlarging network.
     """
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
@@ -338,7 +338,7 @@ def assembled(
 def choose(trained: Trained, diffusion: DiffusionStage, context: TrainingContext) -> Choice:
     """Choose among the diffusion networks that were kept.
 
-    Whole images tell more than the loss of one stage, but cost more: only what was kept is drawn.
+    Whole images tell more than the loss of one stage but cost more: only kept candidates draw any.
     """
     kept, n_images = diffusion.candidates.weights, trained.settings.score_images
     if context.score is None:
@@ -369,7 +369,7 @@ def _chosen(criterion: str, n_scored: int, n_all: int) -> str:
 
 
 def _best_refined(trained: Trained, refining: RefiningStage, context: TrainingContext) -> Choice:
-    """The refining network of the best score; it was scored while it was trained."""
+    """Choose the refining network with the best score, which was computed during training."""
     candidates = refining.candidates
     next(iter(trained.enlargers.values())).load_state_dict(candidates.best)
     criterion = ENERGY if context.score is None else context.score_name or "score"

@@ -1,8 +1,8 @@
-"""Histogram matching: each sample takes the grey values of one drawn training image.
+"""Histogram matching of each sample to one drawn training image.
 
-One average histogram for all samples would give every synthetic image the same gain.
-One drawn blindly would often belong to another scene: a dark sample, stretched to the grey values
-of a bright frame, becomes fog. So a few training images are drawn and the nearest is taken.
+One average histogram for all samples would give every synthetic image the same gain. One drawn at
+random often belongs to another scene: a dark sample stretched to the grey values of a bright frame
+becomes fog. So a few training images are drawn and the one with the nearest histogram is taken.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def histograms_of(images: Pixels) -> Histograms:
 def matched_to_nearest(
     image: Pixels, histograms: Histograms, generator: np.random.Generator
 ) -> Pixels:
-    """Give an image the grey values of the nearest of a few training images that are drawn."""
+    """Match an image to the nearest of a few drawn training histograms."""
     return matched(image, drawn_reference(image, histograms, generator))
 
 
@@ -59,9 +59,9 @@ def drawn_reference(
 
 
 def matched(image: Pixels, reference: NDArray[np.int32]) -> Pixels:
-    """Give an image the grey values of a reference, in the same order of brightness.
+    """Give an image the grey values of a reference, keeping the order of brightness.
 
-    Only what is brighter than the black background takes part: sectors differ in area, and
+    Only pixels brighter than the black background are matched: sectors differ in area, and
     matching the background too would turn black into grey or tissue into black. The background
     becomes 0, as it is in real frames.
 

@@ -21,7 +21,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that starts as zero, so that a residual block starts as the identity."""
+    """Set a layer's weights to zero, so that a residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -29,7 +29,7 @@ def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions; noise level and augmentation scale and shift what is between them.
+    """Two convolutions; the embedding of noise level and augmentation modulates between them.
 
     Args of the constructor:
         n_in: Channels of the input.
@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place of the map looks at every other."""
+    """Self-attention over all places of the map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,9 +83,9 @@ class SelfAttention(nn.Module):
 
 
 class LabelEmbeddings(nn.Module):
-    """What the network is told of plane and machine, as one vector; number 0 is no label.
+    """Embeds the labels of plane and machine as one vector; number 0 is no label.
 
-    It starts as zero, so that a network that is told labels starts as one that is not.
+    The embeddings start as zero, so that a network with labels starts as one without.
 
     Args of the constructor:
         sizes: Labels of each axis; 0 for an axis that is not told.
@@ -106,7 +106,7 @@ class LabelEmbeddings(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts what the preconditioning asks for, from a noisy image and its noise level.
+    """Predicts the target of the preconditioning from a noisy image and its noise level.
 
     Args of the constructor:
         unshuffle: Side of the pixel blocks folded into channels.

@@ -1,4 +1,4 @@
-"""What a diffusion network learns and how images are drawn with it, as one interface."""
+"""Interface of a diffusion objective: the loss a network learns by and the sampler that fits it."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -11,14 +11,14 @@ FreshNoise = Callable[[int], torch.Tensor]  # step of the sampler to standard no
 
 
 class Objective(Protocol):
-    """A loss for training and a sampler that fits it."""
+    """A training loss and the sampler that fits it."""
 
     def training_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
         """Draw the noise level of each of n training images, shape (n,)."""
         ...
 
     def tuning_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
-        """Equally likely noise levels, one an image, in a drawn order: less scatter than drawing."""
+        """Equally likely noise levels, one an image, in random order; less scatter than drawing."""
         ...
 
     def loss(
@@ -55,12 +55,12 @@ class Objective(Protocol):
 class Guided(nn.Module):
     """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598) around a network.
 
-    The output with labels, pushed away from the output without: what both samplers do with the
-    output is linear in it, so that guiding the output guides the denoised image.
+    Moves the output with labels away from the output without. Both samplers are linear in the
+    output, so guiding the output guides the denoised image.
 
     Args of the constructor:
         network: Network that was trained with labels, some of them hidden.
-        guidance: 1 gives the network with labels, 0 the one without, more pushes further.
+        guidance: 1 gives the output with labels, 0 the one without, more moves further away.
     """
 
     def __init__(self, network: nn.Module, guidance: float) -> None:
@@ -74,7 +74,7 @@ class Guided(nn.Module):
         augmentation: torch.Tensor,
         labels: torch.Tensor,
     ) -> torch.Tensor:
-        """Run the network with and without labels at once."""
+        """Run the network with and without labels in one batch; return the guided output."""
         both = self.network(
             torch.cat([x, x]),
             torch.cat([noise_level, noise_level]),
@@ -86,5 +86,5 @@ class Guided(nn.Module):
 
 
 def guided(network: nn.Module, guidance: float, labels: Labels) -> nn.Module:
-    """The network itself where guidance changes nothing."""
+    """Wrap a network for guidance; return it as it is where guidance has no effect."""
     return network if labels is None or guidance == 1 else Guided(network, guidance)

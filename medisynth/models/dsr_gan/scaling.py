@@ -1,4 +1,4 @@
-"""Between images and what the diffusion network works on; fitted on the training view alone."""
+"""Scaling between images and the diffusion network's residuals, fitted on training images."""
 
 import math
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ DARKEST_PICTURE = 4 / 255  # of full scale 1; rows and columns that never exceed
 
 @dataclass(frozen=True)
 class Scaling:
-    """Between images (0 to 1) and residuals (mean 0, standard deviation sigma_data).
+    """Converts between images (0 to 1) and residuals (mean 0, standard deviation sigma_data).
 
-    Residuals cover the window of rows and columns that hold picture. Work on the black around it
-    would be wasted; when images are drawn it is put back.
+    Residuals cover only the window of rows and columns that hold picture; the black around it is
+    put back in sampled images.
 
     Attributes:
         mean_image: Training mean, shape (1, 1, size, size).
@@ -42,7 +42,7 @@ class Scaling:
         return bottom - top, right - left
 
     def to(self, device: str) -> "Scaling":
-        """The same on another device."""
+        """Return the scaling on another device."""
         return Scaling(self.mean_image.to(device), self.gain.to(device), self.window)
 
     def to_residuals(self, images: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,7 @@ class Scaling:
         return differences[:, :, top:bottom, left:right] * self.gain
 
     def to_images(self, residuals: torch.Tensor) -> torch.Tensor:
-        """Turn residuals into whole images, the mean outside; values may leave 0 to 1."""
+        """Turn residuals into whole images, the mean image outside; values may leave 0 to 1."""
         top, bottom, left, right = self.window
         height, width = self.mean_image.shape[2:]
         around = (left, width - right, top, height - bottom)
@@ -98,10 +98,10 @@ def fit_scaling(
 
 
 def fit_window(training: ImageView, settings: DiffusionSettings, device: str) -> Window:
-    """Rows and columns in which some training image holds picture, at the diffusion size.
+    """Find the window in which some training image holds picture, at the diffusion size.
 
-    Columns are the same on both sides, since mirrored images are trained on as well. Both are
-    widened to what the network can halve.
+    Its columns are symmetric, since mirrored images are trained on as well. Rows and columns are
+    widened to multiples that the network can halve.
     """
     brightest = torch.zeros(settings.size, settings.size, device=device)
     for start in range(0, len(training), ROWS_AT_ONCE):
@@ -114,7 +114,7 @@ def fit_window(training: ImageView, settings: DiffusionSettings, device: str) ->
 
 
 def _widened(holds: torch.Tensor, multiple: int) -> tuple[int, int]:
-    """First and past-the-last index that hold, widened to a multiple about their middle."""
+    """First and past-the-last true index, widened about their middle to a multiple."""
     places = holds.nonzero().flatten().tolist() or [0, len(holds) - 1]
     first, end = places[0], places[-1] + 1
     length = -(-(end - first) // multiple) * multiple

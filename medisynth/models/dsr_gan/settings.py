@@ -15,12 +15,12 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 FORMER_VERSION = "medisynth-gov 0.1.0 up to commit e9ee4d5"  # last to read weights without noise
 
-# Settings of the enlarging stage before it drew noise; runs of that time have them on record.
+# Settings of the former enlarging stage, which drew no noise; old runs have them on record.
 FORMER_FIELDS = ("speckle", "sampling_speckle", "content_only_steps")
 
 
 def refuse_former_fields(values: Any) -> None:
-    """Refuse settings of the enlarging stage before it drew noise.
+    """Refuse settings of the former enlarging stage, which drew no noise.
 
     Raises:
         ValueError: There are some.

@@ -26,7 +26,7 @@ def sides_of(settings: DsrGanSettings) -> tuple[int, ...]:
 
 
 def sides_of_stages(settings: DsrGanSettings) -> tuple[int, ...]:
-    """Those sides whose network `super_resolution_stage` trains, ascending; may be none."""
+    """Sides, ascending, whose network `super_resolution_stage` trains; may be none."""
     first = settings.refining is not None
     last = None if settings.super_resolution.last_doubling == "network" else -1
     return sides_of(settings)[first:last]
@@ -45,7 +45,7 @@ def super_resolution_stage(
     context: TrainingContext,
     precision: Precision,
 ) -> EnlargingStage:
-    """The stage that makes images of one of `sides_of_stages`, before its first step."""
+    """Build the untrained stage that makes images of one of `sides_of_stages`."""
     own, name = enlarging_settings(settings, side), stage_name(settings, side)
     views = [_at_side(view, side) for view in (training, tuning)]
     return EnlargingStage(own, 2, views[0], views[1], context, precision, name)
@@ -64,7 +64,7 @@ def _at_side(view: ImageView, side: int) -> ImageView:
 
 
 def untrained_enlarger(settings: DsrGanSettings, side: int) -> EnlargingNetwork:
-    """A network to load the weights of a side into."""
+    """Build the untrained network of a side, to load weights into."""
     if settings.refining is not None and side == sides_of(settings)[0]:
         return new_refiner(settings.refining, seed=0)
     own = enlarging_settings(settings, side)

@@ -1,4 +1,4 @@
-"""A trained DSR-GAN: everything that sampling needs, as tensors and back."""
+"""A trained DSR-GAN: sampling from it, and its conversion to tensors and back."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ VOCABULARY = "vocabulary"
 
 Enlargers = Mapping[int, EnlargingNetwork]  # by the side of the images that they make
 
-# Found together in the enlarging network without noise alone.
+# Both are found only in the former enlarging network, which drew no noise.
 FORMER_ENLARGER = "super_resolution.network."
 FORMER_LAYERS = ("stem.0.weight", "after.weight")
 
@@ -51,7 +51,7 @@ class Trained:
         histograms: Grey value counts of training images, shape (k, 256).
         enlargers: Super-resolution generators, smallest side first, averaged weights.
         vocabulary: Labels of the training images and how often each pair occurs.
-        objective: What the diffusion network learned, with the sampler that belongs to it.
+        objective: Objective of the diffusion network, with the sampler that belongs to it.
         n_channels: Channels of the diffusion network; the image is grey all the same.
         matching: Gives a drawn image grey values of training images.
     """
@@ -90,7 +90,7 @@ class Trained:
         Args:
             n: Number of images, at least 1.
             context: Seed, device, progress and stop flag.
-            condition: What they shall show; what it leaves open is drawn as often as in training.
+            condition: Labels of the images; labels left open are drawn as often as in training.
 
         Returns:
             Shape (n, size, size), uint8.
@@ -118,7 +118,7 @@ class Trained:
     def enlarged(
         self, images: torch.Tensor, indices: range, context: TrainingContext
     ) -> torch.Tensor:
-        """Enlarge (b, 1, h, h), 0 to 1, by every network that is left from that side on.
+        """Enlarge (b, 1, h, h), 0 to 1, by every network for sides above h.
 
         The noise of image i depends on (seed, side, i) alone.
         """
@@ -134,7 +134,7 @@ class Trained:
         return images
 
     def _noise(self, context: TrainingContext, index: int) -> torch.Tensor:
-        """What diffusion starts from for one image, shape (channels, rows, columns)."""
+        """Starting noise of one image, shape (channels, rows, columns)."""
         device = context.compute_device
         generator = torch_generator(device, context.seed, STAGE, "noise", index)
         shape = (self.n_channels, *self.scaling.shape)
@@ -206,7 +206,7 @@ def trained_from(settings: DsrGanSettings, tensors: Tensors) -> Trained:
 
 
 def vocabulary_in(tensors: Tensors) -> Vocabulary:
-    """The labels of the training images in the tensors of `Trained.state`.
+    """Read the labels of the training images from the tensors of `Trained.state`.
 
     Raises:
         WeightsError: There are none.
@@ -248,12 +248,12 @@ def with_weights(
 
 
 def _prefix_of(side: int) -> str:
-    """What names of tensors begin with, of the enlarging network that makes images of a side."""
+    """Prefix of the tensor names of the enlarging network that makes images of a side."""
     return f"super_resolution.to_{side}."
 
 
 def _refuse_former(tensors: Tensors) -> None:
-    """Say which version reads weights from before noise was drawn."""
+    """Refuse weights of the enlarging network without noise; name the version that reads them."""
     if all(FORMER_ENLARGER + layer in tensors for layer in FORMER_LAYERS):
         raise WeightsError(
             "weights of dsr-gan: expected an enlarging network that draws noise, found one written "
@@ -287,7 +287,7 @@ def _require_shapes(
 
 
 def _window(settings: DsrGanSettings, found: torch.Tensor) -> Window:
-    """The window of a checkpoint, checked."""
+    """Check and return the window of a checkpoint."""
     size, d = settings.diffusion.size, settings.diffusion
     multiple = d.unshuffle * 2 ** (len(d.channels) - 1)
     top, bottom, left, right = (int(edge) for edge in found)

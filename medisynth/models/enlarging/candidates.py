@@ -1,4 +1,4 @@
-"""Candidates of a stage: every score is kept, the weights of a few."""
+"""Candidates of a stage: all scores, and the weights of a few."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,18 @@ PREFIX = "candidate/"
 
 
 class Candidates:
-    """Weights to choose from.
+    """Candidate weights and their scores, to choose from.
 
-    Where scores are losses, the newest are kept and not those of the lowest loss: how well noise
-    is removed from a real image says little about how well images are drawn.
+    Where scores are losses, keep the newest rather than those of the lowest loss: how well noise
+    is removed from real images says little about how well images are drawn.
 
     Args of the constructor:
-        n_kept: How many are kept.
+        n_kept: Number of candidates whose weights are kept.
         by_score: Whether the lowest scores are kept rather than the newest.
 
     Attributes:
         scores: (step, score) of every candidate so far, lower is better.
-        weights: Step to tensors of those that are kept.
+        weights: Step -> tensors, of the candidates that are kept.
     """
 
     def __init__(self, n_kept: int, *, by_score: bool = False) -> None:
@@ -50,7 +50,7 @@ class Candidates:
         return self.weights[self.best_step]
 
     def add(self, step: int, score: float, network: nn.Module) -> None:
-        """Take a candidate and drop the oldest, or the one of the highest score."""
+        """Add a candidate; beyond `n_kept`, drop the oldest or the one with the highest score."""
         self.scores.append((step, score))
         self.weights[step] = snapshot(network)
         kept = [pair for pair in self.scores if pair[0] in self.weights]
@@ -60,7 +60,7 @@ class Candidates:
         self.weights = {step: self.weights[step] for step in steps}
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors under "candidate/STEP/NAME", and all scores."""
+        """Return tensors under "candidate/STEP/NAME", and all scores."""
         tensors = {
             f"{PREFIX}{step}/{name}": value
             for step, weights in self.weights.items()
@@ -69,7 +69,7 @@ class Candidates:
         return tensors, {"candidates": [list(pair) for pair in self.scores]}
 
     def load_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        """Take what `state` gave.
+        """Restore what `state` returned.
 
         Raises:
             WeightsError: The facts name no candidates.

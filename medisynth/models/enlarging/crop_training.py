@@ -1,4 +1,4 @@
-"""What every training of an enlarging network on crops shares; only the updates differ."""
+"""Training of an enlarging network on crops, common to all such stages but for the updates."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -129,7 +129,7 @@ class CropTraining(ABC):
 
         Args:
             parts: This process's crops in micro-batches.
-            made: What the generator makes of each, where it is kept for both updates.
+            made: The generator's enlargement of each, where it is kept for both updates.
             step: Step, 0 is the first.
             share: Share of the largest learning rates.
         """
@@ -140,13 +140,13 @@ class CropTraining(ABC):
 
         Args:
             small: Images, 0 to 1.
-            purpose: What for; each purpose has noise of its own.
+            purpose: Purpose of the images; each purpose has its own noise.
             first: Number of the first image.
         """
 
     @property
     def final(self) -> EnlargingNetwork:
-        """The averaged generator."""
+        """Return the averaged generator."""
         return cast(EnlargingNetwork, self._averaged.module.eval())
 
     def step(self, step: int) -> Mapping[str, float]:
@@ -155,8 +155,8 @@ class CropTraining(ABC):
         if self._settings.schedule == "half cosine":
             share = learning_rate(1.0, step, self.n_steps, 0)
         parts = self._parts(step)
-        # Kept with their gradients, they serve both updates. Parts of a batch are cut to save
-        # memory, so there they are made again.
+        # Kept with their gradients to serve both updates; made again where the batch is cut to
+        # save memory.
         made = [self._made(part) for part in parts] if len(parts) == 1 else None
         values = self._updates(parts, made, step, share)
         self._averaged.update_parameters(self.enlarger)
@@ -164,7 +164,7 @@ class CropTraining(ABC):
 
     @torch.no_grad()
     def evaluate(self, step: int) -> Mapping[str, float]:
-        """Measure on whole tuning images what the averaged generator changes and what it keeps."""
+        """Measure L1 distances of enlarged tuning images to real ones, at full and small size."""
         distances: dict[str, list[tuple[float, int]]] = {}
         for first in range(0, len(self._tuning), ROWS_AT_ONCE):
             real = to_unit(self._tuning[first : first + ROWS_AT_ONCE], self._device)
@@ -183,7 +183,7 @@ class CropTraining(ABC):
 
     @torch.no_grad()
     def preview(self) -> Pixels:
-        """A few tuning images, reduced and enlarged again, shape (n, size, size), uint8.
+        """Reduce a few tuning images and enlarge them again, shape (n, size, size), uint8.
 
         Raises:
             TrainingError: After half of the steps or later, the images are all but one image.
@@ -197,12 +197,12 @@ class CropTraining(ABC):
         return images
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """All that training changes."""
+        """Return all that training changes, as tensors and JSON facts."""
         tensors = gather_state(self._modules(), self._optimisers)
         return tensors, {"precision": self._precision, "discriminator": self._guard.facts()}
 
     def load_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Restore what `state` returned.
 
         Raises:
             WeightsError: Names or shapes do not fit.
@@ -233,7 +233,7 @@ class CropTraining(ABC):
         return [Part(*tensors) for tensors in cut]
 
     def _disturbed(self, small: torch.Tensor, step: int) -> torch.Tensor:
-        """Blur small crops and put grain on them, as much as is drawn for the step."""
+        """Blur small crops and add grain, by amounts drawn for the step."""
         own, place = self._settings, (self._seed, self.name, "disturbance", step)
         generator = torch_generator(self._device, *place)
         n, device = self.batch_size, self._device

@@ -1,4 +1,4 @@
-"""What the enlarging stage is and how it was trained, in words, for the model card."""
+"""Description of the enlarging stage and its training for the model card."""
 
 from medisynth.models.enlarging.crop_training import BETAS, CropTraining
 from medisynth.models.enlarging.settings import EnlargingSettings

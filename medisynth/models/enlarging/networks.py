@@ -24,7 +24,7 @@ N_SHOWN = 2  # an image and the enlargement beside it
 
 
 class Noise(nn.Module):
-    """Adds one map of noise, weighted by a gain of each channel that is learned.
+    """Adds one map of noise, weighted by a learned gain of each channel.
 
     Args of the constructor:
         channels: Channels of the layer.
@@ -62,8 +62,8 @@ class Doubling(nn.Module):
     """Convolution and pixel shuffle to twice the side, then noise.
 
     Args of the constructor:
-        n_in: Channels it is given.
-        n_out: Channels it gives.
+        n_in: Channels in.
+        n_out: Channels out.
     """
 
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -81,7 +81,7 @@ class Doubling(nn.Module):
 
 
 class EnlargingNetwork(nn.Module):
-    """A network that is called with small images and noise, and says how much noise it needs."""
+    """A network that enlarges small images given noise, and states how much noise it needs."""
 
     def n_noise(self, height: int, width: int) -> int:
         """Noise values that one small image of that height and width needs."""
@@ -145,11 +145,11 @@ class Bicubic(EnlargingNetwork):
     """Doubles by cubic convolution (Keys 1981, with a = -0.75): no weights, no noise."""
 
     def n_noise(self, height: int, width: int) -> int:
-        """None."""
+        """Return 0: it needs no noise."""
         return 0
 
     def forward(self, small: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Map (b, 1, h, w) to (b, 1, 2h, 2w); edges may overshoot the range of what is given."""
+        """Map (b, 1, h, w) to (b, 1, 2h, 2w); edges may overshoot the range of the input."""
         return functional.interpolate(small, scale_factor=2.0, mode="bicubic", align_corners=False)
 
 

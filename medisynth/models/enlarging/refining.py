@@ -1,9 +1,9 @@
-"""A doubling that is learned on a generator's own images against whole real ones.
+"""Training of a doubling on a generator's own images against whole real ones.
 
-A network that was trained on reductions of real images is given something else when it enlarges
-what a generator drew, and turns small faults into threads. This one is trained on what it will be
-given: a pool of the generator's images. Nothing is paired. The discriminator judges whole images;
-the reduced result must stay near the small image, so that what the generator drew is kept.
+A network trained on reductions of real images turns small faults of generated images into threads.
+This one is trained on the images that it will enlarge: a pool of the generator's images, unpaired
+with real ones. The discriminator judges whole images; the reduced result must stay near the small
+image, so that the generator's content is kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -69,7 +69,7 @@ class RefiningStage:
         training: Images of the final side, at least twice that of the pool.
         tuning: Images of the final side.
         pool: The generator's images to learn on, shape (n, size, size), uint8.
-        held_back: Others of them, which candidates are judged by.
+        held_back: Other images of the generator, on which candidates are scored.
         finish: Enlarges the averaged network's result to the final side, (b, 1, side, side), 0 to
             1; for whole images to score.
         context: Seed, device and score.
@@ -123,7 +123,7 @@ class RefiningStage:
 
     @property
     def final(self) -> Enlarger:
-        """The averaged generator."""
+        """Return the averaged generator."""
         return cast(Enlarger, self._averaged.module.eval())
 
     def step(self, step: int) -> Mapping[str, float]:
@@ -148,20 +148,20 @@ class RefiningStage:
 
     @torch.no_grad()
     def evaluate(self, step: int) -> Mapping[str, float]:
-        """Score whole images of the averaged network; the best are kept."""
+        """Score whole images of the averaged network; keep the best networks."""
         images = self._drawn(self._held_back, "selection")
         values = {ENERGY: energy_distance(self._coarse, coarse(images))}
         score = values[ENERGY]
         if self._context.score is not None:
             score = self._context.score(images)
-            values["tuning score"] = score  # what it is stands with the choice of the checkpoint
+            values["tuning score"] = score  # named in the checkpoint's criterion
         require_finite(values, stage=STAGE, step=step - 1)
         self.candidates.add(step, score, self.final)
         return values
 
     @torch.no_grad()
     def preview(self) -> Pixels:
-        """A few whole images of the averaged network, always from the same small ones.
+        """Make a few whole images with the averaged network, always from the same small ones.
 
         Raises:
             TrainingError: After half of the steps or later, the images are all but one image.
@@ -174,7 +174,7 @@ class RefiningStage:
         return images
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """All that training changes."""
+        """Return all that training changes, as tensors and JSON facts."""
         kept, facts = self.candidates.state()
         tensors = gather_state(self._modules(), self._optimisers) | kept
         return tensors, {
@@ -184,7 +184,7 @@ class RefiningStage:
         }
 
     def load_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Restore what `state` returned.
 
         Raises:
             WeightsError: Names or shapes do not fit.
@@ -208,7 +208,7 @@ class RefiningStage:
         return to_pixels(self._finish(images))
 
     def _batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """This process's real images (-1 to 1), small images (0 to 1) and noise."""
+        """Draw this process's real images (-1 to 1), small images (0 to 1) and noise."""
         share, n = workers().share, self.batch_size
         batches = []
         for pixels, order, what in (
@@ -227,7 +227,7 @@ class RefiningStage:
         return real, batches[1], share(noise)
 
     def _shown(self, images: torch.Tensor, step: int, what: str) -> torch.Tensor:
-        """Images as the discriminator is shown them."""
+        """Augment images for the discriminator."""
         draws = draws_for(
             self.batch_size, self._device, workers(), self._seed, STAGE, "augmentation", step, what
         )
@@ -236,7 +236,7 @@ class RefiningStage:
     def _update_discriminator(
         self, real: torch.Tensor, made: torch.Tensor, step: int, share: float
     ) -> tuple[dict[str, float], torch.Tensor]:
-        """One update; returns its numbers and the scores of the real images."""
+        """Make one update; return its numbers and the scores of the real images."""
         own = self._settings
         is_penalised = own.gamma > 0 and step % own.every == 0
         shown = [

@@ -1,4 +1,4 @@
-"""Settings of the enlarging stage. Imports no torch."""
+"""Settings of the enlarging and refining stages. Imports no torch."""
 
 from typing import Annotated, Literal, Self
 

@@ -1,8 +1,8 @@
 """TB-GAN: a GAN whose generator is made of Swin transformer blocks (StyleSwin).
 
 After Iskandar et al. 2023 (arXiv:2304.03941) and Zhang et al. 2022 (arXiv:2112.10762), with
-differentiable and adaptive pseudo augmentation; told plane and machine where the training view
-records them. Importing this module costs no torch; fitting, sampling and loading do.
+differentiable and adaptive pseudo augmentation; conditioned on plane and machine where the training
+view records them. Importing this module does not import torch; fitting, sampling and loading do.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TbGan:
         return _own(settings).image_size_px
 
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
-        """Train on the training view; choose on the tuning view; return what was done.
+        """Train on the training view, choose on the tuning view; return a report.
 
         Args:
             training: Images of `image_size_px`; everything fitted is fitted on these alone.
@@ -67,8 +67,8 @@ class TbGan:
         Args:
             n: Number of images.
             context: Seed, device, progress and stop flag.
-            condition: Plane and machine; None, or what it leaves open, is drawn as often as in
-                training.
+            condition: Plane and machine; labels left open, or all with None, are drawn as often as
+                in training.
 
         Raises:
             SettingsError: n is less than 1, no training image has the label, or the networks were
@@ -89,7 +89,7 @@ class TbGan:
         return self._fitted().state()
 
     def load_state(self, tensors: Tensors) -> None:
-        """Take tensors written by `state`.
+        """Load tensors written by `state`.
 
         Raises:
             WeightsError: Names or shapes do not fit.

@@ -2,10 +2,10 @@
 
 In windows half of the heads attend within plain windows and half within windows shifted by half
 their side, in the same layer, so that one layer sees beyond its window (section 3.2 of the paper).
-Plain products and softmax in place of a fused kernel: the learned position bias needs a gradient,
-for which fused attention is three to four times slower on a CPU. What is between the two linear
-layers has a gradient of its own, which spares the copies of shifting, scaling and stacking in both
-directions.
+It uses plain products and softmax, not a fused kernel: the learned position bias needs a gradient,
+for which fused attention is three to four times slower on a CPU. The step between the two linear
+layers has a hand-written gradient, which avoids the copies of shifting, scaling and stacking in
+both directions.
 """
 
 from functools import cache
@@ -47,7 +47,7 @@ def relative_index(window: int, device: torch.device) -> torch.Tensor:
 
 @cache
 def shifted_mask(side: int, window: int, device: torch.device) -> torch.Tensor:
-    """What to add where two places of a shifted window were not neighbours before the shift.
+    """Attention mask for pairs of places in a shifted window that the wrapped edge separates.
 
     Returns:
         Shape (windows, 1, window², window²): 0, or MASKED across the wrapped edge.
@@ -96,10 +96,10 @@ class _Attended(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: torch.Tensor, *biases: torch.Tensor) -> torch.Tensor:
-        """Attend.
+        """Compute attention within the windows.
 
         Args:
-            ctx: Kept for the gradient.
+            ctx: torch's context, which keeps tensors for the gradient.
             qkv: Queries, keys and values of the plain windows, then of the shifted ones where there
                 are any, shape (side, side, b, 3 · width).
             biases: That of plain windows, shape (1, heads, window², window²); where half of the
@@ -163,7 +163,7 @@ def _gradients(
 
 
 class Attention(nn.Module):
-    """Self-attention of (side, side, b, width): over the whole map, or in two halves of windows.
+    """Self-attention of (side, side, b, width), over the whole map or within two sets of windows.
 
     Args of the constructor:
         width: Channels.

@@ -1,4 +1,4 @@
-"""What one update trains on: images, labels and everything that is drawn for them."""
+"""Batches of an update: images, labels and all random draws for them."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ from medisynth.training.loop import Order, in_parts, torch_generator, workers
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of a batch, and all that is drawn for them.
+    """Some images of a batch, with all random draws for them.
 
     Attributes:
         real: Training images, shape (b, 1, size, size), -1 to 1.
         labels: Numbers of plane and machine of the training images, shape (b, 2); synthetic images
             take the same. None where the networks are told none.
         numbers: Normal numbers of the synthetic images, shape (b, n_numbers).
-        pseudo: Rows that a pseudo-real image takes the place of.
+        pseudo: Rows in which a pseudo-real image replaces the training image.
         pseudo_numbers: Normal numbers of the pseudo-real images, shape (pseudo rows, n_numbers).
         draws: Augmentation of real, of synthetic images, and of those in the generator's update.
     """
@@ -72,7 +72,7 @@ class Batches:
         self._order = Order(len(training), settings.batch_size, seed, name)
 
     def parts(self, step: int, pseudo_probability: float) -> list[Part]:
-        """This process's share of a batch, cut for gradient accumulation."""
+        """Draw this process's share of a batch, cut into parts for gradient accumulation."""
         n, group = self._settings.batch_size, workers()
         pairs = group.share(self._order.batch(step))
         rows = [index for _, index in pairs]
@@ -114,7 +114,7 @@ class Batches:
         return workers().share(numbers).to(self._device)
 
     def _dequantisation(self, step: int) -> torch.Tensor:
-        """Uniform noise in place of what rounding to whole grey levels took away."""
+        """Uniform noise in place of the fractions lost by rounding to whole grey levels."""
         generator = torch_generator("cpu", self._seed, self._name, "dequantisation", step)
         shape = (self._settings.batch_size, 1, *self._pixels.shape[1:])
         noise = workers().share(torch.rand(shape, generator=generator))

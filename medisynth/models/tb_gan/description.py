@@ -1,4 +1,4 @@
-"""What was built and how it was trained, in words, for the model card."""
+"""Description of a TB-GAN and its training for the model card."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def describe(
     vocabulary: Vocabulary,
     enlarging: CropTraining | None,
 ) -> dict[str, str]:
-    """Every field of the description, filled."""
+    """Fill in every field of the description."""
     return {
         "recipe": _recipe(settings),
         "architecture": f"{_generator(settings, networks)}; {_discriminator(settings, networks)}",

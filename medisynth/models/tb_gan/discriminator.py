@@ -32,7 +32,7 @@ class Down(nn.Module):
 
 
 class WaveletDiscriminator(nn.Module):
-    """From grey images (b, 1, size, size), -1 to 1, to scores (b,); higher is more real.
+    """Maps grey images (b, 1, size, size), -1 to 1, to scores (b,); higher is more real.
 
     Args of the constructor:
         settings: Sizes.

@@ -1,4 +1,4 @@
-"""Whole images from nothing but their index: numbers, labels, generator, enlarger."""
+"""Drawing of whole images by index: random numbers, labels, generator, enlarger."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from medisynth.training.randomness import numpy_generator, torch_generator
 
 @dataclass(frozen=True)
 class Drawing:
-    """All that images are drawn with.
+    """Networks and labels that images are drawn with.
 
     Attributes:
         generator: The generator; averaged weights.
         vocabulary: Labels of the training images.
-        enlarger: Network that doubles the side of what the generator draws; None leaves it.
+        enlarger: Network that doubles the side of the generator's images; None for none.
     """
 
     generator: StyleSwinGenerator
@@ -43,10 +43,10 @@ class Drawing:
 
         Args:
             indices: Numbers of the images.
-            condition: Plane and machine; what it leaves open is drawn as often as in training.
+            condition: Plane and machine; labels left open are drawn as often as in training.
             device: torch device name, where the networks are.
             seed: Seed.
-            place: What the images are for; each place has images of its own.
+            place: Purpose of the images; each purpose has its own images.
 
         Returns:
             Shape (b, side, side), uint8.
@@ -75,7 +75,7 @@ class Drawing:
 def numbers_of(
     indices: Sequence[int], n_numbers: int, device: str, seed: int, *place: str | int
 ) -> torch.Tensor:
-    """Normal numbers (b, n_numbers); those of image i depend on (seed, place, i) alone."""
+    """Draw normal numbers (b, n_numbers); those of image i depend on (seed, place, i) alone."""
     rows = [
         torch.randn(n_numbers, generator=torch_generator("cpu", seed, *place, "latent", i))
         for i in indices
@@ -91,7 +91,7 @@ def labels_of(
     seed: int,
     *place: str | int,
 ) -> torch.Tensor | None:
-    """Labels (b, 2), as often as in training where the condition leaves them open.
+    """Draw labels (b, 2), as often as in training where the condition leaves them open.
 
     Those of image i depend on (seed, place, i) alone; None where the generator is told none.
     """

@@ -1,4 +1,4 @@
-"""Fitting a TB-GAN: the parts of the schedule in order, and the report of what was done."""
+"""Fitting of a TB-GAN: the parts of the schedule in order, and the report."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,7 +56,7 @@ def fit(
         (_of_plane(training, part, settings), _of_plane(tuning, part, settings))
         for part in settings.schedule
     ]
-    # Of the last part, since that is what it draws; labels of others count as not recorded.
+    # Labels of the last part, whose images it draws; labels of others count as not recorded.
     vocabulary = vocabulary_of(views[-1][0], settings.conditioning)
     reports, fitted = [], {}
     enlarging = None
@@ -146,7 +146,7 @@ def _report(
 
 
 def _at_size(view: ImageView, size: int) -> ImageView:
-    """The images that the adversarial stage trains on: reduced where they are enlarged later."""
+    """Return the view for the adversarial stage, reduced where an enlarging stage follows."""
     if view.pixels.shape[-1] == size:
         return view
     return replace(view, pixels=reduced_pixels(view.pixels, size))
@@ -158,7 +158,7 @@ def planes_of(view: ImageView) -> tuple[str, ...]:
 
 
 def _of_plane(view: ImageView, part: SchedulePart, settings: TbGanSettings) -> ImageView:
-    """The images that a part trains or is scored on."""
+    """Return the images that a part of the schedule trains or is scored on."""
     size = settings.image_size_px
     if len(view) < FEWEST_IMAGES:
         raise DataError(
@@ -206,7 +206,7 @@ def _precision(
     vocabulary: Vocabulary,
     context: TrainingContext,
 ) -> Precision:
-    """The precision asked for, that of a training to be resumed, or the faster one."""
+    """Return the precision that is set, that of a training to be resumed, or the faster one."""
     first = settings.schedule[0]
     begun = _begun_in(first.name, context)
     if begun is not None:
@@ -222,7 +222,7 @@ def _precision(
 
 
 def _begun_in(stage: str, context: TrainingContext) -> Precision | None:
-    """Precision of a stage that is to be resumed: timing again could say something else."""
+    """Precision of a stage to be resumed, since timing again could choose another; else None."""
     state = context.states.latest(stage) if context.states else None
     if state is None:
         return None
@@ -233,7 +233,7 @@ def _begun_in(stage: str, context: TrainingContext) -> Precision | None:
 def _faster(
     stage_in: Callable[[Precision], AdversarialStage | EnlargingStage], context: TrainingContext
 ) -> Precision:
-    """The faster precision, by timing steps of throw-away stages."""
+    """Choose the faster precision by timing steps of throw-away stages."""
     trials = {"fp32": stage_in("fp32"), "bf16": stage_in("bf16")}
 
     def one_step(precision: Precision) -> None:

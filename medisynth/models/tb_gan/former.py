@@ -1,4 +1,4 @@
-"""Tells weights of the former architecture from damaged or foreign ones."""
+"""Recognition of weights of the former architecture."""
 
 from collections.abc import Collection
 
@@ -8,12 +8,12 @@ _OF_FORMER = "levels.0.to_image.weight"  # image skips have had a layer of their
 
 
 def require_present(names: Collection[str], prefix: str, what: str) -> None:
-    """Refuse tensors of a generator whose positions were a fixed grid at a fixed gain.
+    """Refuse tensors of the former generator, which added a fixed position grid at a fixed gain.
 
     Args:
         names: Names of all tensors.
-        prefix: What stands before the generator's own names.
-        what: What the tensors are, for the message.
+        prefix: Prefix of the generator's own names.
+        what: Name of the tensors for the message.
 
     Raises:
         WeightsError: They are of the former architecture.

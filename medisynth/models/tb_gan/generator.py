@@ -1,7 +1,7 @@
 """Generator of the StyleSwin family (Zhang et al. 2022, arXiv:2112.10762), written from the paper.
 
-Feature maps are kept as (h, w, b, c): linear layers and attention read them without a copy, and what
-is done to each channel of each image by itself is done to (h, w, b · c), images counted as channels.
+Feature maps are kept as (h, w, b, c), which linear layers and attention read without a copy.
+Operations on each channel of each image alone treat them as (h, w, b · c).
 """
 
 from functools import cache
@@ -27,7 +27,7 @@ RAW_IMAGE_GAIN = 0.1  # of a plain one: many levels add up, and it should start 
 def position_grid(side: int, width: int, device: torch.device) -> torch.Tensor:
     """Sinusoidal encoding of the places of a square map (section 3.3 of the paper).
 
-    Attention knows places within a window only; this tells it where the window lies.
+    Attention knows positions within a window only; the encoding adds the window's position.
 
     Returns:
         Shape (side, side, width): sines and cosines of the row, then of the column.
@@ -42,7 +42,7 @@ def position_grid(side: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 class Enlarge(nn.Module):
-    """From one level to the next: normalise, change the width, double the side.
+    """Step from one level to the next: normalise, change the width, double the side.
 
     The width is changed before the side is doubled, at a quarter of the cost of the other order and
     with the same weights.
@@ -62,7 +62,7 @@ class Enlarge(nn.Module):
 
 
 class ImageSkip(nn.Module):
-    """The image that one level adds: a linear layer to one channel, modulated by the style or not."""
+    """Makes the image that one level adds: a linear layer to one channel, optionally modulated."""
 
     def __init__(self, settings: TbGanSettings, width: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Level(nn.Module):
 
 
 class StyleSwinGenerator(nn.Module):
-    """From normal numbers to grey images (b, 1, size, size), about -1 to 1.
+    """Maps normal numbers to grey images (b, 1, size, size), about -1 to 1.
 
     Args of the constructor:
         settings: Sizes and kinds of layers.

@@ -16,7 +16,7 @@ Discriminator = WaveletDiscriminator | ResidualDiscriminator
 
 @dataclass(frozen=True)
 class Networks:
-    """What one part of the schedule hands to the next.
+    """Networks that one part of the schedule passes on to the next.
 
     Attributes:
         generator: The generator.
@@ -54,7 +54,7 @@ def new_networks(
 
 
 def new_discriminator(settings: TbGanSettings, n_labels: tuple[int, int] = (0, 0)) -> Discriminator:
-    """The discriminator that the settings name, with weights as they are drawn."""
+    """Build the discriminator that the settings name, with random weights."""
     if settings.discriminator == "residual":
         return ResidualDiscriminator(settings.widths_of_discriminator, n_labels)
     return WaveletDiscriminator(settings, n_labels)

@@ -1,7 +1,7 @@
 """Adaptive pseudo augmentation (Jiang et al. 2021, arXiv:2111.06849).
 
 When the discriminator is too sure of its training images, some of them are replaced by synthetic
-ones that are called real: it is deceived as much as it overfits, and no more.
+images labelled real, the more of them the more it overfits.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ def moved_probability(
     batch_size: int,
     speed_images: int,
 ) -> float:
-    """Probability of a pseudo-real image after one more batch.
+    """Return the probability of a pseudo-real image after one more batch.
 
     Args:
         probability: Now, 0 to 1.
         sign_on_real: Mean sign of the discriminator on training images, -1 to 1: the share it takes
             for real less the share it takes for synthetic. None when the batch had none.
-        target: Value that it should not pass.
+        target: Value that `sign_on_real` should not pass.
         batch_size: Images in the batch.
         speed_images: Images in which the probability would move from 0 to 1.
     """

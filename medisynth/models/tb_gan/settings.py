@@ -57,14 +57,14 @@ class ApaSettings(BaseModel):
 
 
 class SchedulePart(BaseModel):
-    """One part of the training; it takes both networks and the average from the part before.
+    """One part of the training; it starts from the networks and average of the part before.
 
     Attributes:
         name: Name of the part in curves, states and reports.
         plane: Label of the planes that it trains on, or "all".
         steps: Updates of each network.
-        learning_rate: That of the generator; None takes the model's.
-        discriminator_learning_rate: That of the discriminator; None takes the model's.
+        learning_rate: Learning rate of the generator; default: the model's.
+        discriminator_learning_rate: Learning rate of the discriminator; default: the model's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,12 +77,12 @@ class SchedulePart(BaseModel):
 
 
 class TbGanSettings(BaseModel):
-    """Settings of TB-GAN; defaults are those of a recipe for one core and 64 x 64 pixels.
+    """Settings of TB-GAN; the defaults are for training on one core at 64 x 64 pixels.
 
     Attributes:
         size: Side of the images that the generator draws, in pixels.
-        enlarging: What doubles that side: networks trained on real images, or interpolation; None
-            leaves it.
+        enlarging: Doubling of that side by networks trained on real images or by interpolation;
+            None for none.
         start: Side of the learned constant that the first level begins with.
         widths: Channels of the generator at each level: `start`, twice that, … up to `size`, or to
             a quarter of it where there is a tail.
@@ -92,7 +92,7 @@ class TbGanSettings(BaseModel):
         window: Side of an attention window on larger levels; the level where that is smaller.
         depth: Blocks a level.
         mlp_factor: Channels within a perceptron, over those outside.
-        activation: What a perceptron has between its layers.
+        activation: Activation between the layers of a perceptron.
         depthwise: Whether a 3 x 3 convolution of each channel by itself is added before a
             perceptron.
         noise: Whether noise is added after every branch and in the tail, by gains learned from 0.

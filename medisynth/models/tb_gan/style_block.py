@@ -1,4 +1,4 @@
-"""One block of the generator: restyled attention, then a restyled perceptron, each with its noise."""
+"""A block of the generator: restyled attention, then a restyled perceptron, each with noise."""
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ class AdaIn(nn.Module):
 
 
 class DepthwiseResidual(nn.Module):
-    """Adds a 3 x 3 convolution of each channel by itself: neighbours meet beyond attention.
+    """Adds a 3 x 3 depthwise convolution, which connects neighbours across attention windows.
 
     Args of the constructor:
         width: Channels.

@@ -1,7 +1,7 @@
 """Convolutions with modulated weights (Karras et al. 2020, arXiv:1912.04958) and the Haar tail.
 
-The tail ends the generator below full resolution: it makes the four Haar bands of the image's
-detail (Gal et al. 2021, arXiv:2102.06108), where the side need be half that of the image.
+The tail makes the four Haar bands of the image's detail (Gal et al. 2021, arXiv:2102.06108), so
+that the generator works at half the image's side at most.
 """
 
 import torch
@@ -43,7 +43,7 @@ class ModulatedConv(nn.Module):
 
         Args:
             modulated: Features times `scales`.
-            scales: What they were multiplied by.
+            scales: Factors of the channels, from the method `scales`.
             noise: Normal numbers, shape (b, 1, h, w); None without noise.
         """
         weight = self.conv.weight * self.conv.scale
@@ -58,7 +58,7 @@ class ModulatedConv(nn.Module):
 
 
 class ModulatedBands(nn.Module):
-    """1 x 1 convolution to a few channels, scaled by the style, variance left as it comes.
+    """1 x 1 convolution to a few channels, scaled by the style, without control of the variance.
 
     Args of the constructor:
         n_in: Channels in.
@@ -80,7 +80,7 @@ class ModulatedBands(nn.Module):
 
 
 class HaarTail(nn.Module):
-    """From the last level's features to the image's finest detail, at four times their side.
+    """Maps the last level's features to the image's finest detail, at four times their side.
 
     Args of the constructor:
         n_in: Channels of the last level.

@@ -1,4 +1,4 @@
-"""A trained TB-GAN: everything that sampling needs, as tensors and back."""
+"""A trained TB-GAN: sampling from it, and its conversion to tensors and back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Trained:
         Args:
             n: Number of images, at least 1.
             context: Seed, device, progress and stop flag.
-            condition: Plane and machine; what it leaves open is drawn as often as in training.
+            condition: Plane and machine; labels left open are drawn as often as in training.
 
         Returns:
             Shape (n, side, side), uint8.

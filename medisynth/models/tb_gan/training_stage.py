@@ -57,7 +57,7 @@ class AdversarialStage:
         precision: Precision of training.
         networks: Networks to go on with.
         vocabulary: Labels that they are told.
-        enlarger: What samples are enlarged with before they are scored or shown.
+        enlarger: Network that enlarges samples before they are scored or shown.
 
     Attributes:
         name: Name of the part.
@@ -65,7 +65,7 @@ class AdversarialStage:
         batch_size: Images an update, over all processes together.
         precision: Precision of training.
         networks: Networks in training.
-        drawing: What samples of the averaged generator are drawn with.
+        drawing: Draws samples of the averaged generator.
         candidates: (step, score) of every candidate so far, lower is better.
         chosen: Averaged weights of the best candidate; empty before the first.
         chosen_step: Its step.
@@ -149,13 +149,13 @@ class AdversarialStage:
         return values
 
     def evaluate(self, step: int) -> Mapping[str, float]:
-        """Score samples of the averaged generator; the best are kept."""
+        """Score samples of the averaged generator; keep the best weights."""
         images = self._samples(self._n_selection, "selection")
         values = {ENERGY: energy_distance(self._coarse, coarse(images))}
         score = values[ENERGY]
         if self._context.score is not None:
             score = self._context.score(images)
-            values["tuning score"] = score  # what it is stands with the choice of the checkpoint
+            values["tuning score"] = score  # named in the checkpoint's criterion
         require_finite(values, stage=self.name, step=step - 1)
         if step >= DIVERSITY_FROM_STEP:
             require_diverse(images[:N_DIVERSITY], self.name, step, real_distance=self._diversity)
@@ -165,11 +165,11 @@ class AdversarialStage:
         return values
 
     def preview(self) -> Pixels:
-        """A few samples of the averaged generator, always of the same latent vectors."""
+        """Draw a few samples of the averaged generator, always of the same latent vectors."""
         return self._samples(N_PREVIEW, "preview")
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """All that training changes."""
+        """Return all that training changes, as tensors and JSON facts."""
         tensors = gather_state(self._modules(), self._optimisers)
         tensors |= {CHOSEN + name: value for name, value in self.chosen.items()}
         facts = {
@@ -182,7 +182,7 @@ class AdversarialStage:
         return tensors, facts
 
     def load_state(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        """Take what `state` gave.
+        """Restore what `state` returned.
 
         Raises:
             WeightsError: Names or shapes do not fit.
@@ -224,9 +224,9 @@ class AdversarialStage:
         )
 
     def _kept(self, part: Part) -> torch.Tensor | None:
-        """Synthetic images with their gradients, to serve both updates.
+        """Draw synthetic images with gradients, to serve both updates; None if the batch is cut.
 
-        Parts of a batch are cut to save memory, so there they are drawn again each time.
+        Batches are cut into parts to save memory, so there each update draws them again.
         """
         return self._made(part) if self._settings.accumulate == 1 else None
 
@@ -237,7 +237,7 @@ class AdversarialStage:
     def _update_discriminator(
         self, parts: Sequence[tuple[Part, torch.Tensor | None]], step: int, rate: float
     ) -> tuple[dict[str, float], list[torch.Tensor]]:
-        """One update; returns its numbers and the scores of the real images of every part."""
+        """Make one update; return its numbers and the scores of the real images of every part."""
         settings = self._settings
         is_penalised = settings.r1.gamma > 0 and step % settings.r1.every == 0
         scores_of_real = []
@@ -279,7 +279,7 @@ class AdversarialStage:
     def _scores(
         self, part: Part, real: torch.Tensor, synthetic: torch.Tensor, *, is_penalised: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Scores of real and of synthetic images, and the penalty where it is due."""
+        """Return scores of real and of synthetic images, and the penalty where it is due."""
         discriminator, labels = self.networks.discriminator, part.labels
 
         def score(images: torch.Tensor) -> torch.Tensor:
@@ -300,7 +300,7 @@ class AdversarialStage:
 
     @torch.no_grad()
     def _shown(self, part: Part, made: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Real (some pseudo-real) and synthetic images as the discriminator is shown them."""
+        """Augment real (some pseudo-real) and synthetic images for the discriminator."""
         real = part.real
         if len(part.pseudo):
             with autocast(self._device, self.precision):

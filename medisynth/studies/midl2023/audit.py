@@ -1,4 +1,4 @@
-"""The audit as a whole: claims of the paper beside what its data give, as text, JSON and page."""
+"""The whole audit: the paper's claims beside recomputed values, as text, JSON and page."""
 
 import json
 import textwrap
@@ -31,10 +31,10 @@ READ_IN_THE_CODE = (
     "pseudo-real images are not augmented.",
     "The diffusion network starts from one trained on faces.",
 )
-"""Deviations that no log or table shows; from the notebooks of the published code."""
+"""Deviations read in the notebooks of the published code; no log or table shows them."""
 
 CHANNELS, BLOCKS = 64, 5
-"""Of the published upscaler, 128 to 256 pixels."""
+"""Channels and residual blocks of the published upscaler, 128 to 256 pixels."""
 
 _TITLE = "Reproduction audit"
 _WIDTH = 100
@@ -42,7 +42,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is audited.
+    """Inputs of the audit.
 
     Attributes:
         table: Metadata table of FETAL_PLANES_DB.
@@ -63,7 +63,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Audit:
-    """Findings, and the files they are from.
+    """Findings, and the files that they come from.
 
     Attributes:
         findings: In order of their numbers.
@@ -75,7 +75,7 @@ class Audit:
 
 
 def audit(inputs: Inputs) -> Audit:
-    """Recompute every finding that the inputs allow; the others say what is missing.
+    """Recompute every finding that the inputs allow; the others state what is missing.
 
     Raises:
         DataError: An input is missing, damaged or of another kind.
@@ -102,7 +102,7 @@ def audit(inputs: Inputs) -> Audit:
 
 
 def _pictures(inputs: Inputs, logs: Logs) -> tuple[tuple[Value, ...], Finding, Finding]:
-    """Values for 2.2, finding 3 and finding 7."""
+    """Return values for finding 2.2, and findings 3 and 7."""
     from medisynth.studies.midl2023 import images as pictures
 
     copy = pictures.known_positive_missing("needs --images and --synthetic")
@@ -131,7 +131,7 @@ def _pictures(inputs: Inputs, logs: Logs) -> tuple[tuple[Value, ...], Finding, F
 
 
 def _folder_name(folder: Path) -> str:
-    """The last two parts of a folder: many are called "images"."""
+    """Name a folder by the last two parts of its path, since many are called "images"."""
     return "/".join(folder.resolve().parts[-2:])
 
 
@@ -150,7 +150,7 @@ def _wiring(*, asked: bool) -> Finding:
 
 
 def as_json(result: Audit) -> str:
-    """The audit for machines; numbers unrounded, floats not finite as null."""
+    """Encode the audit as JSON; numbers unrounded, non-finite ones as null."""
     facts = {
         "paper": PAPER,
         "code": CODE,
@@ -162,7 +162,7 @@ def as_json(result: Audit) -> str:
 
 
 def as_text(result: Audit) -> str:
-    """The audit for the screen."""
+    """Format the audit as text for the screen."""
     blocks = [_text_block(finding) for finding in result.findings]
     heard = [_wrapped("read, not recomputed", line) for line in READ_IN_THE_CODE]
     return "\n\n".join([f"{_TITLE} of {PAPER}", *blocks, "\n".join(heard), _tally(result)])
@@ -197,7 +197,7 @@ def _tally(result: Audit) -> str:
 
 
 def as_page(result: Audit) -> bytes:
-    """The audit as a Markdown page: no date and no path, so that the same data give the same bytes."""
+    """Format the audit as Markdown, without date or path: the same data give the same bytes."""
     lines = [
         f"# {_TITLE}",
         "",
@@ -247,7 +247,7 @@ def _page_section(finding: Finding) -> list[str]:
 
 
 def _anchor(finding: Finding) -> str:
-    """The heading's address, as forges make it."""
+    """Anchor of a finding's heading, as code hosts generate it."""
     heading = f"{finding.number} {finding.title}".lower()
     return "".join(c for c in heading if c.isalnum() or c in " -").replace(" ", "-")
 
@@ -257,7 +257,7 @@ def _cell(text: str) -> str:
 
 
 def write_page(result: Audit, path: Path) -> None:
-    """Write the page.
+    """Write the Markdown page to a file.
 
     Raises:
         RecordWriteError: The file cannot be written.

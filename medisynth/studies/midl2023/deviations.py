@@ -1,19 +1,19 @@
-"""Deviations of a published model from the built-in generator: what each is called and did."""
+"""Deviations of a published model from the built-in generator: name and effect of each."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Deviations(BaseModel):
-    """Switches, all on unless they are turned off by name; subclasses name them.
+    """Switches defined by subclasses, all on unless turned off by name.
 
-    The description of a field says what the published choice did; the model card lists those that
-    are on.
+    The description of a field states the effect of the published choice; the model card lists the
+    deviations that are on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def switched_on(self) -> dict[str, str]:
-        """Name to what it did, of those that are on."""
+        """Map the name of each deviation that is on to its description."""
         return {
             name: str(field.description)
             for name, field in type(self).model_fields.items()

@@ -1,4 +1,4 @@
-"""What a recomputation says: a claim, values with their rules, a verdict."""
+"""Findings of a recomputation: a claim, values with their rules, a verdict."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ CODE = "github.com/budai4medtech/midl2023"
 
 
 class Verdict(StrEnum):
-    """What follows for a claim; in words, as printed."""
+    """Verdict on a claim, as printed."""
 
     REPRODUCED = "reproduced"
     NOT_AS_STATED = "not reproducible as stated"
@@ -24,7 +24,7 @@ class Value:
     """One recomputed number.
 
     Attributes:
-        name: What it is, in words.
+        name: Description of the number.
         value: The number, unrounded; None where it was not computed.
         shown: The number as printed, with its unit or its "of n".
         rule: How to compute it by hand.
@@ -38,18 +38,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim and what became of it.
+    """One claim and the result of checking it.
 
     Attributes:
-        number: Its place in the list, e.g. "1.1".
-        title: A few words.
-        claim: What is claimed, quoted or in short.
-        where: Where the claim stands.
-        values: What was recomputed.
-        verdict: What follows.
-        because: One or two sentences from the values to the verdict.
-        source: Files that the values are from.
-        read: What was read in the published code and not recomputed; "" if nothing.
+        number: Number of the finding in the list, e.g. "1.1".
+        title: Short title.
+        claim: The claim, quoted or summarised.
+        where: Place of the claim in the paper or elsewhere.
+        values: Recomputed values.
+        verdict: Verdict on the claim.
+        because: One or two sentences that lead from the values to the verdict.
+        source: Files that the values come from.
+        read: Facts read in the published code and not recomputed; "" if none.
     """
 
     number: str
@@ -64,7 +64,7 @@ class Finding:
 
 
 def count(name: str, n: int, rule: str, *, of: int | None = None) -> Value:
-    """A count, shown with its whole and its share where there is one."""
+    """Make a count, shown with its total and share where a total is given."""
     shown = f"{n:,}" if of is None else f"{n:,} of {of:,}"
     if of:
         shown += f" ({100 * n / of:.1f} %)"
@@ -72,12 +72,12 @@ def count(name: str, n: int, rule: str, *, of: int | None = None) -> Value:
 
 
 def number(name: str, value: float, rule: str, *, digits: int = 2) -> Value:
-    """A real number, shown with a fixed number of decimals."""
+    """Make a real number, shown with a fixed number of decimals."""
     return Value(name, float(value), f"{value:.{digits}f}", rule)
 
 
 def not_evaluated(
     numbered: str, title: str, *, claim: str, where: str, reason: str, source: str
 ) -> Finding:
-    """A finding for which something was missing; the reason says what."""
+    """Make a finding that could not be evaluated; the reason states what is missing."""
     return Finding(numbered, title, claim, where, (), Verdict.NOT_EVALUATED, reason, source)

@@ -1,4 +1,4 @@
-"""Findings from pictures: what a black reference does to a FID, and whose frame a picture is."""
+"""Findings from pictures: effect of a black reference on FID, and source frames of pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ MAX_FRAMES = 200
 FEWEST_FRAMES = 4
 SIDE_PX = 256
 THUMBNAIL_PX = (64, 48)
-"""Width and height of the reduction whose correlation tells copies."""
+"""Width and height of the reduced pictures that are correlated to find copies."""
 
 _WHITE = 255
 _DISTANCE_RULE = (
@@ -60,7 +60,7 @@ class Distances:
         folder: Name of the folder.
         n_frames: Frames used.
         n_halves: Frames in each of the two halves.
-        black: Distance of the frames as the published code casts them from the frames.
+        black: Distance between the frames and the frames as cast by the published code.
         halves: Distance of the two halves of the frames from each other.
     """
 
@@ -80,7 +80,7 @@ def read_frames(
         folder: Folder with PNG files; others are passed over.
         reduce: `square` or `thumbnail`, applied to each as it is read: thousands of whole frames
             would not fit into memory.
-        largest: Read at most so many, evenly spaced; None reads all.
+        largest: Most frames to read, evenly spaced; None reads all.
 
     Raises:
         DataError: The folder is missing or holds no PNG, or a file is damaged.
@@ -105,9 +105,9 @@ def read_frames(
 
 
 def cast_reference(pixels: Pixels) -> Pixels:
-    """Real frames as the published code stores them: scaled to 0 to 1, then cast to whole numbers.
+    """Cast real frames as the published code does: scale to 0 to 1, then cast to whole numbers.
 
-    All becomes 0 but pixels of the largest value, which become 1.
+    Pixels of the largest value become 1, all others 0.
 
     Args:
         pixels: Shape (n, height, width), uint8.
@@ -119,7 +119,7 @@ def cast_reference(pixels: Pixels) -> Pixels:
 
 
 def two_halves(names: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Places of two halves that share no patient or examination.
+    """Indices of two halves that share no patient or examination.
 
     The part of the name before the first underscore is taken as patient or examination; these are
     dealt in order of name, to either half in turn.
@@ -136,7 +136,7 @@ def _group(name: str) -> str:
 
 
 def distances(folder: str, frames: Sequence[Frame], extract: Extract) -> Distances | None:
-    """Distances of real frames from their cast selves and between their halves.
+    """Compute the distances of real frames from their cast versions and between their halves.
 
     Returns:
         None where a half would have fewer than two frames.
@@ -156,12 +156,12 @@ def distances(folder: str, frames: Sequence[Frame], extract: Extract) -> Distanc
 
 
 def square(grey: Pixels) -> Pixels:
-    """A picture stretched to 256 x 256, bilinear, as the published code does."""
+    """Stretch a picture to 256 x 256, bilinear, as the published code does."""
     return np.asarray(Image.fromarray(grey).resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
 
 
 def layer_scales(measured: Sequence[Distances]) -> tuple[Value, ...]:
-    """One and the same pair of sets at both layers."""
+    """FID of one pair of sets at both layers, to show their different scales."""
     values = []
     for found in measured:
         for what, by_layer in (("black against real", found.black), ("two halves", found.halves)):
@@ -178,7 +178,7 @@ def layer_scales(measured: Sequence[Distances]) -> tuple[Value, ...]:
 
 
 def black_reference(logs: Logs, measured: Sequence[Distances]) -> Finding:
-    """What FID on 64 features a black reference gives, beside the mean that was logged."""
+    """Compare FID on 64 features against a black reference with the logged mean."""
     mean = float(logs.tb_fid.mean())
     values = [number("mean of TB-GAN's FID log", mean, f"mean of {len(logs.tb_fid)} values")]
     for found in measured:
@@ -222,7 +222,7 @@ def _black_values(found: Distances) -> list[Value]:
 
 
 def black_reference_missing(reason: str) -> Finding:
-    """Finding 3 where images or weights are missing."""
+    """Return finding 3 as not evaluated, for lack of images or weights."""
     return not_evaluated(
         "3",
         "Reference of TB-GAN's FID",
@@ -234,7 +234,7 @@ def black_reference_missing(reason: str) -> Finding:
 
 
 def source_named(synthetic: str, real: Sequence[str]) -> str | None:
-    """The real frame that the name of a synthetic picture ends with, if it does."""
+    """Return the real frame whose name a synthetic picture's name ends with, or None."""
     ends = [name for name in real if synthetic.endswith(f"_of_{name}")]
     return max(ends, key=len) if ends else None
 
@@ -247,7 +247,7 @@ def correlation(a: Pixels, b: Pixels) -> float:
 
 
 def thumbnail(grey: Pixels) -> Pixels:
-    """A picture stretched to 64 x 48, Lanczos; one of that size stays as it is."""
+    """Stretch a picture to 64 x 48, Lanczos; one of that size stays as it is."""
     return np.asarray(Image.fromarray(grey).resize(THUMBNAIL_PX, Image.Resampling.LANCZOS))
 
 
@@ -258,7 +258,7 @@ def _centred(small: Pixels) -> NDArray[np.float64]:
 
 
 def known_positive(synthetic: Sequence[Frame], real: Sequence[Frame]) -> Finding:
-    """Whether a picture made from a named real frame is nearest to that frame."""
+    """Check whether a picture made from a named real frame is nearest to that frame."""
     pairs = [(s, n) for s in synthetic if (n := source_named(s.name, [r.name for r in real]))]
     if not pairs:
         return known_positive_missing(
@@ -293,7 +293,7 @@ def known_positive(synthetic: Sequence[Frame], real: Sequence[Frame]) -> Finding
 
 
 def known_positive_missing(reason: str) -> Finding:
-    """Finding 7 where pictures are missing."""
+    """Return finding 7 as not evaluated, for lack of pictures."""
     return not_evaluated(
         "7",
         "A synthetic picture made from a named patient's frame",

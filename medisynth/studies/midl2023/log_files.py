@@ -1,4 +1,4 @@
-"""Reads the published loss and FID logs: text and plain arrays, nothing that could run."""
+"""Reading of the published loss and FID logs, as text and plain arrays without pickle."""
 
 import csv
 import io
@@ -100,7 +100,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_fid(path: Path) -> tuple[NDArray[np.int64], Series]:
-    """Epochs and FIDs; the file is a spreadsheet's, with empty columns after the two."""
+    """Read epochs and FIDs from a spreadsheet's file with empty columns after these two."""
     try:
         text = _read_bytes(path).decode("utf-8")
         rows = [[f.strip() for f in row] for row in csv.reader(io.StringIO(text, newline=""))]
@@ -167,7 +167,7 @@ def _real(file: str, line: int, text: str) -> float:
 
 
 def _read_array(path: Path) -> Series:
-    """One row of plain floats; the header alone is read before anything is believed."""
+    """Read one row of plain floats, after checking the file's header."""
     stream = io.BytesIO(_read_bytes(path))
     try:
         version = np.lib.format.read_magic(stream)

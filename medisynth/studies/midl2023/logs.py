@@ -1,4 +1,4 @@
-"""Findings from the loss and FID logs: what was averaged, what was picked, what stood still."""
+"""Findings from the loss and FID logs: averages, choice of checkpoints, constant losses."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ CLAIMED_FID = {"DSR-GAN": (7.04, 5.09, 10), "TB-GAN": (36.02, 28.93, 60)}
 ROWS_KEPT = 256
 BATCH, APA_SPEED, APA_EVERY_EPOCHS, APA_FIRST_EPOCH, APA_HIGHEST = 24, 1e-6, 4, 20, 0.6
 APA_THRESHOLD = 0.95
-"""Read in the published code; nothing in the logs shows them."""
+"""Read in the published code, like the constants above it; nothing in the logs shows them."""
 
 _GRID_BITS = 36
 _LARGEST_DIVISOR = 5_000
@@ -44,7 +44,7 @@ _TB_NOTEBOOK = "github.com/budai4medtech/xfetus, examples/style-swin-gan/stylesw
 
 
 def logged_fids(logs: Logs) -> Finding:
-    """Whether means, minima and epochs of the abstract are those of the logs."""
+    """Check means, minima and epochs of the abstract against the logs."""
     tb_epochs = logs.tb_epochs_a_fid * (1 + np.arange(len(logs.tb_fid)))
     found = {
         "DSR-GAN": _summary(logs.fid, logs.fid_epochs),
@@ -90,12 +90,12 @@ def _summary(
 
 
 def two_different_fids(table: Table, logs: Logs, scales: Sequence[Value]) -> Finding:
-    """Whether the two FIDs can be compared.
+    """Check whether the FIDs of the two generators can be compared.
 
     Args:
-        table: For the number of images that TB-GAN's FID was computed with.
-        logs: For the lengths.
-        scales: FID of one and the same pair of sets at each layer, where images were given.
+        table: Gives the number of images that TB-GAN's FID was computed with.
+        logs: Give the numbers of logged FIDs.
+        scales: FID of one pair of sets at each layer, where images were given.
     """
     n = len(table.of(CEREBELLUM))
     n_training = int(TRAINING_SHARE * n)
@@ -127,7 +127,7 @@ def two_different_fids(table: Table, logs: Logs, scales: Sequence[Value]) -> Fin
 
 
 def smallest_of_many(logs: Logs) -> Finding:
-    """How the reported FID of DSR-GAN lies among its checkpoints."""
+    """Rank the reported FID of DSR-GAN among its checkpoints."""
     place = int(logs.fid.argmin())
     others = np.delete(logs.fid, place)
     spread = float(others.std(ddof=1))
@@ -176,7 +176,7 @@ def _distance(lowest: float, mean: float, spread: float) -> Value:
 
 
 def still_discriminator(logs: Logs) -> Finding:
-    """In how many epochs the logged discriminator loss is exactly 1."""
+    """Count the epochs in which the logged discriminator loss is exactly 1."""
     ones = logs.discriminator == 1.0
     moving = np.flatnonzero(~ones)
     first = int(moving.max()) + 1 if moving.size else 0
@@ -215,12 +215,12 @@ def still_discriminator(logs: Logs) -> Finding:
 
 
 def possible_divisors(means: Series, largest: int) -> tuple[int, ...]:
-    """By which whole numbers the logged means can have been divided.
+    """Find the whole numbers by which the logged means can have been divided.
 
     A logged mean is a sum of single-precision losses, divided once. Losses of 2^-13 and above are
     multiples of 2^-36 in single precision, so the sum is one too, and mean x divisor must be within
     the rounding of that one division of such a multiple. A wrong divisor passes this for one value
-    with a chance below 1 in 1,000; it has to for all.
+    with a chance below 1 in 1,000, and must pass it for all.
 
     Args:
         means: Logged means, shape (n,), above 0.
@@ -242,7 +242,7 @@ def possible_divisors(means: Series, largest: int) -> tuple[int, ...]:
 
 
 def images_an_epoch(table: Table, logs: Logs) -> Finding:
-    """How many images an epoch of the upscaler had, from the divisor of its logged means."""
+    """Infer the images of an epoch of the upscaler from the divisor of its logged means."""
     n = len(table.of(CEREBELLUM))
     divisors = possible_divisors(logs.generator, min(n, _LARGEST_DIVISOR))
     excluded = bool(divisors) and CLAIMED_TRAINING not in divisors
@@ -297,7 +297,7 @@ def _epoch_values(logs: Logs, n: int, divisors: Sequence[int]) -> tuple[Value, .
 
 
 def largest_pseudo_probability(n_epochs: int, n_training: int) -> tuple[int, int, float]:
-    """How far the probability of adaptive pseudo augmentation can rise.
+    """Compute how far the probability of adaptive pseudo augmentation can rise.
 
     Args:
         n_epochs: Epochs, numbered from 0.
@@ -314,7 +314,7 @@ def largest_pseudo_probability(n_epochs: int, n_training: int) -> tuple[int, int
 
 
 def pseudo_augmentation(table: Table, logs: Logs) -> Finding:
-    """Whether adaptive pseudo augmentation can have had an effect."""
+    """Check whether adaptive pseudo augmentation can have had an effect."""
     n_training = int(TRAINING_SHARE * len(table.of(CEREBELLUM)))
     moving, updates, largest = largest_pseudo_probability(len(logs.tb_discriminator), n_training)
     values = _pseudo_values(len(logs.tb_discriminator), n_training, moving, updates, largest)

@@ -1,4 +1,4 @@
-"""What of a network takes part in its output, and the first layers of FID's Inception."""
+"""Count of parameters without effect on a network's output, and first layers of FID's Inception."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +16,14 @@ from medisynth.metrics.features import Features
 from medisynth.metrics.inception_weights import INCEPTION_SHA256, arrays_sha256, build_network
 
 LAYERS = {64: 0, 192: 1}
-"""Feature size of a layer to its block in pytorch-fid's network."""
+"""Feature size of a layer -> its block in pytorch-fid's network."""
 
 _BATCH = 8
 _SIDE_PX = 8  # any picture shows which parameters take part
 
 
 def parameters_without_gradient(network: nn.Module) -> tuple[int, int]:
-    """Parameters that take no part in the output, by one backward pass.
+    """Count parameters that have no effect on the output, by one backward pass.
 
     Args:
         network: Takes one grey picture, (2, 1, 8, 8).
@@ -38,7 +38,7 @@ def parameters_without_gradient(network: nn.Module) -> tuple[int, int]:
 
 
 def early_layers(weights: Path) -> Callable[[Pixels], dict[int, Features]]:
-    """Features of the first two layers that FID implementations offer, pooled over the picture.
+    """Load the extractor of the first two layers that FID implementations offer, pooled features.
 
     Args:
         weights: File written by `medisynth-gov weights fetch`.

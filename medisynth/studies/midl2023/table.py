@@ -1,4 +1,4 @@
-"""Findings from the metadata table: which images there are, and who is on both sides of a split."""
+"""Findings from the metadata table: numbers of images, and patients on both sides of a split."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ CLAIMED_TRAINING, CLAIMED_PRETRAINING = 408, 1072
 
 TRAINING_SHARE = Fraction(8, 10)
 SHUFFLE_SEED = 42
-"""Both read in the published code (`data_preprocessing.ipynb`)."""
+"""This and the constant above are read in the published `data_preprocessing.ipynb`."""
 
 _BRAIN = "Fetal brain"
 _OTHER = "Other"
@@ -63,7 +63,7 @@ class Table:
     sha256: str
 
     def of(self, plane: str, machine: str = MACHINE) -> tuple[Row, ...]:
-        """The brain images of one plane and machine, in file order."""
+        """Return the brain images of one plane and machine, in file order."""
         return tuple(r for r in self.rows if r.brain and (r.plane, r.machine) == (plane, machine))
 
 
@@ -71,8 +71,8 @@ def read_table(path: Path) -> Table:
     """Read the metadata table of FETAL_PLANES_DB.
 
     Raises:
-        DataError: The file is missing, is no such table, has an unusable value, or holds no image
-            of the plane and machine that the paper names.
+        DataError: The file is missing, is not this table, has an unusable value, or holds no
+            image of the plane and machine that the paper names.
     """
     table = read_strict(path, delimiter=";", required=_REQUIRED)
     table.check("Image_name", name_fault)
@@ -105,9 +105,9 @@ def _row(values: Mapping[str, str]) -> Row:
 
 
 def groups_of_size(table: Table, size: int) -> tuple[str, ...]:
-    """Which groups of brain images have exactly this many rows.
+    """Find the groups of brain images that have exactly this many rows.
 
-    Looked at: every brain plane, with or without a machine, with or without a side of the official
+    Groups are by brain plane, with or without a machine, with or without a side of the official
     split.
 
     Returns:
@@ -124,7 +124,7 @@ def groups_of_size(table: Table, size: int) -> tuple[str, ...]:
 
 
 def training_images(table: Table) -> Finding:
-    """Whether the plane and machine of the paper have the images it says it trained on."""
+    """Check whether the paper's plane and machine have the number of training images it states."""
     rows = table.of(CEREBELLUM)
     n_training, n_all = sum(r.training for r in rows), len(rows)
     n_kept = int(TRAINING_SHARE * n_all)
@@ -155,7 +155,7 @@ def training_images(table: Table) -> Finding:
 
 
 def pretraining_images(table: Table) -> Finding:
-    """Which images the 1,072 of the pre-training are."""
+    """Identify the 1,072 images of the pre-training."""
     rows = table.of(THALAMIC)
     n_training, n_all = sum(r.training for r in rows), len(rows)
     filters = f"Brain_plane = {THALAMIC}, US_Machine = {MACHINE}"
@@ -193,7 +193,7 @@ def _groups(table: Table, size: int) -> Value:
 
 
 def expected_overlap(images_per_patient: Sequence[int], n_training: int) -> float:
-    """Patients expected on both sides of a random split of images.
+    """Expected number of patients on both sides of a random split of images.
 
     Args:
         images_per_patient: Images of each patient, 1 or more.
@@ -214,7 +214,7 @@ def expected_overlap(images_per_patient: Sequence[int], n_training: int) -> floa
 
 
 def published_split(table: Table) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
-    """The split that the published notebook makes when it is run once from top to bottom.
+    """Reproduce the split of the published notebook, run once from top to bottom.
 
     NumPy's legacy generator, seed 42; planes in order of first appearance among brain images of
     known plane and machine; for each, the names of the Voluson E6 images in file order are
@@ -237,7 +237,7 @@ def published_split(table: Table) -> dict[str, tuple[frozenset[str], frozenset[s
 
 
 def patients_on_both_sides(table: Table) -> Finding:
-    """How many patients a split by image puts on both sides."""
+    """Count the patients that a split by image puts on both sides."""
     rows = table.of(CEREBELLUM)
     per_patient = Counter(r.patient for r in rows)
     n_patients = len(per_patient)

@@ -1,7 +1,7 @@
-"""TB-GAN as published: the built-in generator, with what the published code left out or chose otherwise.
+"""TB-GAN as published: the built-in generator with the deviations of the published code.
 
-From the paper (arXiv:2304.03941), its public logs and the choices it reports. Written anew, for
-comparison and not for use. Importing this module costs no torch.
+Taken from the paper (arXiv:2304.03941), its public logs and the choices it reports. The code is
+new, for comparison and not for use. Importing this module does not import torch.
 """
 
 from typing import Any
@@ -96,7 +96,7 @@ class TbGanDeviations(Deviations):
 
 
 class TbGanPublishedSettings(TbGanSettings):
-    """Settings of TB-GAN; what is left out is as published, and a deviation has the last word.
+    """Settings of TB-GAN with published values as defaults; a deviation overrides other settings.
 
     Attributes:
         deviations: Deviations of the published code, each on unless it is turned off by name.
@@ -107,11 +107,11 @@ class TbGanPublishedSettings(TbGanSettings):
     @model_validator(mode="before")
     @classmethod
     def _recipe_is_left_out(cls, data: Any) -> Any:
-        # In place of the built-in generator's, which knows no deviations.
+        # Overrides the built-in generator's validator, which knows no deviations.
         return PUBLISHED | data if isinstance(data, dict) else data
 
     def in_effect(self) -> TbGanSettings:
-        """Settings of the built-in generator that do what these say."""
+        """Return equivalent settings of the built-in generator."""
         values, on = self.model_dump(exclude={"deviations"}), self.deviations
         if on.without_r1:
             values["r1"]["gamma"] = 0.0
@@ -147,7 +147,7 @@ class TbGanPublished(TbGan):
         self._deviations = settings.deviations
 
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
-        """Train as the built-in generator does, and list in the report what deviates from it.
+        """Train as the built-in generator does, and list deviations from it in the report.
 
         Raises:
             DataError, StoppedError, TrainingError: As `TbGan.fit`.

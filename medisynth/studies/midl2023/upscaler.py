@@ -1,4 +1,4 @@
-"""Finding on the wiring of the published upscaler; the counting needs torch, see `networks`."""
+"""Finding on the wiring of the published upscaler; `networks` counts its parameters."""
 
 from medisynth.studies.midl2023.findings import CODE, PAPER, Finding, Verdict, count, not_evaluated
 
@@ -12,11 +12,11 @@ _RULE = (
 
 
 def upscaler_wiring(faulty: tuple[int, int], correct: tuple[int, int]) -> Finding:
-    """How much of the published upscaler never gets a gradient.
+    """Report the share of the published upscaler that never gets a gradient.
 
     Args:
-        faulty: Parameters without a gradient and all, residual blocks wired as published.
-        correct: The same, each layer reading the layer before it.
+        faulty: Numbers of parameters without a gradient and of all, wired as published.
+        correct: The same with each layer reading the layer before it.
     """
     values = (
         count("parameters without a gradient, as published", faulty[0], _RULE, of=faulty[1]),
@@ -45,6 +45,6 @@ def upscaler_wiring(faulty: tuple[int, int], correct: tuple[int, int]) -> Findin
 
 
 def upscaler_wiring_missing() -> Finding:
-    """Finding 5.3 where networks were not asked for."""
+    """Return finding 5.3 as not evaluated, since networks were not requested."""
     reason = "networks were not asked for; give --networks"
     return not_evaluated(_NUMBER, _TITLE, claim=_CLAIM, where=_WHERE, reason=reason, source="none")

@@ -1,7 +1,7 @@
-"""DSR-GAN as published: its sizes, and what the published code did differently as named switches.
+"""DSR-GAN as published: its sizes, and deviations of the published code as named switches.
 
-After Iskandar et al. 2023 (arXiv:2304.03941); for comparison and not for use. A deviation that is
-turned off is as in the built-in generator. Importing this module costs no torch.
+After Iskandar et al. 2023 (arXiv:2304.03941); for comparison and not for use. A deviation turned
+off behaves as the built-in generator. Importing this module does not import torch.
 """
 
 from pydantic import BaseModel
@@ -32,7 +32,7 @@ class DsrGanPublished(DsrGan):
         self._published = settings.in_effect()
 
     def fit(self, training: ImageView, tuning: ImageView, context: TrainingContext) -> FitReport:
-        """Train on the training view; choose on the tuning view; return what was done.
+        """Train on the training view, choose on the tuning view; return a report.
 
         Raises:
             DataError, StoppedError, TrainingError, WeightsError: As `DsrGan.fit`.
@@ -43,7 +43,7 @@ class DsrGanPublished(DsrGan):
         return report
 
     def load_state(self, tensors: Tensors) -> None:
-        """Take tensors written by `state`.
+        """Load tensors written by `state`.
 
         Raises:
             WeightsError: Names or shapes do not fit.

@@ -9,7 +9,7 @@ from medisynth.models.dsr_gan.histograms import N_GREYS, Histograms, histograms_
 
 
 def mean_histogram(histograms: Histograms) -> Histograms:
-    """Grey values of the mean of the images' sorted pixels, as published: (k, 256) to (1, 256)."""
+    """Histogram of the mean of the images' sorted pixels, as published: (k, 256) to (1, 256)."""
     greys = np.arange(N_GREYS, dtype=np.uint8)
     total = np.zeros(int(histograms[0].sum()))
     for counts in histograms:
@@ -19,7 +19,7 @@ def mean_histogram(histograms: Histograms) -> Histograms:
 
 
 def matched_whole(image: Pixels, reference: NDArray[np.int32]) -> Pixels:
-    """Match all pixels to a reference, the black background among them, as published."""
+    """Match all pixels to a reference, including the black background, as published."""
     greys = np.repeat(np.arange(N_GREYS, dtype=np.uint8), reference)
     values = match_histograms(image, greys.reshape(1, -1))
     return np.clip(np.rint(values), 0, N_GREYS - 1).astype(np.uint8)
@@ -28,5 +28,5 @@ def matched_whole(image: Pixels, reference: NDArray[np.int32]) -> Pixels:
 def matched_to_average(
     image: Pixels, histograms: Histograms, generator: np.random.Generator
 ) -> Pixels:
-    """Match an image to the one histogram there is; nothing is drawn from the generator."""
+    """Match an image to the only histogram; nothing is drawn from the generator."""
     return matched_whole(image, histograms[0])

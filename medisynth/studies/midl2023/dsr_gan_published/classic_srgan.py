@@ -1,6 +1,6 @@
 """The published super-resolution GAN, after Ledig et al. 2017 (arXiv:1609.04802).
 
-Mean squared error as content loss, one score a whole image.
+Its content loss is the mean squared error; its discriminator gives one score a whole image.
 """
 
 import math
@@ -23,7 +23,7 @@ SLOPE = 0.2
 
 
 def upsampling(channels: int, factor: int) -> list[nn.Module]:
-    """Convolutions and pixel shuffles, each of which doubles the side."""
+    """Make pairs of a convolution and a pixel shuffle, each of which doubles the side."""
     layers: list[nn.Module] = []
     for _ in range(round(math.log2(factor))):
         layers += [
@@ -55,7 +55,7 @@ class ClassicBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (b, c, h, w) to the same shape."""
-        # What the other layers make of the input is thrown away, so it is not even computed.
+        # The outputs of the other layers are discarded, so they are not computed.
         return x + (self.body[-1](x) if self.broken else self.body(x))
 
 
@@ -82,7 +82,7 @@ class ClassicEnlarger(EnlargingNetwork):
         self.out = nn.Conv2d(channels, 1, 9, padding=4)
 
     def n_noise(self, height: int, width: int) -> int:
-        """It draws no noise."""
+        """Return 0: it needs no noise."""
         return 0
 
     def forward(self, small: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
@@ -94,8 +94,9 @@ class ClassicEnlarger(EnlargingNetwork):
 class ClassicDiscriminator(nn.Module):
     """The published discriminator: one score for a whole image of any size from 16 pixels.
 
-    The paper gives no layout but a size of 5.07 million. Ledig's widths give 5.21 million; without
-    their second layer of 128 channels they are 5,066,433 at 64 first channels, which is taken.
+    The paper gives no layout, only a size of 5.07 million parameters. Ledig's widths give 5.21
+    million; without their second layer of 128 channels they give 5,066,433 at 64 first channels,
+    which is used.
     """
 
     def __init__(self, channels: int) -> None:
@@ -242,7 +243,7 @@ class ClassicStage(CropTraining):
         return scores.sigmoid() if self._saturating else scores
 
     def _watch(self, step: int, values: Mapping[str, float]) -> None:
-        # The published loss is blind by design; the audit wants to see it run.
+        # No guard under the published loss, which is blind by design: the audit must see it run.
         if not self._saturating:
             self._guard.observe(
                 step,

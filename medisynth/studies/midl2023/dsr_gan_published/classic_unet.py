@@ -1,9 +1,9 @@
-"""The UNet of Ho et al. 2020 (arXiv:2006.11239, section 4 and appendix B), written anew.
+"""The UNet of Ho et al. 2020 (arXiv:2006.11239, section 4 and appendix B), implemented anew.
 
 Residual blocks with group normalisation, self-attention at one resolution, sinusoidal time
 embedding, strided convolutions down, nearest neighbour and a convolution up. Three channels in and
-out, as the published DSR-GAN has: at 128, 128, 256, 256, 512, 512 channels and two residual blocks
-a level these are 113,673,219 parameters.
+out, as in the published DSR-GAN; with 128, 128, 256, 256, 512, 512 channels and two residual
+blocks a level it has 113,673,219 parameters.
 """
 
 import math
@@ -133,7 +133,7 @@ class ClassicUNet(nn.Module):
         Args:
             x: Shape (b, 3, size, size).
             noise_level: Time step of each image in units of T = 1000, 0 to 1, shape (b,).
-            augmentation: Not read: the published network is not told what was done to an image.
+            augmentation: Ignored: the published network is not told of augmentation.
             labels: Label numbers, shape (b, 2), 0 for none; None for a network without labels.
 
         Returns:

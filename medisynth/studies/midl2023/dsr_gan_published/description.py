@@ -1,4 +1,4 @@
-"""What was built and how it was trained, in words, for the model card."""
+"""Description of a published DSR-GAN and its training for the model card."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def describe_published(
     diffusion: DiffusionStage,
     enlarging: Sequence[CropTraining],
 ) -> dict[str, str]:
-    """Every field of the description, those of deviations that are on in place of the built-in's."""
+    """Fill in every field of the description, from the built-in's unless a deviation is on."""
     small = describe_diffusion(settings, diffusion) | _small(settings, diffusion)
     if settings.deviations.classic_srgan:
         large = _large(settings, enlarging[-1])
@@ -59,7 +59,7 @@ def _deviations(settings: DsrGanPublishedSettings) -> str:
 
 
 def _small(settings: DsrGanPublishedSettings, stage: DiffusionStage) -> dict[str, str]:
-    """Fields of the diffusion stage that deviations change."""
+    """Return the fields of the diffusion stage that deviations change."""
     d, on = settings.diffusion, settings.deviations
     fields = {}
     if on.classic_unet:
@@ -91,7 +91,7 @@ def _small(settings: DsrGanPublishedSettings, stage: DiffusionStage) -> dict[str
 
 
 def _large(settings: DsrGanPublishedSettings, stage: CropTraining) -> dict[str, str]:
-    """Fields of the published super-resolution GAN."""
+    """Return the fields of the published super-resolution GAN."""
     own, on = settings.super_resolution, settings.deviations
     blocks = f"{own.blocks} residual blocks of {own.channels} channels with batch normalisation"
     if on.broken_residual_blocks:

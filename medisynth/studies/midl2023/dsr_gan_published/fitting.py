@@ -1,4 +1,4 @@
-"""Fitting a published DSR-GAN: both stages in order, the choice of a checkpoint, the report."""
+"""Fitting of a published DSR-GAN: both stages in order, choice of a checkpoint, report."""
 
 from dataclasses import replace
 
@@ -95,7 +95,7 @@ def fit_parts(
 
 
 def plain_scaling(size: int, device: str) -> Scaling:
-    """Whole images to -1 to 1: no mean image is taken away, nothing left out."""
+    """Scaling of whole images to -1 to 1: no mean image is subtracted and no border cut off."""
     grey = torch.full((1, 1, size, size), 0.5, device=device)
     return Scaling(grey, torch.tensor(2.0, device=device), (0, size, 0, size))
 
@@ -108,7 +108,7 @@ def diffusion_stage(
     precision: Precision,
     fitted: Fitted,
 ) -> DiffusionStage:
-    """The first stage, before its first step."""
+    """Build the untrained diffusion stage."""
     return DiffusionStage(
         settings,
         training,
@@ -131,14 +131,14 @@ def enlarging_stage(
     context: TrainingContext,
     precision: Precision,
 ) -> CropTraining:
-    """The stage that makes images of one of `enlarged_sides`, before its first step."""
+    """Build the untrained stage that makes images of one of `enlarged_sides`."""
     if settings.deviations.classic_srgan:
         return ClassicStage(settings, training, tuning, context, precision)
     return super_resolution_stage(settings, side, training, tuning, context, precision)
 
 
 def _things(settings: DsrGanPublishedSettings, fitted: Fitted) -> list[str]:
-    """Everything that was fitted."""
+    """Names of everything that was fitted, for the report."""
     n = len(fitted.histograms)
     is_average = settings.deviations.one_average_histogram
     histograms = (

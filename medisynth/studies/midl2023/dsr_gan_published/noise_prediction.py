@@ -1,4 +1,4 @@
-"""What the published network learns: noise prediction under linear betas, DDIM sampling.
+"""Objective of the published network: noise prediction under linear betas, DDIM sampling.
 
 Ho et al. 2020 (arXiv:2006.11239) and Song et al. 2021 (arXiv:2010.02502, deterministic). Equation
 numbers are those of the latter.
@@ -20,7 +20,7 @@ BOUND = 1.0  # clean images are -1 to 1
 
 
 class NoisePrediction:
-    """Fulfils `medisynth.models.dsr_gan.objectives.Objective`; levels are time steps, 0 to 999.
+    """Noise prediction and DDIM; fulfils `objectives.Objective` with time steps 0 to 999 as levels.
 
     Attributes:
         kept: Share of the signal's variance left at each time step, alpha-bar, shape (1000,).
@@ -32,11 +32,11 @@ class NoisePrediction:
         self.kept = (1 - betas).cumprod(0).float()
 
     def training_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
-        """Time steps, each equally likely."""
+        """Draw time steps, each equally likely."""
         return torch.randint(T_STEPS, (n,), device=device, generator=generator)
 
     def tuning_levels(self, n: int, device: str, generator: torch.Generator) -> torch.Tensor:
-        """Time steps at equal distances, in a drawn order."""
+        """Time steps at equal distances, in random order."""
         middles = ((torch.arange(n, device=device) + 0.5) * (T_STEPS / n)).long()
         return middles[torch.randperm(n, device=device, generator=generator)]
 
@@ -49,7 +49,7 @@ class NoisePrediction:
         told: torch.Tensor,
         labels: Labels = None,
     ) -> torch.Tensor:
-        """Mean squared error of the predicted noise, unweighted."""
+        """Compute the unweighted mean squared error of the predicted noise."""
         kept = self.kept.to(clean.device)[levels][:, None, None, None]
         noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
         return (network(noisy, levels / T_STEPS, told, labels).float() - noise).square().mean()
@@ -67,7 +67,7 @@ class NoisePrediction:
         labels: Labels = None,
         fresh: FreshNoise | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Draw by DDIM, equation 12 with sigma 0; clean estimates are kept within -1 to 1."""
+        """Yield the states of DDIM, equation 12 with sigma 0; clips clean estimates to -1 to 1."""
         network = guided(network, self._settings.guidance, labels)
         told = nothing_told(len(start), str(start.device))
         steps = self.time_steps()

@@ -1,6 +1,6 @@
 """Settings of the published DSR-GAN: its sizes, and one switch for each deviation. Imports no torch.
 
-From the paper (arXiv:2304.03941), its public logs and the sizes it reports. Written anew.
+Taken from the paper (arXiv:2304.03941), its public logs and the sizes it reports; the code is new.
 """
 
 from typing import Any, Self
@@ -112,7 +112,7 @@ PUBLISHED_SUPER_RESOLUTION: dict[str, Any] = {
 
 
 class DsrGanPublishedSettings(DsrGanSettings):
-    """Settings of DSR-GAN; what `diffusion` and `super_resolution` leave out is as published.
+    """Settings of DSR-GAN, with published defaults for `diffusion` and `super_resolution`.
 
     Under `deviations.classic_srgan` content_weight, reduced_weight and logit_penalty of
     `super_resolution` have no effect: the published losses have none.
@@ -126,7 +126,7 @@ class DsrGanPublishedSettings(DsrGanSettings):
     @model_validator(mode="before")
     @classmethod
     def _former_keys_are_left_out(cls, values: Any) -> Any:
-        # In place of the built-in generator's, which knows no deviations.
+        # Overrides the built-in generator's validator, which knows no deviations.
         refuse_former_fields(values)
         if not isinstance(values, dict):
             return values
@@ -153,7 +153,7 @@ class DsrGanPublishedSettings(DsrGanSettings):
         return self
 
     def in_effect(self) -> Self:
-        """The same settings with what deviations say of those of a stage."""
+        """Return the settings with the values that deviations impose on each stage."""
         if not self.deviations.constant_learning_rate:
             return self
         constant = self.super_resolution.model_copy(update={"schedule": "constant"})

@@ -1,4 +1,4 @@
-"""The parts of a published DSR-GAN: the published ones where their deviation is on, else the built-in."""
+"""Parts of a published DSR-GAN: published where their deviation is on, else built-in ones."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from medisynth.training.loop import seeded_weights
 
 
 def objective_of(settings: DsrGanPublishedSettings) -> type[Edm] | type[NoisePrediction]:
-    """Kind of what the diffusion network learns."""
+    """Class of the diffusion network's objective."""
     return NoisePrediction if settings.deviations.noise_prediction else Edm
 
 
@@ -49,7 +49,7 @@ def enlarged_sides(settings: DsrGanPublishedSettings) -> tuple[int, ...]:
 
 
 def as_published(settings: DsrGanPublishedSettings, trained: Trained) -> Trained:
-    """The same trained networks, drawn with as the deviations say."""
+    """Return the trained networks with the sampling that the deviations require."""
     is_average = settings.deviations.one_average_histogram
     return replace(
         trained,

@@ -269,7 +269,7 @@ class _Loop:
         if not self._workers.all_equal(moments_fingerprint(tensors)):
             raise TrainingError(
                 f"{self._stage.name}: expected {self._workers.n} processes with equal optimiser "
-                "moments, found different ones; make updates by medisynth.training.loop.update, or "
+                "moments, found different ones; make updates by medisynth.training.update.update, or "
                 "call workers().average_gradients before the optimiser's step"
             )
 

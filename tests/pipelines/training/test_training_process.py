@@ -48,6 +48,7 @@ def new_job(tmp_path: Path) -> TrainingJob:
         forbidden=(str(data),),
         commit_every=5,
         preview_every=6,
+        processes=1,
         repeat_steps=4,
         python_path=str(ROOT),
     )

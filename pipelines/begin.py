@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from governance.confinement.confine import readable_root
 from governance.evidence.store import EvidenceStore
@@ -36,7 +37,7 @@ from pipelines.finished_runs.lineage import require_parent
 from pipelines.finished_runs.resume import EarlierRun, open_earlier_run
 from pipelines.people.read import ReadDeclarations, known_use, read_declarations
 from pipelines.run import Run
-from pipelines.steps import s1_ingest, s4_split
+from pipelines.steps import s1_ingest, s4_split, s5_train
 from pipelines.tracking import Tracker
 
 _LEAST_FREE_BYTES = 32 << 20  # for records, reports and the tracking store of the smallest run
@@ -135,9 +136,11 @@ def resumed(
         config, store, workspace = earlier.config, earlier.store, run_dir.parent.parent
         policy, signer = with_criteria(load_policy(), config.criteria), open_signer(config.signing)
         context = RunContext(config, policy, store, console, workspace, (lock,), signer)
-        handed_on = {}
+        handed_on: dict[str, Any] = {}
         if not earlier.did("s6_evaluate"):
             handed_on["s4_split"] = s4_split.reload(s1_ingest.data_root(context), context)
+            if earlier.did("s5_train"):
+                handed_on["s5_train"] = s5_train.reload(context)
         tracker = Tracker(workspace, config.tracking, console.warn)
         tracker.connect()
         with tracker.closing():

@@ -1,7 +1,6 @@
 """Runs the steps of one run: each is timed, written to the journal and mirrored."""
 
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,6 @@ from pipelines.tracking import Tracker
 
 _T = TypeVar("_T")
 _Inputs = TypeVarTuple("_Inputs")
-_LAST_TO_RELOAD_FOR = "s6_evaluate"  # later steps need no result of the steps before it
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,12 @@ class Run:
     def step(self, work: Callable[[*_Inputs, RunContext], _T], *inputs: *_Inputs) -> _T:
         """Do one step and return its result; a stop request ends it before it starts.
 
-        For a step that an earlier process finished, return what its module's `reload` reads from
-        the run folder; None if there is no `reload` or no later step needs the result.
+        For a step that an earlier process finished, return what was read back of it before the run
+        was taken up again; None if no later step needs the result.
         """
         name = _name(work)
         if self._did(name):
-            return cast(_T, self._reloaded(name, work))
+            return cast(_T, self._handed_on.get(name))
         with self._timed(name):
             handed_on = work(*inputs, self.context)
             self._tracker.log_step(name, self.context.folder)
@@ -141,14 +139,6 @@ class Run:
     def _did(self, step: str) -> bool:
         """Whether a step finished, in this process or in an earlier one."""
         return any(t.step == step and t.status == "finished" for t in self._timings)
-
-    def _reloaded(self, name: str, work: Callable[..., Any]) -> Any:
-        if name in self._handed_on:
-            return self._handed_on[name]
-        reload = getattr(sys.modules[work.__module__], "reload", None)
-        if reload is None or self._did(_LAST_TO_RELOAD_FOR):
-            return None
-        return reload(self.context)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

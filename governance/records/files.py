@@ -1,11 +1,13 @@
 """Bytes on disk: digests, canonical JSON and the project's one atomic write."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import rfc8785
 
@@ -26,6 +28,24 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(_CHUNK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, without waiting: a pipe would hang, a device never end.
+
+    Raises:
+        OSError: It cannot be opened or is no regular file; `strerror` is the reason.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL character
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "is a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OSError(errno.EINVAL, what, str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -1,12 +1,10 @@
 """The one reader of YAML, and the handling of configuration values read from it."""
 
 import difflib
-import os
-import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -23,6 +21,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from governance.records.errors import ConfigError
+from governance.records.files import open_regular
 
 MAX_BYTES = 64 * 1024
 MAX_LEVELS = 8
@@ -30,21 +29,47 @@ _SCALAR_LIMIT = 80
 _PROBLEM_LIMIT = 200
 
 
-def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """Describe every fault of a model with its key, the value and what is allowed."""
+def describe(
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: str = "",
+    where: Callable[[str], str] = lambda _key: "",
+) -> str:
+    """Describe every fault of a model with its key, the value and what is allowed.
+
+    Args:
+        error: The faults.
+        model: Model that they are of.
+        prefix: Dotted key of the model in the configuration.
+        where: Takes a dotted key and returns what to put before it: file and line, or "".
+    """
     sentences = []
     for fault in error.errors(include_url=False):
         path = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
-        key = ".".join([prefix, *path] if prefix else path) or "configuration"
+        key = ".".join([prefix, *path] if prefix else path)
+        words = f"{where(key)}{key or 'configuration'}"
         if fault["type"] == "extra_forbidden":
-            sentences.append(f"{key}: unknown key{_nearest(path, model)}")
+            sentences.append(f"{words}: unknown key{_nearest(path, model, prefix)}")
         elif fault["type"] == "missing":
-            sentences.append(f"{key}: a value is required")
+            sentences.append(f"{words}: a value is required")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-            sentences.append(f"{key}: {_refused_value(fault)}{message}")
+            sentences.append(f"{words}: {_refused_value(fault)}{message}{_quoting(fault, key)}")
     return "; ".join(dict.fromkeys(sentences))
+
+
+def _quoting(fault: ErrorDetails, key: str) -> str:
+    """Return advice on a text that YAML reads as something else, or "" where there is none."""
+    if fault["type"] != "string_type" or fault["input"] is None:
+        return ""
+    if isinstance(fault["input"], Mapping):
+        return f": a colon makes it keys and values; {_quoted(key)}"
+    return f"; {_quoted(key)}"
+
+
+def _quoted(key: str) -> str:
+    return f"put the text in quotes, on the command line -o '{key}=\"TEXT\"'"
 
 
 def _refused_value(fault: ErrorDetails) -> str:
@@ -66,18 +91,43 @@ def _is_union_branch(part: int | str) -> bool:
 _BRANCHES = {"float", "int", "bool", "str"}
 
 
-def _nearest(path: Sequence[str], model: type[BaseModel]) -> str:
+def _nearest(path: Sequence[str], model: type[BaseModel], prefix: str) -> str:
+    """Return the key that an unknown one is probably meant to be, or the keys that are known."""
+    section: type[BaseModel] | None = model
     for part in path[:-1]:
-        field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        model = annotation
-    known = list(model.model_fields)
+        if part.isdecimal() or section is None:  # an entry of a list: the section stays
+            continue
+        field = section.model_fields.get(part)
+        section = _section(field.annotation) if field else None
+    if section is None:
+        return ""
+    known = list(section.model_fields)
+    above = [prefix, *path[:-1]] if prefix else list(path[:-1])
     near = difflib.get_close_matches(path[-1], known, n=1)
-    if near:
-        return f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?"
+    places = [".".join([*above, near[0]])] if near else []
+    if not near:
+        start = f"{prefix}." if prefix else ""
+        places = [f"{start}{key}" for key in _keys(model) if key.split(".")[-1] == path[-1]]
+    if places:
+        return f"; did you mean {' or '.join(map(repr, places))}?"
     return f"; known are {', '.join(known)}"
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of a section that may be absent or repeated; None for plain values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    """Yield the dotted keys of all values of a model."""
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        if section is None:
+            yield name
+        else:
+            yield from (f"{name}.{key}" for key in _keys(section))
 
 
 @dataclass(frozen=True)
@@ -104,13 +154,23 @@ class YamlFile:
             line, node = found[0].start_mark.line + 1, found[1]
         return line
 
+    def has(self, place: Sequence[int | str]) -> bool:
+        """Whether the file gives a value at this place."""
+        node = self.root
+        for part in place:
+            found = child(node, part)
+            if found is None:
+                return False
+            node = found[1]
+        return True
+
 
 def child(node: Node | None, part: int | str) -> tuple[Node, Node] | None:
     """Return key node and value node of a child in a syntax tree; None where there is none."""
     if isinstance(node, MappingNode):
         return next((pair for pair in node.value if pair[0].value == str(part)), None)
-    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part]
+    if isinstance(node, SequenceNode) and str(part).isdecimal() and int(part) < len(node.value):
+        return node.value[int(part)], node.value[int(part)]
     return None
 
 
@@ -152,7 +212,9 @@ def read_yaml(
         line = data[: fault.start].count(b"\n") + 1
         raise error(f"{name}:{line}: is not UTF-8 text; save it again as UTF-8") from fault
     content, root = _value(text, name, error)
-    if content is None and may_be_empty:
+    if content is None:
+        if not may_be_empty:
+            raise error(f"{name}: is empty; expected {what} with keys and values")
         content = {}
     if not isinstance(content, dict):
         raise error(f"{name}: expected keys and values, found {type(content).__name__}")
@@ -168,15 +230,12 @@ def _read(
     most_bytes: int,
 ) -> bytes:
     try:
-        # Without waiting: a pipe would keep a run from starting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise error(f"{name}: not a regular file; expected {what} (YAML)")
+        with open_regular(path) as stream:
             return stream.read(most_bytes + 1)
-    except (OSError, ValueError) as fault:
-        why = getattr(fault, "strerror", None) or str(fault)
-        raise error(f"{name}: cannot be read ({why}); {hint}") from fault
+    except OSError as fault:
+        raise error(
+            f"{name}: cannot be read ({fault.strerror or fault}); expected {what} (YAML); {hint}"
+        ) from fault
 
 
 def _value(text: str, name: str, error: Callable[[str], Exception]) -> tuple[Any, Node | None]:
@@ -233,7 +292,11 @@ def parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"-o {override}: expected KEY=VALUE, e.g. -o data.planes=all")
-    return key.strip(), _value(text, f"-o {key}", ConfigError)[0]
+    try:
+        return key.strip(), _value(text, f"-o {key}", ConfigError)[0]
+    except ConfigError as fault:
+        hint = f"; {_quoted(key.strip())}" if ":" in text else ""
+        raise ConfigError(f"{fault}{hint}") from fault
 
 
 def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:

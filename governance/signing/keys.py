@@ -39,7 +39,7 @@ from securesystemslib.signer import (
 
 from governance.evidence.manifest import MANIFEST, SIGNATURE, SIGNING
 from governance.records.errors import EvidenceError, RecordWriteError, SigningKeyError
-from governance.records.files import canonical_json, write_atomic
+from governance.records.files import canonical_json, open_regular, write_atomic
 from governance.records.people import SigningRecord
 
 PRIVATE_KEY, PUBLIC_KEY, CERTIFICATE = "signing_key.pem", "signing_key.pub", "signing_key.crt"
@@ -223,7 +223,7 @@ def load_signer(
 
 def _file_signer(path: Path, name: str) -> CryptoSigner:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             facts = os.fstat(stream.fileno())
             data = stream.read(_LARGEST_KEY_BYTES)
     except OSError as error:
@@ -273,7 +273,8 @@ def _read_certificate(path: Path | None, key: Key) -> bytes | None:
     if path is None:
         return None
     try:
-        data = path.expanduser().read_bytes()
+        with open_regular(path.expanduser()) as stream:
+            data = stream.read(_LARGEST_KEY_BYTES)
         certified = SSlibKey.from_crypto(x509.load_pem_x509_certificate(data).public_key())
     except OSError as error:
         raise SigningKeyError(
@@ -293,7 +294,8 @@ def read_public_key(path: Path) -> Key:
         SigningKeyError: The file is none of these.
     """
     try:
-        data = path.expanduser().read_bytes()[:_LARGEST_KEY_BYTES]
+        with open_regular(path.expanduser()) as stream:
+            data = stream.read(_LARGEST_KEY_BYTES)
     except OSError as error:
         raise SigningKeyError(
             f"{path}: the public key cannot be read ({error.strerror or error})"

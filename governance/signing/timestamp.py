@@ -18,7 +18,7 @@ from cryptography import x509
 
 from governance.evidence.manifest import MANIFEST, TOKEN, TOKEN_DIGEST
 from governance.records.errors import AnchorError, EvidenceError, TimeStampError
-from governance.records.files import sha256_bytes, write_atomic
+from governance.records.files import open_regular, sha256_bytes, write_atomic
 
 if TYPE_CHECKING:
     from rfc3161_client import TimeStampRequest, TimeStampResponse
@@ -49,7 +49,7 @@ def read_authority(path: Path) -> Authority:
         AnchorError: The file cannot be read or holds no certificate.
     """
     try:
-        with path.expanduser().open("rb") as stream:
+        with open_regular(path.expanduser()) as stream:
             data = stream.read(_LARGEST_CERTIFICATES_BYTES)
         return Authority(str(path), tuple(x509.load_pem_x509_certificates(data)))
     except OSError as error:

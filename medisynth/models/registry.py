@@ -10,12 +10,14 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from governance.records.errors import SettingsError
 from medisynth.generator import Generator
@@ -65,6 +67,40 @@ def load_generator(name: str) -> type[Generator]:
     """
     point = _path_point(name) if ":" in name else _registered(name)
     return _checked(_import(point), point.value)
+
+
+def read_settings(generator: type[Generator], values: Mapping[str, Any]) -> BaseModel:
+    """Return a generator's settings from the values that a person wrote.
+
+    Strict, whatever the model allows: a number in quotes is a text, and `true` is no number.
+
+    Raises:
+        ValidationError: A value cannot be used, or would be taken as one of another kind.
+    """
+    settings = generator.Settings.model_validate(values)
+    faults = list(_converted(values, settings.model_dump(mode="json"), ()))
+    if faults:
+        raise ValidationError.from_exception_data(generator.name, faults)
+    return settings
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _converted(given: Any, taken: Any, place: tuple[int | str, ...]) -> Iterator[InitErrorDetails]:
+    """Yield a fault for every plain value that was taken as one of another kind."""
+    if isinstance(given, Mapping) and isinstance(taken, Mapping):
+        for key in given.keys() & taken.keys():
+            yield from _converted(given[key], taken[key], (*place, key))
+    elif isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
+        for index, pair in enumerate(zip(given, taken, strict=True)):
+            yield from _converted(*pair, (*place, index))
+    else:
+        was, now = type(given), type(taken)
+        if {was, now} <= _KINDS.keys() and was is not now and (was, now) != (int, float):
+            words = f"expected {_KINDS[now]}, found {_KINDS[was]}"
+            fault = PydanticCustomError("other_kind", words)
+            yield InitErrorDetails(type=fault, loc=place, input=given)
 
 
 def generator_origin(name: str) -> GeneratorOrigin:

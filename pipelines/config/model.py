@@ -6,7 +6,7 @@ Order of precedence, last wins: the preset, the configuration file, the command 
 
 import difflib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +31,7 @@ from governance.records.yaml_text import (
     read_yaml,
     set_value,
 )
-from medisynth.models.registry import load_generator
+from medisynth.models.registry import load_generator, read_settings
 from pipelines.config.sections import (
     AuditConfig,
     DataConfig,
@@ -39,6 +39,7 @@ from pipelines.config.sections import (
     EvidenceConfig,
     LineageConfig,
     ModelConfig,
+    PathText,
     SealConfig,
     Section,
     SigningConfig,
@@ -77,7 +78,7 @@ class RunConfig(Section):
 
     preset: str
     seed: int = Field(default=0, ge=0, lt=2**32)
-    workspace: str = "."
+    workspace: PathText = Field(default=".", validate_default=True)
     compute_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     data: DataConfig = DataConfig()
     audit: AuditConfig = AuditConfig()
@@ -90,7 +91,7 @@ class RunConfig(Section):
     seal: SealConfig = SealConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     criteria: dict[str, _Limit] = Field(default_factory=dict)
-    declarations: str | None = Field(default=None, min_length=1)
+    declarations: PathText | None = None
     output_role: OutputRole = "research"
     lineage: LineageConfig = LineageConfig()
     hazards: Texts = ()
@@ -105,13 +106,6 @@ class RunConfig(Section):
                 raise ValueError(str(error)) from error
         return value
 
-    @field_validator("workspace")
-    @classmethod
-    def _workspace_is_named(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("name a folder")
-        return value
-
     @property
     def workspace_path(self) -> Path:
         """The workspace as an absolute path."""
@@ -119,7 +113,7 @@ class RunConfig(Section):
 
     def generator_settings(self) -> BaseModel:
         """Return the generator's settings with every default written out."""
-        return load_generator(self.model.name).Settings.model_validate(self.model.settings)
+        return read_settings(load_generator(self.model.name), self.model.settings)
 
     def plain(self) -> dict[str, Any]:
         """Return the configuration as JSON data with every default written out."""
@@ -162,14 +156,10 @@ def load_config(
         ConfigError: A key or value cannot be used; names key, value and what is allowed.
     """
     given: dict[str, Any] = {}
-    if file is not None:
-        merge(given, read_yaml(file, may_be_empty=True).content)
-    for key, value in (flags or {}).items():
-        if value is not None:
-            set_value(given, key, value)
-    for override in overrides:
-        key, value = parse_override(override)
-        set_value(given, key, value)
+    read = read_yaml(file) if file is not None else None
+    if read is not None:
+        merge(given, read.content)
+    later = _set_later(given, flags, overrides)
     name = preset or given.pop("preset", None) or "laptop"
     given.pop("preset", None)
     resolved = _read_preset(name)
@@ -177,7 +167,25 @@ def load_config(
     _take_settings_of_other_model(resolved, given)
     merge(resolved, given)
     resolved["preset"] = name
-    return _validate(resolved)
+
+    def where(key: str) -> str:
+        place = key.split(".")
+        if read is None or not read.has(place) or key in later:
+            return ""
+        return f"{file}:{read.line(place)}: "
+
+    return _validate(resolved, where)
+
+
+def _set_later(
+    values: dict[str, Any], flags: Mapping[str, Any] | None, overrides: Sequence[str]
+) -> set[str]:
+    """Set what flags and overrides give; return their dotted keys."""
+    given = [(key, value) for key, value in (flags or {}).items() if value is not None]
+    given += map(parse_override, overrides)
+    for key, value in given:
+        set_value(values, key, value)
+    return {key for key, _ in given}
 
 
 def read_config(data: bytes, where: str) -> RunConfig:
@@ -188,7 +196,7 @@ def read_config(data: bytes, where: str) -> RunConfig:
     Raises:
         ConfigError: This version cannot use it, or another version wrote it.
     """
-    values = read_yaml(data, where, may_be_empty=True).content
+    values = read_yaml(data, where).content
     try:
         config = _validate(values)
     except ConfigError as error:
@@ -218,12 +226,7 @@ def changed_config(
     if file is not None or preset is not None:
         return load_config(file, preset=preset, flags=flags, overrides=overrides)
     values = config.plain()
-    for key, value in (flags or {}).items():
-        if value is not None:
-            set_value(values, key, value)
-    for override in overrides:
-        key, value = parse_override(override)
-        set_value(values, key, value)
+    _set_later(values, flags, overrides)
     return _validate(values)
 
 
@@ -246,19 +249,20 @@ def _take_settings_of_other_model(preset: dict[str, Any], given: Mapping[str, An
         preset["model"] = {"name": name, "settings": others.get(name, {})}
 
 
-def _validate(values: dict[str, Any]) -> RunConfig:
+def _validate(values: dict[str, Any], where: Callable[[str], str] = lambda _key: "") -> RunConfig:
+    """Return the configuration; `where` returns file and line of a dotted key, for messages."""
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe(error, RunConfig)) from error
+        raise ConfigError(describe(error, RunConfig, where=where)) from error
     try:
-        settings_type = load_generator(config.model.name).Settings
+        generator = load_generator(config.model.name)
     except SettingsError as error:
         raise ConfigError(str(error)) from error
     try:
-        settings_type.model_validate(config.model.settings)
+        read_settings(generator, config.model.settings)
     except ValidationError as error:
-        raise ConfigError(describe(error, settings_type, prefix="model.settings")) from error
+        raise ConfigError(describe(error, generator.Settings, "model.settings", where)) from error
     _refuse_seal_folders(config)
     return config
 

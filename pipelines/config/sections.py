@@ -1,5 +1,6 @@
 """The sections of a run's configuration, with their defaults and limits."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +44,49 @@ def _reasons(texts: tuple[str, ...]) -> dict[str, str]:
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]  # YAML gives a list
 
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
+
+
+def _usable_path(value: Any) -> Any:
+    """Return a path as it was given; ValueError if no file or folder can be meant by it."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise ValueError("names nothing; a variable of the shell that is not set leaves it empty")
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    try:
+        whole = Path(value).expanduser().resolve()
+        is_there = os.path.lexists(whole)
+    except (RuntimeError, OSError) as error:  # no such user, no home, links in a circle
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{why[:1].lower()}{why[1:].rstrip('.')}; write the path out") from error
+    if not _is_text(str(whole)):
+        raise ValueError(
+            "the whole path has bytes that are no UTF-8 text, which records and reports cannot "
+            "hold; rename that folder"
+        )
+    named = next(filter(None, map(_VARIABLE.fullmatch, Path(value).parts)), None)
+    if named is not None and not is_there:
+        name = named[1].strip("{}")
+        state = "set to another value" if name in os.environ else "not set"
+        raise ValueError(
+            f"a configuration does not replace variables, and {name} is {state}; write the path out"
+        )
+    return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether a path is UTF-8; bytes that are none stand in it as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+PathText = Annotated[str, BeforeValidator(_usable_path)]
+
 
 class Section(BaseModel):
     """Base of all sections: unknown keys and values of another type are errors."""
@@ -81,14 +125,14 @@ class DataConfig(Section):
         phantom: Simulated images, used when path is None.
     """
 
-    path: str | None = None
+    path: PathText | None = None
     adapter: str | None = None
     planes: Literal["default", "all"] | tuple[str, ...] = "default"
     missing_images: Literal["error", "drop"] = "error"
     digest: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     fit: Literal["pad", "stretch"] = "pad"
-    contract: str | None = None
-    cache: str = Field(default="auto", min_length=1)
+    contract: PathText | None = None
+    cache: PathText = "auto"
     phantom: PhantomConfig = PhantomConfig()
 
     @field_validator("planes", mode="before")
@@ -115,7 +159,7 @@ class AuditConfig(Section):
             "name: reason"; "labels: reason" for the list of suspected labels.
     """
 
-    target_population: str | None = None
+    target_population: PathText | None = None
     smallest_cell: int = Field(default=5, ge=1, le=1_000)
     n_resamples: int = Field(default=500, ge=100, le=100_000)
     n_text_images: int | Literal["all"] = 60
@@ -243,12 +287,12 @@ class SigningConfig(Section):
             it before it is kept.
     """
 
-    key: str | None = Field(default=None, min_length=1)
-    public_key: str | None = None
-    certificate: str | None = None
+    key: PathText | None = None
+    public_key: PathText | None = None
+    certificate: PathText | None = None
     identity: str | None = Field(default=None, max_length=200)
     timestamp_url: str | None = None
-    timestamp_certificate: str | None = Field(default=None, min_length=1)
+    timestamp_certificate: PathText | None = None
 
     @field_validator("timestamp_url")
     @classmethod
@@ -265,8 +309,8 @@ class SealConfig(Section):
         key_dir: Folder of the keys of encrypted test images; None is keys/ in the workspace.
     """
 
-    ledger_dir: str | None = Field(default=None, min_length=1)
-    key_dir: str | None = Field(default=None, min_length=1)
+    ledger_dir: PathText | None = None
+    key_dir: PathText | None = None
 
     def folder(self, name: Literal["ledger_dir", "key_dir"]) -> Path | None:
         """Return a folder as an absolute path; None for the workspace's default."""
@@ -283,7 +327,7 @@ class EvidenceConfig(Section):
         accepted_vulnerabilities: Vulnerabilities that a person accepts, as "ID: reason".
     """
 
-    vulnerability_scan: str | None = Field(default=None, min_length=1)
+    vulnerability_scan: PathText | None = None
     accepted_vulnerabilities: Annotated[Texts, _each(_REVIEWED, "'ID: reason'")] = ()
 
     def accepted(self) -> dict[str, str]:

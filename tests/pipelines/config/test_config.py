@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,128 @@ def test_every_key_is_documented():
 def test_a_flood_of_brackets_is_refused_before_it_is_read(tmp_path):
     with pytest.raises(ConfigError, match="more than 8 levels are not allowed"):
         load_config(write(tmp_path, "data: " + "[" * 20_000))
+
+
+@pytest.mark.malformed("config")
+@pytest.mark.parametrize("text", ["", "# nothing but a remark\n", "---\n"])
+def test_an_empty_configuration_file_is_refused_and_starts_no_default_run(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"run\.yaml: is empty"):
+        load_config(write(tmp_path, text))
+
+
+@pytest.mark.malformed("config")
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("model.settings.diffusion", "batch_size", '"16"'),
+        ("model.settings.diffusion", "batch_size", "16.0"),
+        ("model.settings.diffusion", "flip", '"yes"'),
+        ("model.settings.diffusion", "attention", "1"),
+        ("model.settings.diffusion", "learning_rate", '"2e-3"'),
+        ("model.settings.diffusion", "channels", '[32, "64"]'),
+        ("training", "commit_every", '"10"'),
+        ("evaluation", "n_synthetic", "true"),
+        ("data.phantom", "n_patients", '"16"'),
+        ("tracking", "enabled", '"true"'),
+    ],
+)
+def test_a_value_of_another_kind_is_never_converted(section, key, value):
+    with pytest.raises(ConfigError, match=f"{section}.{key}"):
+        load_config(preset="smoke", overrides=[f"{section}.{key}={value}"])
+
+
+@pytest.mark.malformed("config")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("", 2),
+        ("declarations", 2),
+        ("audit.target_population", 2),
+        ("evidence.vulnerability_scan", 2),
+        ("signing.timestamp_certificate", 2),
+        ("signing.key", 7),
+    ],
+)
+def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path, kind, key, code):
+    path = {"pipe": tmp_path / "pipe", "folder": tmp_path, "device": Path("/dev/zero")}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    given = ["-o", f"{key}={path}"] if key else [str(path)]
+    workspace = tmp_path / "ws"
+
+    result = CliRunner().invoke(app, ["run", "--preset", "smoke", "-w", str(workspace), *given])
+
+    assert result.exit_code == code
+    assert len(result.output.splitlines()) == 1
+    assert str(path) in result.output
+    assert not workspace.exists()
+
+
+@pytest.mark.malformed("config")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "model:\n  settings:\n    diffusion:\n      stepps: 3\n",
+            r":4: model.settings.diffusion"
+            r".stepps: unknown key; did you mean 'model.settings.diffusion.steps'",
+        ),
+        ("model:\n  settings:\n    super_resolution: {too: 64}\n", r":3: .*super_resolution\.to'"),
+        (
+            "model:\n  settings:\n    sampler_steps: 3\n",
+            r":3: .*'model\.settings\.diffusion\."
+            r"sampler_steps'",
+        ),
+        ("seed: 1\nn_patients: 20\n", r":2: n_patients: .*'data\.phantom\.n_patients'"),
+        ("data:\n  phantom:\n    n_patient: 20\n", r":3: .*'data\.phantom\.n_patients'"),
+        ("seed: 1\ntraining:\n  commit_every: 0\n", r":3: training\.commit_every: 0 "),
+    ],
+)
+def test_a_mistyped_key_deep_in_a_file_gets_its_line_and_the_nearest_key(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(write(tmp_path, text))
+
+
+def test_a_value_that_the_command_line_replaces_has_no_line_of_the_file(tmp_path):
+    path = write(tmp_path, "training:\n  commit_every: 0\n")
+
+    with pytest.raises(ConfigError, match=r"^training\.commit_every: -1"):
+        load_config(path, overrides=["training.commit_every=-1"])
+
+
+@pytest.mark.malformed("config")
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("$FETAL_DATA_OF_NOBODY/d", "FETAL_DATA_OF_NOBODY is not set"),
+        ("${FETAL_DATA_OF_NOBODY}/d", "FETAL_DATA_OF_NOBODY is not set"),
+        ("$PATH/d", "PATH is set to another value"),
+        ("", "names nothing"),
+        ("  ", "names nothing"),
+        ("a\0b", "NUL"),
+        ("~nobody-has-this-name/d", "home directory"),
+        ("caf\udce9", "no UTF-8"),
+    ],
+)
+def test_a_path_that_can_mean_no_file_is_refused_with_its_key(path, said):
+    for key in ("data.path", "workspace", "signing.key", "declarations", "data.contract"):
+        with pytest.raises(ConfigError, match=f"^{key}: .*{said}"):
+            load_config(preset="smoke", flags={key: path})
+
+
+def test_a_folder_whose_name_looks_like_a_variable_can_be_used(tmp_path):
+    (tmp_path / "$WS").mkdir()
+
+    config = load_config(preset="smoke", flags={"workspace": str(tmp_path / "$WS")})
+
+    assert config.workspace_path == tmp_path / "$WS"
+
+
+@pytest.mark.malformed("config")
+@pytest.mark.parametrize("text", ["retrain: new data", "a: b: c", "5"])
+def test_a_text_that_yaml_reads_as_something_else_is_told_to_be_quoted(text):
+    with pytest.raises(ConfigError, match=r"lineage\.reason.* -o 'lineage\.reason=\"TEXT\"'"):
+        load_config(preset="smoke", overrides=[f"lineage.reason={text}"])
+    quoted = load_config(preset="smoke", overrides=[f'lineage.reason="{text}"'])
+    assert quoted.lineage.reason == text

@@ -225,7 +225,7 @@ def test_several_faults_are_told_at_once_each_on_a_line(tmp_path):
 def test_what_is_no_readable_file_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
 
-    for name, said in (("gone.yaml", "cannot be read"), ("", "directory"), ("pipe", "regular")):
+    for name, said in (("gone.yaml", "cannot be read"), ("", "is a folder"), ("pipe", "regular")):
         with pytest.raises(DeclarationsError, match=said):
             read_declarations(str(tmp_path / name), POLICY)
 

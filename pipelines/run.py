@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 from governance.evidence.folder import RunFolder
-from governance.records.errors import InterruptedByUser, MedisynthGovError
+from governance.records.errors import InterruptedByUser, MedisynthGovError, refusals_named
 from governance.records.manifest import Manifest
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, StepTiming
@@ -81,7 +81,8 @@ class Run:
         """Run the quick self-test of a new run; make an error of any step the run's outcome."""
         try:
             if self._is_new:
-                try_guards(self.context)
+                with refusals_named():
+                    try_guards(self.context)
             yield
         except MedisynthGovError as error:
             self._error = error
@@ -103,7 +104,7 @@ class Run:
         name = _name(work)
         if self._did(name):
             return cast(_T, self._handed_on.get(name))
-        with self._timed(name):
+        with self._timed(name), refusals_named():
             handed_on = work(*inputs, self.context)
             self._tracker.log_step(name, self.context.folder)
         return handed_on

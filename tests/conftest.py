@@ -37,7 +37,8 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory):
     """A fresh cache folder that shares the user's FID weights, where they were fetched."""
     own = tmp_path_factory.mktemp("cache")
-    for weights in cache_dir().glob("*.safetensors"):
+    users = cache_dir()
+    for weights in users.glob("*.safetensors") if users is not None else ():
         (own / weights.name).symlink_to(Path(weights).resolve())
     before = os.environ.get(CACHE_VARIABLE)
     os.environ[CACHE_VARIABLE] = str(own)

@@ -34,8 +34,10 @@ Classes without a code of their own are never raised. `error_codes.py` says of e
 means and what to do. Messages say what, where, expected, found and what to do.
 """
 
+import errno
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -297,3 +299,67 @@ class InterruptedByUser(MedisynthGovError):  # noqa: N818 - a request, not a fau
         super().__init__(
             f"stopped by {signal.Signals(signal_number).name}", exit_code=128 + signal_number
         )
+
+
+_LONGEST_NAME = 160
+_PERMISSION = "check the permissions of it and of the folders above it"
+_SYSTEM = {  # refusals of the system that no command of ours can cause by itself -> what to do
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of the path is a file, give a folder",
+    errno.ELOOP: "its links lead in a circle, mend them",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room in your quota",
+    errno.EFBIG: "choose a file system that takes larger files",
+    errno.EIO: "the disk or its connection fails, see the system's log",
+    errno.ESTALE: "mount the file system again",
+    errno.ETIMEDOUT: "see whether the file system or server answers",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "end other programs, the system has too many open files",
+    errno.ENOMEM: "end other programs, or use a machine with more memory",
+    errno.EAGAIN: "allow more processes (ulimit -u), or end other programs",
+}
+
+
+@contextmanager
+def refusals_named() -> Iterator[None]:
+    """Raise as an error of ours what the system refuses in the block, e.g. a permission.
+
+    A missing file is not among it: where a name was given, it is known what was expected there.
+
+    Raises:
+        MachineError: The system refused something.
+        ConfigError: A path begins with the name of an unknown user.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        known = _refusal(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _refusal(error: OSError | RuntimeError) -> MedisynthGovError | None:
+    """Return the error of ours for what the system refused; None if it is a fault of our own."""
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # by pathlib
+        return ConfigError("a path that begins with ~ names no user with a home; write it out")
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # by pathlib
+        return MachineError(f"{str(error)[:1].lower()}{str(error)[1:]}; mend these links")
+    if not isinstance(error, OSError):
+        return None
+    reason = error.strerror or str(error)
+    if error.filename is None and "temporary directory" in reason:  # by tempfile
+        return MachineError("no temporary folder can be written; name one with TMPDIR")
+    if error.errno == errno.ENOENT and error.filename is None:
+        return MachineError("the current folder was removed; go to one that exists")
+    if error.errno not in _SYSTEM:
+        return None
+    if error.filename is None:
+        return MachineError(f"a file or the output: {reason}; {_SYSTEM[error.errno]}")
+    name = str(error.filename)
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME // 2]}…{name[-_LONGEST_NAME // 2 :]}"
+    return MachineError(f"{name}: {reason}; {_SYSTEM[error.errno]}")

@@ -1,6 +1,7 @@
 """The command line: parse, call, print, exit code. Heavy imports happen inside the commands."""
 
 import gc
+import io
 import json
 import os
 import sys
@@ -39,27 +40,70 @@ def main() -> None:
     # Read by the thread library when torch loads it: threads that wait must sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()  # ends by SystemExit; what else comes out is a bug of ours
+        Path.home()
+    except RuntimeError:  # libraries ask for a home when they are imported
+        os.environ["HOME"] = "/nonexistent"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal that lacks a character still gets text
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _errors(False):
+            _refuse_environment()
+            app()  # ends by SystemExit; what else comes out is a bug of ours
+    except typer.Exit as stopped:
+        sys.exit(stopped.exit_code)
     except Exception:  # noqa: BLE001
         typer.echo(
             f"error[B000] a fault of medisynth-gov itself; please report {_write_crash()}", err=True
         )
         sys.exit(1)
     finally:
+        _flush_or_leave()
         # The interpreter would look for cycles among a million objects that all go in a moment; a
         # second of every `data check`.
         gc.freeze()
 
 
-def _write_crash() -> Path:
-    """Keep the traceback in a file: it is for us, not for the screen."""
+def _refuse_environment() -> None:
+    """Refuse what no command can work in: a removed folder, an interpreter without docstrings."""
+    from governance.records.errors import ConfigError
+
+    if sys.flags.optimize > 1:
+        raise ConfigError(
+            "PYTHONOPTIMIZE=2 (python -OO) removes docstrings, which libraries read when they are "
+            "imported; set it to 1, or leave it out"
+        )
+    Path.cwd()  # raises an error if the folder was removed
+
+
+def _flush_or_leave() -> None:
+    """Flush the output; drop what cannot be written, which the interpreter would try again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with Path(os.devnull).open("wb") as nothing:
+                os.dup2(nothing.fileno(), stream.fileno())
+
+
+def _write_crash() -> str:
+    """Keep the traceback in a file, for us rather than the screen; return its name.
+
+    Where no file can be written, return the traceback itself.
+    """
     import tempfile
     import traceback
 
-    descriptor, name = tempfile.mkstemp(prefix="medisynth-gov-crash-", suffix=".txt")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(traceback.format_exc())
-    return Path(name)
+    text = traceback.format_exc()
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="medisynth-gov-crash-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+    except OSError:
+        return text
+    return name
 
 
 @app.callback(invoke_without_command=True)

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from governance.confinement.confine import LEVEL_NAMES, landlock_abi
-from governance.records.errors import TrackingError
+from governance.records.errors import ConfigError, MachineError, TrackingError, WeightsError
 from medisynth.metrics.torchvision_guard import import_torchvision
 from pipelines.config.sections import TrackingConfig
 from pipelines.current_run.identity import DISTRIBUTION, code_identity
@@ -75,7 +76,10 @@ def _compute_device() -> Line:
 
 
 def _weights() -> Line:
-    path = find_weights()
+    try:
+        path = find_weights()
+    except WeightsError as error:
+        return Line("bad", "FID weights", str(error))
     if path is None:
         return Line("note", "FID weights", "not here; `medisynth-gov weights fetch` gets them")
     return Line("ok", "FID weights", f"{path}, digest as pinned")
@@ -114,16 +118,19 @@ _QUIET = {
 
 
 def serve(workspace: Path, port: int) -> int:
-    """Serve the workspace's MLflow store on 127.0.0.1 until interrupted; return its exit code.
+    """Serve the workspace's MLflow store on 127.0.0.1 until interrupted; return 0.
 
     Raises:
-        TrackingError: The workspace has no store yet, or it cannot be opened.
+        TrackingError: The workspace has no store yet, it cannot be opened, or MLflow's server fails.
+        ConfigError: There is no port of this number.
+        MachineError: The port is in use or may not be used.
     """
     if not (workspace / "mlflow" / "mlflow.db").is_file():
         raise TrackingError(
             f"{workspace}: no MLflow store here yet; run `medisynth-gov run` first, "
             "or name the workspace with -w"
         )
+    _require_free(port)
     config = TrackingConfig()
     experiment_id = open_store(workspace, config).experiment_id
     command = [
@@ -136,6 +143,23 @@ def serve(workspace: Path, port: int) -> int:
     page = f"http://{HOST}:{port}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     sys.stderr.write(f"MLflow UI, runs of this workspace: {page} (Ctrl-C ends it)\n")
     try:
-        return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+        code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
     except KeyboardInterrupt:
         return 0
+    if code > 0:
+        raise TrackingError(f"MLflow's server ended with exit code {code}; see its lines above")
+    return 0
+
+
+def _require_free(port: int) -> None:
+    """Take the port for a moment, as the server will; an error if that fails."""
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port: {port} is no port; expected 1 to 65535")
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((HOST, port))
+        except OSError as error:
+            raise MachineError(
+                f"port {port} cannot be used ({error.strerror or error}); give another with --port"
+            ) from error

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +17,14 @@ _SHOWN_FINDINGS = 20
 @contextmanager
 def errors(as_json: bool) -> Iterator[None]:
     """Turn every error a user can cause into one line and its exit code."""
-    from governance.records.errors import MedisynthGovError
+    from governance.records.errors import MedisynthGovError, refusals_named
 
     try:
-        yield
+        with refusals_named():
+            yield
     except MedisynthGovError as error:
-        print_error(error, as_json)
+        with suppress(OSError):  # nowhere to print it: the exit code still tells
+            print_error(error, as_json)
         raise typer.Exit(error.exit_code) from error
 
 

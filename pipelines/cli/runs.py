@@ -128,12 +128,16 @@ def sync(
 ) -> None:
     """Mirror to MLflow what could not be mirrored earlier; nothing is doubled. Exit 0 or 6."""
     with errors(as_json):
+        from governance.records.errors import ConfigError
         from pipelines.finished_runs import sync as outbox
         from pipelines.finished_runs.find import find_run
 
         done: tuple[Synced, ...]
         if run_name is None:
-            done = outbox.sync((workspace or Path()).resolve(), _warn)
+            folder = (workspace or Path()).resolve()
+            if not folder.is_dir():
+                raise ConfigError(f"--workspace: {folder}: no such folder")
+            done = outbox.sync(folder, _warn)
         else:
             done = (outbox.sync_run(find_run(run_name, workspace), _warn),)
     if as_json:

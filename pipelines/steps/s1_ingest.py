@@ -20,7 +20,7 @@ from medisynth.models.registry import load_generator
 from pipelines.config.sections import DataConfig
 from pipelines.current_run.context import ImageSet, ListedData, RunContext
 from pipelines.current_run.lock import folder_lock
-from pipelines.fetch.cache import image_cache
+from pipelines.fetch.cache import NO_CACHE, cache_dir, image_cache
 
 N_EXAMPLES = 20
 _LONGEST_SIMULATION_S = 3600.0
@@ -79,6 +79,8 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
         )
     generator = load_generator(context.config.model.name)
     size_px = generator.image_size_px(context.config.generator_settings())
+    if context.config.data.cache == "auto" and cache_dir() is None:
+        context.console.warn(f"decoded images are not kept for the next time: {NO_CACHE}")
     started = time.monotonic()
     ingested = ingest_images(
         listed.root,

@@ -153,7 +153,12 @@ def _make_sqlite(uri: str) -> None:
     part = path.with_name(f".{path.name}.part")
     for old in (part, part.with_name(f"{part.name}-journal")):
         old.unlink(missing_ok=True)  # left by a start that was killed
-    empty = cache_dir() / f"mlflow-{version('mlflow')}-empty.db"
+    folder = cache_dir()
+    if folder is None:
+        _make_tables(part)
+        part.replace(path)
+        return
+    empty = folder / f"mlflow-{version('mlflow')}-empty.db"
     if empty.is_file() and sha256_file(empty) == _digest_beside(empty):
         shutil.copyfile(empty, part)
     else:

@@ -10,7 +10,9 @@ from pipelines.config.sections import TrackingConfig
 from pipelines.tracking import open_store
 
 
-def test_the_address_told_is_that_of_this_workspaces_runs(tmp_path, monkeypatch, capsys):
+def test_the_address_told_is_that_of_this_workspaces_runs(
+    tmp_path, monkeypatch, capsys, socket_enabled
+):
     started = []
 
     def run(command, **_):

@@ -7,11 +7,12 @@ from safetensors.numpy import save_file
 
 from governance.records.errors import ResourceError, WeightsError
 from pipelines.fetch import weights
+from pipelines.fetch.cache import CACHE_VARIABLE, cache_dir
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -23,13 +24,13 @@ def no_package_index(monkeypatch):
 
 
 def test_the_cache_is_where_the_variable_says(cache):
-    assert weights.cache_dir() == cache
+    assert cache_dir() == cache
 
 
 def test_the_cache_is_the_users_without_the_variable(monkeypatch):
-    monkeypatch.delenv(weights.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
 
-    assert weights.cache_dir().name == "medisynth-gov"
+    assert cache_dir().name == "medisynth-gov"
 
 
 def test_an_empty_cache_has_no_weights(cache):
@@ -38,14 +39,15 @@ def test_an_empty_cache_has_no_weights(cache):
 
 @pytest.mark.malformed("checkpoint")
 @pytest.mark.parametrize("content", ["arrays", "text"])
-def test_a_file_with_other_content_is_not_taken_for_weights(content, cache):
+def test_damaged_weights_are_called_damaged_and_not_taken_for_missing(content, cache):
     cache.mkdir()
     if content == "arrays":
         save_file({"a": np.zeros(3, np.float32)}, cache / weights.FILE_NAME)
     else:
         (cache / weights.FILE_NAME).write_text("not weights")
 
-    assert weights.find_weights() is None
+    with pytest.raises(WeightsError, match="damaged or unreadable"):
+        weights.find_weights()
 
 
 def test_when_no_source_answers_both_are_named_and_the_way_by_hand(
@@ -113,11 +115,11 @@ def test_a_given_file_that_does_not_exist_is_named(cache, tmp_path):
 
 
 def test_weights_that_are_there_are_taken_over_and_then_found_at_once(monkeypatch, tmp_path):
-    monkeypatch.delenv(weights.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
     mine = weights.find_weights()
     if mine is None:
         pytest.skip("FID weights are not in the cache")
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
 
     path = weights.fetch_weights(lambda _: None, from_file=mine)
 

@@ -177,11 +177,11 @@ class ValidationRecord(Document):
 
 
 class BoundaryCheck(Document):
-    """Result of the typed schema on the table that one step hands to the next.
+    """Result of the rules on what one step hands to the next.
 
     Attributes:
         boundary: E.g. "s3_audit to s4_split".
-        n_rows: Rows of the table.
+        n_rows: Images handed on.
         n_rules: Rules checked.
         failed: Names of the rules that did not hold.
     """
@@ -193,7 +193,7 @@ class BoundaryCheck(Document):
 
 
 class BoundaryChecks(Document):
-    """Results of the typed schema at every step boundary (data/boundaries.json)."""
+    """Results at every step boundary (data/boundaries.json), written when the evidence closes."""
 
     PATH = "data/boundaries.json"
     ABSENCE = "the validation step did not run to its end"

@@ -179,8 +179,8 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
             "thumbnails, ingest the images again.",
         ),
         "D071": (
-            "The table between two steps breaks the contract, which is a fault of a step or an "
-            "adapter.",
+            "What one step hands to the next is not what is on record, which is a fault of a step "
+            "or an adapter.",
             "Report it; with an adapter of your own, mend it.",
         ),
         "D080": ("The training images do not differ from each other.", "Check the images."),

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from governance.evidence.folder import RunFolder
+from governance.evidence.journal import Journal
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
-from governance.records.dataset import BoundaryChecks
-from governance.records.errors import DataError
 from governance.records.policy import Policy
 from governance.records.run import Figure, Figures
 from governance.sealing.access_log import AccessLog
@@ -19,10 +18,13 @@ from governance.sealing.seal import SealedTestSet
 from governance.sealing.vault import Vault
 from governance.signing.keys import RunSigner
 from medisynth.data.adapters import DatasetInfo, Listing
-from medisynth.data.contract.contract import DataContract, check_boundary
+from medisynth.data.contract.contract import DataContract
 from medisynth.data.reading.views import ImageView, Pixels
 from pipelines.config.model import RunConfig
 from pipelines.current_run.console import Console
+
+IMAGE_TABLE = "data/images.parquet"
+_FIGURE = "figure drawn"
 
 
 @dataclass(frozen=True)
@@ -181,36 +183,17 @@ class TrainedGenerator:
     sample_paths: tuple[str, ...]
 
 
-def hand_over(
-    table: pd.DataFrame, contract: DataContract, boundary: str, context: RunContext
-) -> None:
-    """Check the contract's critical rules on a table passed between steps; record the result.
-
-    Args:
-        table: Image table with the columns that the steps so far have added.
-        contract: Contract of the data set.
-        boundary: E.g. "s3_audit to s4_split".
-        context: What every step may use.
-
-    Raises:
-        DataError: A critical rule does not hold.
-    """
-    found = check_boundary(table, contract, boundary)
-    before = context.folder.get(BoundaryChecks)
-    checks = (*(before.checks if before else ()), found)
-    context.store.write_document(BoundaryChecks(checks=checks))
-    if found.failed:
-        raise DataError(
-            f"image table, {boundary}: {len(found.failed):,} critical rules of the contract "
-            f"{contract.name} do not hold ({', '.join(found.failed[:5])}); "
-            "this is a fault of the step before or of an adapter, please report it",
-            code="D071",
-        )
-
-
 def add_figures(figures: Sequence[Figure], store: EvidenceStore) -> None:
-    """Add figures whose files are already written to the run's list of figures."""
-    before = RunFolder.open(store).get(Figures)
-    new = {figure.path for figure in figures}  # drawn again by a resumed run
-    kept = (figure for figure in (before.figures if before else ()) if figure.path not in new)
-    store.write_document(Figures(figures=(*kept, *figures)))
+    """Put figures whose files are already written on record, in the order of the report."""
+    for figure in figures:
+        store.journal.append(_FIGURE, figure.model_dump(mode="json"))
+
+
+def figures_on_record(journal: Journal) -> Figures | None:
+    """Return the figures that the steps drew; None if there are none.
+
+    A figure that a resumed run drew again stands once, with its last caption.
+    """
+    drawn = [Figure.model_validate(e.body) for e in journal.events() if e.type == _FIGURE]
+    latest = {figure.path: figure for figure in drawn}
+    return Figures(figures=tuple(latest.values())) if latest else None

@@ -44,6 +44,7 @@ from pipelines.current_run.identity import DISTRIBUTION, tool_version
 from pipelines.data_check.junit import junit_xml
 from pipelines.fetch.cache import cache_folder
 from pipelines.steps import s1_ingest, s2_validate, s3_audit, s4_split
+from pipelines.steps.boundaries import boundary_checks
 from pipelines.steps.data_audit import audit_listing
 
 _SOURCE = Path(__file__).resolve().parents[2]
@@ -326,6 +327,8 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
             s4_split.divide(images, s3_audit.run(images, context), context)
         except (DataError, LeakageError) as caught:
             error = caught
+        if (between_steps := boundary_checks(store.journal)) is not None:
+            store.write_document(between_steps)
         checked = _gather(context, summary, str(listed.root), error)
         return replace(checked, read_sha256=read_sha256)
 

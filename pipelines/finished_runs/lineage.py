@@ -31,7 +31,7 @@ from medisynth.data.reading.views import ImageView
 from medisynth.metrics.features import ExtractorFacts, Features
 from medisynth.metrics.fingerprint import feature_fingerprint, histogram_distance, image_fingerprint
 from pipelines.config.sections import LineageConfig
-from pipelines.current_run.context import RunContext
+from pipelines.current_run.context import IMAGE_TABLE, RunContext
 from pipelines.finished_runs.compare import (
     CHECKPOINT,
     Difference,
@@ -98,7 +98,6 @@ def drift_between(before: Baseline | None, after: Baseline | None) -> tuple[Drif
 
 
 FIRST = "first run"
-_IMAGES = "data/images.parquet"
 _NAMES = ("the parent", "this run")
 # Settings that may differ between runs of one experiment with several seeds.
 _NOT_THE_EXPERIMENT = ("seed", "declarations", "hazards", "tracking.", "signing.", "seal.")
@@ -267,13 +266,13 @@ def _delta(parent: RunFolder, run: RunFolder) -> DataDelta | None:
 
 def _images(run: RunFolder) -> "pd.Series[str] | None":
     """Return the pixel digest of each selected image by its id; None without an image table."""
-    data = run.read(_IMAGES)
+    data = run.read(IMAGE_TABLE)
     if data is None:
         return None
     try:
         table = pd.read_parquet(BytesIO(data), columns=["image_id", "pixel_sha256"])
     except (OSError, ValueError) as error:
-        raise EvidenceError(f"{run.path / _IMAGES}: not a readable table of images") from error
+        raise EvidenceError(f"{run.path / IMAGE_TABLE}: not a readable table of images") from error
     return table.astype(str).set_index("image_id")["pixel_sha256"]
 
 

@@ -131,7 +131,8 @@ class SmallRun:
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
-        self._prepared: tuple[ImageSet, SplitImages] | None = None
+        self._prepared: tuple[ImageSet, AuditedImages, SplitImages] | None = None
+        self._trained: TrainedGenerator | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -149,11 +150,23 @@ class SmallRun:
         return self._need()[0]
 
     @property
-    def split(self) -> SplitImages:
-        """Views and sealed test set of a run that was prepared."""
+    def audited(self) -> AuditedImages:
+        """Findings of the audit of a prepared run."""
         return self._need()[1]
 
-    def _need(self) -> tuple[ImageSet, SplitImages]:
+    @property
+    def split(self) -> SplitImages:
+        """Views and sealed test set of a run that was prepared."""
+        return self._need()[2]
+
+    @property
+    def trained(self) -> TrainedGenerator:
+        """Checkpoint and images of a run that was trained."""
+        if self._trained is None:
+            raise RuntimeError("small run: not trained yet")
+        return self._trained
+
+    def _need(self) -> tuple[ImageSet, AuditedImages, SplitImages]:
         if self._prepared is None:
             raise RuntimeError("small run: not prepared yet")
         return self._prepared
@@ -163,7 +176,7 @@ class SmallRun:
         return s1_ingest.run(self.context)
 
     def audit(self) -> tuple[ImageSet, AuditedImages]:
-        """Do steps 1 and 3; without step 2, critical rules are still checked between steps."""
+        """Do steps 1 and 3; what each step receives is checked."""
         images = self.ingest()
         return images, s3_audit.run(images, self.context)
 
@@ -171,7 +184,7 @@ class SmallRun:
         """Do steps 1, 3 and 4."""
         images, audited = self.audit()
         split = s4_split.run(images, audited, self.context)
-        self._prepared = images, split
+        self._prepared = images, audited, split
         return split
 
     def prove_isolation(self, must_refuse: dict[str, str] | None = None) -> None:
@@ -185,7 +198,8 @@ class SmallRun:
 
     def train(self) -> TrainedGenerator:
         """Do step 5."""
-        return s5_train.run(self.split, self.context)
+        self._trained = s5_train.run(self.split, self.context)
+        return self._trained
 
     def evaluate(self, synthetic: Pixels, training: ImageView | None = None) -> None:
         """Do step 6 on given images, as if a generator had drawn them."""
@@ -194,7 +208,7 @@ class SmallRun:
         split = self.split
         if training is not None:
             split = replace(split, training=training)
-        s6_evaluate.run(trained, split, self.context)
+        s6_evaluate.evaluate(trained, split, self.context)
 
     def close(self) -> None:
         """Do step 7 with the items of `_RECORDED` only: integrity, records, manifest."""

@@ -16,12 +16,19 @@ from governance.reports import formats
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
 from pipelines.selftest.bench import Answers, Bench, Plant, alarm_of
+from pipelines.selftest.boundary_plants import BOUNDARY_PLANTS
 from pipelines.selftest.data_plants import DATA_PLANTS
 from pipelines.selftest.isolation_plants import ISOLATION_PLANTS
 from pipelines.selftest.model_plants import MODEL_PLANTS
 from pipelines.selftest.record_plants import RECORD_PLANTS
 
-PLANTS: tuple[Plant, ...] = (*DATA_PLANTS, *ISOLATION_PLANTS, *MODEL_PLANTS, *RECORD_PLANTS)
+PLANTS: tuple[Plant, ...] = (
+    *DATA_PLANTS,
+    *BOUNDARY_PLANTS,
+    *ISOLATION_PLANTS,
+    *MODEL_PLANTS,
+    *RECORD_PLANTS,
+)
 
 _NO_ROOM = (ENOSPC, EDQUOT, EROFS, EIO)
 _MAKE_ROOM = "free some space or set TMPDIR"

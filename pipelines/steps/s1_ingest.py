@@ -18,7 +18,7 @@ from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
 from medisynth.data.reading.ingest import Ingested, content_digest, ingest_images
 from medisynth.models.registry import load_generator
 from pipelines.config.sections import DataConfig
-from pipelines.current_run.context import ImageSet, ListedData, RunContext
+from pipelines.current_run.context import IMAGE_TABLE, ImageSet, ListedData, RunContext
 from pipelines.current_run.lock import folder_lock
 from pipelines.fetch.cache import NO_CACHE, cache_dir, image_cache
 
@@ -113,7 +113,7 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     )
     buffer = io.BytesIO()
     ingested.table.to_parquet(buffer, index=False)
-    context.store.write_bytes("data/images.parquet", buffer.getvalue())
+    context.store.write_bytes(IMAGE_TABLE, buffer.getvalue())
     return ImageSet(
         root=listed.root,
         info=listed.listing.info,

@@ -10,7 +10,8 @@ from medisynth.data.contract.contract import (
     validate_with_pandera,
     with_metadata,
 )
-from pipelines.current_run.context import ImageSet, RunContext, hand_over
+from pipelines.current_run.context import ImageSet, RunContext
+from pipelines.steps import boundaries
 
 NATIVE_RESULTS = "data/great_expectations.json"
 
@@ -19,9 +20,11 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
     """Check the image table; return it unchanged when no critical rule failed.
 
     Raises:
-        DataError: A critical rule of the contract failed in either engine.
+        DataError: The images are not those on record, or a critical rule of the contract failed
+            in either engine.
         RuntimeError: An engine failed, so there is no verdict on the data.
     """
+    boundaries.images_ingested(images, context)
     contract = images.contract
     rows = with_metadata(images.table, images.metadata, contract)
     outcomes = list(validate_with_pandera(rows, contract))
@@ -44,8 +47,6 @@ def run(images: ImageSet, context: RunContext) -> ImageSet:
     )
     context.store.write_document(record)
     _refuse_broken(outcomes)
-    hand_over(images.table, contract, "s1_ingest to s2_validate", context)
-    hand_over(images.table, contract, "s2_validate to s3_audit", context)
     return images
 
 

@@ -12,6 +12,7 @@ from medisynth.data.duplicates.exact import in_partitions, leakage_groups
 from medisynth.data.duplicates.search import DuplicateSearch, find_duplicates
 from medisynth.data.reading.contact_sheet import contact_sheet
 from pipelines.current_run.context import AuditedImages, ImageSet, RunContext, add_figures
+from pipelines.steps import boundaries
 from pipelines.steps.data_audit import n_across
 
 _MAX_PAIRS = 1000
@@ -24,7 +25,11 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
 
     A duplicate is no error here: it joins its images' patients into one group, which the split
     never divides. The split step writes the findings, because it knows the partitions.
+
+    Raises:
+        DataError: The images are not those on record.
     """
+    boundaries.images_validated(images, context)
     audit = _dataset_audit(images, context)
     search = find_duplicates(
         images.table,

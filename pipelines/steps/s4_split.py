@@ -30,9 +30,9 @@ from pipelines.current_run.context import (
     ImageSet,
     RunContext,
     SplitImages,
-    hand_over,
 )
 from pipelines.fetch.cache import image_cache
+from pipelines.steps import boundaries
 from pipelines.steps.data_audit import write_audits
 
 _PACKED = "views packed"
@@ -41,7 +41,9 @@ _PACKED = "views packed"
 def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitImages:
     """Divide the images and seal the held-out test set; errors as in `divide`."""
     result = divide(images, audited, context)
-    return _views_and_seal(images, result.partition, context)
+    split = _views_and_seal(images, result.partition, context)
+    boundaries.views_packed(images, split, context)
+    return split
 
 
 def reload(root: Path, context: RunContext) -> SplitImages:
@@ -105,8 +107,7 @@ def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> Spl
 
 def _divided(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitResult:
     config = context.config.split
-    grouped = images.table.assign(group=audited.groups)
-    hand_over(grouped, images.contract, "s3_audit to s4_split", context)
+    boundaries.groups_made(images, audited, context)
     official = images.table["official_partition"]
     source = split_source(config.source, official)
     try:
@@ -127,8 +128,7 @@ def _divided(images: ImageSet, audited: AuditedImages, context: RunContext) -> S
         )
         raise
     _write_split(images, audited, result, source, context)
-    divided = grouped.loc[result.partition.index].assign(partition=result.partition)
-    hand_over(divided, images.contract, "s4_split to s5_train", context)
+    boundaries.partitions_made(images, audited.groups, result.partition, context)
     return result
 
 

@@ -32,6 +32,7 @@ from medisynth.metrics.memorisation import memorisation
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.finished_runs.lineage import baseline_of
+from pipelines.steps import boundaries
 
 _N_CONTROL = 24
 _N_SHOWN = 8
@@ -54,6 +55,18 @@ class TestImages:
 
 
 def run(trained: TrainedGenerator, split: SplitImages, context: RunContext) -> EvaluationRecord:
+    """Evaluate the images that are on record; errors as in `evaluate`.
+
+    Raises:
+        EvidenceError: Checkpoint or synthetic images are not those on record.
+    """
+    boundaries.samples_drawn(trained, context)
+    return evaluate(trained, split, context)
+
+
+def evaluate(
+    trained: TrainedGenerator, split: SplitImages, context: RunContext
+) -> EvaluationRecord:
     """Open the sealed test set, on record, and evaluate the synthetic images against it.
 
     Raises:

@@ -24,10 +24,11 @@ from governance.reports.card.check import check_card
 from governance.reports.evidence import draft_evidence
 from governance.sealing.seal import remove_vault
 from governance.verdict.rollup import roll_up, waiver_lines
-from pipelines.current_run.context import RunContext
+from pipelines.current_run.context import RunContext, figures_on_record
 from pipelines.current_run.identity import environment, installed_packages, tool_version
 from pipelines.current_run.software import write_bill_of_materials
 from pipelines.finished_runs.lineage import write_lineage
+from pipelines.steps.boundaries import boundary_checks
 
 # Items judged from the draft of card and report, after all the others.
 _OF_THE_DRAFT = ("P9-01", "P9-02", "P9-04", "P9-06", "P9-08")
@@ -47,6 +48,9 @@ def run(outcome: Outcome, context: RunContext) -> RollUp:
     signing = SigningRecord() if context.signer is None else context.signer.record
     asked = {"timestamp_url": context.config.signing.timestamp_url}
     store.write_document(signing.model_copy(update=asked))
+    for accumulated in (boundary_checks(store.journal), figures_on_record(store.journal)):
+        if accumulated is not None:
+            store.write_document(accumulated)
     write_lineage(context)
     integrity = store.recheck()
     store.write_document(integrity)

@@ -25,7 +25,7 @@ from governance.records.item import ItemRecord
 from governance.records.manifest import Manifest
 from medisynth.data.phantom import PhantomSettings, write_phantoms
 from pipelines.cli.app import app
-from tests.held_still.corpus import AUTHORITY, HERE, NAMES, PUBLIC_KEY, Corpus
+from tests.held_still.corpus import AUTHORITY, HERE, NAMES, OUTPUTS, PUBLIC_KEY, Corpus
 
 ROOT = HERE.parents[1]
 PACKAGES = ("governance", "medisynth", "pipelines")
@@ -136,6 +136,35 @@ def of_changed_bytes(corpus: Corpus) -> dict[str, Any]:
         with TemporaryDirectory() as folder:
             found = of_a_changed_byte(corpus, name, pattern, Path(folder))
         answers[f"{name} {pattern}"] = found
+    return answers
+
+
+def reports(run: Path, into: Path) -> dict[str, Any]:
+    """Exit code of `medisynth-gov report RUN`, and how each output compares with the run's own.
+
+    An output reads "as in the run folder", or the SHA-256 that it has since a commit that changed
+    its words or its layout on purpose.
+    """
+    found = CliRunner().invoke(app, ["report", str(run), "--out", str(into)])
+    drawn = {name: (into / name).read_bytes() for name in OUTPUTS}
+    return {
+        "exit_code": found.exit_code,
+        **{
+            name: "as in the run folder"
+            if data == (run / name).read_bytes()
+            else hashlib.sha256(data).hexdigest()
+            for name, data in drawn.items()
+        },
+    }
+
+
+def all_reports(corpus: Corpus) -> dict[str, Any]:
+    """The same of every stored run, by name."""
+    answers = {}
+    for name in NAMES:
+        with TemporaryDirectory() as folder:
+            run = corpus.copy(name, Path(folder))
+            answers[name] = reports(run, Path(folder) / "again")
     return answers
 
 

@@ -34,6 +34,7 @@ def _trainings() -> dict[str, Any]:
 ASKED: Mapping[str, Callable[[], Any]] = {
     "verify": partial(_of_the_corpus, ask.verifications),
     "changed_bytes": partial(_of_the_corpus, ask.of_changed_bytes),
+    "reports": partial(_of_the_corpus, ask.all_reports),
     "document_schemas": ask.document_schemas,
     "help": ask.help_texts,
     "error_codes": ask.error_codes,

@@ -241,9 +241,9 @@ def _finding_row(found: FindingRecord, placed: bool) -> tuple[Cell, ...]:
 
 
 def _boundaries(record: BoundaryChecks | None) -> tuple[Block, ...]:
-    heading = Heading("The image table between steps")
+    heading = Heading("What one step hands to the next")
     if record is None or not record.checks:
-        return (heading, Text("The table was not checked between steps."))
+        return (heading, Text("Nothing was checked between the steps."))
     head = columns(
         ("From step to step", 0.34),
         ("Images", 0.12, "right"),
@@ -264,8 +264,8 @@ def _boundaries(record: BoundaryChecks | None) -> tuple[Block, ...]:
         for check in record.checks
     )
     text = Text(
-        "The same rules tried again on the table that one step hands to the next. A rule that "
-        "held before and is broken here means that a step damaged the table."
+        "Rules tried on what each step receives from the one before. A rule that is broken here "
+        "means that a step damaged the data on their way."
     )
     return (heading, text, Table(head, rows))
 

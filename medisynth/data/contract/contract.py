@@ -8,7 +8,6 @@ fails with that reason. An engine that breaks raises: a crash is no verdict on t
 
 import contextlib
 import importlib
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from governance.records.dataset import BoundaryCheck, Engine, RuleResult
+from governance.records.dataset import Engine, RuleResult
 from medisynth.data.contract.records import (
     ATTRIBUTE,
     METADATA,
@@ -29,6 +28,7 @@ from medisynth.data.contract.records import (
     GreatExpectationsResult,
     Kind,
     Rule,
+    Step,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ __all__ = [
     "DataContract",
     "GreatExpectationsResult",
     "Rule",
-    "check_boundary",
+    "broken_rules",
     "load_contract",
     "validate_with_great_expectations",
     "validate_with_pandera",
@@ -189,32 +189,29 @@ def validate_with_great_expectations(
     return GreatExpectationsResult(outcomes, native_json(native, outcomes))
 
 
-def check_boundary(table: pd.DataFrame, contract: DataContract, boundary: str) -> BoundaryCheck:
-    """Try structure and critical rules with pandera on the table passed from one step to the next.
+def broken_rules(table: pd.DataFrame, contract: DataContract, *, added_by: Step) -> tuple[str, ...]:
+    """Try, with pandera, the critical rules of columns that a later step adds to the image table.
 
     Args:
-        table: Image table.
-        contract: Rules. Those of columns that a later step adds, and those about the metadata
-            file, which is no part of the table, are left out.
-        boundary: E.g. "s3_audit to s4_split".
+        table: Image table with these columns.
+        contract: Rules.
+        added_by: "s3_audit" or "s4_split".
+
+    Returns:
+        Names of the rules that do not hold.
 
     Raises:
-        ValueError: No such boundary.
         RuntimeError: A check broke instead of giving a verdict.
     """
     from medisynth.data.contract.pandera_engine import run_rules
 
-    known = [f"{before} to {after}" for before, after in itertools.pairwise(_STEPS)]
-    if boundary not in known:
-        raise ValueError(f"no boundary {boundary!r}; expected one of {', '.join(known)}")
     rules = [
         rule
-        for rule in _rules_at(boundary.split()[0], contract)
-        if rule.severity == "critical" and not rule.is_about_metadata
+        for rule in contract.rules
+        if rule.since == added_by and rule.severity == "critical" and not rule.is_about_metadata
     ]
     outcomes = _validate(table, rules, "pandera", run_rules)
-    failed = tuple(outcome.rule for outcome in outcomes if not outcome.passed)
-    return BoundaryCheck(boundary=boundary, n_rows=len(table), n_rules=len(rules), failed=failed)
+    return tuple(outcome.rule for outcome in outcomes if not outcome.passed)
 
 
 def warm_up() -> threading.Thread:

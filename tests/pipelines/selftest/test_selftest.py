@@ -26,8 +26,9 @@ from pipelines.cli.app import app
 from pipelines.current_run.console import Console
 from pipelines.selftest import trials
 from pipelines.selftest.bench import INTEGRITY, LEAKAGE, TRAINS, Bench, Plant, silent, stopped_by
+from pipelines.selftest.boundary_plants import BOUNDARY_PLANTS
 from pipelines.selftest.trials import PLANTS, exit_code, try_guards, try_plant
-from pipelines.steps import s1_ingest, s4_split, s5_train, s6_evaluate
+from pipelines.steps import boundaries, s1_ingest, s4_split, s5_train, s6_evaluate
 from pipelines.training import parent as training_process
 from tests.pipelines.steps.test_seal_steps import new_context
 from tests.places import ROOT
@@ -116,6 +117,10 @@ def isolation_that_is_not_enforced(monkeypatch):
     monkeypatch.setattr(s5_train._Messages, "_isolation", lenient)
 
 
+def boundaries_that_pass_everything(monkeypatch):
+    monkeypatch.setattr(boundaries, "_settle", lambda *_: None)
+
+
 DISARMED = {
     "patient-in-both": (split_that_never_stops, LEAKAGE),
     "duplicate-file": (split_that_never_stops, LEAKAGE),
@@ -132,6 +137,11 @@ DISARMED = {
         lambda patch: patch.setattr(s1_ingest, "content_digest", lambda _: "0" * 64),
         INTEGRITY,
     ),
+    **{
+        plant.name: (boundaries_that_pass_everything, INTEGRITY)
+        for plant in BOUNDARY_PLANTS
+        if plant.name not in TRAINED
+    },
     "open-confinement": (isolation_that_is_not_enforced, LEAKAGE),
     "early-read-by-run": (
         lambda patch: patch.setattr(AccessLog, "_hear", lambda *_: None),

@@ -1,4 +1,4 @@
-"""Metadata, agreements, boundaries, the archived results and engines that break."""
+"""Metadata, agreements, columns that steps add, the archived results and engines that break."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ from governance.records.dataset import RuleResult
 from governance.records.errors import MedisynthGovError
 from medisynth.data.contract.contract import (
     DataContract,
-    check_boundary,
+    broken_rules,
     load_contract,
     validate_with_great_expectations,
     validate_with_pandera,
@@ -256,42 +256,21 @@ def test_the_gate_is_the_engines_worst_failure_and_must_agree_with_its_expectati
         engine._check_worst([failed], worst)
 
 
-def test_a_boundary_tries_the_columns_that_are_there_by_then():
+def test_only_columns_that_a_later_step_adds_are_tried_when_it_hands_them_on():
     contract, table = load_contract(), sound()
-    handed = table.assign(group=pd.array(["g"] * len(table), dtype="string"))
-    divided = handed.assign(partition=pd.array(["training"] * len(table), dtype="string"))
+    grouped = table.assign(group=pd.array(["g"] * len(table), dtype="string"))
+    divided = grouped.assign(partition=pd.array(["training"] * len(table), dtype="string"))
+    broken = divided.assign(image_id="i0")  # a rule of the first step, which has been tried
+    broken.loc[2, "partition"] = "validation"
 
-    early = check_boundary(table, contract, "s1_ingest to s2_validate")
-    assert (early.failed, early.n_rows) == ((), 6)
-    assert check_boundary(table, contract, "s2_validate to s3_audit").failed == ()
-    assert check_boundary(table, contract, "s3_audit to s4_split").failed == (
+    assert broken_rules(table, contract, added_by="s3_audit") == (
         "group_exists",
         "group_dtype",
         "group_not_null",
     )
-    assert check_boundary(handed, contract, "s3_audit to s4_split").failed == ()
-    last = check_boundary(divided, contract, "s4_split to s5_train")
-    assert last.failed == ()
-    assert last.n_rules == early.n_rules + 3 + 4
-    divided.loc[2, "partition"] = "validation"
-    divided.loc[3, "image_id"] = "i0"
-    failed = check_boundary(divided, contract, "s4_split to s5_train").failed
-    assert failed == ("image_id_unique", "partition_allowed")
-
-
-def test_a_boundary_leaves_warnings_and_the_metadata_file_out(tmp_path):
-    contract = own(tmp_path, "metadata:\n  Ward: {severity: critical, reason: r}\n")
-    table = sound().assign(mean_intensity=0.0)
-
-    assert check_boundary(table, contract, "s2_validate to s3_audit").failed == ()
-    with pytest.raises(ValueError, match="no boundary 's5_train to s6'"):
-        check_boundary(table, contract, "s5_train to s6")
-
-
-def test_an_empty_table_fails_at_every_boundary():
-    failed = check_boundary(sound().iloc[:0], load_contract(), "s1_ingest to s2_validate")
-
-    assert "row_count" in failed.failed
+    assert broken_rules(grouped, contract, added_by="s3_audit") == ()
+    assert broken_rules(divided, contract, added_by="s4_split") == ()
+    assert broken_rules(broken, contract, added_by="s4_split") == ("partition_allowed",)
 
 
 @pytest.mark.parametrize("options", [[], ["-W", "error"]], ids=["plain", "import fails"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 from governance.evidence.folder import RunFolder
+from governance.records.credentials import without_credentials
 from governance.records.errors import InterruptedByUser, MedisynthGovError, refusals_named
 from governance.records.manifest import Manifest
 from governance.records.rollup import RollUp
@@ -88,7 +89,8 @@ class Run:
             self._error = error
         except Exception as error:  # noqa: BLE001 - a bug of ours still leaves a report
             self._error = error
-            self.context.store.write_bytes("crash.txt", traceback.format_exc().encode())
+            details = without_credentials(traceback.format_exc())
+            self.context.store.write_bytes("crash.txt", details.encode())
         self._can_resume = (
             self._error is not None and self._did(PREPARED) and _status(self._error) != "blocked"
         )

@@ -189,7 +189,9 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """Return the configuration as nested sections; errors as in `read`."""
         data = self.read(CONFIG) or b""
-        return read_yaml(data, str(self.path / CONFIG), may_be_empty=True).content
+        return read_yaml(
+            data, str(self.path / CONFIG), may_be_empty=True, may_hold_credentials=True
+        ).content
 
     def flat_config(self) -> dict[str, Any]:
         """Return every value of the configuration by its dotted key; errors as in `read`."""

@@ -41,6 +41,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from governance.records.credentials import without_credentials
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -70,7 +72,8 @@ class Finding:
 class MedisynthGovError(Exception):
     """A fault of medisynth-gov itself.
 
-    Base of all errors that a user can cause or meet.
+    Base of all errors that a user can cause or meet. Credentials in an address that a message
+    repeats are hidden: messages are printed, journaled and mirrored.
 
     Attributes:
         code: What `error[CODE]` shows.
@@ -90,8 +93,10 @@ class MedisynthGovError(Exception):
         exit_code: int | None = None,
         findings: Sequence[Finding | str] = (),
     ) -> None:
-        super().__init__(message)
-        self.findings = tuple(findings)
+        super().__init__(without_credentials(message))
+        self.findings = tuple(
+            without_credentials(found) if isinstance(found, str) else found for found in findings
+        )
         if code is not None:
             self.code = code
         if exit_code is not None:

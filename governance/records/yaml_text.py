@@ -20,6 +20,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from governance.records.credentials import has_credentials
 from governance.records.errors import ConfigError
 from governance.records.files import open_regular
 
@@ -183,6 +184,7 @@ def read_yaml(
     error: Callable[[str], Exception] = ConfigError,
     most_bytes: int = MAX_BYTES,
     may_be_empty: bool = False,
+    may_hold_credentials: bool = False,
 ) -> YamlFile:
     """Read a mapping in YAML 1.2 and refuse all features beyond plain keys and values.
 
@@ -194,11 +196,13 @@ def read_yaml(
         error: Makes the exception of a message.
         most_bytes: Largest size that is accepted.
         may_be_empty: Whether a file may be empty.
+        may_hold_credentials: Whether addresses in it may carry a password or token: for a file of
+            a run, and for one that is checked after it was read.
 
     Raises:
         Exception: As `error` makes it, one sentence with line and column: the file cannot be read,
             is too large, not UTF-8, no YAML, nested deeper than 8 levels, has equal keys, anchors,
-            aliases, tags or directives, or is no mapping.
+            aliases, tags or directives, is no mapping, or carries a password or token.
     """
     name = name or str(source)
     data = (
@@ -211,6 +215,12 @@ def read_yaml(
     except UnicodeDecodeError as fault:
         line = data[: fault.start].count(b"\n") + 1
         raise error(f"{name}:{line}: is not UTF-8 text; save it again as UTF-8") from fault
+    for number, line in enumerate(() if may_hold_credentials else text.splitlines(), 1):
+        if has_credentials(line):
+            raise error(
+                f"{name}:{number}: no user name, password or token in an address: the file goes "
+                "into the evidence; leave it out"
+            )
     content, root = _value(text, name, error)
     if content is None:
         if not may_be_empty:

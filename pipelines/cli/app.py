@@ -96,7 +96,9 @@ def _write_crash() -> str:
     import tempfile
     import traceback
 
-    text = traceback.format_exc()
+    from governance.records.credentials import without_credentials
+
+    text = without_credentials(traceback.format_exc())
     try:
         descriptor, name = tempfile.mkstemp(prefix="medisynth-gov-crash-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:

@@ -21,6 +21,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 
 from governance.policy.hazards import split_hazard
+from governance.records.credentials import credentials_in
 from governance.records.errors import ConfigError, PolicyError, SettingsError
 from governance.records.people import OutputRole
 from governance.records.yaml_text import (
@@ -156,7 +157,7 @@ def load_config(
         ConfigError: A key or value cannot be used; names key, value and what is allowed.
     """
     given: dict[str, Any] = {}
-    read = read_yaml(file) if file is not None else None
+    read = read_yaml(file, may_hold_credentials=True) if file is not None else None
     if read is not None:
         merge(given, read.content)
     later = _set_later(given, flags, overrides)
@@ -196,7 +197,7 @@ def read_config(data: bytes, where: str) -> RunConfig:
     Raises:
         ConfigError: This version cannot use it, or another version wrote it.
     """
-    values = read_yaml(data, where).content
+    values = read_yaml(data, where, may_hold_credentials=True).content
     try:
         config = _validate(values)
     except ConfigError as error:
@@ -251,6 +252,9 @@ def _take_settings_of_other_model(preset: dict[str, Any], given: Mapping[str, An
 
 def _validate(values: dict[str, Any], where: Callable[[str], str] = lambda _key: "") -> RunConfig:
     """Return the configuration; `where` returns file and line of a dotted key, for messages."""
+    if found := credentials_in(values):
+        key, fault = found
+        raise ConfigError(f"{where(key)}{key}: {fault}")
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:

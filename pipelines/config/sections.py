@@ -15,6 +15,8 @@ from pydantic import (
     field_validator,
 )
 
+from governance.records.credentials import has_credentials
+
 _DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
 _CHANGE = re.compile(r"(config|data|code): \S.*")
 _REVIEWED = re.compile(r"\s*([^:]+?)\s*:\s*(\S.*)")
@@ -266,8 +268,8 @@ def authority_address(value: str) -> str:
         usable = False
     if not usable or not value.isprintable() or " " in value:
         raise ValueError("expected the http or https address of a time-stamp authority")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("no user name or password in the address: every run records it")
+    if parts.username is not None or has_credentials(value):
+        raise ValueError("no user name, password or token in the address: every run records it")
     return value
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
 
+from governance.records.credentials import without_credentials
 from governance.records.errors import InterruptedByUser
 
 _LINE_EVERY_S = 10.0  # plain lines: at most one for each task in this time
@@ -89,7 +90,8 @@ class Console:
     _last_line: dict[str, float] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
-        """Print one message."""
+        """Print one message; credentials in an address that it repeats are hidden."""
+        text = without_credentials(text)
         if self.json_lines:
             self._write_json({"message": text})
         elif self._bar is not None:

@@ -259,7 +259,9 @@ def tracking_config(run: RunFolder) -> TrackingConfig:
 
 def _config_of_open_run(run_dir: Path) -> TrackingConfig:
     path = run_dir / "config.yaml"
-    values = read_yaml(path, may_be_empty=True).content if path.is_file() else {}
+    values: dict[str, object] = {}
+    if path.is_file():
+        values = read_yaml(path, may_be_empty=True, may_hold_credentials=True).content
     return _tracking_section(values.get("tracking", {}), str(run_dir))
 
 

@@ -96,7 +96,7 @@ def _ledger_folders(run_dir: Path) -> tuple[Path, ...]:
     command, which is not recorded.
     """
     try:
-        config = read_yaml(run_dir / CONFIG, may_be_empty=True).content
+        config = read_yaml(run_dir / CONFIG, may_be_empty=True, may_hold_credentials=True).content
     except ConfigError:
         config = {}  # already reported as a changed or missing file
     seal = config.get("seal")

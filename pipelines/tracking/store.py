@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from governance.records.credentials import HIDDEN, without_credentials
 from governance.records.errors import RecordWriteError, TrackingError
 from governance.records.files import sha256_file, write_atomic
 from pipelines.config.sections import TrackingConfig
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 _SQLITE = "sqlite:///"
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _WHILE_RUNNING_S, _AFTERWARDS_S = "3", "10"  # seconds, as MLflow's environment variable has them
 
@@ -60,7 +62,10 @@ def reason_of(error: Exception) -> str:
         if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror):
             return f"the tracking server cannot be reached: {cause.strerror or cause}"
         cause = cause.__cause__ or cause.__context__
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
+    for name in _SECRETS:  # a library may repeat what it read itself
+        sentence = sentence.replace(os.environ.get(name) or HIDDEN, HIDDEN)
+    return without_credentials(sentence)[:160]
 
 
 def open_store(workspace: Path, config: TrackingConfig) -> Store:

@@ -317,3 +317,40 @@ def test_a_text_that_yaml_reads_as_something_else_is_told_to_be_quoted(text):
         load_config(preset="smoke", overrides=[f"lineage.reason={text}"])
     quoted = load_config(preset="smoke", overrides=[f'lineage.reason="{text}"'])
     assert quoted.lineage.reason == text
+
+
+PLANTED = "s3cretPW"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["-o", f"tracking.uri=http://alice:{PLANTED}@127.0.0.1:1"],
+        ["-o", f"tracking.uri=alice:{PLANTED}@127.0.0.1"],
+        ["-o", f"tracking.uri=[http://alice:{PLANTED}@127.0.0.1]"],
+        ["-o", f"tracking.uri=postgresql://alice:{PLANTED}@db/x", "-o", "tracking.enabled=false"],
+        ["-o", f"signing.timestamp_url=https://alice:{PLANTED}@tsa.example"],
+        ["-o", f"signing.timestamp_url=https://tsa.example/?token={PLANTED}"],
+        ["-o", f"signing.key=hsm:2?pin={PLANTED}"],
+        ["-o", f"model.settings.api_key={PLANTED}"],
+        ["-o", f"lineage.reason=see https://alice:{PLANTED}@wiki.example"],
+        ["-o", f"https://alice:{PLANTED}@wiki.example"],
+        ["--data", f"https://alice:{PLANTED}@files.example/set"],
+        ["-w", f"smb://alice:{PLANTED}@server/share"],
+    ],
+)
+def test_a_password_or_token_in_any_setting_is_refused_and_repeated_nowhere(
+    given, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(app, ["run", "--preset", "smoke", *given])
+
+    assert result.exit_code == 2, result.output
+    assert PLANTED not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_for_mlflow_is_said_to_belong_in_its_environment_variables():
+    with pytest.raises(ConfigError, match=r"^tracking\.uri: .*MLFLOW_TRACKING_PASSWORD"):
+        load_config(overrides=[f"tracking.uri=https://a:{PLANTED}@mlflow.example"])

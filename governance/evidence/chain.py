@@ -321,7 +321,7 @@ def make_empty(path: Path, *, exist_ok: bool = False) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, flags | (0 if exist_ok else os.O_EXCL), 0o644))
+        os.close(os.open(path, flags | (0 if exist_ok else os.O_EXCL), 0o666))
         folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -344,7 +344,7 @@ def _keep_torn(path: Path, tail: bytes) -> None:
     torn = path.with_name(path.name + ".torn")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(torn, flags, 0o644), "wb") as stream:
+        with os.fdopen(os.open(torn, flags, 0o666), "wb") as stream:
             stream.write(tail + b"\n")
             stream.flush()
             os.fsync(stream.fileno())

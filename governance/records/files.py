@@ -4,8 +4,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -60,11 +60,20 @@ def canonical_json(value: Any) -> bytes:
     return rfc8785.dumps(value)
 
 
+def working_name(path: Path) -> Path:
+    """Return a new name beside a path for what becomes that path once it is whole.
+
+    Files and folders made under it have the permissions that the umask leaves, while those of
+    `tempfile` are private.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
 def write_atomic(path: Path, data: bytes) -> str:
     """Write a whole file or nothing, survive a crash at any moment, and return its SHA-256.
 
     A temporary file in the same folder is written and synced, moved over the target, and the
-    folder is synced. Missing parent folders are made.
+    folder is synced. Missing parent folders are made. Who may read the file is what the umask says.
 
     Raises:
         RecordWriteError: The folder cannot be written or the disk is full.
@@ -72,14 +81,10 @@ def write_atomic(path: Path, data: bytes) -> str:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-        )
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
+        temporary = working_name(path)
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())
         temporary.replace(path)
         temporary = None

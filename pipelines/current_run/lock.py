@@ -27,7 +27,7 @@ def run_lock(run_dir: Path, *, wait_s: float = _WAIT_S) -> Iterator[int]:
         MachineError: Another process works on this run, or the folder cannot be written.
     """
     try:
-        descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise MachineError(
             f"{run_dir / LOCK}: cannot be written ({error.strerror}); check permission"
@@ -87,7 +87,7 @@ def folder_lock(folder: Path, *, wait_s: float = _FOLDER_WAIT_S) -> Iterator[Non
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise MachineError(
             f"{path}: cannot be written ({error.strerror}); check permission"

@@ -9,7 +9,6 @@ import inspect
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -28,7 +27,7 @@ from governance.records.errors import (
     ProcessError,
     ResourceError,
 )
-from governance.records.files import write_atomic
+from governance.records.files import working_name, write_atomic
 from governance.records.run import RunIdentity
 from governance.records.training import TrainingRecord
 from medisynth.data.reading.synthetic_mark import (
@@ -283,7 +282,8 @@ def _write(
     """Write images and manifest to a temporary folder, check the marks, move it into place."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+        part = working_name(out)
+        part.mkdir()
     except OSError as error:
         raise MachineError(
             f"{out}: cannot be made ({error.strerror or error}); name another folder with --out"
@@ -303,7 +303,6 @@ def _write(
         }
         manifest_sha256 = write_atomic(part / SAMPLES_MANIFEST, _to_bytes(written))
         console.stop.check()
-        part.chmod(0o755)
         part.rename(out)
     except OSError as error:
         raise MachineError(

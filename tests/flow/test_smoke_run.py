@@ -1,6 +1,7 @@
 """The whole flow on phantoms: one real smoke run, and what must hold of what it leaves."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,12 @@ def workspace(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def smoke(workspace):
-    """Exit code, facts and folder of one default smoke run."""
-    result = runner.invoke(app, ["run", "--preset", "smoke", "-w", str(workspace), "--json"])
+    """Exit code, facts and folder of one default smoke run, under a umask of 077."""
+    before = os.umask(0o077)
+    try:
+        result = runner.invoke(app, ["run", "--preset", "smoke", "-w", str(workspace), "--json"])
+    finally:
+        os.umask(before)
     facts = json.loads(result.stdout)
     return result.exit_code, facts, Path(facts["run_dir"])
 
@@ -64,6 +69,12 @@ def test_the_run_folder_holds_every_document_and_output(smoke):
     expected -= {"software/tests.json", "change.json"}
     assert {name for name in expected if not (run_dir / name).is_file()} == set()
     assert not (run_dir / ".scratch").exists()
+
+
+def test_under_a_umask_of_077_nobody_else_can_read_anything_of_the_workspace(smoke, workspace):
+    open_to_others = [str(p) for p in workspace.rglob("*") if p.lstat().st_mode & 0o077]
+
+    assert open_to_others == []
 
 
 def test_every_item_of_the_policy_has_a_record_and_none_is_green_by_omission(smoke):

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governance.records.errors import DataError, ResourceError
+from governance.records.files import working_name
 from medisynth.data.phantom.acquisition import simulate
 from medisynth.data.phantom.anatomy import Anatomy, draw_anatomy
 from medisynth.data.phantom.cohort import (
@@ -79,7 +79,8 @@ def write_phantoms(
     temporary: Path | None = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".part"))
+        temporary = working_name(root)
+        temporary.mkdir()
         _fill(temporary, plan, settings, progress, n_workers)
         temporary.rename(root)
         temporary = None
@@ -141,7 +142,6 @@ def _fill(
     # Images are simulated as if no fault were planted, so that a fault changes only what it names.
     _write_images(images, plan_cohort(settings), settings, progress, n_workers)
     _plant_and_describe(folder, plan, settings)
-    folder.chmod(images.stat().st_mode & 0o777)  # mkdtemp makes folders private
 
 
 def _plant_and_describe(folder: Path, plan: LeakPlan, settings: PhantomSettings) -> None:

@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
 import unicodedata
 import zipfile
 import zlib
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from governance.records.errors import DataError, ResourceError
+from governance.records.files import working_name
 
 MAX_NAME_BYTES = 255  # of one part of a path, on common file systems
 MAX_PATH_BYTES = 1024
@@ -199,7 +199,8 @@ def _unpack(
     folder: Path,
     progress: Progress | None,
 ) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    temporary = working_name(folder)
+    temporary.mkdir()
     try:
         for k, member in enumerate(members, start=1):
             target = temporary / member.filename
@@ -210,7 +211,6 @@ def _unpack(
                 _write_member(archive, opened, member, target)
             if progress is not None:
                 progress(k, len(members))
-        temporary.chmod(0o755)  # mkdtemp lets nobody else in
         temporary.rename(folder)  # fails if somebody filled the folder meanwhile
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,10 +1,21 @@
 import hashlib
 import math
+import os
 
 import pytest
 
+from governance.evidence.chain import make_empty
+from governance.evidence.store import EvidenceStore
 from governance.records.errors import RecordWriteError
-from governance.records.files import canonical_json, sha256_bytes, sha256_file, write_atomic
+from governance.records.files import (
+    canonical_json,
+    sha256_bytes,
+    sha256_file,
+    working_name,
+    write_atomic,
+)
+from governance.signing.keys import make_key_pair
+from pipelines.current_run.lock import folder_lock, run_lock
 
 
 def test_the_digest_of_a_file_larger_than_one_block_is_that_of_its_bytes(tmp_path):
@@ -55,7 +66,28 @@ def test_an_atomic_write_makes_folders_replaces_the_file_and_leaves_nothing_else
     assert target.read_bytes() == b"new"
     assert digest == hashlib.sha256(b"new").hexdigest()
     assert [path.name for path in target.parent.iterdir()] == ["b.json"]
-    assert target.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022, 0o002])
+def test_files_and_folders_of_a_run_follow_the_umask_and_keys_are_private(umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        store = EvidenceStore.create(tmp_path / "runs", "run", tool_version="0")
+        store.write_bytes("data/table.csv", b"1")
+        make_empty(tmp_path / "ledger" / "one.jsonl")
+        working_name(tmp_path / "samples").mkdir()
+        with folder_lock(tmp_path / "outbox"), run_lock(store.run_dir):
+            pass
+        key = make_key_pair(tmp_path / "keys").private_key
+    finally:
+        os.umask(before)
+
+    for path in tmp_path.rglob("*"):
+        mode = path.stat().st_mode & 0o777
+        if path == key:
+            assert mode == 0o600
+        elif path != key.parent:
+            assert mode == (0o777 if path.is_dir() else 0o666) & ~umask, f"{path}: {mode:o}"
 
 
 def test_a_write_that_fails_keeps_the_old_file_and_names_it(tmp_path):

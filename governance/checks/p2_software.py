@@ -399,12 +399,12 @@ def _boundary_doubts(record: BoundaryChecks) -> list[str]:
 def identifier_scan(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count columns and images that hold something identifying and were not reviewed.
 
-    A name, a date or a number counts; a time of day alone identifies nobody and does not.
+    Metadata in an image file counts unless it is known to be harmless. A name, a date or a number counts; a time of day alone identifies nobody and does not.
     """
     scan = documents.need(ContentScan)
     columns = [c.column for c in scan.columns if not _is_reviewed(c.column, scan)]
     images, n_unlisted = _marked_images(scan)
-    n = len(columns) + len(images) + n_unlisted
+    n = len(columns) + len(images) + n_unlisted + scan.n_images_with_metadata
     observed = Observed(value=n, n_images=scan.n_images)
     method = (
         f"{scan.engine} on {scan.n_scanned:,} of {counted(scan.n_images, 'image')} and "
@@ -420,6 +420,11 @@ def identifier_scan(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     words = [f"columns {listed(columns)}"] if columns else []
     words += [f"burned in, images {listed(images)}"] if images else []
     words += [f"{counted(n_unlisted, 'further image')} not named in the record"] * bool(n_unlisted)
+    words += [
+        f"in image files: {kind.kind} of {counted(kind.n_images, 'image')} "
+        f"({listed(kind.image_ids)})"
+        for kind in scan.file_metadata
+    ]
     return judge(
         criterion,
         observed,

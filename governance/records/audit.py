@@ -409,6 +409,22 @@ class IdentifyingColumn(Document):
     n_values: int
 
 
+class FileMetadata(Document):
+    """A kind of metadata in image files that is not known to be harmless.
+
+    Attributes:
+        kind: "EXIF", "XMP", "ICC profile", "tIME", "chunk xxxx", or the keyword of a text.
+        reason: Why it is found; no value is repeated.
+        n_images: Images whose files have it, those a person reviewed left out.
+        image_ids: The first of them, at most 20.
+    """
+
+    kind: str
+    reason: str
+    n_images: int
+    image_ids: tuple[str, ...]
+
+
 class ContentScan(Document):
     """Text and marks in images and metadata that could identify somebody (data/content.json).
 
@@ -424,8 +440,11 @@ class ContentScan(Document):
         n_images_with_marks: Images with such text, those a person reviewed left out.
         text_chunks: Keyword of PNG text chunks -> number of images, values never repeated.
         n_columns: Columns of the metadata file that were looked at.
-        columns: Columns, and keywords of PNG text chunks, that look identifying.
-        reviewed: Columns and images that a person declared reviewed, with the reason given.
+        columns: Columns that look identifying.
+        file_metadata: Metadata in image files that is not known to be harmless.
+        n_images_with_metadata: Images with such metadata.
+        reviewed: Columns, images and kinds of metadata that a person declared reviewed, with the
+            reason given.
         limitations: What the scan cannot see, and what it did not look at.
     """
 
@@ -444,6 +463,8 @@ class ContentScan(Document):
     text_chunks: dict[str, int]
     n_columns: int
     columns: tuple[IdentifyingColumn, ...]
+    file_metadata: tuple[FileMetadata, ...] = ()
+    n_images_with_metadata: int = 0
     reviewed: tuple[str, ...] = ()
     limitations: str = ""
 

@@ -478,6 +478,12 @@ def _step_lines(facts: dict[str, Any]) -> list[str]:
             f"images looked at, {found['n_images_with_marks']:,} with text that looks identifying; "
             f"{len(found['columns']):,} columns that look identifying"
         )
+        lines += [
+            f"  metadata in image files: {kind['kind']} of {kind['n_images']:,} images "
+            f"({', '.join(kind['image_ids'][:3])}{', …' if kind['n_images'] > 3 else ''}): "
+            f"{kind['reason']}"
+            for kind in found["file_metadata"]
+        ]
     if facts["dataset"]["content_sha256"]:
         lines.append(f"data.digest: {facts['dataset']['content_sha256']}")
     return lines

@@ -13,6 +13,7 @@ from governance.records.errors import DataError, Finding
 from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
 from medisynth.data.adapters.selection import missing_images, missing_images_error, select_planes
 from medisynth.data.audit.coverage import flow_step
+from medisynth.data.content.scan import turned
 from medisynth.data.contract.contract import DataContract, load_contract, warm_up
 from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
 from medisynth.data.reading.ingest import Ingested, content_digest, ingest_images
@@ -106,6 +107,12 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
         context.console.say(
             f"{ingested.n_from_cache:,} of {len(present):,} images unchanged since an earlier "
             "decoding, which was used again"
+        )
+    if names := turned(ingested.table):
+        context.console.warn(
+            f"{len(names):,} images ask by EXIF to be turned and are used as they are stored "
+            f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''}); turn their pixels if they "
+            "must be"
         )
     digest = content_digest(ingested.table)
     _write_identity(

@@ -390,6 +390,14 @@ def _labels(audit: LabelAudit, unit: str) -> str:
     )
 
 
+def _in_files(scan: ContentScan) -> str:
+    if not scan.file_metadata:
+        return ""
+    kinds = joined([found.kind for found in scan.file_metadata])
+    n = formats.counted(scan.n_images_with_metadata, "image")
+    return f"; metadata in the files of {n} to look at: {kinds}"
+
+
 def _content(scan: ContentScan) -> str:
     n = formats.counted(scan.n_scanned, "image")
     text = (
@@ -401,5 +409,5 @@ def _content(scan: ContentScan) -> str:
     return (
         f"Image content ({scan.engine}): {text}; burned-in overlay in "
         f"{formats.count(scan.n_with_overlay)} of {formats.counted(scan.n_images, 'image')}; "
-        f"columns that look identifying: {columns}."
+        f"columns that look identifying: {columns}{_in_files(scan)}."
     )

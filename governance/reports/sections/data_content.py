@@ -40,6 +40,7 @@ def content_blocks(evidence: Evidence) -> tuple[Block, ...]:
         *_marks(scan),
         *_columns(scan),
         *_chunks(scan),
+        *_file_metadata(scan),
         *_reviewed(scan),
     )
 
@@ -128,6 +129,25 @@ def _chunks(scan: ContentScan) -> tuple[Block, ...]:
     head = columns(("Keyword", 0.6), ("Images", 0.4, "right"))
     text = Text("Keywords of text chunks beside the pixels; their values are not repeated here.")
     return (heading, text, Table(head, rows))
+
+
+def _file_metadata(scan: ContentScan) -> tuple[Block, ...]:
+    if not scan.file_metadata:
+        return ()
+    rows = tuple(
+        (
+            cell(strong(found.kind)),
+            cell(found.reason),
+            cell(formats.count(found.n_images), small(joined(list(found.image_ids)))),
+        )
+        for found in scan.file_metadata
+    )
+    head = columns(("Kind", 0.2), ("Why", 0.34), ("Images", 0.46))
+    text = Text(
+        "Metadata in image files that is not known to be harmless; values are not repeated here. "
+        "Save the images without it, or declare the kind reviewed."
+    )
+    return (Heading("Metadata in image files to look at"), text, Table(head, rows))
 
 
 def _reviewed(scan: ContentScan) -> tuple[Block, ...]:

@@ -1,6 +1,7 @@
 """Scan of images and metadata for burned-in text, marks, identifying columns and PNG texts."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
-from governance.records.audit import ContentScan, IdentifyingColumn, TextMark
+from governance.records.audit import ContentScan, FileMetadata, TextMark
 from governance.records.errors import DataError, SettingsError
 from medisynth.data.content.identifiers import (
     identifying_columns,
@@ -30,17 +31,25 @@ from medisynth.data.content.text import (
 )
 from medisynth.data.reading.decode import decode_bytes
 from medisynth.data.reading.folder import DataFolder
-from medisynth.data.reading.png import text_chunks
+from medisynth.data.reading.png import EXIF_ROTATION, all_texts
 from medisynth.data.reading.statistics import OVERLAY_FRACTION
-from medisynth.data.reading.synthetic_mark import KEY
 from medisynth.data.reading.views import Pixels
 
 MAX_MARKS = 200
-# Keywords that programs write about pictures, and those of our own mark; none is about a person.
-ORDINARY_KEYWORDS = frozenset(
-    {"Software", "Source", "Copyright", "Description", "Title", "XML:com.adobe.xmp", KEY}
-    | {"date:create", "date:modify", "date:timestamp", "Creation Time", "Disclaimer", "Warning"}
+_MAX_NAMED_IMAGES = 20
+# Keywords of texts that programs and data sets write about pictures; their text must be harmless,
+# too. Dates are not among them: they may be those of the examination.
+_HARMLESS_KEYWORDS = frozenset(
+    {"Software", "Source", "Copyright", "Description", "Title", "Disclaimer", "Warning"}
 )
+_KNOWN_PROGRAM = re.compile(
+    r"(?:adobe (?:imageready|photoshop(?: cc)?)|imagemagick|graphicsmagick|gimp|imagej|fiji|matlab|"
+    r"octave|matplotlib|pillow|opencv|paint\.net|inkscape|gnome-screenshot|www\.inkscape\.org|"
+    r"matplotlib version)[ \d.,()/:-]*(?:https?://(?:matplotlib\.org|imagemagick\.org)/?)?",
+    re.IGNORECASE,
+)
+_LONGEST_HARMLESS_TEXT = 1_000  # characters
+_XMP_KEY, _XMP = "XML:com.adobe.xmp", "XMP"
 _MIN_CONFIDENCE = 0.3  # a reading below is more often speckle than letters
 _BATCH = 10  # images whose text is read in one run of the program
 _MIN_DOTS = 10  # dots in a row that a measurement leaves, at least
@@ -64,7 +73,6 @@ class _Frame:
     image_id: str
     grey: Pixels
     overlay: Overlay
-    chunks: Mapping[str, str]
 
 
 _Job = tuple[str, str, str | None]  # image id, path, digest of the file
@@ -86,7 +94,7 @@ def scan_content(
     Args:
         root: Data root.
         table: Ingested images with image_id, path, machine, overlay_fraction and, where they are
-            known, png_text_keywords, site and file_sha256.
+            known, png_text_keywords, png_metadata, site and file_sha256.
         metadata: The metadata file as text, see `Listing.metadata`.
         n_text_images: Images whose burned-in text is read, see `drawn_images`.
         reviewed: Image id or column name -> why a person found it harmless.
@@ -109,8 +117,12 @@ def scan_content(
     done = [look for look in looks if not look.failure]
     marks = [mark for look in done for mark in look.marks if mark.image_id not in reviewed]
     keywords = _keyword_counts(table)
-    columns = (*identifying_columns(metadata), *_identifying_keywords(keywords))
-    known = {*table["image_id"], *metadata.columns, *keywords}
+    columns = identifying_columns(metadata)
+    in_files = _metadata_of_files(root, table)
+    found = {kind for kinds in in_files.values() for kind in kinds}
+    in_files = {name: kinds for name, kinds in in_files.items() if name not in reviewed}
+    known = {*table["image_id"], *metadata.columns, *keywords, *found}
+    file_metadata = _by_kind(in_files, reviewed)
     return ContentScan(
         engine="overlay detector" if tesseract is None else f"tesseract {version}",
         reads_text=tesseract is not None,
@@ -124,11 +136,27 @@ def scan_content(
         text_chunks=keywords,
         n_columns=metadata.shape[1],
         columns=tuple(column for column in columns if column.column not in reviewed),
+        file_metadata=file_metadata,
+        n_images_with_metadata=sum(bool(set(kinds) - set(reviewed)) for kinds in in_files.values()),
         reviewed=tuple(f"{name}: {why}" for name, why in sorted(reviewed.items()) if name in known),
         limitations=_limitations(
-            tesseract is not None, len(table), looks, keywords, sorted(set(reviewed) - known)
+            tesseract is not None,
+            len(table),
+            looks,
+            len(turned(table)),
+            sorted(set(reviewed) - known),
         ),
     )
+
+
+def turned(table: pd.DataFrame) -> list[str]:
+    """Return the ids of images that EXIF asks to turn; they are used as they are stored."""
+    kinds = _column(table, "png_metadata")
+    return [
+        str(name)
+        for name, kind in zip(table["image_id"], kinds, strict=True)
+        if EXIF_ROTATION in kind.split(", ")
+    ]
 
 
 def drawn_images(table: pd.DataFrame, n: int | Literal["all"], seed: int) -> pd.DataFrame:
@@ -206,7 +234,7 @@ def _frame(folder: DataFolder, image_id: str, path: str, digest: str | None) -> 
         return _Look(image_id, failure="the file could not be read again")
     if isinstance(digest, str) and decoded.file_sha256 != digest:
         return _Look(image_id, failure="the file changed since it was first read")
-    return _Frame(image_id, decoded.grey, find_overlay(decoded.grey), text_chunks(data))
+    return _Frame(image_id, decoded.grey, find_overlay(decoded.grey))
 
 
 def _look(frame: "_Frame", words: tuple[Word, ...] | TextReaderError, *, reads_text: bool) -> _Look:
@@ -214,12 +242,6 @@ def _look(frame: "_Frame", words: tuple[Word, ...] | TextReaderError, *, reads_t
         return _Look(frame.image_id, failure=str(words))
     lines = [line for line in lines_of(words) if line[1] >= _MIN_CONFIDENCE]
     has_text = bool(lines) if reads_text else bool(frame.overlay.boxes)
-    lines += [
-        (line, 1.0)
-        for keyword, text in frame.chunks.items()
-        if keyword not in ORDINARY_KEYWORDS
-        for line in text[:10_000].splitlines()
-    ]
     marks = [
         TextMark(image_id=frame.image_id, kind=kind, text=masked(text), confidence=confidence)
         for text, confidence in lines
@@ -231,20 +253,90 @@ def _look(frame: "_Frame", words: tuple[Word, ...] | TextReaderError, *, reads_t
 
 def _keyword_counts(table: pd.DataFrame) -> dict[str, int]:
     """Count the images that have each keyword of PNG texts."""
-    if "png_text_keywords" not in table:
-        return {}
     counts: Counter[str] = Counter()
-    for keywords in table["png_text_keywords"].fillna(""):
-        counts.update({word for word in str(keywords).split(", ") if word})
+    for keywords in _column(table, "png_text_keywords"):
+        counts.update({_shown(word) for word in keywords.split(", ") if word})
     return dict(sorted(counts.items()))
 
 
-def _identifying_keywords(keywords: Mapping[str, int]) -> tuple[IdentifyingColumn, ...]:
-    found = ((word, reason_by_name(word), n) for word, n in keywords.items())
+def _column(table: pd.DataFrame, name: str) -> list[str]:
+    return [str(v) for v in table[name].fillna("")] if name in table else [""] * len(table)
+
+
+def _shown(keyword: str) -> str:
+    """Return a keyword as it may be printed: one that looks like a name or a date is masked."""
+    return keyword if text_kind(keyword) is None else masked(keyword)
+
+
+def _metadata_of_files(root: Path, table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return image id -> kind of metadata not known to be harmless -> why, for every image."""
+    folder, found = DataFolder(root), {}
+    rows = zip(
+        table["image_id"],
+        table["path"],
+        _column(table, "png_text_keywords"),
+        _column(table, "png_metadata"),
+        strict=True,
+    )
+    for image_id, path, keywords, others in rows:
+        kinds = {
+            kind: "may hold names and dates, which are not read"
+            for kind in others.split(", ")
+            if kind and kind != EXIF_ROTATION
+        }
+        if keywords:
+            kinds |= _texts_of_file(folder, path, keywords)
+        if kinds:
+            found[str(image_id)] = kinds
+    return found
+
+
+def _texts_of_file(folder: DataFolder, path: str, keywords: str) -> dict[str, str]:
+    """Return kind -> why for the texts of one file that are not known to be harmless."""
+    try:
+        texts = list(all_texts(folder.read(path)))
+    except DataError:
+        return {_kind(word): "could not be read again" for word in keywords.split(", ")}
+    faults = ((_kind(keyword), _fault_of_text(keyword, text)) for keyword, text in texts)
+    return {kind: fault for kind, fault in faults if fault}
+
+
+def _kind(keyword: str) -> str:
+    # without the colon, which ends a name in audit.reviewed
+    return _XMP if keyword == _XMP_KEY else _shown(keyword).replace(":", " ")
+
+
+def _fault_of_text(keyword: str, text: str | None) -> str:
+    """Return why a text in an image file is not known to be harmless; "" if it is."""
+    if keyword not in _HARMLESS_KEYWORDS:
+        by_name = reason_by_name(keyword)
+        return by_name or "not among the texts that are known to be harmless"
+    if text is None or len(text) > _LONGEST_HARMLESS_TEXT:
+        return "too long, or damaged"
+    if keyword == "Software" and _KNOWN_PROGRAM.fullmatch(text.strip()):
+        return ""
+    kinds = {kind for line in text.splitlines() if (kind := text_kind(line)) is not None}
+    return f"looks like a {' and a '.join(sorted(kinds))}" if kinds else ""
+
+
+def _by_kind(
+    in_files: Mapping[str, Mapping[str, str]], reviewed: Mapping[str, str]
+) -> tuple[FileMetadata, ...]:
+    images: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for image_id, kinds in in_files.items():
+        for kind, reason in kinds.items():
+            if kind not in reviewed:
+                images.setdefault(kind, []).append(image_id)
+                reasons.setdefault(kind, reason)
     return tuple(
-        IdentifyingColumn(column=word, reason=f"text inside image files: {reason}", n_values=n)
-        for word, reason, n in found
-        if reason
+        FileMetadata(
+            kind=kind,
+            reason=reasons[kind],
+            n_images=len(names),
+            image_ids=tuple(names[:_MAX_NAMED_IMAGES]),
+        )
+        for kind, names in sorted(images.items())
     )
 
 
@@ -252,7 +344,7 @@ def _limitations(
     reads_text: bool,
     n_images: int,
     looks: list[_Look],
-    keywords: Mapping[str, int],
+    n_turned: int,
     unmatched: list[str],
 ) -> str:
     failures = Counter(look.failure for look in looks if look.failure)
@@ -273,12 +365,10 @@ def _limitations(
         sentences.append(
             "No program that reads text is installed: overlays are found, what they say is unknown."
         )
-    others = [word for word in keywords if word not in ORDINARY_KEYWORDS]
-    if others:
+    if n_turned:
         sentences.append(
-            "PNG texts under unusual keywords were read in the scanned images only: "
-            + ", ".join(others)
-            + "."
+            f"{n_turned:,} {'image asks' if n_turned == 1 else 'images ask'} by EXIF to be turned; "
+            "the pixels are used as they are stored."
         )
     sentences.append("Whether a patient key is a pseudonym cannot be seen from the data.")
     if unmatched:

@@ -42,6 +42,7 @@ class DecodedImage:
             were compressed, and equal for a grey picture stored as RGB.
         synthetic_mark: Whether the file says that it is synthetic.
         png_text_keywords: Keywords of the text in the file, see `png.text_keywords`.
+        png_metadata: Kinds of other metadata in the file, see `png.metadata_kinds`.
     """
 
     grey: Pixels
@@ -53,6 +54,7 @@ class DecodedImage:
     pixel_sha256: str
     synthetic_mark: bool
     png_text_keywords: str
+    png_metadata: str
 
 
 def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> DecodedImage:
@@ -98,6 +100,7 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
         pixel_sha256=content_digest.hexdigest(),
         synthetic_mark=has_text and is_marked_synthetic(data),
         png_text_keywords=png.text_keywords(data) if has_text else "",
+        png_metadata=png.metadata_kinds(data, kinds),
     )
 
 

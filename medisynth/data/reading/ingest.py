@@ -99,6 +99,7 @@ IMAGE_COLUMNS = {
     "overlay_fraction": "float64",  # share of pixels under burned-in marks, overlay.py
     "sector_fraction": "float64",  # share of the frame inside the sector, image_statistics.py
     "png_text_keywords": "string",  # keywords of text in the file, never its values; "" for none
+    "png_metadata": "string",  # kinds of other metadata in the file that may hold text; "" for none
 }
 
 

@@ -17,6 +17,17 @@ _STORED_BYTES = 65535  # the longest stored block of a zlib stream
 _INFLATE_ERRORS: Any = (isal_zlib.IsalError, EOFError, ValueError)
 TEXT_KINDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _ORDINARY = TEXT_KINDS | {b"IHDR", b"tIME", b"pHYs", b"IDAT", b"IEND"}
+# Chunks of fixed fields about pixels and colours, which cannot hold a text.
+_FIXED_FIELDS = frozenset(
+    {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"sBIT", b"sRGB", b"bKGD"}
+    | {b"hIST", b"pHYs", b"cICP", b"mDCV", b"cLLI"}
+)
+_METADATA_NAMES = {b"iCCP": "ICC profile", b"tIME": "tIME", b"sPLT": "sPLT"}
+EXIF, EXIF_ROTATION = "EXIF", "EXIF rotation"
+_ORIENTATION = 0x0112
+# width, height, orientation, resolutions and their unit, position of colour samples
+_EXIF_ABOUT_PIXELS = {0x0100, 0x0101, _ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0213}
+_MAX_PLAIN_EXIF_BYTES = 200  # a directory of the tags above and their values
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # left, top, step across and step down of each pass of an interlaced image
 _ADAM7 = (
@@ -180,6 +191,49 @@ def _n_filtered_bytes(data: bytes) -> int:
     return n_bytes
 
 
+def metadata_kinds(data: bytes, kinds: Sequence[bytes]) -> str:
+    """Kinds of metadata of a PNG file that may hold a text, never their content.
+
+    Args:
+        data: A whole PNG file.
+        kinds: Types of its chunks.
+
+    Returns:
+        Distinct kinds joined by ", ": "EXIF" unless it is about pixels only, "EXIF rotation" where
+        it asks to turn the picture, "ICC profile", "tIME", "sPLT", and "chunk xxxx" for a chunk
+        that is not of the PNG specification. "" if there are none. Texts have `text_keywords`.
+    """
+    found: dict[str, None] = {}
+    if _FIXED_FIELDS.union(TEXT_KINDS).issuperset(kinds):
+        return ""
+    for kind, body in chunks(data):
+        if kind == b"eXIf":
+            found |= dict.fromkeys(_exif_kinds(body))
+        elif kind not in _FIXED_FIELDS and kind not in TEXT_KINDS:
+            found[_METADATA_NAMES.get(kind, f"chunk {kind.decode('ascii')}")] = None
+    shown = list(found)[:MAX_KEYWORDS]
+    return ", ".join(shown + (["and more"] if len(found) > MAX_KEYWORDS else []))
+
+
+def _exif_kinds(body: bytes) -> list[str]:
+    """Return "EXIF" unless all tags are about pixels, and "EXIF rotation" if one turns them."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(body[:4])
+    try:
+        if order is None or len(body) > _MAX_PLAIN_EXIF_BYTES:
+            raise ValueError("not a plain directory")
+        (start,) = struct.unpack_from(f"{order}I", body, 4)
+        (n_tags,) = struct.unpack_from(f"{order}H", body, start)
+        places = range(start + 2, start + 2 + 12 * n_tags, 12)
+        entries = (struct.unpack_from(f"{order}H6xH", body, place) for place in places)
+        tags: dict[int, int] = dict(entries)
+        (following,) = struct.unpack_from(f"{order}I", body, start + 2 + 12 * n_tags)
+    except (ValueError, struct.error):
+        return [EXIF]
+    is_plain = _EXIF_ABOUT_PIXELS.issuperset(tags) and following == 0
+    is_turned = 2 <= tags.get(_ORIENTATION, 1) <= 8
+    return [EXIF] * (not is_plain) + [EXIF_ROTATION] * is_turned
+
+
 def text_keywords(data: bytes) -> str:
     """Keywords of all text chunks of a PNG file, never their values.
 
@@ -203,14 +257,18 @@ def text_chunks(data: bytes) -> dict[str, str]:
     A text of more than 1 MiB after decompression is left out: a small file can hold a huge one.
     """
     texts: dict[str, str] = {}
-    for kind, body in chunks(data):
-        if kind not in TEXT_KINDS:
-            continue
-        keyword, _, rest = body.partition(b"\0")
-        text = _text(kind, rest)
+    for keyword, text in all_texts(data):
         if text is not None:
-            texts.setdefault(keyword.decode("latin-1"), text)
+            texts.setdefault(keyword, text)
     return texts
+
+
+def all_texts(data: bytes) -> Iterator[tuple[str, str | None]]:
+    """Yield keyword and text of every text chunk; None for a damaged or oversized text."""
+    for kind, body in chunks(data):
+        if kind in TEXT_KINDS:
+            keyword, _, rest = body.partition(b"\0")
+            yield keyword.decode("latin-1"), _text(kind, rest)
 
 
 def _text(kind: bytes, rest: bytes) -> str | None:

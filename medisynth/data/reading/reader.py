@@ -122,6 +122,7 @@ class ImageReader:
             "n_bytes": decoded.n_bytes,
             "synthetic_mark": decoded.synthetic_mark,
             "png_text_keywords": decoded.png_text_keywords,
+            "png_metadata": decoded.png_metadata,
             "overlay_fraction": overlay_fraction(grey),
             **intensity_statistics(grey),
         }

@@ -9,6 +9,7 @@ from governance.records.audit import (
     Confounding,
     CoverageAudit,
     DeclaredAttribute,
+    FileMetadata,
     IdentifyingColumn,
     SuspectedLabel,
     TextMark,
@@ -243,6 +244,20 @@ DATA_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P2-13", change("content", columns=(COLUMN,)), FAILED, "not reviewed: columns Exam_date"),
     ("P2-13", change("content", columns=(COLUMN,), reviewed=("Exam_date",)), PASSED, "nothing"),
     ("P2-13", change("content", columns=(COLUMN,), reviewed=("Exam_date: of import",)), PASSED, ""),
+    (
+        "P2-13",
+        change(
+            "content",
+            file_metadata=(
+                FileMetadata(
+                    kind="EXIF", reason="may hold names", n_images=2, image_ids=("a", "b")
+                ),
+            ),
+            n_images_with_metadata=2,
+        ),
+        FAILED,
+        "in image files: EXIF of 2 images (a, b)",
+    ),
     ("P2-13", with_marks("date"), FAILED, "burned in, images img-date"),
     ("P2-13", with_marks("name", "number"), FAILED, "img-name, img-number"),
     ("P2-13", with_marks("time"), PASSED, "120 images with a burned-in overlay, all read"),

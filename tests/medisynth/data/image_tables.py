@@ -36,5 +36,6 @@ def sound(n: int = 6) -> pd.DataFrame:
     for name, level in levels.items():
         table[name] = np.full(n, level, dtype=np.float64)
     table["png_text_keywords"] = pd.array([""] * n, dtype="string")
+    table["png_metadata"] = pd.array([""] * n, dtype="string")
     table["synthetic_mark"] = np.zeros(n, dtype=bool)
     return table

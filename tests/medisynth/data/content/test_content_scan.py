@@ -1,14 +1,19 @@
 """The content scan reports what it looked at, what it found and what it could not see."""
 
+import io
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
 
 from governance.records.errors import SettingsError
-from medisynth.data.content.scan import drawn_images, scan_content
+from medisynth.data.content.scan import drawn_images, scan_content, turned
 from medisynth.data.content.text import tesseract_version
+from medisynth.data.reading.ingest import ingest_images
 
 needs_tesseract = pytest.mark.skipif(
     tesseract_version() is None, reason="tesseract is not installed"
@@ -117,15 +122,99 @@ def test_a_crash_of_the_reader_is_not_scanned_rather_than_without_text(tmp_path,
 def test_png_texts_are_counted_by_keyword_and_values_never_repeated(tmp_path, without_tesseract):
     write(tmp_path / "a.png", chunk=("Comment", "Name: Anna Smith"))
     write(tmp_path / "b.png", chunk=("Software", "Name: Anna Smith"))
+    write(tmp_path / "c.png", chunk=("Smith^Anna", "x"))
+    write(tmp_path / "d.png", chunk=("Software", "ImageMagick 6.9.10"))
     table = table_of(
-        ["a", "b", "c"], png_text_keywords=["Comment, Software", "Software", "PatientName"]
+        ["a", "b", "c", "d"],
+        png_text_keywords=["Comment", "Software", "Smith^Anna", "Software"],
     )
-    write(tmp_path / "c.png")
     found = scan(tmp_path, table)
-    assert found.text_chunks == {"Comment": 1, "PatientName": 1, "Software": 2}
-    assert [(m.image_id, m.kind) for m in found.marks] == [("a", "name")]
-    assert [(c.column, c.n_values) for c in found.columns] == [("PatientName", 1)]
+    assert found.text_chunks == {"Aaaaa^Aaaa": 1, "Comment": 1, "Software": 2}
+    assert (found.marks, found.columns) == ((), ())
+    assert [(m.kind, m.image_ids) for m in found.file_metadata] == [
+        ("Aaaaa^Aaaa", ("c",)),
+        ("Comment", ("a",)),
+        ("Software", ("b",)),
+    ]
+    assert found.n_images_with_metadata == 3
     assert "Anna" not in str(found)
+
+
+NAME = "Patient: DOE^JANE 1980-02-01 MRN 12345678"
+
+
+def png_with(**made):
+    data = io.BytesIO()
+    Image.new("L", (64, 64), 7).save(data, "PNG", **made)
+    return data.getvalue()
+
+
+def text(keyword, kind="add_itxt"):
+    made = PngInfo()
+    getattr(made, kind)(keyword, NAME)
+    return png_with(pnginfo=made)
+
+
+def chunk(kind, body):
+    made = PngInfo()
+    made.add(kind, body)
+    return png_with(pnginfo=made)
+
+
+def exif(**tags):
+    made = Image.Exif()
+    made.update({getattr(Base, tag): value for tag, value in tags.items()})
+    return png_with(exif=made.tobytes())
+
+
+METADATA = {
+    "Description": text("Description"),
+    "Title": text("Title", "add_text"),
+    "Software": text("Software"),
+    "Note": text("Note"),
+    "date create": text("date:create"),
+    "XMP": text("XML:com.adobe.xmp"),
+    "EXIF": exif(ImageDescription=NAME),
+    "tIME": chunk(b"tIME", bytes([7, 228, 2, 1, 9, 30, 0])),
+    "ICC profile": png_with(icc_profile=NAME.encode()),
+    "sPLT": chunk(b"sPLT", b"Jane Doe\0\x08"),
+    "chunk prVt": chunk(b"prVt", NAME.encode()),
+}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_every_kind_of_metadata_in_a_file_is_found_named_and_never_repeated(
+    kind, tmp_path, without_tesseract
+):
+    (tmp_path / "a.png").write_bytes(METADATA[kind])
+    (tmp_path / "b.png").write_bytes(png_with(dpi=(72, 72)))
+    table = ingest_images(
+        tmp_path, table_of(["a", "b"])[["image_id", "path", "machine"]], size_px=8
+    )
+
+    found = scan(tmp_path, table.table, n=0)
+
+    assert table.findings == ()
+    assert [(m.kind, m.n_images, m.image_ids) for m in found.file_metadata] == [(kind, 1, ("a",))]
+    assert found.n_images_with_metadata == 1
+    assert not re.search("doe|jane|1980|1234", f"{found} {table.table.to_csv()}", re.IGNORECASE)
+    for reviewed in ({kind: "looked at"}, {"a": "looked at"}):
+        again = scan(tmp_path, table.table, n=0, reviewed=reviewed)
+        assert (again.file_metadata, again.n_images_with_metadata) == ((), 0)
+        assert len(again.reviewed) == 1
+
+
+def test_a_rotation_by_exif_is_said_to_be_left_undone(tmp_path, without_tesseract):
+    (tmp_path / "a.png").write_bytes(exif(Orientation=6))
+    (tmp_path / "b.png").write_bytes(exif(Orientation=1, XResolution=72.0))
+    table = ingest_images(
+        tmp_path, table_of(["a", "b"])[["image_id", "path", "machine"]], size_px=8
+    )
+
+    assert turned(table.table) == ["a"]
+    found = scan(tmp_path, table.table, n=0)
+    assert "1 image asks by EXIF to be turned" in found.limitations
+    assert found.file_metadata == ()
 
 
 def test_columns_are_flagged_unless_reviewed(tmp_path, without_tesseract):

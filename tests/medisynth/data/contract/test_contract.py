@@ -99,6 +99,7 @@ FAULTS = [
     ("overlay_fraction_range", spoil("overlay_fraction", 1.01), 1),
     ("sector_fraction_range", spoil("sector_fraction", -0.01), 1),
     ("png_text_keywords_not_null", spoil("png_text_keywords", pd.NA), 1),
+    ("png_metadata_not_null", spoil("png_metadata", pd.NA), 1),
     ("synthetic_mark_allowed", spoil("synthetic_mark", True), 1),
     ("row_dtype", lambda t: t.assign(row=t["row"].astype(float)), 1),
     ("patient_id_dtype", lambda t: t.assign(patient_id=range(len(t))), 1),

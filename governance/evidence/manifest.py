@@ -1,11 +1,12 @@
 """The manifest of a run (manifest.json): path, size and digest of every file, and their root.
 
 The evidence part is closed before the reports are written, so that they can print its root; card
-and report are added afterwards as outputs. Names that start with a dot or end in `.part` are
-working files: they are neither evidence nor checked.
+and report are added afterwards as outputs. Beside them a run folder may hold the working paths of
+`LOCK` and `SCRATCH` and nothing else.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from governance.evidence.journal import EVIDENCE_CLOSED, Journal
-from governance.records.errors import EvidenceError
+from governance.records.errors import EvidenceError, RecordWriteError
 from governance.records.files import canonical_json, sha256_bytes, sha256_file, write_atomic
 from governance.records.manifest import Manifest, ManifestFile
 
@@ -27,6 +28,11 @@ SIGNING = "signing.json"
 OUTPUTS = ("model_card.md", "model_card.json", "report.pdf", "report.html")
 VERIFIER, SIGNED_PDF = "verify_run.py", "report-signed.pdf"
 ATTESTED = ("data", "seal", "train", "evaluate", "report")
+# The only paths of a run folder that are neither evidence nor checked.
+LOCK = ".lock"  # held by the process that works on the run; it holds that process's number
+SCRATCH = ".scratch"  # what a run that was cut short needs to go on; a finished run has none
+_MAX_LOCK_BYTES = 32
+_CUT_SHORT_WRITE = re.compile(r"\..+\.[a-z0-9_]{8,16}\.part")  # as atomic writes name them
 # Optional outputs that may be written after the evidence was closed.
 MORE_OUTPUTS = (VERIFIER, SIGNED_PDF, *(f"attestations/{step}.json" for step in ATTESTED))
 
@@ -85,13 +91,30 @@ def scan_folder(run_dir: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Find the files of a run folder without opening one.
 
     Returns:
-        Paths of the regular files, sorted, without working files; and all else that is there,
+        Paths of the regular files, sorted, without working paths; and all else that is there,
         e.g. "data/x: symbolic link", sorted.
     """
-    files, others = [], []
+    files, others, foreign = _sorted_out(run_dir)
+    return tuple(sorted(files)), tuple(sorted([*others, *foreign]))
+
+
+def _sorted_out(run_dir: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return files, all that keeps evidence from being closed, and what is merely foreign."""
+    files: list[str] = []
+    others: list[str] = []
+    foreign: list[str] = []
     for path, mode in _walk(run_dir, ""):
+        name = path.rpartition("/")[2]
         if stat.S_ISREG(mode) and is_safe_path(path):
             files.append(path)
+        elif stat.S_ISREG(mode) and _CUT_SHORT_WRITE.fullmatch(name):
+            foreign.append(f"{printable(path)}: left by a write that was cut short; remove it")
+        elif _is_working(name):
+            foreign.append(
+                f"{printable(path)}: not listed, and no working path of a run; remove it"
+            )
+        elif stat.S_ISDIR(mode) and _is_empty(run_dir / path):
+            foreign.append(f"{printable(path)}: empty folder, which no run leaves; remove it")
         elif stat.S_ISREG(mode):
             others.append(f"{printable(path)}: name with characters that a manifest cannot hold")
         elif stat.S_ISLNK(mode):
@@ -100,7 +123,30 @@ def scan_folder(run_dir: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             others.append(
                 f"{printable(path)}: neither a regular file nor a folder that can be listed"
             )
-    return tuple(sorted(files)), tuple(sorted(others))
+    return files, others, foreign
+
+
+def working_paths(run_dir: Path) -> tuple[str, ...]:
+    """Return which of the working paths are there; what lies in them is not checked."""
+    return tuple(name for name in (LOCK, SCRATCH) if (run_dir / name).exists())
+
+
+def remove_cut_short_writes(run_dir: Path) -> None:
+    """Remove what atomic writes left in a run folder when a kill cut them short.
+
+    Raises:
+        RecordWriteError: The folder cannot be written.
+    """
+    for folder, folders, names in os.walk(run_dir):
+        folders[:] = [name for name in folders if name != SCRATCH]
+        for name in filter(_CUT_SHORT_WRITE.fullmatch, names):
+            path = Path(folder, name)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise RecordWriteError(
+                    f"{path}: cannot be removed ({error.strerror or error}); check permission"
+                ) from error
 
 
 def measure(run_dir: Path, path: str) -> ManifestFile:
@@ -141,7 +187,9 @@ def close_evidence(
             evidence was closed before.
         RecordWriteError: The journal or the manifest cannot be written.
     """
-    _, others = scan_folder(run_dir)
+    remove_cut_short_writes(run_dir)
+    # Hidden files of other programs and empty folders stop no run; verification names them.
+    _, others, _ = _sorted_out(run_dir)
     if others:
         raise EvidenceError(f"{run_dir}{os.sep}{others[0]}; a run folder holds regular files only")
     manifest = Manifest(
@@ -232,18 +280,33 @@ def _is_working(name: str) -> bool:
     return name.startswith(".") or name.endswith(".part")
 
 
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yield path and mode of everything below a folder but folders; links are not followed."""
+    """Yield path and mode of everything in a run folder but its own folders and working paths.
+
+    Links are not followed. A folder is yielded when it is empty, hidden or cannot be listed.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_working(entry.name):
-                continue
             path = prefix + entry.name
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if not stat.S_ISDIR(mode):
-                yield path, mode
+            found = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                is_lock = path == LOCK and stat.S_ISREG(found.st_mode)
+                if not (is_lock and found.st_size <= _MAX_LOCK_BYTES):
+                    yield path, found.st_mode
+            elif path == SCRATCH:
                 continue
-            try:
-                yield from _walk(folder / entry.name, f"{path}/")
-            except PermissionError:
-                yield path, mode
+            elif _is_working(entry.name) or _is_empty(folder / entry.name):
+                yield path, found.st_mode
+            else:
+                try:
+                    yield from _walk(folder / entry.name, f"{path}/")
+                except PermissionError:
+                    yield path, found.st_mode

@@ -21,6 +21,7 @@ from governance.evidence.manifest import (
     OUTPUTS,
     is_safe_path,
     measure,
+    remove_cut_short_writes,
     scan_folder,
 )
 from governance.records.base import Document
@@ -105,6 +106,7 @@ class EvidenceStore:
     def resume(self, facts: Mapping[str, Any]) -> None:
         """Put on record that the run goes on; move an earlier end to history/<number>/.
 
+        Files that a kill left half written are removed.
         Manifest, card and report of that end are kept as they were, and are evidence from now on.
 
         Args:
@@ -113,6 +115,7 @@ class EvidenceStore:
         Raises:
             RecordWriteError: The run folder cannot be written.
         """
+        remove_cut_short_writes(self.run_dir)
         self.journal.append(RUN_RESUMED, {"previous_head": self.journal.head, **facts})
         ended = [name for name in _END if (self.run_dir / name).exists()]
         if ended:

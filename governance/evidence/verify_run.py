@@ -1,8 +1,9 @@
 """Checks a run folder; needs Python 3.11, and `cryptography` when the run is signed.
 
-python verify_run.py [FOLDER] [--head HEX] [--root HEX] [--public HEX]
+python verify_run.py [FOLDER] [--head HEX] [--root HEX] [--key FILE] [--public HEX]
 A folder rebuilt as a whole shows only against a journal head, an evidence root or a public key
-that is known from elsewhere: give it. Exit 0: all as written. Exit 5: what differs is printed.
+that is known from elsewhere: give it; the key as the file of keygen or its value "public".
+Exit 0: all as written. Exit 5: what differs is printed.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+MAX_LOCK_BYTES = 32
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError)
 
 
@@ -54,17 +56,42 @@ def check_journal(data: bytes, faults: list[str]) -> list[dict[str, Any]]:
     return events
 
 
-def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> None:
-    """Every file is as listed, and every file is listed; dot and .part names are working files."""
+def is_working(folder: Path, path: Path, parts: tuple[str, ...]) -> bool:
+    """The lock of the process at work, and .scratch of a run that was cut short, are no evidence."""
+    if parts == (".lock",):
+        return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_LOCK_BYTES
+    outcome = folder / "outcome.json"
+    status = json.loads(outcome.read_bytes())["status"] if outcome.exists() else ""
+    scratch = folder / ".scratch"
+    return (
+        parts[0] == ".scratch"
+        and scratch.is_dir()
+        and not scratch.is_symlink()
+        and (status != "finished")
+    )
+
+
+def find_files(folder: Path, faults: list[str]) -> dict[str, Path]:
+    """Files of the folder by path; all but them, their folders and working paths is a fault."""
     found = {}
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
+        name, is_link = "/".join(parts), path.is_symlink()
         if any(part.startswith(".") or part.endswith(".part") for part in parts):
-            continue
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            faults.append(f"{'/'.join(parts)!a}: not a regular file")
+            if not is_working(folder, path, parts):
+                faults.append(f"{name!a}: not listed, and no working path of a run")
+        elif is_link or not (path.is_file() or path.is_dir()):
+            faults.append(f"{name!a}: not a regular file")
         elif path.is_file():
-            found["/".join(parts)] = path
+            found[name] = path
+        elif not any(path.iterdir()):
+            faults.append(f"{name!a}: empty folder, which no run leaves")
+    return found
+
+
+def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> None:
+    """Every file is as listed, and every file is listed but the lock and the folder .scratch."""
+    found = find_files(folder, faults)
     for entry in [*manifest["evidence"], *manifest["outputs"]]:
         file = found.pop(entry["path"], None)
         if file is None:
@@ -131,6 +158,16 @@ def check_signature(folder: Path, public: str, faults: list[str]) -> str:
     return f"signed by key id {key_id}, identity not vouched for"
 
 
+def public_of(data: bytes) -> str:
+    """The public key in the .pub file of keygen, in a signing.json or in a PEM file, in hex."""
+    if not data.lstrip().startswith(b"-----BEGIN"):
+        value = json.loads(data)
+        return str(value.get("key", value)["keyval"]["public"])
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    return load_pem_public_key(data).public_bytes_raw().hex()
+
+
 def check_time_stamp(folder: Path, faults: list[str]) -> str:
     """manifest.tsr is as it was written; `openssl ts -verify` checks what it says, and by whom."""
     token, digest = folder / "manifest.tsr", folder / "manifest.tsr.sha256"
@@ -146,6 +183,8 @@ def check(folder: Path, head: str = "", root: str = "", public: str = "") -> tup
     faults: list[str] = []
     try:
         events = check_journal((folder / "journal.jsonl").read_bytes(), faults)
+        if not (folder / "manifest.json").exists() and events[-1]["type"] != "evidence closed":
+            return [*faults, "manifest.json: not written yet: still at work, or cut short"], ""
         manifest = check_manifest((folder / "manifest.json").read_bytes(), events, faults)
         check_files(folder, manifest, faults)
         words = f"{check_signature(folder, public, faults)}, {check_time_stamp(folder, faults)}"
@@ -167,7 +206,14 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent)
     for option in ("--head", "--root", "--public"):
         parser.add_argument(option, default="")
-    faults, words = check(**vars(parser.parse_args()))
+    parser.add_argument("--key", type=Path, help="public key that must have signed the run")
+    given = vars(parser.parse_args())
+    try:
+        key = given.pop("key")
+        given["public"] = public_of(key.read_bytes()) if key else given["public"]
+    except BROKEN:
+        parser.error(f"--key {key}: no Ed25519 public key; expected the .pub file of keygen")
+    faults, words = check(**given)
     sys.stdout.write("".join(f"{fault}\n" for fault in faults) + words)
     return 5 if faults else 0
 

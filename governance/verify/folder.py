@@ -18,6 +18,7 @@ from governance.evidence.manifest import (
     MANIFEST,
     MORE_OUTPUTS,
     OUTPUTS,
+    SCRATCH,
     closing_facts,
     evidence_root,
     is_safe_path,
@@ -26,10 +27,12 @@ from governance.evidence.manifest import (
     printable,
     read_manifest,
     scan_folder,
+    working_paths,
 )
 from governance.records.errors import EvidenceError
 from governance.records.files import canonical_json
 from governance.records.manifest import Manifest, ManifestFile
+from governance.records.run import Outcome
 from governance.signing.timestamp import check_time_stamp
 from governance.verify.claims import check_claims
 from governance.verify.signatures import (
@@ -58,6 +61,7 @@ class Verification:
         signature: Signer, and the key it was checked with; "unsigned" when nobody signed.
         time_stamp: Time at which an authority saw the manifest, and how far that was checked.
         faults: Every mismatch, each with the file's name first; empty when all is as written.
+        working: Working paths that lie beside the evidence and are not checked.
     """
 
     run_id: str
@@ -69,6 +73,7 @@ class Verification:
     signature: str
     time_stamp: str
     faults: tuple[str, ...]
+    working: tuple[str, ...] = ()
 
     @property
     def is_intact(self) -> bool:
@@ -100,7 +105,8 @@ def verify_run(
     try:
         manifest = read_manifest(run_dir)
     except EvidenceError as error:
-        faults.insert(0, str(error).removeprefix(f"{run_dir}/"))
+        what = str(error).removeprefix(f"{run_dir}/")
+        faults.insert(0, what if (run_dir / MANIFEST).exists() else _no_manifest(run_dir, journal))
         run_id = journal.events[0].run if journal.events else ""
         faults += _check_run_id(run_dir, run_id) + _check_seal(run_dir, journal.events)
         faults += check_anchors(anchors, journal, "", has_manifest=False)
@@ -131,6 +137,18 @@ def verify_run(
         signature=signature,
         time_stamp=time_stamp,
         faults=tuple(faults),
+        working=working_paths(run_dir),
+    )
+
+
+def _no_manifest(run_dir: Path, journal: JournalCheck) -> str:
+    """Return why there is no manifest: the run did not come to its end, or it was removed."""
+    last = journal.events[-1] if journal.events else None
+    if last is not None and last.type == EVIDENCE_CLOSED:
+        return f"{MANIFEST}: missing, although {JOURNAL} says that the evidence was closed"
+    return (
+        f"{MANIFEST}: not written yet: the run is still at work or was cut short; go on with it: "
+        f"medisynth-gov run --resume {run_dir.resolve().name}"
     )
 
 
@@ -186,6 +204,9 @@ def _check_extra_files(run_dir: Path, manifest: Manifest, *, is_ended: bool) -> 
     faults = [
         f"{path}: not listed in {MANIFEST}" for path in files if path not in listed | {*BESIDE}
     ]
+    is_finished = _read_object(run_dir, Outcome.PATH, []).get("status") == "finished"
+    if is_ended and is_finished and SCRATCH in working_paths(run_dir):
+        faults.append(f"{SCRATCH}: not listed, and a finished run needs none; remove it")
     return faults + list(others)
 
 

@@ -15,7 +15,7 @@ from pipelines.cli import data as cli_data
 from pipelines.cli import keys as cli_verify
 from pipelines.cli import seal as cli_seal
 from pipelines.cli import selftest as cli_selftest
-from pipelines.cli.options import Json, Workspace
+from pipelines.cli.options import Json, Run, RunsIn, Workspace
 from pipelines.cli.options import errors as _errors
 from pipelines.cli.options import print_error as _print_error
 from pipelines.cli.runs import add_commands
@@ -179,16 +179,19 @@ def run(
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
+    run_name: Run,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the copies; none checks against the run's own.")
     ] = None,
+    workspace: RunsIn = None,
 ) -> None:
     """Render card and reports again from the evidence; the same evidence gives the same bytes."""
     with _errors(False):
         from governance.records.files import write_atomic
+        from pipelines.finished_runs.find import named_folder
         from pipelines.steps.s8_report import render
 
+        run_dir = named_folder(run_name, workspace)
         outputs = render(run_dir)
         different = []
         for name, rendered in outputs.items():
@@ -335,7 +338,7 @@ def _relative(path: Path) -> Path:
 
 @app.command()
 def sample(
-    run_name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")],
+    run_name: Run,
     n: Annotated[int, typer.Option("-n", help="Images to draw.")],
     plane: Annotated[str | None, typer.Option(help="Plane that the images shall show.")] = None,
     machine: Annotated[str | None, typer.Option(help="Machine that they shall look like.")] = None,
@@ -343,9 +346,7 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="New folder; none is samples/<run>-<time>.")
     ] = None,
-    workspace: Annotated[
-        Path | None, typer.Option("--workspace", "-w", help="Folder that holds runs/.")
-    ] = None,
+    workspace: RunsIn = None,
     visible_mark: Annotated[
         bool, typer.Option("--visible-mark", help="Burn SYNTHETIC into the lower edge.")
     ] = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Json, errors
+from pipelines.cli.options import Json, Run, RunsIn, errors
 
 _MISMATCH = 5
 
@@ -20,7 +20,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def verify(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
+    run_name: Run,
     key: Annotated[
         Path | None, typer.Option(help="Public key that must have signed the run.")
     ] = None,
@@ -43,11 +43,13 @@ def verify(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Compare with MLflow, too; exit 6 when it is away.")
     ] = False,
+    workspace: RunsIn = None,
     as_json: Json = False,
 ) -> None:
     """Recompute digests, chain and roots, check signatures; exit 5 names what does not fit."""
     with errors(as_json):
         from governance.verify.signatures import read_anchors
+        from pipelines.finished_runs.find import named_folder
         from pipelines.finished_runs.verify import verify_all
 
         anchors = read_anchors(
@@ -57,7 +59,9 @@ def verify(
             require_signature=require_signature,
             tsa_certificate=tsa_certificate,
         )
-        found = verify_all(run_dir, anchors, ledger_dir=ledger, with_mirror=mirror)
+        found = verify_all(
+            named_folder(run_name, workspace), anchors, ledger_dir=ledger, with_mirror=mirror
+        )
     if as_json:
         typer.echo(json.dumps(found.facts, indent=1))
     else:
@@ -69,18 +73,21 @@ def verify(
 
 
 def timestamp(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, runs/<id>.")],
+    run_name: Run,
     url: Annotated[
         str | None, typer.Option(help="Time-stamp authority; none is the run's own.")
     ] = None,
     tsa_certificate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate to check its answer with.")
     ] = None,
+    workspace: RunsIn = None,
 ) -> None:
     """Ask a time-stamp authority (RFC 3161) when this run's manifest existed; exit 7 if away."""
     with errors(False):
         from pipelines.current_run.keys import stamp_later
+        from pipelines.finished_runs.find import named_folder
 
+        run_dir = named_folder(run_name, workspace)
         authority = stamp_later(run_dir, url, tsa_certificate)
         typer.echo(f"{run_dir / 'manifest.tsr'}: time-stamp by {authority}")
 

@@ -52,6 +52,8 @@ def print_failure(code: str, message: str, findings: tuple[str, ...], as_json: b
 
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON for machines.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")]
+RunsIn = Annotated[Path | None, typer.Option("--workspace", "-w", help="Folder that holds runs/.")]
 Workspace = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder that holds runs/, mlflow/ and ledger/.")
 ]

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, errors
+from pipelines.cli.options import Json, Run, RunsIn, errors
 
 if TYPE_CHECKING:
     from pipelines.finished_runs.promote import Promoted
     from pipelines.finished_runs.sync import Synced
 
-_Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")]
-_Workspace = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="Folder that holds runs/.")
-]
 _NOT_MIRRORED = 6
 
 
@@ -29,7 +25,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def promote(
-    run_name: _Run,
+    run_name: Run,
     to: Annotated[str, typer.Option("--to", help="candidate or released.")],
     by: Annotated[
         str | None, typer.Option(help="Who promotes; none is the user of the system.")
@@ -38,7 +34,7 @@ def promote(
     accept_waivers: Annotated[
         bool, typer.Option("--accept-waivers", help="Let waived gate items stand; needs --reason.")
     ] = False,
-    workspace: _Workspace = None,
+    workspace: RunsIn = None,
     as_json: Json = False,
 ) -> None:
     """Verify a run anew and promote its model; exit 5 or 9 names what stands in the way."""
@@ -82,11 +78,11 @@ def _print_promoted(done: "Promoted") -> None:
 
 
 def card(
-    run_name: _Run,
+    run_name: Run,
     to: Annotated[Path, typer.Option("--to", help="Folder of published cards.")] = Path(
         "model_cards"
     ),
-    workspace: _Workspace = None,
+    workspace: RunsIn = None,
     as_json: Json = False,
 ) -> None:
     """Verify a run anew and publish its card as that of a reference run; it is not promoted."""
@@ -106,7 +102,7 @@ def card(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="Run folder, or id of a run.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Run folder, or id of a run.")],
-    workspace: _Workspace = None,
+    workspace: RunsIn = None,
     as_json: Json = False,
 ) -> None:
     """Show what differs between two runs, and whether their results can be compared at all."""
@@ -123,7 +119,7 @@ def sync(
     run_name: Annotated[
         str | None, typer.Argument(metavar="RUN", help="Run folder or id; none is all that wait.")
     ] = None,
-    workspace: _Workspace = None,
+    workspace: RunsIn = None,
     as_json: Json = False,
 ) -> None:
     """Mirror to MLflow what could not be mirrored earlier; nothing is doubled. Exit 0 or 6."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Json, Workspace, errors
+from pipelines.cli.options import Json, Run, Workspace, errors
 
 app = typer.Typer(help="The sealed test sets and their ledger.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def status(
 
 @app.command("show")
 def show(
-    run_name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")],
+    run_name: Run,
     image_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a test image.")],
     workspace: Workspace = Path(),
     as_json: Json = False,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from governance.evidence.folder import RunFolder
 from governance.evidence.journal import Journal
+from governance.evidence.manifest import SCRATCH
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
 from governance.records.policy import Policy
@@ -57,7 +58,7 @@ class RunContext:
     @property
     def scratch(self) -> Path:
         """Folder for packed views and temporary files; removed when the run cannot go on."""
-        return self.store.run_dir / ".scratch"
+        return self.store.run_dir / SCRATCH
 
     @property
     def ledger_dir(self) -> Path:

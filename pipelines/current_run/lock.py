@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from governance.evidence.manifest import LOCK
 from governance.records.errors import MachineError
 
-LOCK = ".lock"
 _FOLDER_WAIT_S = 120.0
 _WAIT_S = 15.0  # the training process of a killed run ends after its current step
 

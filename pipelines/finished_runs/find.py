@@ -10,6 +10,22 @@ _SHOWN_RUNS = 3
 _SHOWN_CHARACTERS = 120
 
 
+def named_folder(name: str, workspace: Path | None) -> Path:
+    """Return the folder that a name stands for, whatever is left of the run in it.
+
+    Args:
+        name: Path of the folder, or run id.
+        workspace: Folder that holds runs/; None is the current folder.
+
+    Raises:
+        ConfigError: A plain name is neither; the message names a similar run, or the latest ones.
+    """
+    path, in_workspace = Path(name), (workspace or Path()) / "runs" / name
+    if path.exists() or path.name != name:
+        return path
+    return in_workspace if in_workspace.is_dir() else find_run(name, workspace)
+
+
 def find_run(name: str, workspace: Path | None) -> Path:
     """Return the folder of a run, by its id in the workspace or by path.
 

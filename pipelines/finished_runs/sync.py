@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from governance.evidence.chain import utc_text
 from governance.evidence.folder import RunFolder, is_ended
-from governance.evidence.manifest import JOURNAL
+from governance.evidence.manifest import JOURNAL, LOCK
 from governance.records.errors import ConfigError, MedisynthGovError, RecordWriteError
 from governance.records.yaml_text import read_yaml
 from pipelines.config.sections import TrackingConfig
-from pipelines.current_run.lock import LOCK, folder_lock
+from pipelines.current_run.lock import folder_lock
 from pipelines.finished_runs.promotions import aliases_of
 from pipelines.finished_runs.resume import PREPARED
 from pipelines.tracking import Tracker

@@ -56,7 +56,8 @@ class Verified:
             f"verified: {run.n_files:,} files, {run.journal_events:,} journal events\n"
             f"evidence root {run.evidence_root}\njournal head  {run.journal_head}\n"
             f"signature     {run.signature}\ntime-stamp    {run.time_stamp}\n"
-            f"ledger        {self.ledger}\nMLflow mirror {self.mirror}"
+            f"ledger        {self.ledger}\nMLflow mirror {self.mirror}\n"
+            f"not evidence  {', '.join(run.working) or 'nothing'}"
         )
 
 

@@ -200,15 +200,22 @@ def test_what_is_added_taken_or_linked_is_named_by_both(run_dir: Path) -> None:
     (run_dir / "config.yaml").rename(run_dir.parent / "config.yaml")
     (run_dir / "metrics" / "link.json").symlink_to(run_dir.parent / "config.yaml")
     (run_dir / "data" / "extra.json").touch()
-    (run_dir / ".DS_Store").touch()
+    (run_dir / ".git" / "hooks").mkdir(parents=True)
+    (run_dir / ".git" / "x").touch()
+    (run_dir / "data" / "x.part").touch()
+    (run_dir / "data" / "empty").mkdir()
+    (run_dir / ".lock").write_text("4711\n")
 
     by_script = script.check(run_dir)[0]
     found = verify_run(run_dir).faults
 
-    for name in ("config.yaml", "metrics/link.json", "data/extra.json"):
+    for name in (
+        *("config.yaml", "metrics/link.json", "data/extra.json"),
+        *(".git", "data/x.part", "data/empty"),
+    ):
         assert any(name in fault for fault in by_script), name
         assert any(name in fault for fault in found), name
-    assert not any("DS_Store" in fault for fault in (*by_script, *found))
+    assert not any(".lock" in fault for fault in (*by_script, *found))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b"{}\n"])
@@ -305,12 +312,12 @@ def test_the_holder_of_the_key_can_rewrite_all_and_only_the_head_shows_it(
 def test_the_right_head_root_and_key_are_no_fault(run_dir: Path, signer: RunSigner) -> None:
     result = verify_run(run_dir)
 
-    done = run_script(
-        run_dir,
-        *("--head", result.journal_head, "--root", result.evidence_root),
-        *("--public", public_hex(signer)),
-    )
+    held = ("--head", result.journal_head, "--root", result.evidence_root)
+    key = run_dir.parent / "held.pub"
+    key.write_text(json.dumps({"keyid": signer.record.key_id, **(signer.record.key or {})}))
 
-    assert done.returncode == 0
+    assert run_script(run_dir, *held, "--public", public_hex(signer)).returncode == 0
+    assert run_script(run_dir, *held, "--key", str(key)).returncode == 0
+    assert run_script(run_dir, "--key", str(run_dir / "signing.json")).returncode == 0
     anchors = read_anchors(head=result.journal_head.upper(), root=result.evidence_root)
     assert verify_run(run_dir, anchors).faults == ()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from governance.evidence import verify_run as script
 from governance.evidence.chain import make_empty
 from governance.evidence.journal import Journal, read_journal
 from governance.evidence.manifest import (
@@ -182,7 +183,14 @@ def test_a_missing_file_is_named_whichever_it_is(run_dir):
 def test_a_file_that_is_on_no_manifest_is_named(run_dir):
     (run_dir / "data" / "extra.json").touch()
     (run_dir / "report.html").touch()
-    (run_dir / ".DS_Store").touch()  # a working file: neither evidence nor read by anything
+    (run_dir / ".DS_Store").touch()
+    (run_dir / ".git").mkdir()
+    (run_dir / ".git" / "x").write_text("x")
+    (run_dir / "data" / ".x.json.0a1b2c3d.part").touch()
+    (run_dir / "data" / "more.part").touch()
+    (run_dir / "data" / ".lock").touch()
+    (run_dir / ".lock").write_text("a text that is no number of a process")
+    (run_dir / "metrics" / "empty").mkdir(parents=True)
     (run_dir / "link").symlink_to("config.yaml")
     os.mkfifo(run_dir / "fifo")
 
@@ -191,7 +199,29 @@ def test_a_file_that_is_on_no_manifest_is_named(run_dir):
         "report.html: not listed in manifest.json",
         "link: symbolic link",
         "fifo: neither a regular file nor a folder that can be listed",
+        ".DS_Store: not listed, and no working path of a run; remove it",
+        ".git: not listed, and no working path of a run; remove it",
+        "data/.x.json.0a1b2c3d.part: left by a write that was cut short; remove it",
+        "data/more.part: not listed, and no working path of a run; remove it",
+        "data/.lock: not listed, and no working path of a run; remove it",
+        ".lock: not listed, and no working path of a run; remove it",
+        "metrics/empty: empty folder, which no run leaves; remove it",
     }
+
+
+def test_only_the_lock_and_the_scratch_of_a_run_cut_short_may_lie_beside_the_manifest(run_dir):
+    (run_dir / ".lock").write_text("4711\n")
+    (run_dir / ".scratch" / "views").mkdir(parents=True)
+    (run_dir / ".scratch" / "views" / "x.npy").touch()
+
+    assert script.check(run_dir)[0] == []
+    assert verify_run(run_dir).faults == ()
+    assert verify_run(run_dir).working == (".lock", ".scratch")
+
+    shutil.rmtree(run_dir / ".scratch")
+    (run_dir / ".scratch").symlink_to(run_dir.parent)
+    assert any(".scratch" in fault for fault in verify_run(run_dir).faults)
+    assert any(".scratch" in fault for fault in script.check(run_dir)[0])
 
 
 def test_a_file_or_folder_replaced_by_a_link_to_an_equal_one_is_named(run_dir, tmp_path):
@@ -361,7 +391,10 @@ def test_a_run_that_never_closed_its_evidence_is_told_so(tmp_path):
 
     assert result.run_id == "r1"
     assert result.journal_events == 1
-    assert any(fault.startswith("manifest.json: cannot be read") for fault in result.faults)
+    assert result.faults[0].startswith("manifest.json: not written yet: the run is still at work")
+    assert "run --resume r1" in result.faults[0]
+    for said in (*result.faults, *script.check(store.run_dir)[0]):
+        assert "restore" not in said
 
 
 def test_whole_evidence_without_card_and_report_is_no_run_that_came_to_its_end(run_dir):

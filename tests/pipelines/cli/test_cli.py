@@ -5,6 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from governance.evidence.store import EvidenceStore
 from pipelines.cli import app as cli
 from pipelines.cli.app import app
 
@@ -59,6 +60,20 @@ def test_what_a_user_gets_wrong_is_one_line_and_its_code(arguments, code, said, 
     assert lines[0].startswith("error[")
     assert said in lines[0]
     assert "Traceback" not in result.output
+
+
+def test_verify_takes_the_id_of_a_run_and_says_of_a_killed_one_how_to_go_on(tmp_path):
+    EvidenceStore.create(tmp_path / "runs", "r1", tool_version="0").write_bytes("config.yaml", b"")
+
+    by_id = runner.invoke(app, ["verify", "r1", "-w", str(tmp_path)])
+    mistyped = runner.invoke(app, ["verify", "r2", "-w", str(tmp_path)])
+
+    assert by_id.exit_code == 5
+    assert "manifest.json: not written yet" in by_id.stderr
+    assert "run --resume r1" in by_id.stderr
+    assert "restore" not in by_id.stderr
+    assert mistyped.exit_code == 2
+    assert "the latest there are r1" in mistyped.stderr
 
 
 def test_json_errors_are_json():

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from governance.confinement.confine import readable_root
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
-from governance.records.errors import ConfigError, MachineError
+from governance.records.errors import MachineError
 from governance.records.policy import Policy
 from governance.records.run import RunIdentity
 from governance.signing.keys import RunSigner
@@ -29,9 +28,9 @@ from pipelines.current_run.identity import (
 )
 from pipelines.current_run.keys import open_signer
 from pipelines.current_run.lock import folder_lock, run_lock
+from pipelines.current_run.places import refuse_misplaced_folders, refuse_readable_folders
 from pipelines.current_run.suite_report import find_suite_report
 from pipelines.current_run.vulnerability_scan import ReadScan, read_scan
-from pipelines.fetch.cache import image_cache
 from pipelines.finished_runs import sync
 from pipelines.finished_runs.lineage import require_parent
 from pipelines.finished_runs.resume import EarlierRun, open_earlier_run
@@ -69,7 +68,8 @@ def ready(config: RunConfig) -> Ready:
 
     Raises:
         ConfigError: A file that the configuration names cannot be used; data, keys, ledger or
-            workspace lie in a folder that training must read; or the parent run is not there.
+            workspace lie in a folder that training must read, or in one another; or the parent run
+            is not there.
         DataError: The data folder is missing, empty, or has no known layout.
         PolicyError: The policy or a criterion cannot be used.
         SigningKeyError: The signing key cannot be used.
@@ -82,6 +82,7 @@ def ready(config: RunConfig) -> Ready:
     s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
     if config.audit.target_population is not None:
         load_target_population(Path(config.audit.target_population).expanduser())
+    refuse_misplaced_folders(config)
     refuse_readable_folders(config)
     require_parent(config.workspace_path, config.lineage)
     _make_workspace(config.workspace_path)
@@ -187,42 +188,6 @@ def _take_up(earlier: EarlierRun, command: list[str]) -> None:
             "code_clean": clean,
         }
     )
-
-
-def refuse_readable_folders(config: RunConfig) -> None:
-    """Refuse a configuration under which the training process could not be confined.
-
-    Raises:
-        ConfigError: Data, keys, ledger or workspace lie in a folder that training must read, e.g.
-            the Python installation.
-    """
-    for key, path in _folders(config):
-        root = readable_root(path)
-        if root is not None:
-            raise ConfigError(
-                f"{key}: {path} is in {root}, which the training process must be able to read "
-                "(interpreter, packages, system); choose a folder outside"
-            )
-
-
-def _folders(config: RunConfig) -> Iterator[tuple[str, Path]]:
-    if config.data.path is not None:
-        yield "data.path", _absolute(config.data.path)
-    for name in ("key_dir", "ledger_dir"):
-        folder = config.seal.folder(name)
-        if folder is not None:
-            yield f"seal.{name}", folder
-    key = config.signing.key
-    if key is not None and Path(key).expanduser().is_file():  # not the address of a key service
-        yield "signing.key", _absolute(key)
-    cache = image_cache(config.data)
-    if cache is not None:
-        yield "data.cache", cache
-    yield "workspace", config.workspace_path
-
-
-def _absolute(path: str) -> Path:
-    return Path(path).expanduser().resolve()
 
 
 def _make_workspace(workspace: Path) -> None:

@@ -165,7 +165,8 @@ def public_of(data: bytes) -> str:
         return str(value.get("key", value)["keyval"]["public"])
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    return load_pem_public_key(data).public_bytes_raw().hex()
+    key: Any = load_pem_public_key(data)
+    return str(key.public_bytes_raw().hex())
 
 
 def check_time_stamp(folder: Path, faults: list[str]) -> str:

@@ -215,8 +215,9 @@ def read_yaml(
     except UnicodeDecodeError as fault:
         line = data[: fault.start].count(b"\n") + 1
         raise error(f"{name}:{line}: is not UTF-8 text; save it again as UTF-8") from fault
-    for number, line in enumerate(() if may_hold_credentials else text.splitlines(), 1):
-        if has_credentials(line):
+    lines = [] if may_hold_credentials else text.splitlines()
+    for number, row in enumerate(lines, 1):
+        if has_credentials(row):
             raise error(
                 f"{name}:{number}: no user name, password or token in an address: the file goes "
                 "into the evidence; leave it out"

@@ -191,6 +191,10 @@ def report(
         from pipelines.finished_runs.find import named_folder
         from pipelines.steps.s8_report import render
 
+        if out is not None:
+            from pipelines.current_run.places import refuse_in_data
+
+            refuse_in_data("--out", out)
         run_dir = named_folder(run_name, workspace)
         outputs = render(run_dir)
         different = []
@@ -267,6 +271,10 @@ def reproduction_audit(
         from medisynth.studies.midl2023 import audit as page
         from pipelines.fetch.weights import find_weights
 
+        if out is not None:
+            from pipelines.current_run.places import refuse_in_data
+
+            refuse_in_data("--out", out)
         folders = tuple(images or ())
         weights = find_weights() if folders else None
         result = page.audit(page.Inputs(table, logs, folders, synthetic, networks, weights))
@@ -410,8 +418,10 @@ def init(
 ) -> None:
     """Write a starting configuration and a declarations file to fill in; overwrites nothing."""
     with _errors(False):
+        from pipelines.current_run.places import refuse_in_data
         from pipelines.people.template import write_templates
 
+        refuse_in_data("DIR", folder)
         for path in write_templates(folder):
             typer.echo(str(path))
 

@@ -36,7 +36,9 @@ def phantom(
 
     with errors(False):
         from medisynth.data.phantom import LEAKS, PhantomSettings, write_phantoms
+        from pipelines.current_run.places import refuse_in_data
 
+        refuse_in_data("DIR", folder.resolve().parent)
         given: dict[str, Any] = {"n_patients": patients, "seed": seed}
         if machines:
             given["machines"] = tuple(name.strip() for name in machines.split(","))
@@ -78,8 +80,10 @@ def check(
             flags={"data.path": str(folder), "data.adapter": adapter},
             overrides=override or (),
         )
+        from pipelines.current_run.places import refuse_check_in_data
         from pipelines.data_check.check import CheckMemory
 
+        refuse_check_in_data(config.data, out)
         console = Console(json_lines=as_json)
         with console.stop.listening(), console.live():
             memory = CheckMemory(
@@ -120,8 +124,10 @@ def fetch(
     from pipelines.current_run.console import Console
 
     with errors(False):
+        from pipelines.current_run.places import refuse_in_data
         from pipelines.fetch.data_sets import fetch_data_set
 
+        refuse_in_data("DIR", folder.resolve().parent)
         console = Console()
         with console.stop.listening(), console.live():
             fetch_data_set(

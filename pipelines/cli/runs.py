@@ -87,9 +87,11 @@ def card(
 ) -> None:
     """Verify a run anew and publish its card as that of a reference run; it is not promoted."""
     with errors(as_json):
+        from pipelines.current_run.places import refuse_in_data
         from pipelines.finished_runs.find import find_run
         from pipelines.finished_runs.published_cards import publish_reference_card
 
+        refuse_in_data("--to", to)
         done = publish_reference_card(find_run(run_name, workspace), to)
     if as_json:
         typer.echo(json.dumps({**asdict(done), "path": str(done.path)}, indent=1))

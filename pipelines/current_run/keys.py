@@ -29,6 +29,7 @@ from governance.signing.timestamp import (
     write_token,
 )
 from pipelines.config.sections import SigningConfig, authority_address
+from pipelines.current_run.places import refuse_in_data
 from pipelines.fetch.cache import users_folder
 from pipelines.fetch.download import innermost_reason
 
@@ -68,13 +69,16 @@ def make_keys(folder: Path | None) -> tuple[KeyPair, str]:
         folder: Where to write it; None takes the user's configuration folder.
 
     Raises:
+        ConfigError: The folder lies in a data folder.
         SigningKeyError: There is a key already, or the user has no home folder.
         RecordWriteError: The folder cannot be written.
     """
     place = folder or users_folder(platformdirs.user_config_path)
     if place is None:
         raise SigningKeyError("this user has no home folder; name a folder for the key with --out")
-    pair = make_key_pair(place.expanduser().resolve())
+    place = place.expanduser().resolve()
+    refuse_in_data("--out", place)
+    pair = make_key_pair(place)
     words = (
         f"key id       {pair.key_id}\n"
         f"private key  {pair.private_key} (readable by you alone; keep a copy offline)\n"

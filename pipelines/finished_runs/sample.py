@@ -41,6 +41,7 @@ from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition, Generator, StoppedError, TrainingContext
 from pipelines.current_run.console import Console
 from pipelines.current_run.identity import tool_version
+from pipelines.current_run.places import refuse_in_data
 from pipelines.finished_runs.find import find_run
 from pipelines.finished_runs.released import ReleasedModel, read_run
 
@@ -234,6 +235,7 @@ def _out_folder(request: SampleRequest, run: ReleasedModel) -> Path:
         samples = (request.workspace or inside).resolve() / "samples"
         return _unused(samples / f"{run.folder.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     out = request.out.expanduser().resolve()
+    refuse_in_data("--out", out)
     for folder in (out, *out.parents):
         if (folder / JOURNAL).exists() and (folder / RunIdentity.PATH).exists():
             raise ConfigError(f"--out: {out} is in the run folder {folder}; name one outside it")

@@ -24,12 +24,6 @@ QUICK = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def without_guards_tried(monkeypatch):
-    """The quick self-test of a run takes longer than what these runs are about."""
-    monkeypatch.setattr("pipelines.run.try_guards", lambda context: None)
-
-
 def phantoms(folder: Path, **settings) -> Path:
     write_phantoms(folder, PhantomSettings(n_patients=16, image_height_px=80, **settings))
     return folder

@@ -1,4 +1,7 @@
-"""Promotes a run's model after verifying the run; refuses while a gate item is open.
+"""Promotes a run's model after verifying the run; refuses while the rule of the stage is not met.
+
+A candidate needs the gate. A release needs besides: no core item failed, images better than simple
+controls, a declared intended use, a signature, a named person and a reason.
 
 Only a promotion moves an alias. The record is the workspace's promotions.jsonl; the alias in
 MLflow follows it, at once or with the next `sync`.
@@ -13,10 +16,13 @@ from pathlib import Path
 
 from governance.evidence.folder import RunFolder
 from governance.people.rules import is_placeholder
+from governance.records.base import ItemClass, ItemStatus
 from governance.records.errors import ConfigError, EvidenceError, PromotionError
+from governance.records.item import ItemRecord
+from governance.records.people import SigningRecord
 from governance.records.rollup import GateLine, RollUp
 from governance.records.run import Outcome
-from governance.verdict.rollup import short_title
+from governance.verdict.sentence import plain, short_title
 from pipelines.finished_runs.promotions import (
     Promotion,
     append_promotion,
@@ -35,6 +41,7 @@ from pipelines.finished_runs.verify import verify_all
 
 STAGES = ("candidate", "released")
 CARDS = "model_cards"
+BEATS_CONTROLS, INTENDED_USE = "P6-03", "P1-H1"
 _UNVERIFIED = 5
 _MAX_TEXT = 2_000
 
@@ -83,7 +90,8 @@ def promote(run_dir: Path, request: Request, say: Callable[[str], None]) -> Prom
 
     Raises:
         ConfigError: It is no finished run, or the request is not complete.
-        PromotionError: The run does not verify (exit 5), or a gate item is open (exit 9).
+        PromotionError: The run does not verify (exit 5), or something that the stage needs is
+            open (exit 9); every such thing is a finding.
         EvidenceError: promotions.jsonl is damaged, or another card lies where this one belongs.
         RecordWriteError: The workspace cannot be written.
     """
@@ -141,30 +149,98 @@ def _refuse_other_evidence(run: RunFolder, earlier: tuple[Promotion, ...]) -> No
 
 
 def _accepted_waivers(run: RunFolder, request: Request, today: date) -> tuple[str, ...]:
-    """Return the waived gate items that are accepted; PromotionError if any item is open."""
+    """Return the waived items that are accepted; PromotionError if anything stands open."""
     rollup = run.need(RollUp)
-    expires = {w.item_id: w.expires for w in rollup.waivers if w.state == "in force"}
-    open_items, waived = [], []
-    for line in rollup.gate_items:
-        if line.exit_code:
-            open_items.append(_words(line, line.reason))
-        elif line.waiver and expires.get(line.item_id, today) < today:
-            open_items.append(_words(line, f"{line.waiver}; the waiver has expired"))
-        elif line.waiver and not request.accept_waivers:
-            open_items.append(_words(line, f"{line.waiver}; accept with --accept-waivers"))
-        elif line.waiver:
-            waived.append(f"{line.item_id}: {line.waiver}")
-    outcome = run.need(Outcome)
-    if outcome.status != "finished":
-        where = f" at {outcome.stopped_at}" if outcome.stopped_at else ""
-        open_items.insert(0, f"the run was {outcome.status}{where}: {outcome.message[:200]}")
+    waivers = _Waivers(rollup, request, today)
+    open_items = _open_in_gate(run, rollup, waivers)
     if open_items or rollup.exit_code:
         raise PromotionError(
             f"{run.path.name}: not promoted to {request.to}, the gate is open at "
             f"{len(open_items):,} places; mend them and run anew",
             findings=tuple(open_items),
         )
-    return tuple(waived)
+    if request.to == "released":
+        open_items = _open_for_release(run, request, waivers)
+        if open_items:
+            raise PromotionError(
+                f"{run.path.name}: not released, {len(open_items):,} "
+                f"{'condition is' if len(open_items) == 1 else 'conditions are'} not met beyond the "
+                "gate; see docs/runs.md for each",
+                findings=tuple(open_items),
+            )
+    return tuple(waivers.accepted)
+
+
+class _Waivers:
+    """The waivers of a run that hold on a day, and which of them were accepted so far."""
+
+    def __init__(self, rollup: RollUp, request: Request, today: date) -> None:
+        in_force = (line for line in rollup.waivers if line.state == "in force")
+        self._lines = {line.item_id: line for line in in_force}
+        self._is_accepting, self._today = request.accept_waivers, today
+        self.accepted: list[str] = []
+
+    def open_because(self, item_id: str) -> str | None:
+        """Return why an item that is not met stands open: "" without a waiver, None if accepted."""
+        line = self._lines.get(item_id)
+        if line is None:
+            return ""
+        words = f"waived by {line.author} through {line.expires}: {plain(line.reason)}"
+        if line.expires < self._today:
+            return f"{words}; the waiver has expired"
+        if not self._is_accepting:
+            return f"{words}; accept with --accept-waivers"
+        self.accepted.append(f"{item_id}: {words}")
+        return None
+
+
+def _open_in_gate(run: RunFolder, rollup: RollUp, waivers: _Waivers) -> list[str]:
+    """List what keeps a run from any stage: it did not finish, or a gate item is open."""
+    found = []
+    outcome = run.need(Outcome)
+    if outcome.status != "finished":
+        where = f" at {outcome.stopped_at}" if outcome.stopped_at else ""
+        found.append(f"the run was {outcome.status}{where}: {outcome.message[:200]}")
+    for line in rollup.gate_items:
+        if line.exit_code:
+            found.append(_words(line, line.reason))
+        elif line.waiver and (why := waivers.open_because(line.item_id)) is not None:
+            found.append(_words(line, why))
+    return found
+
+
+def _open_for_release(run: RunFolder, request: Request, waivers: _Waivers) -> list[str]:
+    """List what a release needs beyond the gate and does not have."""
+    records = run.records()
+    found = [
+        _record_words(record, why)
+        for record in records.values()
+        if record.item_class is ItemClass.CORE
+        and record.status is ItemStatus.FAILED
+        and (why := waivers.open_because(record.id)) is not None
+    ]
+    beaten, intended = records.get(BEATS_CONTROLS), records.get(INTENDED_USE)
+    if beaten is None or beaten.status not in (ItemStatus.PASSED, ItemStatus.FAILED):
+        status = "not on record" if beaten is None else f"{beaten.status.value}; {beaten.reason}"
+        found.append(f"{BEATS_CONTROLS} the images must be better than simple controls: {status}")
+    if intended is None or intended.status is not ItemStatus.DECLARED:
+        found.append(f"{INTENDED_USE} intended use: not declared")
+    signing = run.get(SigningRecord)
+    if signing is None or signing.key_id is None:
+        found.append("signature: the run is not signed; run anew with signing.key")
+    if request.by is None:
+        found.append("a named person: give --by NAME")
+    if not request.reason.strip():
+        found.append("a reason: give --reason TEXT")
+    return found
+
+
+def _record_words(record: ItemRecord, why: str) -> str:
+    waived = f"; {why}" if why else ""
+    return (
+        f"{record.id} {short_title(record.title)}: core item {record.status.value}; "
+        f"{record.reason}{waived}"
+    )
 
 
 def _words(line: GateLine, why: str) -> str:

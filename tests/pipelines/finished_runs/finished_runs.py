@@ -9,6 +9,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from governance.records.people import WaiverLine
+from governance.signing.keys import RunSigner, load_signer, make_key_pair
 from pipelines.steps import s8_report
 from tests.governance.example_run import RUN_ID, Example, build_example_run
 
@@ -21,12 +22,24 @@ def finished(workspace: Path, **example: Any) -> Path:
     return Path(shutil.copytree(_built(wanted), workspace / "runs" / wanted.run_id))
 
 
+def releasable(workspace: Path, **example: Any) -> Path:
+    """A signed run folder of which all that a release asks for holds."""
+    return finished(workspace, releasable=True, signing=_signer().record.model_dump_json(), **example)
+
+
+@cache
+def _signer() -> RunSigner:
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return load_signer(str(make_key_pair(folder / "keys").private_key))
+
+
 @cache
 def _built(example: Example) -> Path:
     folder = Path(mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     run_dir = build_example_run(folder / "runs", example)
-    s8_report.write_report(run_dir)
+    s8_report.write_report(run_dir, _signer() if example.signing else None)
     return run_dir
 
 
@@ -43,4 +56,4 @@ def waiver(today: date, days_left: int = 30) -> WaiverLine:
     )
 
 
-__all__ = ["NO_TRACKING", "RUN_ID", "finished", "waiver"]
+__all__ = ["NO_TRACKING", "RUN_ID", "finished", "releasable", "waiver"]

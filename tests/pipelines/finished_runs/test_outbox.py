@@ -17,11 +17,12 @@ from pipelines.current_run.lock import run_lock
 from pipelines.finished_runs import sync as outbox
 from pipelines.tracking import Tracker, store_uri
 from pipelines.tracking.mirror import RunMirror
-from tests.pipelines.finished_runs.finished_runs import NO_TRACKING, RUN_ID, finished
+from tests.pipelines.finished_runs.finished_runs import NO_TRACKING, RUN_ID, finished, releasable
 
 runner = CliRunner()
 MIRRORED = b"preset: laptop\nseed: 7\n"
 OTHER_ID = "20260305T101112Z-b2c3d4e5"
+NAMED = ("--by", "Ada Beispiel", "--reason", "Best of three seeds.")
 
 
 def client(workspace: Path):
@@ -149,11 +150,11 @@ def test_while_the_store_is_away_the_run_waits_and_exit_6_says_so(tmp_path):
 
 
 def test_a_promotion_moves_the_alias_and_nothing_else_does(tmp_path):
-    first = finished(tmp_path, config=MIRRORED)
-    second = finished(tmp_path, config=MIRRORED, run_id=OTHER_ID)
+    first = releasable(tmp_path, config=MIRRORED)
+    second = releasable(tmp_path, config=MIRRORED, run_id=OTHER_ID)
 
     for run_dir, stage in ((first, "released"), (second, "candidate")):
-        done = runner.invoke(app, ["promote", str(run_dir), "--to", stage])
+        done = runner.invoke(app, ["promote", str(run_dir), *NAMED, "--to", stage])
         assert done.exit_code == 0, done.output
         assert f"{stage} points at this version" in done.output
     store = client(tmp_path)
@@ -163,7 +164,7 @@ def test_a_promotion_moves_the_alias_and_nothing_else_does(tmp_path):
     assert candidate.tags["medisynth.run_id"] == OTHER_ID
     assert (released.tags["medisynth.version"], candidate.tags["medisynth.version"]) == ("1", "2")
 
-    runner.invoke(app, ["promote", str(second), "--to", "released"])
+    runner.invoke(app, ["promote", str(second), *NAMED, "--to", "released"])
     assert outbox.sync_run(first, pytest.fail).state == "complete"
 
     again = store.get_model_version_by_alias("dsr-gan", "released")
@@ -172,11 +173,11 @@ def test_a_promotion_moves_the_alias_and_nothing_else_does(tmp_path):
 
 
 def test_a_promotion_stands_while_the_store_is_away_and_sync_sets_the_alias_later(tmp_path):
-    run_dir = finished(tmp_path, config=MIRRORED)
+    run_dir = releasable(tmp_path, config=MIRRORED)
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "mlflow.db").write_text("not a database, but a text of some length")
 
-    promoted = runner.invoke(app, ["promote", str(run_dir), "--to", "released"])
+    promoted = runner.invoke(app, ["promote", str(run_dir), *NAMED, "--to", "released"])
 
     assert promoted.exit_code == 0
     assert f"later: medisynth-gov sync {RUN_ID}" in promoted.output

@@ -15,7 +15,12 @@ from governance.verify.folder import verify_run
 from pipelines.cli.app import app
 from pipelines.finished_runs.promote import Request, promote
 from pipelines.finished_runs.promotions import read_promotions
-from tests.pipelines.finished_runs.finished_runs import RUN_ID, finished, waiver
+from tests.pipelines.finished_runs.finished_runs import (
+    RUN_ID,
+    finished,
+    releasable,
+    waiver,
+)
 
 runner = CliRunner()
 OTHER_ID = "20260305T101112Z-b2c3d4e5"
@@ -32,6 +37,9 @@ def digests(run_dir: Path):
 
 def run_promote(run_dir: Path, *more: str):
     return runner.invoke(app, ["promote", str(run_dir), *more])
+
+
+RELEASE = ("--to", "released", "--by", "Ada Beispiel", "--reason", "Best of three seeds.")
 
 
 def test_a_promotion_says_who_when_why_from_and_to_and_changes_nothing_in_the_run(tmp_path):
@@ -59,11 +67,11 @@ def test_a_promotion_says_who_when_why_from_and_to_and_changes_nothing_in_the_ru
 
 
 def test_releasing_publishes_the_card_under_model_and_version(tmp_path):
-    run_dir = finished(tmp_path)
+    run_dir = releasable(tmp_path)
 
     assert run_promote(run_dir, "--to", "candidate").exit_code == 0
     assert not (tmp_path / "model_cards").exists()
-    assert run_promote(run_dir, "--to", "released").exit_code == 0
+    assert run_promote(run_dir, *RELEASE).exit_code == 0
 
     card = tmp_path / "model_cards" / "dsr-gan" / "1.md"
     assert card.read_bytes() == (run_dir / "model_card.md").read_bytes()
@@ -76,10 +84,10 @@ def test_releasing_publishes_the_card_under_model_and_version(tmp_path):
 
 
 def test_the_next_run_gets_the_next_version_and_the_first_can_come_back_under_its_own(tmp_path):
-    first, second = finished(tmp_path), finished(tmp_path, run_id=OTHER_ID)
+    first, second = releasable(tmp_path), releasable(tmp_path, run_id=OTHER_ID)
 
     for run_dir in (first, second, first):
-        assert run_promote(run_dir, "--to", "released").exit_code == 0
+        assert run_promote(run_dir, *RELEASE).exit_code == 0
 
     lines = read_promotions(tmp_path)
     assert [line.version for line in lines] == [1, 2, 1]
@@ -90,10 +98,10 @@ def test_the_next_run_gets_the_next_version_and_the_first_can_come_back_under_it
 
 
 def test_promoting_twice_writes_one_line_and_says_so(tmp_path):
-    run_dir = finished(tmp_path)
-    run_promote(run_dir, "--to", "released")
+    run_dir = releasable(tmp_path)
+    run_promote(run_dir, *RELEASE)
 
-    again = run_promote(run_dir, "--to", "released")
+    again = run_promote(run_dir, *RELEASE)
 
     assert again.exit_code == 0
     assert "is released already" in again.output
@@ -132,13 +140,11 @@ def test_a_blocked_run_is_refused_with_its_own_sentence(tmp_path):
 
 
 def test_waived_items_stand_only_when_accepted_with_a_reason_and_are_on_record(tmp_path):
-    run_dir = finished(tmp_path, gate_passed=False, waivers=(waiver(TODAY),))
+    run_dir = releasable(tmp_path, gate_passed=False, waivers=(waiver(TODAY),))
 
-    refused = run_promote(run_dir, "--to", "released")
+    refused = run_promote(run_dir, *RELEASE)
     without_reason = run_promote(run_dir, "--to", "released", "--accept-waivers")
-    accepted = run_promote(
-        run_dir, "--to", "released", "--accept-waivers", "--reason", "Simulated data only."
-    )
+    accepted = run_promote(run_dir, *RELEASE, "--accept-waivers")
 
     assert refused.exit_code == 9
     assert "waived by Ada Beispiel" in refused.stderr
@@ -164,7 +170,7 @@ def test_a_promoted_run_that_was_written_anew_is_refused_although_it_verifies(tm
     other = finished(tmp_path, odd="other")
     assert verify_run(other).is_intact
 
-    result = run_promote(other, "--to", "released")
+    result = run_promote(other, *RELEASE)
 
     assert result.exit_code == 5
     assert "evidence root" in result.stderr
@@ -176,7 +182,7 @@ def test_a_changed_line_of_the_promotions_is_found_before_anything_is_promoted(t
     path = tmp_path / "promotions.jsonl"
     path.write_bytes(path.read_bytes().replace(b"Ada", b"Eve"))
 
-    result = run_promote(run_dir, "--to", "released")
+    result = run_promote(run_dir, *RELEASE)
 
     assert result.exit_code == 5
     assert "promotions.jsonl:1" in result.stderr
@@ -184,12 +190,12 @@ def test_a_changed_line_of_the_promotions_is_found_before_anything_is_promoted(t
 
 
 def test_another_card_in_the_place_of_this_one_is_not_overwritten(tmp_path):
-    run_dir = finished(tmp_path)
-    run_promote(run_dir, "--to", "released")
+    run_dir = releasable(tmp_path)
+    run_promote(run_dir, *RELEASE)
     card = tmp_path / "model_cards" / "dsr-gan" / "1.md"
     card.write_text("mine")
 
-    result = run_promote(run_dir, "--to", "released")
+    result = run_promote(run_dir, *RELEASE)
 
     assert result.exit_code == 5
     assert card.read_text() == "mine"
@@ -200,7 +206,7 @@ def test_a_foreign_card_in_a_new_place_stops_the_promotion_before_it_is_written(
     card.parent.mkdir(parents=True)
     card.write_text("mine")
 
-    result = run_promote(finished(tmp_path), "--to", "released")
+    result = run_promote(releasable(tmp_path), *RELEASE)
 
     assert result.exit_code == 5
     assert "1.md" in result.stderr
@@ -240,7 +246,7 @@ def test_promoting_a_run_without_tracking_imports_neither_torch_nor_mlflow(tmp_p
     run_dir = finished(tmp_path)
     code = (
         "import sys; from typer.testing import CliRunner; from pipelines.cli.app import app;"
-        f"result = CliRunner().invoke(app, ['promote', {str(run_dir)!r}, '--to', 'released']);"
+        f"result = CliRunner().invoke(app, ['promote', {str(run_dir)!r}, '--to', 'candidate']);"
         "heavy = {'torch', 'mlflow'} & set(sys.modules);"
         "sys.exit(f'{result.output} {heavy}' if result.exit_code or heavy else 0)"
     )
@@ -250,3 +256,40 @@ def test_promoting_a_run_without_tracking_imports_neither_torch_nor_mlflow(tmp_p
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_a_release_is_refused_with_the_list_of_what_it_lacks(tmp_path):
+    result = run_promote(finished(tmp_path), "--to", "released")
+
+    assert result.exit_code == 9
+    for lacking in (
+        *("P2-02", "P6-03", "simple controls", "P1-H1 intended use: not declared"),
+        *("the run is not signed", "--by NAME", "--reason TEXT"),
+    ):
+        assert lacking in result.stderr, lacking
+    assert not (tmp_path / "promotions.jsonl").exists()
+    assert run_promote(finished(tmp_path / "other"), "--to", "candidate").exit_code == 0
+
+
+@pytest.mark.parametrize("left_out", ["--by", "--reason"])
+def test_a_release_needs_a_person_and_a_reason(tmp_path, left_out):
+    place = RELEASE.index(left_out)
+    arguments = RELEASE[:place] + RELEASE[place + 2 :]
+
+    result = run_promote(releasable(tmp_path), *arguments)
+
+    assert result.exit_code == 9
+    assert f"give {left_out}" in result.stderr
+    assert "1 condition is not met" in result.stderr
+
+
+def test_a_failed_core_item_is_released_only_under_a_waiver_that_stays_on_record(tmp_path):
+    of_core = waiver(TODAY).model_copy(update={"item_id": "P2-02", "title": "x"})
+    run_dir = finished(tmp_path, waivers=(of_core,))
+
+    refused = run_promote(run_dir, *RELEASE)
+    accepted = run_promote(run_dir, *RELEASE, "--accept-waivers")
+
+    assert "P2-02" in refused.stderr
+    assert "accept with --accept-waivers" in refused.stderr
+    assert "P2-02" not in accepted.stderr

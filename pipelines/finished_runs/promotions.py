@@ -28,6 +28,7 @@ class Promotion:
         evidence_root: Root of the run's evidence, as verified then.
         replaces: Run that held the stage before; empty when none did.
         time_utc: When.
+        accepted_waivers: Items that a waiver was accepted for, with its words.
     """
 
     run_id: str
@@ -40,6 +41,17 @@ class Promotion:
     evidence_root: str
     replaces: str
     time_utc: str
+    accepted_waivers: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The stage, since when, by whom and why, with every waiver that it stands on."""
+        why = f": {self.reason}" if self.reason else ", no reason given"
+        waived = "; ".join(self.accepted_waivers)
+        return (
+            f"{self.to} as {self.model} version {self.version}, {self.time_utc}, by {self.by}{why}"
+            + (f"; stands on waivers: {waived}" if waived else "")
+        )
 
 
 def read_promotions(workspace: Path) -> tuple[Promotion, ...]:
@@ -129,4 +141,5 @@ def _promotion(event: JournalEvent) -> Promotion:
         evidence_root=str(body["evidence_root"]),
         replaces=str(body["replaces"]),
         time_utc=event.time_utc,
+        accepted_waivers=tuple(map(str, body.get("accepted_waivers", ()))),
     )

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from governance.evidence.folder import CONFIG, RunFolder
-from governance.records.errors import ConfigError, TrackingError
+from governance.records.errors import ConfigError, EvidenceError, TrackingError
 from governance.records.yaml_text import read_yaml
 from governance.verify.folder import Verification, verify_run
 from governance.verify.ledger import check_openings
 from governance.verify.signatures import NOTHING_HELD, Anchors
+from pipelines.finished_runs.promotions import PROMOTIONS, aliases_of
 
 NOT_ASKED = "not compared: --mirror compares it"
 
@@ -22,12 +23,14 @@ class Verified:
         run: Result for the run folder by itself.
         ledger: Sentence on the comparison with the ledger.
         mirror: Sentence on the comparison with the MLflow mirror.
-        faults: Every mismatch in folder, ledger and mirror.
+        stages: Stages that the run holds in its workspace, one sentence each, and why.
+        faults: Every mismatch in folder, ledger, mirror and promotions.
     """
 
     run: Verification
     ledger: str
     mirror: str
+    stages: tuple[str, ...]
     faults: tuple[str, ...]
 
     @property
@@ -45,6 +48,7 @@ class Verified:
             "time_stamp": run.time_stamp,
             "ledger": self.ledger,
             "mirror": self.mirror,
+            "stages": list(self.stages),
             "faults": list(self.faults),
         }
 
@@ -57,7 +61,8 @@ class Verified:
             f"evidence root {run.evidence_root}\njournal head  {run.journal_head}\n"
             f"signature     {run.signature}\ntime-stamp    {run.time_stamp}\n"
             f"ledger        {self.ledger}\nMLflow mirror {self.mirror}\n"
-            f"not evidence  {', '.join(run.working) or 'nothing'}"
+            f"not evidence  {', '.join(run.working) or 'nothing'}\n"
+            f"promoted to   {'; '.join(self.stages) or 'nothing'}"
         )
 
 
@@ -87,7 +92,24 @@ def verify_all(
     folders = _ledger_folders(run_dir) if ledger_dir is None else (ledger_dir,)
     ledger = check_openings(run_dir, folders)
     mirror, found = (NOT_ASKED, ()) if not with_mirror else _compare_mirror(run_dir, run)
-    return Verified(run, ledger.words, mirror, (*run.faults, *ledger.faults, *found))
+    stages, broken = _stages(run_dir, run)
+    faults = (*run.faults, *ledger.faults, *found, *broken)
+    return Verified(run, ledger.words, mirror, stages, faults)
+
+
+def _stages(run_dir: Path, run: Verification) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the stages that the run holds, and faults: other evidence than was promoted."""
+    try:
+        held = aliases_of(run_dir.resolve().parent.parent, run_dir.resolve().name)
+    except EvidenceError as error:
+        return (), (str(error),)
+    changed = tuple(
+        f"{PROMOTIONS}: promoted to {line.to} with evidence root {line.evidence_root[:12]}, now it "
+        f"is {run.evidence_root[:12]}; restore the run folder"
+        for line in held
+        if run.evidence_root and line.evidence_root != run.evidence_root
+    )
+    return tuple(line.sentence for line in held), changed
 
 
 def _ledger_folders(run_dir: Path) -> tuple[Path, ...]:

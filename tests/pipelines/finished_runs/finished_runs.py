@@ -24,7 +24,9 @@ def finished(workspace: Path, **example: Any) -> Path:
 
 def releasable(workspace: Path, **example: Any) -> Path:
     """A signed run folder of which all that a release asks for holds."""
-    return finished(workspace, releasable=True, signing=_signer().record.model_dump_json(), **example)
+    return finished(
+        workspace, releasable=True, signing=_signer().record.model_dump_json(), **example
+    )
 
 
 @cache

@@ -293,3 +293,27 @@ def test_a_failed_core_item_is_released_only_under_a_waiver_that_stays_on_record
     assert "P2-02" in refused.stderr
     assert "accept with --accept-waivers" in refused.stderr
     assert "P2-02" not in accepted.stderr
+
+
+def test_verify_says_which_stage_a_run_holds_since_when_by_whom_and_why(tmp_path):
+    run_dir = releasable(tmp_path, gate_passed=False, waivers=(waiver(TODAY),))
+    before = runner.invoke(app, ["verify", str(run_dir)])
+    run_promote(run_dir, *RELEASE, "--accept-waivers")
+
+    after = runner.invoke(app, ["verify", str(run_dir)])
+
+    assert "promoted to   nothing" in before.output
+    assert after.exit_code == 0, after.output
+    assert "released as dsr-gan version 1" in after.output
+    assert "by Ada Beispiel: Best of three seeds." in after.output
+    assert "stands on waivers: P5-01: waived by Ada Beispiel" in after.output
+
+
+def test_verify_finds_that_other_evidence_was_promoted(tmp_path):
+    run_promote(finished(tmp_path), "--to", "candidate")
+    (tmp_path / "runs" / RUN_ID).rename(tmp_path / "old")
+
+    found = runner.invoke(app, ["verify", str(finished(tmp_path, odd="other"))])
+
+    assert found.exit_code == 5
+    assert "promoted to candidate with evidence root" in found.output

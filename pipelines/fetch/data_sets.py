@@ -79,8 +79,8 @@ SOURCES: Mapping[str, Source] = {
         record=f"{_ZENODO}/7540448",
         files=(_zenodo(7540448, "Zenodo_dataset.tar.xz", None, None),),
         by_hand=(
-            "the publisher gives a .tar.xz archive, which is not unpacked here: unpack it by hand "
-            "and bring it into the layout of docs/data_sets.md (metadata.csv and images/)"
+            "the publisher gives a .tar.xz archive, which is not unpacked here: unpack it by "
+            "hand in its folder, with `tar xf`"
         ),
     ),
 }

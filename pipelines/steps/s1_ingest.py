@@ -10,8 +10,13 @@ import pandas as pd
 
 from governance.records.dataset import AbsentAttribute, DatasetIdentity, FindingRecord, Findings
 from governance.records.errors import DataError, Finding
-from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
-from medisynth.data.adapters.selection import missing_images, missing_images_error, select_planes
+from medisynth.data.adapters import DatasetAdapter, Listing, load_adapter, locate_data_set
+from medisynth.data.adapters.selection import (
+    absence_explained,
+    missing_images,
+    missing_images_error,
+    select_planes,
+)
 from medisynth.data.audit.coverage import flow_step
 from medisynth.data.content.scan import turned
 from medisynth.data.contract.contract import DataContract, load_contract, warm_up
@@ -28,17 +33,18 @@ _LONGEST_SIMULATION_S = 3600.0
 OWN_CONTRACT = "data_contract.yaml"
 
 
-def find_adapter(data: DataConfig) -> DatasetAdapter:
-    """Return the adapter of the configured data folder.
+def find_data_set(data: DataConfig) -> tuple[DatasetAdapter, Path | None]:
+    """Return the adapter of the configured data and the data set's folder, None for phantoms.
+
+    The folder is the configured one or, where that has no layout, the one folder below that has.
 
     Raises:
         DataError: The folder is missing, empty, or has no known layout.
         SettingsError: The named adapter does not exist.
     """
     if data.path is None:
-        return load_adapter("phantom")
-    adapter = detect_adapter(_folder(data.path)) if data.adapter is None else None
-    return adapter or load_adapter(str(data.adapter))
+        return load_adapter("phantom"), None
+    return locate_data_set(_folder(data.path), data.adapter)
 
 
 def list_data(context: RunContext) -> ListedData:
@@ -47,8 +53,11 @@ def list_data(context: RunContext) -> ListedData:
     Raises:
         DataError: The folder or the metadata file cannot be used.
     """
-    root = data_root(context)
-    listing = find_adapter(context.config.data).list_images(root)
+    adapter, found = find_data_set(context.config.data)
+    root = found or data_root(context)
+    if found is not None and found != _folder(str(context.config.data.path)):
+        context.console.say(f"the data set lies one folder deeper and is read from {found}")
+    listing = adapter.list_images(root)
     selected = select_planes(listing, context.config.data.planes)
     listed = ListedData(root, listing, selected, missing_images(root, listing.table))
     _write_identity(listed, context, content_sha256=None)
@@ -73,9 +82,10 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     warm_up()  # start the slow import of the next step while images are decoded
     present = listed.present
     if present.empty:
+        told = absence_explained(listed.root, listed.selected)
         raise DataError(
             f"{listed.root}: none of the {len(listed.selected):,} selected images is there; "
-            "complete the folder, or choose other planes with data.planes",
+            f"{f'{told}; ' if told else ''}complete the folder, or choose other planes with data.planes",
             code="D033",
         )
     generator = load_generator(context.config.model.name)
@@ -168,7 +178,8 @@ def data_root(context: RunContext) -> Path:
     """Return the data folder; simulate the phantoms first if they are not there yet."""
     data = context.config.data
     if data.path is not None:
-        return _folder(data.path)
+        folder = _folder(data.path)  # gone where a run is resumed: its caller says so
+        return locate_data_set(folder, data.adapter)[1] if folder.is_dir() else folder
     settings = PhantomSettings(
         n_patients=data.phantom.n_patients,
         seed=data.phantom.seed,
@@ -204,7 +215,10 @@ def _refuse_missing(listed: ListedData, context: RunContext) -> None:
     if n_needed == 0 or context.config.data.missing_images == "drop":
         return
     error = missing_images_error(
-        listed.listing.table, listed.missing, metadata_file=listed.listing.metadata_file
+        listed.root,
+        listed.listing.table,
+        listed.missing,
+        metadata_file=listed.listing.metadata_file,
     )
     write_findings(error.findings, context)
     raise error

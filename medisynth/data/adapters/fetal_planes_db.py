@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from medisynth.data.adapters import DatasetInfo, Listing
+from medisynth.data.adapters.layout import KnownTable, image_folder
 from medisynth.data.adapters.listing_table import listing_table
 from medisynth.data.reading.csv_table import (
     Record,
@@ -81,6 +82,7 @@ class FetalPlanesDb:
     """Adapter of the published folder; the official partition comes from the `Train` column."""
 
     name = "fetal-planes-db"
+    tables = (KnownTable(METADATA_FILE, ";", COLUMNS), KnownTable(PHANTOM_FILE))
 
     def detects(self, root: Path) -> bool:
         """Whether the published metadata file is there and the images are not phantoms."""
@@ -98,10 +100,10 @@ class FetalPlanesDb:
         """
         metadata = read_strict(root / METADATA_FILE, delimiter=";", required=COLUMNS)
         _check(metadata)
-        records = metadata.records
+        records, folder = metadata.records, image_folder(root, IMAGE_FOLDER)
         columns: dict[str, list[str | int | None]] = {
             "image_id": [r.values["Image_name"] for r in records],
-            "path": [f"{IMAGE_FOLDER}/{r.values['Image_name']}.png" for r in records],
+            "path": [f"{folder}/{r.values['Image_name']}.png" for r in records],
             "patient_id": [canonical_number(r.values["Patient_num"]) for r in records],
             "plane": [r.values["Plane"] for r in records],
             "brain_plane": [_brain_plane(r) for r in records],

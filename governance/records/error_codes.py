@@ -130,6 +130,10 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
             "A row and the name of its image name different patients.",
             "Find out which is right, and mend the row.",
         ),
+        "D026": (
+            "Two values of one column differ only by letter case, blanks or Unicode form.",
+            "Write both alike, or declare both as levels in data_contract.yaml.",
+        ),
         "D030": (
             "A listed image is missing.",
             "Complete the folder, or set data.missing_images=drop.",

@@ -13,8 +13,10 @@ from medisynth.data.reading.csv_table import (
     count_fault,
     filled_fault,
     flag_fault,
+    folded,
     name_fault,
     read_strict,
+    shown,
 )
 
 METADATA_FILE = "FETAL_PLANES_DB_data.csv"
@@ -123,6 +125,7 @@ def _check(metadata: StrictTable) -> None:
     metadata.check("Patient_num", count_fault)
     metadata.check("Plane", filled_fault)
     metadata.check("Brain_plane", filled_fault)
+    metadata.check("Brain_plane", _not_a_brain_fault, code="D026")
     metadata.check("Train", flag_fault)
     for record in metadata.records:
         named = re.match(r"Patient([0-9]+)_", record.values["Image_name"])
@@ -136,6 +139,16 @@ def _check(metadata: StrictTable) -> None:
                 column="Patient_num",
             )
     metadata.findings.raise_if_any()
+
+
+def _not_a_brain_fault(value: str) -> str | None:
+    """Message if a text is "Not A Brain" written otherwise, else None."""
+    if value == NOT_A_BRAIN or folded(value) != folded(NOT_A_BRAIN):
+        return None
+    return (
+        f"{shown(value)} differs from {NOT_A_BRAIN!r} only by letter case, blanks or Unicode form; "
+        "write it so"
+    )
 
 
 def _brain_plane(record: Record) -> str | None:

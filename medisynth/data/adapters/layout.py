@@ -1,14 +1,13 @@
 """Find the data set in a folder; where there is none, say what lies there instead."""
 
 import os
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
 from governance.records.errors import DataError
+from medisynth.data.reading.csv_table import folded
 from medisynth.data.reading.kinds import obstacle
 
 _PEEK_BYTES = 4096
@@ -229,11 +228,11 @@ def _near(root: Path, entries: list[tuple[str, bool]], adapters: Sequence[Detect
     """Say which file is nearly a known table and what to do; empty if none is."""
     files = [name for name, is_folder in entries if not is_folder]
     tables = _tables(adapters)
-    folded = {folded_name(file): file for file in tables}
+    spelt = {folded(file): file for file in tables}
     stems = {Path(file).stem.casefold(): file for file in tables}
     for name in files:
         shown = ascii(name[:80])
-        if file := folded.get(folded_name(name)):
+        if file := spelt.get(folded(name)):
             return f"{shown} is nearly the name of {file}; rename it"
         if file := stems.get(Path(name).stem.casefold()):
             return f"{shown} lies there where {file} is expected; save it as text (CSV, UTF-8)"
@@ -249,10 +248,10 @@ def _like_a_table(path: Path, tables: dict[str, list[tuple[str, KnownTable]]]) -
     """Say of which known table a file has at least half of the columns; empty if of none."""
     best: tuple[float, str] = (0.0, "")
     for delimiter in _DELIMITERS:
-        found = {folded_name(name) for name in header_names(path, delimiter)}
+        found = {folded(name) for name in header_names(path, delimiter)}
         for file, users in tables.items():
             for adapter, table in users:
-                lacking = [c for c in table.columns if folded_name(c) not in found]
+                lacking = [c for c in table.columns if folded(c) not in found]
                 n = len(table.columns) - len(lacking)
                 if n < 2 or 2 * n < len(table.columns) or n / len(table.columns) <= best[0]:
                     continue
@@ -268,8 +267,3 @@ def _like_a_table(path: Path, tables: dict[str, list[tuple[str, KnownTable]]]) -
                 )
                 best = (n / len(table.columns), words)
     return best[1]
-
-
-def folded_name(name: str) -> str:
-    """A name without regard to letter case, blanks, and the form in which Unicode is written."""
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", name)).casefold()

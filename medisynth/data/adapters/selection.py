@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -12,11 +13,12 @@ import pandas as pd
 
 from governance.records.errors import DataError, Finding, SettingsError
 from medisynth.data.adapters import Listing
-from medisynth.data.adapters.layout import folded_name
+from medisynth.data.reading.csv_table import folded, shown
 
 _OTHER_ENDINGS = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm", "")
 _CONVERT = "save the images losslessly as PNG under the names of the table"
 _REASONS_SHOWN = 3
+UNKNOWN = "no known plane"
 
 
 def select_planes(listing: Listing, planes: str | Sequence[str]) -> pd.DataFrame:
@@ -43,8 +45,12 @@ def select_planes(listing: Listing, planes: str | Sequence[str]) -> pd.DataFrame
         chosen = table["plane"].isin(listing.info.default_planes).fillna(False)
         if not chosen.any():
             names = ", ".join(listing.info.default_planes)
+            forms = set(map(folded, listing.info.default_planes))
+            planes = table["plane"].dropna().unique()
+            near = [shown(str(name)) for name in planes if folded(str(name)) in forms]
+            written = f", which the table writes {', '.join(near)}" if near else ""
             raise DataError(
-                f"{listing.metadata_file}: no image of the default planes ({names}); set "
+                f"{listing.metadata_file}: no image of the default planes ({names}){written}; set "
                 f"data.planes to one or more of {_known_planes(table)}",
                 code="D031",
             )
@@ -62,12 +68,12 @@ def _named_planes(table: pd.DataFrame, wanted: Sequence[str]) -> pd.Series:
     brain_plane = table["brain_plane"].str.casefold()
     chosen = pd.Series(False, index=table.index)
     for name in wanted:
-        folded = name.strip().casefold()
+        wanted_name = name.strip().casefold()
         # "Other" is a level of both columns; as a plane it means no standard plane at all, and
         # mixing the two would be a silent surprise, so the plane goes first.
-        matches = (plane == folded).fillna(False).astype(bool)
+        matches = (plane == wanted_name).fillna(False).astype(bool)
         if not matches.any():
-            matches = (brain_plane == folded).fillna(False).astype(bool)
+            matches = (brain_plane == wanted_name).fillna(False).astype(bool)
         if not matches.any():
             raise SettingsError(
                 f"data.planes: unknown plane {name!r}; expected 'default', 'all' or one or more "
@@ -75,6 +81,42 @@ def _named_planes(table: pd.DataFrame, wanted: Sequence[str]) -> pd.Series:
             )
         chosen |= matches
     return chosen
+
+
+def not_selected(
+    table: pd.DataFrame, selected: pd.DataFrame, known_planes: Sequence[str]
+) -> dict[str, int]:
+    """Count the listed rows that a selection leaves out, by the reason.
+
+    Args:
+        table: All listed rows.
+        selected: Those selected.
+        known_planes: Planes that the contract knows; none where it knows no list.
+
+    Returns:
+        Plane -> rows, the most frequent first; where other rows of the plane are selected, the
+        brain plane as well. A plane that is not known is marked as such.
+    """
+    rest = table[~table["image_id"].isin(selected["image_id"])]
+    taken = set(selected["plane"].dropna())
+    counts: Counter[str] = Counter()
+    for plane, brain_plane in zip(rest["plane"], rest["brain_plane"], strict=True):
+        if pd.isna(plane):
+            reason = "no plane recorded"
+        elif plane in taken:
+            brain = "not recorded" if pd.isna(brain_plane) else brain_plane
+            reason = f"{plane} with brain plane {brain}"
+        elif known_planes and plane not in known_planes:
+            reason = f"{plane} ({UNKNOWN}{_nearest(plane, known_planes)})"
+        else:
+            reason = str(plane)
+        counts[reason] += 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _nearest(value: str, known: Sequence[str]) -> str:
+    near = get_close_matches(value, known, n=1)
+    return f", nearest is {near[0]}" if near else ""
 
 
 def _known_planes(table: pd.DataFrame) -> str:
@@ -205,23 +247,23 @@ class _Nearby:
             return self._no_folder(path)
         doubled = name.removesuffix(".png")
         if doubled.lower().endswith(".png") and doubled in self._names(folder).get(
-            folded_name(doubled), ()
+            folded(doubled), ()
         ):
             return _Reason(
                 "the names in the table end in '.png' already; take that ending off in the table",
                 f"{doubled!a} lies there",
             )
-        for other in self._names(folder).get(folded_name(name), ()):
+        for other in self._names(folder).get(folded(name), ()):
             return _Reason(_spelling(name, other), f"{other!a} lies there")
         for ending in _OTHER_ENDINGS:
-            for other in self._names(folder).get(folded_name(path.stem + ending), ()):
+            for other in self._names(folder).get(folded(path.stem + ending), ()):
                 if ending:
                     kind = f"a file ending in {ending!r} lies there; {_CONVERT}"
                 else:
                     kind = "a file without an ending lies there; name it with '.png' if it is a PNG"
                 return _Reason(kind, f"{other!a} lies there")
         for inner in self._folders(folder):
-            if name in self._names(inner).get(folded_name(name), ()):
+            if name in self._names(inner).get(folded(name), ()):
                 return _Reason(
                     f"the files lie one folder deeper, in {inner!a}; move them to {folder!a}",
                     f"it lies in {inner!a}",
@@ -230,13 +272,13 @@ class _Nearby:
 
     def _no_folder(self, path: PurePosixPath) -> _Reason:
         folder = path.parent
-        for other in self._names(str(folder.parent)).get(folded_name(folder.name), ()):
+        for other in self._names(str(folder.parent)).get(folded(folder.name), ()):
             return _Reason(
                 f"the folder is named {other!a}, expected {folder.name!a}; rename it",
                 f"there is a folder {other!a}",
             )
         above = str(folder.parent)
-        if path.name in self._names(above).get(folded_name(path.name), ()):
+        if path.name in self._names(above).get(folded(path.name), ()):
             return _Reason(
                 f"the files lie beside the folder; make {str(folder)!a} and move them there",
                 f"it lies in {above!a}",
@@ -249,7 +291,7 @@ class _Nearby:
         if folder not in self._listed:
             found: dict[str, list[str]] = {}
             for name in sorted(_names(self._root / folder)):
-                found.setdefault(folded_name(name), []).append(name)
+                found.setdefault(folded(name), []).append(name)
             self._listed[folder] = found
         return self._listed[folder]
 

@@ -39,6 +39,15 @@ def shown(value: str) -> str:
     return f"'{escaped}'"
 
 
+def folded(text: str) -> str:
+    """A text without regard to letter case, blanks, dashes and the form in which Unicode writes it.
+
+    Two values of one column that agree in it are probably one value.
+    """
+    plain = re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
+    return "".join("-" if unicodedata.category(c) == "Pd" else c for c in plain).casefold()
+
+
 class Findings:
     """Collects the faults of one file and raises them together."""
 

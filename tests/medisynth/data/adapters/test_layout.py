@@ -111,8 +111,7 @@ def test_the_published_archives_are_read_as_they_unpack(tmp_path):
     africa = tmp_path / "africa" / "Zenodo_dataset"
     picture(africa / "Algeria" / "patient001_DZA_plane1.png")
     (africa / "African_planes_database.csv").write_text(
-        "Patient_num,Plane,Train,Center,Filename\n"
-        "1,Fetal brain,1,Algeria,patient001_DZA_plane1\n"
+        "Patient_num,Plane,Train,Center,Filename\n1,Fetal brain,1,Algeria,patient001_DZA_plane1\n"
     )
 
     for name, adapter in (

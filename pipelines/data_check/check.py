@@ -29,7 +29,7 @@ from typing import Any
 from governance.checks.registry import CHECKS, judge_items
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
-from governance.records.audit import CoverageAudit, ListingSummary
+from governance.records.audit import CoverageAudit, DuplicateAudit, ListingSummary
 from governance.records.dataset import RuleResult
 from governance.records.errors import DataError, LeakageError
 from governance.records.item import ItemRecord
@@ -505,6 +505,8 @@ def _step_lines(facts: dict[str, Any]) -> list[str]:
         lines += [_pair_line(pair) for pair in found["pairs"][:_SHOWN_PAIRS]]
         if found["n_pairs"] > _SHOWN_PAIRS:
             lines.append(f"  … and {found['n_pairs'] - _SHOWN_PAIRS:,} more")
+        if tried := DuplicateAudit.model_validate(found).calibration_sentence:
+            lines.append(tried)
     if "content" in facts:
         found = facts["content"]
         lines.append(

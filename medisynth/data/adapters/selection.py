@@ -46,8 +46,8 @@ def select_planes(listing: Listing, planes: str | Sequence[str]) -> pd.DataFrame
         if not chosen.any():
             names = ", ".join(listing.info.default_planes)
             forms = set(map(folded, listing.info.default_planes))
-            planes = table["plane"].dropna().unique()
-            near = [shown(str(name)) for name in planes if folded(str(name)) in forms]
+            occurring = table["plane"].dropna().unique()
+            near = [shown(str(name)) for name in occurring if folded(str(name)) in forms]
             written = f", which the table writes {', '.join(near)}" if near else ""
             raise DataError(
                 f"{listing.metadata_file}: no image of the default planes ({names}){written}; set "

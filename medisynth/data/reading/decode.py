@@ -225,11 +225,17 @@ def to_square_and_thumbnail(grey: Pixels, size_px: int, fit: Fit = "pad") -> tup
         fit: See `to_square`.
 
     Returns:
-        The square; and the thumbnail, shape (THUMBNAIL_PX, THUMBNAIL_PX), uint8, by means over
-        areas whose borders lie on whole pixels, whatever the other arguments.
+        The square; and the thumbnail, shape (THUMBNAIL_PX, THUMBNAIL_PX), uint8, whatever the other
+        arguments: by means over areas whose borders lie on whole pixels, of frames with a side
+        below 192 pixels by means weighted with the distance (triangle filter).
     """
     frame = _Frame(grey)
     return frame.square(size_px, fit), frame.thumbnail()
+
+
+def to_thumbnail(grey: Pixels) -> Pixels:
+    """Return the whole frame stretched to a small square, as `to_square_and_thumbnail` does it."""
+    return _Frame(grey).thumbnail()
 
 
 class _Frame:
@@ -255,7 +261,11 @@ class _Frame:
 
     def thumbnail(self) -> Pixels:
         size = (THUMBNAIL_PX, THUMBNAIL_PX)
-        return np.asarray(self._resized(size, Image.Resampling.BOX))
+        # Borders on whole pixels would fall elsewhere in a mirrored, cropped or resized copy, which
+        # shows where a mean is over one or two pixels a side.
+        is_small = min(self._full.size) < 2 * _REDUCING_GAP * THUMBNAIL_PX
+        resample = Image.Resampling.BILINEAR if is_small else Image.Resampling.BOX
+        return np.asarray(self._resized(size, resample))
 
     def _resized(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
         width, height = self._full.size

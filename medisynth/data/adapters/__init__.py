@@ -13,6 +13,7 @@ import pandas as pd
 
 from governance.records.errors import DataError, SettingsError
 from medisynth.data.adapters.layout import locate
+from medisynth.data.reading.kinds import kind_at
 
 LISTING_COLUMNS = (
     "image_id",  # unique name of the image
@@ -146,7 +147,11 @@ def locate_data_set(root: Path, name: str | None = None) -> tuple[DatasetAdapter
     if not root.exists():
         raise DataError(f"{root}: no such folder; give the data set's folder", code="D001")
     if not root.is_dir():
-        raise DataError(f"{root}: not a folder; give the folder that holds the data", code="D002")
+        kind = kind_at(root)
+        found = (
+            f"is {kind.what}, expected a folder; {kind.remedy} and " if kind else "not a folder; "
+        )
+        raise DataError(f"{root}: {found}give the folder that holds the data", code="D002")
     if not any(root.iterdir()):
         raise DataError(f"{root}: the folder is empty; expected a data set", code="D003")
     if named is None:

@@ -8,7 +8,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from governance.records.errors import DataError
 from medisynth.data.reading.csv_table import folded
-from medisynth.data.reading.kinds import obstacle
+from medisynth.data.reading.kinds import kind_at, obstacle
 
 _PEEK_BYTES = 4096
 _DEPTH = 2  # folders below the given one in which a data set is looked for
@@ -234,6 +234,10 @@ def _near(root: Path, entries: list[tuple[str, bool]], adapters: Sequence[Detect
         shown = ascii(name[:80])
         if file := spelt.get(folded(name)):
             return f"{shown} is nearly the name of {file}; rename it"
+        if Path(name).stem in tables:
+            kind = kind_at(root / name)
+            if kind is not None:
+                return f"{shown} is {kind.what}; {kind.remedy}"
         if file := stems.get(Path(name).stem.casefold()):
             return f"{shown} lies there where {file} is expected; save it as text (CSV, UTF-8)"
     for name in files[:_MOST_FILES]:
@@ -241,6 +245,9 @@ def _near(root: Path, entries: list[tuple[str, bool]], adapters: Sequence[Detect
             return told
     if archives := [name for name in files if name.lower().endswith(_ARCHIVES)]:
         return f"{archives[0][:80]!a} is an archive; unpack it there"
+    pointers = [name for name in files if name.endswith(".dvc")]
+    if pointers:
+        return f"{pointers[0][:80]!a} is a DVC pointer; run `dvc pull`"
     return ""
 
 

@@ -17,6 +17,7 @@ from medisynth.data.reading.csv_table import folded, shown
 
 _OTHER_ENDINGS = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm", "")
 _CONVERT = "save the images losslessly as PNG under the names of the table"
+_BY_DVC = "DVC keeps them and only its pointers lie there; run `dvc pull`"
 _REASONS_SHOWN = 3
 UNKNOWN = "no known plane"
 
@@ -262,6 +263,8 @@ class _Nearby:
                 else:
                     kind = "a file without an ending lies there; name it with '.png' if it is a PNG"
                 return _Reason(kind, f"{other!a} lies there")
+        if f"{name}.dvc" in self._names(folder).get(folded(f"{name}.dvc"), ()):
+            return _Reason(_BY_DVC, f"'{name}.dvc' lies there")
         for inner in self._folders(folder):
             if name in self._names(inner).get(folded(name), ()):
                 return _Reason(
@@ -277,6 +280,9 @@ class _Nearby:
                 f"the folder is named {other!a}, expected {folder.name!a}; rename it",
                 f"there is a folder {other!a}",
             )
+        pointer = f"{folder.name}.dvc"
+        if pointer in self._names(str(folder.parent)).get(folded(pointer), ()):
+            return _Reason(_BY_DVC, f"{pointer!a} lies there")
         above = str(folder.parent)
         if path.name in self._names(above).get(folded(path.name), ()):
             return _Reason(

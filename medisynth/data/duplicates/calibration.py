@@ -49,7 +49,8 @@ def _next_frame(image: Grey, rng: np.random.Generator) -> Grey:
     reach = 0.006 * image.shape[1]
     moved = shift(image.astype(np.float32), rng.uniform(-reach, reach, 2), order=1, mode="nearest")
     noise = gaussian_filter(rng.standard_normal(image.shape), 1.2)
-    return np.clip(np.rint(moved * (1 + 0.2 * noise / noise.std())), 0, 255).astype(np.uint8)
+    changed: Grey = np.clip(moved * (1 + 0.2 * noise / noise.std()), 0, 255).astype(np.uint8)
+    return changed
 
 
 def _mirrored(image: Grey, _rng: np.random.Generator) -> Grey:

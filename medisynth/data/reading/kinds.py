@@ -147,6 +147,17 @@ def obstacle(path: Path) -> Kind | None:
     return None if special is None else Kind(special, "put the file itself there")
 
 
+def kind_at(path: Path) -> Kind | None:
+    """Tell what a regular file holds by its start; None for another or unreadable one as well."""
+    try:
+        if obstacle(path) is not None:
+            return None
+        with path.open("rb") as stream:
+            return kind_of_content(stream.read(START_BYTES))
+    except OSError:
+        return None
+
+
 def link_kind(path: Path) -> Kind:
     """Tell what made a symbolic link, by its target, which is not repeated.
 

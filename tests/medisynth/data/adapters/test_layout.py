@@ -87,6 +87,8 @@ def test_a_missing_table_is_said_with_every_file_expected_and_what_lies_there(tm
         ("planes.csv", HEADER.replace(";", ","), "with fields separated by ';'"),
         ("planes.csv", "Image_name;Patient_num;Plane;Brain_plane;x", "it lacks 'Operator'"),
         ("FETAL_PLANES_ZENODO.zip", "PK", "is an archive; unpack it there"),
+        (f"{TABLE}.dvc", "outs:\n- md5: 0", "is a DVC pointer; run `dvc pull`"),
+        ("images.dvc", "outs:\n- md5: 0", "is a DVC pointer; run `dvc pull`"),
     ],
 )
 def test_a_file_that_is_nearly_a_known_table_is_named_with_what_to_do(
@@ -128,6 +130,13 @@ def test_the_published_archives_are_read_as_they_unpack(tmp_path):
     assert table["site"][0] == "Algeria"
 
 
+@pytest.mark.malformed("archive")
+def test_an_archive_given_instead_of_a_folder_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "set.zip").write_bytes(b"PK\x03\x04 and so on")
+
+    assert "is a ZIP archive, expected a folder; unpack it" in refusal(tmp_path / "set.zip")
+
+
 def test_two_data_sets_below_a_folder_are_both_named(tmp_path):
     planes(tmp_path / "one", "a")
     planes(tmp_path / "two", "b")
@@ -159,6 +168,9 @@ def test_images_missing_for_one_reason_are_counted_with_it_and_what_to_do(tmp_pa
     for path in (form / "Images").iterdir():
         path.rename(path.with_name(unicodedata.normalize("NFD", path.name)))
     assert "1 of them: the same name in another Unicode form" in absence(form)
+    kept = planes(tmp_path / "kept", "a", images="elsewhere")
+    (kept / "Images.dvc").write_text("outs:\n- md5: 0\n")
+    assert "1 of them: DVC keeps them" in absence(kept)
     deeper = planes(tmp_path / "deeper", "a")
     picture(deeper / "Images" / "part 2" / "b.png")
     (deeper / "Images" / "a.png").rename(deeper / "Images" / "part 2" / "a.png")

@@ -79,7 +79,7 @@ def ready(config: RunConfig) -> Ready:
     signer = open_signer(config.signing)
     declared = read_declarations(config.declarations, policy) if config.declarations else None
     scan = read_scan(config.evidence)
-    s1_ingest.find_adapter(config.data)  # a mistyped folder is no run
+    s1_ingest.find_data_set(config.data)  # a mistyped folder is no run
     if config.audit.target_population is not None:
         load_target_population(Path(config.audit.target_population).expanduser())
     refuse_misplaced_folders(config)

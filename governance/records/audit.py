@@ -342,6 +342,20 @@ class SimilarityNull(Document):
     highest: float | None
 
 
+class CopyRecall(Document):
+    """How many changed copies of the data set's own images the search for duplicates finds.
+
+    Attributes:
+        kind: How the copies were changed, e.g. "8 % of width and height cropped".
+        n_planted: Images that were copied.
+        n_found: Copies that were paired with their originals.
+    """
+
+    kind: str
+    n_planted: int
+    n_found: int
+
+
 class DuplicateAudit(Document):
     """Images that occur more than once (data/duplicates.json).
 
@@ -358,6 +372,8 @@ class DuplicateAudit(Document):
         null: Similarity between different patients; None with fewer than two patients.
         distinct: Pairs that a person declared to be different images, with the reason given; they
             are not in `pairs`.
+        calibration: What the search finds of copies of these images that were changed in known
+            ways; empty where it was not tried, as in older runs.
     """
 
     PATH = "data/duplicates.json"
@@ -373,6 +389,27 @@ class DuplicateAudit(Document):
     n_groups: int = 0
     null: SimilarityNull | None = None
     distinct: tuple[str, ...] = ()
+    calibration: tuple[CopyRecall, ...] = ()
+
+    @property
+    def calibration_sentence(self) -> str:
+        """Say of which kinds of changed copies the search found all, and what it missed.
+
+        "" where it was not tried.
+        """
+        if not self.calibration:
+            return ""
+        missed = [one for one in self.calibration if one.n_found < one.n_planted]
+        n = max(one.n_planted for one in self.calibration)
+        kinds = f"{len(self.calibration)} kinds of changed copies of {n} of these images"
+        if not missed:
+            return f"the search was tried on {kinds} and found all"
+        named = ", ".join(f"{one.kind} {one.n_found} of {one.n_planted}" for one in missed)
+        n_whole = len(self.calibration) - len(missed)
+        return (
+            f"the search was tried on {kinds}; it found all of {n_whole} "
+            f"kind{'' if n_whole == 1 else 's'}, but of {named}"
+        )
 
 
 TextKind = Literal["name", "date", "time", "number"]

@@ -68,6 +68,8 @@ class DatasetIdentity(Document):
         n_decoded: Images decoded in this run.
         n_from_cache: Images whose file digest was known, so that an earlier decoding was used.
         decode_s: Seconds of reading, digesting and decoding them; None in older runs.
+        unread: Sentences on files and columns in the data folder that nothing reads, each with a
+            count; None in older runs.
     """
 
     PATH = "data/dataset.json"
@@ -97,6 +99,7 @@ class DatasetIdentity(Document):
     n_decoded: int = 0
     n_from_cache: int = 0
     decode_s: float | None = None
+    unread: tuple[str, ...] | None = None
 
 
 class FindingRecord(Document):
@@ -122,6 +125,28 @@ Engine = Literal["pandera", "great_expectations"]
 Severity = Literal["critical", "warning", "info"]
 
 
+class RuleBreak(Document):
+    """One value that broke a rule of the data contract.
+
+    Attributes:
+        image_id: Image.
+        row: Line of the image in the metadata file.
+        value: Value, at most 80 characters, control characters escaped; "(empty)" where missing.
+        nearest: Allowed value nearest to it; "" where the rule names none or none is alike.
+    """
+
+    image_id: str
+    row: int
+    value: str
+    nearest: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Name the image with its row, the value and the nearest that is allowed."""
+        near = f", nearest allowed {self.nearest}" if self.nearest else ""
+        return f"row {self.row}, {self.image_id}: {self.value}{near}"
+
+
 class RuleResult(Document):
     """Result of one rule of the data contract in one engine.
 
@@ -137,6 +162,8 @@ class RuleResult(Document):
         reason: Why the rule is there, or why it could not be checked.
         examples: At most 5 offending values, each at most 80 characters, control characters
             escaped.
+        breaks: The first 20 values that broke the rule, with their images; given by pandera for
+            rules about single images, empty in older runs.
     """
 
     engine: Engine
@@ -148,6 +175,7 @@ class RuleResult(Document):
     n_unexpected: int
     reason: str
     examples: tuple[str, ...] = ()
+    breaks: tuple[RuleBreak, ...] = ()
 
 
 class ValidationRecord(Document):

@@ -112,7 +112,10 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
             "A row is no row of the table: other number of fields, or bad quotes.",
             "Mend or remove the row.",
         ),
-        "D017": ("The metadata file is a web page.", "Download the data set again."),
+        "D017": (
+            "The metadata file is no text but of another kind: a web page, a pointer, an archive …",
+            "Do what the message says, or download the data set again.",
+        ),
         "D018": ("The header names a column twice or unusably.", "Correct the header."),
         "D019": (
             "A column is missing.",
@@ -126,6 +129,10 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
         "D025": (
             "A row and the name of its image name different patients.",
             "Find out which is right, and mend the row.",
+        ),
+        "D026": (
+            "Two values of one column differ only by letter case, blanks or Unicode form.",
+            "Write both alike, or declare both as levels in data_contract.yaml.",
         ),
         "D030": (
             "A listed image is missing.",

@@ -19,6 +19,7 @@ from governance.sealing.seal import SealedTestSet
 from governance.sealing.vault import Vault
 from governance.signing.keys import RunSigner
 from medisynth.data.adapters import DatasetInfo, Listing
+from medisynth.data.adapters.selection import not_selected
 from medisynth.data.contract.contract import DataContract
 from medisynth.data.reading.views import ImageView, Pixels
 from pipelines.config.model import RunConfig
@@ -88,12 +89,22 @@ class ListedData:
         listing: All rows of the metadata file.
         selected: Rows of the selected planes.
         missing: For every row of the listing, whether its image has no file.
+        contract: Rules for the table: the data set's contract and the user's own.
+        unread: Sentences on what lies in the folder and is not read.
     """
 
     root: Path
     listing: Listing
     selected: pd.DataFrame
     missing: "pd.Series[bool]"
+    contract: DataContract
+    unread: tuple[str, ...] = ()
+
+    @cached_property
+    def not_selected(self) -> dict[str, int]:
+        """Rows that are not selected, by the reason, the most frequent first."""
+        known = next((r.allowed for r in self.contract.rules if r.name == "plane_allowed"), ())
+        return not_selected(self.listing.table, self.selected, [str(name) for name in known])
 
     @cached_property
     def present(self) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 Nothing changed means: the tool's own code, the packages it rests on, Python, the text reader, the
 configuration, the files it names, the names and sizes of all files in the data folder, and then,
-file by file, their SHA-256.
+file by file, the SHA-256 of those that are read.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ import stat
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,17 @@ from typing import Any
 from governance.checks.registry import CHECKS, judge_items
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
-from governance.records.audit import ListingSummary
+from governance.records.audit import CoverageAudit, DuplicateAudit, ListingSummary
+from governance.records.dataset import RuleResult
 from governance.records.errors import DataError, LeakageError
 from governance.records.item import ItemRecord
 from governance.reports import formats
 from governance.reports.evidence import read_pictures
 from governance.reports.sections.data_check import DataCheckEvidence, write_data_check_html
 from governance.verdict.rollup import short_title
-from medisynth.data.audit.coverage import ALL, NOT_RECORDED, listing_summary
+from medisynth.data.adapters import adapter_names, load_adapter
+from medisynth.data.adapters.layout import known_tables
+from medisynth.data.audit.coverage import ALL, NOT_RECORDED, classes_not_trained, listing_summary
 from pipelines.config.model import RunConfig
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
@@ -75,6 +78,7 @@ class CheckedData:
         checked_utc: When it was found.
         read_sha256: Path in the data folder -> SHA-256 of the bytes that were judged, for each
             image that was; empty when the result is shown again.
+        listed: Paths of all listed images in the data folder; empty when shown again.
     """
 
     text: str
@@ -87,6 +91,7 @@ class CheckedData:
     findings: tuple[str, ...]
     checked_utc: datetime
     read_sha256: dict[str, str] = field(default_factory=dict)
+    listed: frozenset[str] = frozenset()
 
 
 class CheckMemory:
@@ -123,7 +128,8 @@ class CheckMemory:
                 parts = {name: stored.read(name) for name in stored.namelist()}
             facts = json.loads(parts["facts.json"])
             end = json.loads(parts["end.json"])
-            if json.loads(parts[_DIGESTS]) != self._file_digests({}):
+            stored = json.loads(parts[_DIGESTS])
+            if stored != self._file_digests(stored, known={}):
                 return None
             os.utime(self._entry)
             return CheckedData(
@@ -145,7 +151,9 @@ class CheckMemory:
         if self._entry is None:
             return
         with suppress(OSError):
-            digests = self._file_digests(checked.read_sha256)
+            judged = checked.listed | checked.read_sha256.keys()
+            decisive = [p for p in self._places or {} if p in judged or _is_table(p)]
+            digests = self._file_digests(decisive, known=checked.read_sha256)
             if self._places != _places(self._root):
                 return
             end = {
@@ -166,9 +174,9 @@ class CheckMemory:
             _write(self._entry, parts)
             _remove_old(self._entry.parent)
 
-    def _file_digests(self, known: dict[str, str]) -> dict[str, str]:
-        """Return the digest of every file of the folder; known ones are not read again."""
-        digests = {path: known.get(path, "") for path in sorted(self._places or {})}
+    def _file_digests(self, paths: Iterable[str], known: dict[str, str]) -> dict[str, str]:
+        """Return the digest of files of the folder; known ones are not read again."""
+        digests = {path: known.get(path, "") for path in sorted(paths)}
         unread = [path for path, digest in digests.items() if not digest]
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compare") as pool:
             found = pool.map(partial(_digest, self._root), unread)
@@ -176,6 +184,18 @@ class CheckMemory:
                 digests[path] = digest
                 self._progress(n, len(unread))
         return digests
+
+
+def _is_table(path: str) -> bool:
+    """Whether a file in any folder may be read besides images: a table of an adapter, a contract."""
+    name = path.rpartition("/")[2]
+    return name == s1_ingest.OWN_CONTRACT or name in _table_names()
+
+
+@cache
+def _table_names() -> frozenset[str]:
+    adapters = map(load_adapter, adapter_names())
+    return frozenset(table.file for adapter in adapters for table in known_tables(adapter))
 
 
 def _digest(root: Path, path: str) -> str:
@@ -194,8 +214,11 @@ def _places(root: Path) -> Places | None:
         status = entry.stat(follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             return None
-        place = Path(entry.path).relative_to(root).as_posix() if entry.path else entry.name
-        places[place] = (status.st_size, status.st_mtime_ns, status.st_ino)
+        places[entry.path[len(str(root)) + 1 :]] = (
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ino,
+        )
     return places
 
 
@@ -320,9 +343,12 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         audit_listing(listed, context)
         error: DataError | LeakageError | None = None
         read_sha256: dict[str, str] = {}
+        given = Path(str(config.data.path)).expanduser().resolve()
+        below = f"{listed.root.relative_to(given).as_posix()}/".removeprefix("./")
         try:
             images = s1_ingest.decode_all(listed, context)
-            read_sha256 = dict(zip(images.table["path"], images.table["file_sha256"], strict=True))
+            paths = below + images.table["path"].astype(str)
+            read_sha256 = dict(zip(paths, images.table["file_sha256"], strict=True))
             s2_validate.run(images, context)
             s4_split.divide(images, s3_audit.run(images, context), context)
         except (DataError, LeakageError) as caught:
@@ -330,7 +356,8 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         if (between_steps := boundary_checks(store.journal)) is not None:
             store.write_document(between_steps)
         checked = _gather(context, summary, str(listed.root), error)
-        return replace(checked, read_sha256=read_sha256)
+        in_folder = frozenset(below + listed.listing.table["path"].astype(str))
+        return replace(checked, read_sha256=read_sha256, listed=in_folder)
 
 
 def _gather(
@@ -416,6 +443,10 @@ def _text(facts: dict[str, Any], summary: ListingSummary, records: tuple[ItemRec
     absent = [attribute["name"] for attribute in facts["dataset"]["absent_attributes"]]
     if absent:
         lines.append(f"not recorded: {', '.join(absent)}")
+    selected = next(step for step in facts["dataset"]["flow"] if step["step"] == "selected")
+    if "not selected: " in selected["note"]:
+        lines.append(f"not selected: {selected['note'].partition('not selected: ')[2]}")
+    lines += facts["dataset"]["unread"]
     lines += _step_lines(facts)
     lines.append("")
     lines += [
@@ -456,11 +487,14 @@ def _step_lines(facts: dict[str, Any]) -> list[str]:
             f"data contract: {len(judged) - len(failed)} of {len(judged)} rules hold; "
             f"{len(rules) - len(judged)} not evaluated, nothing recorded to judge"
         )
-        lines += [
-            f"  {rule['severity']}, {rule['engine']}: {rule['rule']} ({rule['n_unexpected']:,} of "
-            f"{rule['n_evaluated']:,} rows)"
-            for rule in failed
-        ]
+        for rule in map(RuleResult.model_validate, failed):
+            lines.append(
+                f"  {rule.severity}, {rule.engine}: {rule.rule} ({rule.n_unexpected:,} of "
+                f"{rule.n_evaluated:,} rows)"
+            )
+            lines += [f"    {one.sentence}" for one in rule.breaks]
+    if "split" in facts:
+        lines += classes_not_trained(CoverageAudit.model_validate(facts["coverage"]).levels)
     if "duplicates" in facts:
         found = facts["duplicates"]
         lines.append(
@@ -471,6 +505,8 @@ def _step_lines(facts: dict[str, Any]) -> list[str]:
         lines += [_pair_line(pair) for pair in found["pairs"][:_SHOWN_PAIRS]]
         if found["n_pairs"] > _SHOWN_PAIRS:
             lines.append(f"  … and {found['n_pairs'] - _SHOWN_PAIRS:,} more")
+        if tried := DuplicateAudit.model_validate(found).calibration_sentence:
+            lines.append(tried)
     if "content" in facts:
         found = facts["content"]
         lines.append(

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from governance.records.errors import DataError, ResourceError, SettingsError
 from governance.records.files import write_atomic
-from medisynth.data.adapters import DatasetInfo, african_planes, fetal_planes_db, hc18, load_adapter
+from medisynth.data.adapters import (
+    DatasetInfo,
+    african_planes,
+    fetal_planes_db,
+    hc18,
+    locate_data_set,
+)
 from medisynth.data.reading.archive import unpack_zip
 from pipelines.fetch.download import CheckStop, Downloader, RemoteFile, Report, Say
 
@@ -79,8 +85,8 @@ SOURCES: Mapping[str, Source] = {
         record=f"{_ZENODO}/7540448",
         files=(_zenodo(7540448, "Zenodo_dataset.tar.xz", None, None),),
         by_hand=(
-            "the publisher gives a .tar.xz archive, which is not unpacked here: unpack it by hand "
-            "and bring it into the layout of docs/data_sets.md (metadata.csv and images/)"
+            "the publisher gives a .tar.xz archive, which is not unpacked here: unpack it by "
+            "hand in its folder, with `tar xf`"
         ),
     ),
 }
@@ -241,12 +247,14 @@ def _present(name: str, source: Source, folder: Path) -> FetchedData | None:
 
 
 def _detects(name: str, folder: Path) -> bool:
-    return load_adapter(name).detects(folder)
+    adapter, root = locate_data_set(folder, name)  # archives unpack into a folder of their own
+    return adapter.detects(root)
 
 
 def _missing(name: str, folder: Path) -> list[str]:
-    paths = load_adapter(name).list_images(folder).table["path"].astype(str)
-    return [path for path in paths if not (folder / path).is_file()]
+    adapter, root = locate_data_set(folder, name)
+    paths = adapter.list_images(root).table["path"].astype(str)
+    return [path for path in paths if not (root / path).is_file()]
 
 
 def _described(file: RemoteFile, source: Source, downloader: Downloader, say: Say) -> RemoteFile:

@@ -9,36 +9,48 @@ from pathlib import Path
 import pandas as pd
 
 from governance.records.dataset import AbsentAttribute, DatasetIdentity, FindingRecord, Findings
-from governance.records.errors import DataError, Finding
-from medisynth.data.adapters import DatasetAdapter, Listing, detect_adapter, load_adapter
-from medisynth.data.adapters.selection import missing_images, missing_images_error, select_planes
+from governance.records.errors import DataError, Finding, SettingsError
+from medisynth.data.adapters import DatasetAdapter, Listing, load_adapter, locate_data_set
+from medisynth.data.adapters.selection import (
+    UNKNOWN,
+    absence_explained,
+    missing_images,
+    missing_images_error,
+    select_planes,
+)
+from medisynth.data.adapters.unread import find_unread
 from medisynth.data.audit.coverage import flow_step
 from medisynth.data.content.scan import turned
 from medisynth.data.contract.contract import DataContract, load_contract, warm_up
+from medisynth.data.contract.variants import level_variants
 from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
+from medisynth.data.reading.csv_table import folded
 from medisynth.data.reading.ingest import Ingested, content_digest, ingest_images
 from medisynth.models.registry import load_generator
 from pipelines.config.sections import DataConfig
 from pipelines.current_run.context import IMAGE_TABLE, ImageSet, ListedData, RunContext
 from pipelines.current_run.lock import folder_lock
 from pipelines.fetch.cache import NO_CACHE, cache_dir, image_cache
+from pipelines.fetch.data_sets import NOTE_FILE
 
 N_EXAMPLES = 20
+_REASONS_SHOWN = 8
 _LONGEST_SIMULATION_S = 3600.0
 OWN_CONTRACT = "data_contract.yaml"
 
 
-def find_adapter(data: DataConfig) -> DatasetAdapter:
-    """Return the adapter of the configured data folder.
+def find_data_set(data: DataConfig) -> tuple[DatasetAdapter, Path | None]:
+    """Return the adapter of the configured data and the data set's folder, None for phantoms.
+
+    The folder is the configured one or, where that has no layout, the one folder below that has.
 
     Raises:
         DataError: The folder is missing, empty, or has no known layout.
         SettingsError: The named adapter does not exist.
     """
     if data.path is None:
-        return load_adapter("phantom")
-    adapter = detect_adapter(_folder(data.path)) if data.adapter is None else None
-    return adapter or load_adapter(str(data.adapter))
+        return load_adapter("phantom"), None
+    return locate_data_set(_folder(data.path), data.adapter)
 
 
 def list_data(context: RunContext) -> ListedData:
@@ -46,36 +58,68 @@ def list_data(context: RunContext) -> ListedData:
 
     Raises:
         DataError: The folder or the metadata file cannot be used.
+        SettingsError: The data contract cannot be used.
     """
-    root = data_root(context)
-    listing = find_adapter(context.config.data).list_images(root)
+    adapter, found = find_data_set(context.config.data)
+    root = found or data_root(context)
+    if found is not None and found != _folder(str(context.config.data.path)):
+        context.console.say(f"the data set lies one folder deeper and is read from {found}")
+    listing = adapter.list_images(root)
     selected = select_planes(listing, context.config.data.planes)
-    listed = ListedData(root, listing, selected, missing_images(root, listing.table))
+    contract = _contract(root, listing, context.config.data)
+    unread = find_unread(
+        root,
+        listing,
+        adapter,
+        files=(OWN_CONTRACT, NOTE_FILE),
+        columns=contract.metadata_columns,
+    ).sentences(listing.metadata_file)
+    missing = missing_images(root, listing.table)
+    listed = ListedData(root, listing, selected, missing, contract, unread)
+    for sentence in unread:
+        context.console.warn(sentence)
+    for reason, n in listed.not_selected.items():
+        if UNKNOWN in reason:
+            context.console.warn(f"{n:,} rows are not selected: {reason}")
     _write_identity(listed, context, content_sha256=None)
     return listed
 
 
 def run(context: RunContext) -> ImageSet:
     """List the data set and decode every selected image once; errors as in the two parts."""
-    return decode_all(list_data(context), context)
+    listed = list_data(context)
+    if left_out := left_out_sentence(listed.not_selected):
+        context.console.say(left_out)
+    return decode_all(listed, context)
+
+
+def left_out_sentence(not_selected: dict[str, int]) -> str:
+    """Count the rows that are not selected, by the reason; empty where all are selected."""
+    if not not_selected:
+        return ""
+    named = [f"{reason} {n:,}" for reason, n in list(not_selected.items())[:_REASONS_SHOWN]]
+    if len(not_selected) > _REASONS_SHOWN:
+        named.append(f"and {len(not_selected) - _REASONS_SHOWN} more")
+    return f"not selected: {sum(not_selected.values()):,} rows ({', '.join(named)})"
 
 
 def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     """Decode every selected image once.
 
     Raises:
-        SettingsError: The data contract cannot be used.
-        DataError: Listed images are missing and may not be dropped, nothing is selected, or an
-            image is not what it must be; all findings are in data/findings.json.
+        DataError: Levels are written in two ways, listed images are missing and may not be dropped,
+            nothing is selected, or an image is not what it must be; all findings are in
+            data/findings.json.
     """
+    _refuse_variants(listed, context)
     _refuse_missing(listed, context)
-    contract = _contract(listed, context.config.data)
     warm_up()  # start the slow import of the next step while images are decoded
     present = listed.present
     if present.empty:
+        told = absence_explained(listed.root, listed.selected)
         raise DataError(
             f"{listed.root}: none of the {len(listed.selected):,} selected images is there; "
-            "complete the folder, or choose other planes with data.planes",
+            f"{f'{told}; ' if told else ''}complete the folder, or choose other planes with data.planes",
             code="D033",
         )
     generator = load_generator(context.config.model.name)
@@ -130,7 +174,7 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
         pixels=ingested.pixels,
         thumbnails=ingested.thumbnails,
         content_sha256=digest,
-        contract=contract,
+        contract=listed.contract,
     )
 
 
@@ -143,12 +187,33 @@ def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
     context.store.write_document(Findings(findings=records))
 
 
-def _contract(listed: ListedData, data: DataConfig) -> DataContract:
-    """Return the data set's contract, with the user's own rules if there are any."""
+def _contract(root: Path, listing: Listing, data: DataConfig) -> DataContract:
+    """Return the data set's contract, with the user's own rules if there are any.
+
+    Raises:
+        SettingsError: The contract cannot be used, or a file beside the data nearly has its name.
+    """
     if data.contract is not None:
-        return load_contract(listed.listing.info.name, _folder(data.contract))
-    beside = listed.root / OWN_CONTRACT
-    return load_contract(listed.listing.info.name, beside if beside.is_file() else None)
+        return load_contract(listing.info.name, _folder(data.contract))
+    beside = root / OWN_CONTRACT
+    if os.path.lexists(beside):  # also what is no regular file, which reading refuses
+        return load_contract(listing.info.name, beside)
+    for name in sorted(path.name for path in root.iterdir()):
+        if folded(name).replace(".yml", ".yaml") == OWN_CONTRACT:
+            raise SettingsError(
+                f"{root}: {name!a} would not be read; rename it to {OWN_CONTRACT}, or name it in "
+                "data.contract"
+            )
+    return load_contract(listing.info.name)
+
+
+def _refuse_variants(listed: ListedData, context: RunContext) -> None:
+    """Raise DataError if a column writes one level in two ways that nobody declared as two."""
+    findings = level_variants(listed.listing, listed.contract)
+    if findings:
+        write_findings(findings, context)
+        more = f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
+        raise DataError(f"{findings[0]}{more}", code=findings[0].code, findings=findings)
 
 
 def _metadata(listing: Listing, table: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +233,8 @@ def data_root(context: RunContext) -> Path:
     """Return the data folder; simulate the phantoms first if they are not there yet."""
     data = context.config.data
     if data.path is not None:
-        return _folder(data.path)
+        folder = _folder(data.path)  # gone where a run is resumed: its caller says so
+        return locate_data_set(folder, data.adapter)[1] if folder.is_dir() else folder
     settings = PhantomSettings(
         n_patients=data.phantom.n_patients,
         seed=data.phantom.seed,
@@ -204,7 +270,10 @@ def _refuse_missing(listed: ListedData, context: RunContext) -> None:
     if n_needed == 0 or context.config.data.missing_images == "drop":
         return
     error = missing_images_error(
-        listed.listing.table, listed.missing, metadata_file=listed.listing.metadata_file
+        listed.root,
+        listed.listing.table,
+        listed.missing,
+        metadata_file=listed.listing.metadata_file,
     )
     write_findings(error.findings, context)
     raise error
@@ -227,7 +296,11 @@ def _write_identity(
     note = f"{n_dropped:,} selected images have no file" if n_dropped else ""
     flow = (
         flow_step("listed", listing.table, f"rows of {listing.metadata_file}"),
-        flow_step("selected", listed.selected, f"planes: {planes}"),
+        flow_step(
+            "selected",
+            listed.selected,
+            "; ".join(filter(None, (f"planes: {planes}", left_out_sentence(listed.not_selected)))),
+        ),
         flow_step("present", listed.present, note),
     )
     identity = DatasetIdentity(
@@ -258,5 +331,6 @@ def _write_identity(
         n_decoded=ingested.n_decoded if ingested else 0,
         n_from_cache=ingested.n_from_cache if ingested else 0,
         decode_s=decode_s,
+        unread=listed.unread,
     )
     context.store.write_document(identity)

@@ -2,15 +2,18 @@
 
 import numpy as np
 
-from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
+from governance.records.audit import CopyRecall, DatasetAudit, DuplicateAudit, DuplicatePair
 from governance.records.run import Figure
 from medisynth.data.audit.confounding import confounding
 from medisynth.data.audit.coverage import concentration
 from medisynth.data.audit.quality import image_quality
 from medisynth.data.content.scan import scan_content
+from medisynth.data.duplicates.calibration import calibrate, chosen_rows
 from medisynth.data.duplicates.exact import in_partitions, leakage_groups
 from medisynth.data.duplicates.search import DuplicateSearch, find_duplicates
 from medisynth.data.reading.contact_sheet import contact_sheet
+from medisynth.data.reading.decode import decode_bytes
+from medisynth.data.reading.folder import DataFolder
 from pipelines.current_run.context import AuditedImages, ImageSet, RunContext, add_figures
 from pipelines.steps import boundaries
 from pipelines.steps.data_audit import n_across
@@ -106,7 +109,16 @@ def _duplicate_audit(
         pairs=(*drawn, *ordered[_MAX_PICTURES:_MAX_PAIRS]),
         null=search.null,
         distinct=context.config.audit.distinct_pairs,
+        calibration=_calibration(images, context),
     )
+
+
+def _calibration(images: ImageSet, context: RunContext) -> tuple[CopyRecall, ...]:
+    """Try the search on changed copies of some of the images, read again at their own size."""
+    folder, seed = DataFolder(images.root), context.config.seed
+    paths = images.table["path"].iloc[chosen_rows(len(images.table), seed)]
+    frames = [decode_bytes(folder.read(path), path).grey for path in paths]
+    return calibrate(frames, seed)
 
 
 def _n_groups(ties: set[tuple[str, str]]) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from governance.confinement.confine import KEY_TARGET, VAULT_TARGET
+from governance.records.audit import CoverageAudit
 from governance.records.base import TEST, TRAINING, TUNING
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import (
@@ -21,7 +22,7 @@ from governance.records.partition import IsolationRecord, PartitionSummary, Spli
 from governance.sealing.access_log import AccessLog
 from governance.sealing.ledger import Ledger
 from governance.sealing.seal import Leaf, reopen_sealed_test_set, seal_test_set
-from medisynth.data.audit.coverage import flow_step
+from medisynth.data.audit.coverage import classes_not_trained, flow_step
 from medisynth.data.duplicates.exact import across_partitions
 from medisynth.data.reading.views import ImageView, load_view, save_view
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
@@ -102,6 +103,8 @@ def divide(images: ImageSet, audited: AuditedImages, context: RunContext) -> Spl
         write_audits(images, audited, None, context)  # the findings so far are evidence too
         raise
     write_audits(images, audited, result.partition, context)
+    for sentence in classes_not_trained(context.folder.need(CoverageAudit).levels):
+        context.console.warn(sentence)
     return result
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from governance.records.base import TEST, TRAINING, TUNING
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.reading.contact_sheet import contact_sheet
 from medisynth.data.reading.ingest import ingest_images
 from medisynth.data.reading.views import ImageView, Pixels
@@ -159,7 +159,7 @@ def samples_of(stage: AdversarialStage, seed: int) -> Pixels:
 
 def images_of(folder: Path, extractor: InceptionPool3) -> Images:
     """Read and split; the split is the same every time."""
-    listing = detect_adapter(folder).list_images(folder)
+    listing = locate_data_set(folder)[0].list_images(folder)
     size_px = tb_gan("laptop").size
     read = ingest_images(folder, listing.table, size_px=size_px)
     split = split_images(

@@ -196,6 +196,7 @@ def dataset_rows(data: DatasetIdentity) -> tuple[tuple[str, Cell], ...]:
         else "not pinned in the configuration"
     )
     read = (("Images read", cell(_decoded(data))),) if data.n_decoded or data.n_from_cache else ()
+    unread = (("Not read", cell(*data.unread)),) if data.unread else ()
     return (
         ("Data set", cell(f"{data.title} ({data.name})")),
         ("Version", cell(data.version or "the publisher gives none")),
@@ -208,6 +209,7 @@ def dataset_rows(data: DatasetIdentity) -> tuple[tuple[str, Cell], ...]:
         ("Metadata file", cell(data.metadata_file, mono(data.metadata_sha256))),
         ("Content digest", cell(mono(data.content_sha256 or formats.NOT_AVAILABLE), small(state))),
         *read,
+        *unread,
     )
 
 

@@ -148,9 +148,11 @@ def _broken_row(rule: JudgedRule) -> tuple[Cell, ...]:
     said = dict.fromkeys(result.reason for result in results if result.reason)
     shown = dict.fromkeys(example for result in results for example in result.examples)
     examples = f"Examples: {', '.join(shown)}" if shown else ""
+    breaks = [one.sentence for result in results for one in result.breaks]
+    named = [small(examples)] if not breaks else [small(text) for text in breaks]
     name = strong(f"{rule.column}: {_own_name(rule)}" if rule.column else rule.rule)
     return (
-        cell(name, *said, small(examples)),
+        cell(name, *said, *named),
         cell(rule.severity),
         *(_engine_cell(rule.state(engine), rule.results.get(engine)) for engine in ENGINES),
         cell(_evaluated([rule])),

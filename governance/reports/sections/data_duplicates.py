@@ -23,7 +23,7 @@ from governance.reports.blocks import (
     strong,
 )
 from governance.reports.evidence import Evidence, PictureFile
-from governance.reports.sections.data_tables import more
+from governance.reports.sections.data_tables import beyond, more
 
 _PAIRS_SHOWN = 40
 _DISTINCT_SHOWN = 20
@@ -45,6 +45,7 @@ def duplicate_blocks(evidence: Evidence) -> tuple[Block, ...]:
         text,
         Facts(duplicate_rows(audit, unit)),
         *_null(audit, unit),
+        *_calibration(audit),
         *_pairs(audit, unit),
         *_gallery(audit, unit, evidence.pictures),
         *_distinct(audit),
@@ -105,6 +106,31 @@ def similarity_chart(null: SimilarityNull, found: tuple[float, ...], unit: str) 
         threshold=(f"threshold {null.threshold:.3f}", null.threshold),
         as_strokes=True,
     )
+
+
+def _calibration(audit: DuplicateAudit) -> tuple[Block, ...]:
+    """Show what the search finds of copies of these images that were changed in known ways."""
+    if not audit.calibration:
+        return ()
+    text = Text(
+        "What this search can find in these images: some of them were copied and changed, and the "
+        "search was asked to pair the copies with their originals. Copies of a kind that it misses "
+        "here may lie in the data unseen."
+    )
+    head = columns(("Copies", 0.60), ("Planted", 0.20, "right"), ("Found", 0.20, "right"))
+    rows = tuple(
+        (
+            cell(one.kind),
+            cell(formats.count(one.n_planted)),
+            cell(
+                formats.count(one.n_found)
+                if one.n_found == one.n_planted
+                else beyond(formats.count(one.n_found))
+            ),
+        )
+        for one in audit.calibration
+    )
+    return (text, Table(head, rows))
 
 
 def _pairs(audit: DuplicateAudit, unit: str) -> tuple[Block, ...]:

@@ -12,6 +12,8 @@ from typing import Protocol
 import pandas as pd
 
 from governance.records.errors import DataError, SettingsError
+from medisynth.data.adapters.layout import locate
+from medisynth.data.reading.kinds import kind_at
 
 LISTING_COLUMNS = (
     "image_id",  # unique name of the image
@@ -83,7 +85,12 @@ class Listing:
 
 
 class DatasetAdapter(Protocol):
-    """Reads the listing of one kind of data set."""
+    """Reads the listing of one kind of data set.
+
+    An adapter may also have `tables`, see `layout.KnownTable`: what a folder lacks is then named,
+    and columns and files that are not read are told from those that are; and `companions`,
+    patterns (`fnmatch`) of files that the publisher puts beside the images.
+    """
 
     name: str
 
@@ -121,27 +128,35 @@ def load_adapter(name: str) -> DatasetAdapter:
     return adapter
 
 
-def detect_adapter(root: Path) -> DatasetAdapter:
-    """Return the one adapter whose layout the folder has.
+def locate_data_set(root: Path, name: str | None = None) -> tuple[DatasetAdapter, Path]:
+    """Find the data set that a folder holds, itself or in the one folder below that has a layout.
+
+    Args:
+        root: Folder that was given.
+        name: Adapter to use; None takes the one whose layout is there.
+
+    Returns:
+        The adapter and the data set's folder: the root, or a folder at most two levels below it.
 
     Raises:
-        DataError: The folder is missing, empty, or no adapter (or more than one) fits.
+        DataError: The folder is missing, empty, or no adapter (or more than one) fits; where an
+            adapter is named, its layout may be missing: reading then says what is.
+        SettingsError: No adapter has this name.
     """
+    named = None if name is None else load_adapter(name)
     if not root.exists():
         raise DataError(f"{root}: no such folder; give the data set's folder", code="D001")
     if not root.is_dir():
-        raise DataError(f"{root}: not a folder; give the folder that holds the data", code="D002")
+        kind = kind_at(root)
+        found = (
+            f"is {kind.what}, expected a folder; {kind.remedy} and " if kind else "not a folder; "
+        )
+        raise DataError(f"{root}: {found}give the folder that holds the data", code="D002")
     if not any(root.iterdir()):
         raise DataError(f"{root}: the folder is empty; expected a data set", code="D003")
-    fitting = [a for a in map(load_adapter, adapter_names()) if a.detects(root)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        known = ", ".join(adapter_names())
-        raise DataError(
-            f"{root}: no known data set layout; expected one of {known}; "
-            "see docs/data_sets.md for each layout",
-            code="D004",
-        )
-    names = ", ".join(a.name for a in fitting)
-    raise DataError(f"{root}: fits {names}; choose one with --adapter", code="D005")
+    if named is None:
+        return locate(root, [load_adapter(known) for known in adapter_names()])
+    try:
+        return locate(root, [named])
+    except DataError:
+        return named, root  # reading says what is missing there

@@ -1,11 +1,12 @@
-"""African maternal-fetal planes: `metadata.csv` of all 450 images and a folder `images/`."""
+"""African maternal-fetal planes: the published archive, and the kit with a fuller metadata file."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from medisynth.data.adapters import DatasetInfo, Listing
-from medisynth.data.adapters.listing_table import header_names, listing_table
+from medisynth.data.adapters.layout import KnownTable, header_names, image_folder
+from medisynth.data.adapters.listing_table import listing_table
 from medisynth.data.reading.csv_table import (
     StrictTable,
     canonical_number,
@@ -16,9 +17,25 @@ from medisynth.data.reading.csv_table import (
     read_strict,
 )
 
+PUBLISHED_FILE = "African_planes_database.csv"
 METADATA_FILE = "metadata.csv"
 IMAGE_FOLDER = "images"
+# the kit's columns, and the published ones of the same meaning
 _COLUMNS = ("image_name", "center", "patient_num", "plane", "train")
+_PUBLISHED_COLUMNS = ("Filename", "Center", "Patient_num", "Plane", "Train")
+_FURTHER_COLUMNS = (
+    "width",
+    "height",
+    "mode",
+    "bytes",
+    "sha256",
+    "in_kit",
+    "exact_duplicate_group",
+    "duplicate_crosses_split",
+    "near_duplicate_group",
+    "near_duplicate_crosses_split",
+    "phash64",
+)
 _SIGNATURE = frozenset({"center", "patient_num", "plane", "train", "in_kit"})
 _PARTITIONS = {"1": "training", "0": "held-out test set"}
 
@@ -67,13 +84,17 @@ INFO = DatasetInfo(
 
 
 class AfricanPlanes:
-    """Adapter of the five-country set; the site is the centre."""
+    """Adapter of both layouts; prefers the kit's `metadata.csv`. The site is the centre."""
 
     name = "african-planes"
+    tables = (
+        KnownTable(PUBLISHED_FILE, ",", _PUBLISHED_COLUMNS),
+        KnownTable(METADATA_FILE, ",", _COLUMNS + _FURTHER_COLUMNS),
+    )
 
     def detects(self, root: Path) -> bool:
-        """Whether the folder has a `metadata.csv` with the columns of this set."""
-        return len(_SIGNATURE & header_names(root / METADATA_FILE, ",")) >= 3
+        """Whether the published table is there, or a `metadata.csv` with the kit's columns."""
+        return (root / PUBLISHED_FILE).is_file() or _is_kit(root)
 
     def list_images(self, root: Path) -> Listing:
         """Read the metadata file strictly and list every image; opens no image.
@@ -84,36 +105,55 @@ class AfricanPlanes:
         Raises:
             DataError: The metadata file is unreadable or malformed; all findings are attached.
         """
-        metadata = read_strict(root / METADATA_FILE, delimiter=",", required=_COLUMNS)
-        _check(metadata)
-        values = [record.values for record in metadata.records]
-        columns: dict[str, list[str | int | None]] = {
-            "image_id": [v["image_name"] for v in values],
-            "path": [f"{IMAGE_FOLDER}/{v['image_name']}.png" for v in values],
-            "patient_id": [f"{v['center']}-{canonical_number(v['patient_num'])}" for v in values],
-            "plane": [v["plane"] for v in values],
-            "site": [v["center"] for v in values],
-            "official_partition": [_PARTITIONS[v["train"]] for v in values],
-            "row": [record.line for record in metadata.records],
-        }
-        extra = {}
-        if "in_kit" in metadata.columns:
-            extra["in_kit"] = pd.Series([v["in_kit"] == "1" for v in values], dtype="bool")
-        if "sha256" in metadata.columns:
-            digests = [v["sha256"] or None for v in values]
-            extra["listed_sha256"] = pd.Series(pd.array(digests, dtype="string"))
-        table = listing_table(columns, extra)
-        return Listing(INFO, table, METADATA_FILE, metadata.sha256, metadata.as_text())
+        if _is_kit(root):
+            metadata = read_strict(root / METADATA_FILE, delimiter=",", required=_COLUMNS)
+            return _listing(metadata, METADATA_FILE, _COLUMNS, image_folder(root, IMAGE_FOLDER))
+        metadata = read_strict(root / PUBLISHED_FILE, delimiter=",", required=_PUBLISHED_COLUMNS)
+        return _listing(metadata, PUBLISHED_FILE, _PUBLISHED_COLUMNS, None)
 
 
-def _check(metadata: StrictTable) -> None:
+def _is_kit(root: Path) -> bool:
+    return len(_SIGNATURE & header_names(root / METADATA_FILE, ",")) >= 3
+
+
+def _listing(
+    metadata: StrictTable, file: str, names: tuple[str, ...], folder: str | None
+) -> Listing:
+    """List the images of a table; without a folder, each lies in the folder of its centre."""
+    image, center, patient, plane, train = names
+    _check(metadata, names, center_is_folder=folder is None)
+    values = [record.values for record in metadata.records]
+    columns: dict[str, list[str | int | None]] = {
+        "image_id": [v[image] for v in values],
+        "path": [f"{folder or v[center]}/{v[image]}.png" for v in values],
+        "patient_id": [f"{v[center]}-{canonical_number(v[patient])}" for v in values],
+        "plane": [v[plane] for v in values],
+        "site": [v[center] for v in values],
+        "official_partition": [_PARTITIONS[v[train]] for v in values],
+        "row": [record.line for record in metadata.records],
+    }
+    extra = {}
+    if "in_kit" in metadata.columns:
+        extra["in_kit"] = pd.Series([v["in_kit"] == "1" for v in values], dtype="bool")
+    if "sha256" in metadata.columns:
+        digests = [v["sha256"] or None for v in values]
+        extra["listed_sha256"] = pd.Series(pd.array(digests, dtype="string"))
+    table = listing_table(columns, extra)
+    return Listing(INFO, table, file, metadata.sha256, metadata.as_text())
+
+
+def _check(metadata: StrictTable, names: tuple[str, ...], *, center_is_folder: bool) -> None:
     """Check all values, then raise one error with all faults found."""
-    metadata.check("image_name", name_fault, code="D021")
-    metadata.check_unique("image_name")
-    metadata.check("center", filled_fault)
-    metadata.check("patient_num", count_fault)
-    metadata.check("plane", filled_fault)
-    metadata.check("train", flag_fault)
+    image, center, patient, plane, train = names
+    metadata.check(image, name_fault, code="D021")
+    metadata.check_unique(image)
+    if center_is_folder:
+        metadata.check(center, name_fault, code="D021")
+    else:
+        metadata.check(center, filled_fault)
+    metadata.check(patient, count_fault)
+    metadata.check(plane, filled_fault)
+    metadata.check(train, flag_fault)
     if "in_kit" in metadata.columns:
         metadata.check("in_kit", flag_fault)
     metadata.findings.raise_if_any()

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from medisynth.data.adapters import DatasetInfo, Listing
+from medisynth.data.adapters.layout import KnownTable, image_folder
 from medisynth.data.adapters.listing_table import listing_table
 from medisynth.data.reading.csv_table import (
     Record,
@@ -12,8 +13,10 @@ from medisynth.data.reading.csv_table import (
     count_fault,
     filled_fault,
     flag_fault,
+    folded,
     name_fault,
     read_strict,
+    shown,
 )
 
 METADATA_FILE = "FETAL_PLANES_DB_data.csv"
@@ -81,6 +84,7 @@ class FetalPlanesDb:
     """Adapter of the published folder; the official partition comes from the `Train` column."""
 
     name = "fetal-planes-db"
+    tables = (KnownTable(METADATA_FILE, ";", COLUMNS), KnownTable(PHANTOM_FILE))
 
     def detects(self, root: Path) -> bool:
         """Whether the published metadata file is there and the images are not phantoms."""
@@ -98,10 +102,10 @@ class FetalPlanesDb:
         """
         metadata = read_strict(root / METADATA_FILE, delimiter=";", required=COLUMNS)
         _check(metadata)
-        records = metadata.records
+        records, folder = metadata.records, image_folder(root, IMAGE_FOLDER)
         columns: dict[str, list[str | int | None]] = {
             "image_id": [r.values["Image_name"] for r in records],
-            "path": [f"{IMAGE_FOLDER}/{r.values['Image_name']}.png" for r in records],
+            "path": [f"{folder}/{r.values['Image_name']}.png" for r in records],
             "patient_id": [canonical_number(r.values["Patient_num"]) for r in records],
             "plane": [r.values["Plane"] for r in records],
             "brain_plane": [_brain_plane(r) for r in records],
@@ -121,6 +125,7 @@ def _check(metadata: StrictTable) -> None:
     metadata.check("Patient_num", count_fault)
     metadata.check("Plane", filled_fault)
     metadata.check("Brain_plane", filled_fault)
+    metadata.check("Brain_plane", _not_a_brain_fault, code="D026")
     metadata.check("Train", flag_fault)
     for record in metadata.records:
         named = re.match(r"Patient([0-9]+)_", record.values["Image_name"])
@@ -134,6 +139,16 @@ def _check(metadata: StrictTable) -> None:
                 column="Patient_num",
             )
     metadata.findings.raise_if_any()
+
+
+def _not_a_brain_fault(value: str) -> str | None:
+    """Message if a text is "Not A Brain" written otherwise, else None."""
+    if value == NOT_A_BRAIN or folded(value) != folded(NOT_A_BRAIN):
+        return None
+    return (
+        f"{shown(value)} differs from {NOT_A_BRAIN!r} only by letter case, blanks or Unicode form; "
+        "write it so"
+    )
 
 
 def _brain_plane(record: Record) -> str | None:

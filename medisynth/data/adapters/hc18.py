@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from medisynth.data.adapters import DatasetInfo, Listing
-from medisynth.data.adapters.listing_table import header_names, listing_table
+from medisynth.data.adapters.layout import KnownTable, header_names, image_folder
+from medisynth.data.adapters.listing_table import listing_table
 from medisynth.data.reading.csv_table import (
     Record,
     StrictTable,
@@ -28,6 +29,16 @@ _KIT_COLUMNS = (
     "width",
     "pixel_size_mm",
     "head_circumference_mm",
+)
+_KIT_FURTHER_COLUMNS = (
+    "image_in_exam",
+    "images_in_exam",
+    "original_height",
+    "height",
+    "near_duplicate_group",
+    "phash64",
+    "sha256_original",
+    "sha256",
 )
 _KIT_SIGNATURE = frozenset({"exam_id", "image_in_exam", "head_circumference_mm", "pixel_size_mm"})
 _NAME = re.compile(r"([0-9]{1,6})_([0-9]{0,2})HC\.png")
@@ -82,6 +93,11 @@ class Hc18:
     """Adapter of both layouts; prefers the kit's `metadata.csv` where a folder has both files."""
 
     name = "hc18"
+    tables = (
+        KnownTable(PUBLISHED_FILE, ",", _PUBLISHED_COLUMNS),
+        KnownTable(KIT_FILE, ",", _KIT_COLUMNS + _KIT_FURTHER_COLUMNS),
+    )
+    companions = ("masks/*", "*_Annotation.png", "test_set/*", "test_set_pixel_size.csv")
 
     def detects(self, root: Path) -> bool:
         """Whether the published table is there, or a `metadata.csv` with the kit's columns."""
@@ -109,7 +125,9 @@ def _list_published(root: Path) -> Listing:
     metadata.check(pixel_column, positive_fault)
     metadata.check(circumference_column, positive_fault)
     metadata.findings.raise_if_any()
-    folder = next((f for f in ("training_set", "images") if (root / f).is_dir()), "")
+    folders = ("training_set", "images")
+    has_folder = any((root / folder).is_dir() for folder in folders)
+    folder = image_folder(root, *folders) if has_folder else ""
     names = [r.values[file_column] for r in metadata.records]
     return _listing(
         metadata,
@@ -138,7 +156,7 @@ def _list_kit(root: Path) -> Listing:
         metadata,
         KIT_FILE,
         names=[r.values["file_name"] for r in metadata.records],
-        folder="images",
+        folder=image_folder(root, "images"),
         examinations=[canonical_number(r.values["exam_id"]) for r in metadata.records],
         pixel_size_mm=[_resized_pixel_mm(r) for r in metadata.records],
         circumference_mm=[float(r.values["head_circumference_mm"]) for r in metadata.records],

@@ -1,13 +1,10 @@
-"""Helpers of the built-in adapters: build a listing table, read the column names of a file."""
+"""Build the table of a listing."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from medisynth.data.adapters import LISTING_COLUMNS
-
-_PEEK_BYTES = 4096
 
 
 def listing_table(
@@ -31,14 +28,3 @@ def listing_table(
     for name, column in (extra or {}).items():
         table[name] = column
     return table
-
-
-def header_names(path: Path, delimiter: str) -> frozenset[str]:
-    """Column names in the first line of a file, for telling layouts apart; empty if unreadable."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(_PEEK_BYTES)
-    except OSError:
-        return frozenset()
-    first = start.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
-    return frozenset(name.strip() for name in first.split(delimiter))

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from governance.records.audit import Concentration, CoverageLevel, ListingSummary
-from governance.records.base import PARTITIONS
+from governance.records.base import PARTITIONS, TRAINING
 from governance.records.dataset import FlowLevel, FlowStep
 from medisynth.data.adapters import Listing
 from medisynth.data.audit.levels import coded, image_counts_of, patient_codes
@@ -57,6 +57,27 @@ def coverage(
             for name, images in counts.items()
         ]
     return tuple(found)
+
+
+def classes_not_trained(levels: Sequence[CoverageLevel]) -> tuple[str, ...]:
+    """Sentences on the planes and brain planes of which training has no image.
+
+    Args:
+        levels: Result of `coverage` for a divided table.
+
+    Returns:
+        One sentence a level with its images in all; none where nothing was divided.
+    """
+    n_all = {(x.attribute, x.level): x.n_images for x in levels if x.partition == ALL}
+    return tuple(
+        f"{attribute} {x.level}: none of its {n_all[attribute, x.level]:,} images is in training"
+        for attribute in CLASS_ATTRIBUTES
+        for x in levels
+        if x.attribute == attribute
+        and x.partition == TRAINING
+        and x.level != NOT_RECORDED
+        and not x.n_images
+    )
 
 
 def sides_of(partition: pd.Series) -> tuple[str, ...]:

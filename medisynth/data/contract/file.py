@@ -13,6 +13,7 @@ from governance.records.errors import SettingsError
 from governance.records.yaml_text import YamlFile, child, read_yaml
 from medisynth.data.contract.records import Kind, Step
 from medisynth.data.reading.csv_table import shown
+from medisynth.data.reading.kinds import obstacle
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -200,8 +201,16 @@ def read_contract(path: Path) -> ContractFile:
         SettingsError: The file is unreadable, larger than 64 kB, no plain YAML (aliases, anchors,
             tags, directives and equal keys are refused) or has an invalid entry.
     """
-    if not path.is_file():
-        raise SettingsError(f"{path}: no such file; expected a data contract (YAML)")
+    try:
+        kind = obstacle(path)
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file; expected a data contract (YAML)") from None
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot be looked at ({error.strerror}); expected a data contract (YAML)"
+        ) from error
+    if kind is not None:
+        raise SettingsError(f"{path}: is {kind.what}, expected a data contract (YAML)")
     file = read_yaml(path, what="a data contract", error=SettingsError)
     try:
         checked = Content.model_validate(file.content)

@@ -8,7 +8,7 @@ import pandera.pandas as pa
 from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from governance.records.dataset import RuleResult
-from medisynth.data.contract.records import Rule, condition, examples, n_to_try
+from medisynth.data.contract.records import Rule, condition, examples, n_to_try, rule_breaks
 
 # pandera has these three as properties of a column and reports them by a code, not by a name.
 _BUILT_IN = {
@@ -120,12 +120,13 @@ def _rule_of(error: SchemaError, rules: Sequence[Rule]) -> Rule:
 
 
 def _outcome(rule: Rule, table: pd.DataFrame, error: SchemaError | None) -> RuleResult:
-    values: tuple[str, ...] = ()
+    rows: list[int] = []
     if rule.kind in {"row_count", "exists", "dtype"}:
         n_evaluated, n_unexpected = 1, int(error is not None)
     else:
         n_evaluated = n_to_try(rule, table)
-        n_unexpected, values = _failures(error, table[rule.column])
+        rows = [] if error is None else sorted(set(error.failure_cases["index"]))
+        n_unexpected = len(rows)
     return RuleResult(
         engine="pandera",
         rule=rule.name,
@@ -135,12 +136,6 @@ def _outcome(rule: Rule, table: pd.DataFrame, error: SchemaError | None) -> Rule
         n_evaluated=n_evaluated,
         n_unexpected=n_unexpected,
         reason=rule.reason,
-        examples=values,
+        examples=examples(table[rule.column].loc[rows].tolist()) if rows else (),
+        breaks=rule_breaks(rule, table, rows),
     )
-
-
-def _failures(error: SchemaError | None, column: pd.Series) -> tuple[int, tuple[str, ...]]:
-    if error is None:
-        return 0, ()
-    rows = sorted(set(error.failure_cases["index"]))
-    return len(rows), examples(column.loc[rows].tolist())

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 import pandas as pd
 
-from governance.records.dataset import RuleResult, Severity
+from governance.records.dataset import RuleBreak, RuleResult, Severity
+from medisynth.data.reading.csv_table import folded
 
 Kind = Literal[
     "row_count",
@@ -29,6 +31,7 @@ ATTRIBUTE = "attribute."  # a declared attribute, as text
 NUMBER_PATTERN = r"[+-]?(?:[0-9]{1,12}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,2})?"
 
 MAX_EXAMPLES = 5
+MAX_BREAKS = 20
 _MAX_EXAMPLE_CHARACTERS = 80
 
 
@@ -134,6 +137,20 @@ class DataContract:
     files: tuple[tuple[str, str], ...] = ()
     demographics: tuple[AttributeDeclaration, ...] = ()
 
+    @property
+    def metadata_columns(self) -> frozenset[str]:
+        """Columns of the metadata file that a rule or a declared attribute reads."""
+        read = {name for rule in self.rules for name in rule.reads}
+        return frozenset(
+            {one.column for one in self.demographics}
+            | {
+                name.removeprefix(prefix)
+                for name in read
+                for prefix in (METADATA, NUMBER)
+                if name.startswith(prefix)
+            }
+        )
+
 
 @dataclass(frozen=True)
 class GreatExpectationsResult:
@@ -162,6 +179,44 @@ def n_to_try(rule: Rule, table: pd.DataFrame) -> int:
     if rule.kind in {"not_null", "all_or_none"}:
         return len(table)
     return int(table[rule.column].notna().sum())
+
+
+def nearest_allowed(rule: Rule, value: object) -> str:
+    """The allowed value nearest to one that broke a rule; "" where there is none or none is alike.
+
+    For a list of allowed texts the most similar one, the same but for letter case, blanks and
+    Unicode form first; for a range its nearer end.
+    """
+    if rule.kind == "range" and isinstance(value, int | float):
+        end = rule.minimum if rule.minimum is not None and value < rule.minimum else rule.maximum
+        return "" if end is None else f"{end:g}"
+    if rule.kind != "allowed" or not isinstance(value, str):
+        return ""
+    levels = [level for level in rule.allowed if isinstance(level, str)]
+    same = [level for level in levels if folded(level) == folded(value)]
+    return next(iter(same or get_close_matches(value, levels, n=1)), "")
+
+
+def rule_breaks(rule: Rule, table: pd.DataFrame, rows: Sequence[int]) -> tuple[RuleBreak, ...]:
+    """Name the first values that broke a rule, with their images; at most 20.
+
+    Args:
+        rule: The rule.
+        table: Table that it was tried on; without image_id and row nothing can be named.
+        rows: Places in the table, ascending.
+    """
+    if not {"image_id", "row", rule.column} <= set(table.columns):
+        return ()
+    return tuple(
+        RuleBreak(
+            image_id=examples([table["image_id"].iloc[place]])[0],
+            row=int(table["row"].iloc[place]),
+            value=examples([value])[0],
+            nearest=nearest_allowed(rule, value),
+        )
+        for place in rows[:MAX_BREAKS]
+        for value in [table[rule.column].iloc[place]]
+    )
 
 
 def examples(values: Sequence[object]) -> tuple[str, ...]:

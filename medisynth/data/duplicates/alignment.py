@@ -9,8 +9,8 @@ _COARSE_PX = 32  # frames are aligned at this size
 _STEPS = 5
 # A border cut away on every side moves edges by its width; nothing moves by more than this share
 # of the side, so that frames of two anatomies are not bent into one another.
-_LARGEST_STRETCH = 0.07
-_LARGEST_SHIFT = 0.035
+_LARGEST_STRETCH = 0.09
+_LARGEST_SHIFT = 0.045
 _BATCH = 128  # the arrays of a batch stay in the processor's cache
 
 

@@ -17,11 +17,13 @@ from typing import NoReturn
 import pandas as pd
 
 from governance.records.errors import DataError, Finding
+from medisynth.data.reading.kinds import kind_of_content, obstacle
 
 MAX_TABLE_BYTES = 64 * 1024 * 1024
 MAX_FINDINGS = 10_000  # a hopeless file is reported up to here, not until memory ends
 _MAX_SHOWN_CHARACTERS = 80
 _MAX_NAME_BYTES = 200
+_DIFFERENCES_SHOWN = 4
 
 Check = Callable[[str], str | None]
 
@@ -35,6 +37,15 @@ def shown(value: str) -> str:
     if len(escaped) > _MAX_SHOWN_CHARACTERS:
         escaped = escaped[: _MAX_SHOWN_CHARACTERS - 1] + "…"
     return f"'{escaped}'"
+
+
+def folded(text: str) -> str:
+    """A text without regard to letter case, blanks, dashes and the form in which Unicode writes it.
+
+    Two values of one column that agree in it are probably one value.
+    """
+    plain = re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
+    return "".join("-" if unicodedata.category(c) == "Pd" else c for c in plain).casefold()
 
 
 class Findings:
@@ -104,12 +115,14 @@ class StrictTable:
         records: Rows in file order.
         sha256: Digest of the file's bytes.
         findings: Collector for faults of single values; call `raise_if_any` when done.
+        required: Columns that had to be there.
     """
 
     columns: tuple[str, ...]
     records: tuple[Record, ...]
     sha256: str
     findings: Findings = field(compare=False)
+    required: tuple[str, ...] = ()
 
     def check(self, column: str, check: Check, *, code: str = "D022") -> None:
         """Apply a check to every value of a column; a returned message becomes a finding.
@@ -128,18 +141,33 @@ class StrictTable:
         Raises:
             DataError: The limit of findings is reached.
         """
-        first_line: dict[str, int] = {}
+        first: dict[str, Record] = {}
         for record in self.records:
             value = record.values[column]
-            line = first_line.setdefault(value, record.line)
-            if line != record.line:
+            earlier = first.setdefault(value, record)
+            if earlier is not record:
                 self.findings.add(
                     "D020",
-                    f"{shown(value)} is listed already in line {line}; expected each image once, "
-                    "remove one of the two rows",
+                    f"{shown(value)} is listed already in line {earlier.line}"
+                    f"{self._difference(earlier, record)}; expected each image once, remove one of the "
+                    "two rows",
                     row=record.line,
                     column=column,
                 )
+
+    def _difference(self, one: Record, other: Record) -> str:
+        """Say in which columns two rows of one image differ; both values of required columns."""
+        differing = [name for name, value in one.values.items() if value != other.values[name]]
+        if not differing:
+            return ", and the two rows are equal"
+        known = [name for name in differing if name in self.required]
+        named = [
+            f"{name} {shown(one.values[name])} there and {shown(other.values[name])} here"
+            for name in known[:_DIFFERENCES_SHOWN]
+        ]
+        rest = len(differing) - len(named)
+        named += [f"{rest} other column{'s' if rest > 1 else ''} differing"] if rest else []
+        return f" with {', '.join(named)}"
 
     def as_text(self) -> pd.DataFrame:
         """The whole table: every column under its own name, "string" dtype, "" where empty."""
@@ -177,13 +205,17 @@ def read_strict(
     if not records and not findings.found:
         findings.add("D024", "has a header but no rows; expected one row an image")
     findings.raise_if_any()
-    return StrictTable(columns, records, hashlib.sha256(data).hexdigest(), findings)
+    digest = hashlib.sha256(data).hexdigest()
+    return StrictTable(columns, records, digest, findings, tuple(required))
 
 
 def _read_bytes(path: Path, findings: Findings, max_bytes: int) -> bytes:
-    if not path.is_file():
-        findings.stop("D010", "is not a regular file; expected the metadata file of the data set")
     try:
+        kind = obstacle(path)
+        if kind is not None:
+            findings.stop(
+                "D010", f"is {kind.what}, expected the metadata file of the data set; {kind.remedy}"
+            )
         with path.open("rb") as stream:
             data = stream.read(max_bytes + 1)
     except OSError as error:
@@ -199,9 +231,9 @@ def _read_bytes(path: Path, findings: Findings, max_bytes: int) -> bytes:
 
 def _decode(data: bytes, findings: Findings) -> str:
     """Decode the file to text; faults of the whole file end the reading, as rows would mislead."""
-    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-        findings.stop("D017", "is a web page, expected a table; download the data set again")
+    kind = kind_of_content(data)
+    if kind is not None:
+        findings.stop("D017", f"is {kind.what}, expected a table; {kind.remedy}")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         findings.stop("D013", "is UTF-16 text, expected UTF-8; save it again as UTF-8")
     if data.startswith(b"\xef\xbb\xbf"):
@@ -245,7 +277,14 @@ def _header(
                 f"the header names {shown(name)} {columns.count(name)} times; expected once",
                 row=1,
             )
-        if not name or not name.isprintable():
+        if not name:
+            findings.add(
+                "D018",
+                f"column {columns.index(name) + 1} has no name; name it, or remove it if it only "
+                "counts the rows",
+                row=1,
+            )
+        elif not name.isprintable():
             findings.add("D018", f"the header holds the unusable name {shown(name)}", row=1)
     missing = [name for name in required if name not in columns]
     for name in missing:

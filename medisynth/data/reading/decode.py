@@ -15,6 +15,7 @@ from PIL import Image
 
 from governance.records.errors import DataError, Finding
 from medisynth.data.reading import png
+from medisynth.data.reading.kinds import kind_of_content
 from medisynth.data.reading.synthetic_mark import is_marked_synthetic
 from medisynth.data.reading.views import Pixels
 
@@ -74,10 +75,8 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
         # Checksums have been compared already, as decoders ignore some. Unpacking finds cut,
         # damaged or surplus pixel data with fitting checksums; its result is decoded, once.
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.mode not in MODES:
-                raise image_fault(
-                    "D065", where, f"found pixels of mode {image.mode}, expected 8-bit grey or RGB"
-                )
+            if image.mode not in MODES or data[24] > 8:
+                raise image_fault("D065", where, _pixels_fault(image.mode, depth=data[24]))
             pixels = png.inflated_pixels(data)
             if pixels is None:
                 raise image_fault(
@@ -104,6 +103,20 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
     )
 
 
+def _pixels_fault(mode: str, *, depth: int) -> str:
+    """Say which kind of pixels a PNG file has, and how to convert them."""
+    if depth > 8:
+        what = "16-bit pixels"
+        remedy = "scale them to 8 bits yourself, as the window decides what is seen"
+    elif mode == "P":
+        what, remedy = "a palette of colours", "save it as RGB, or as grey if it shows no colour"
+    elif mode == "1":
+        what, remedy = "pixels of 1 bit (is it a mask?)", "save it as 8-bit grey"
+    else:
+        what, remedy = "pixels of another kind", "save it as 8-bit grey or RGB"
+    return f"has {what} (mode {mode}), expected 8-bit grey or RGB; {remedy}"
+
+
 def image_fault(code: str, where: str, message: str) -> DataError:
     """Return the error of one image file, with one finding."""
     finding = Finding(code, where, message)
@@ -120,7 +133,10 @@ def _check_container(data: bytes, where: str) -> list[bytes]:
         raise image_fault("D062", where, f"has more than {MAX_FILE_BYTES:,} bytes")
     size = png.header_size(data)
     if size is None:
-        raise image_fault("D064", where, "is not a PNG file; expected an 8-bit grey or RGB PNG")
+        kind = kind_of_content(data)
+        found = f"is {kind.what}, not a PNG file" if kind else "is not a PNG file"
+        remedy = kind.remedy if kind else "get the file again from its source"
+        raise image_fault("D064", where, f"{found}; expected an 8-bit grey or RGB PNG: {remedy}")
     if math.prod(size) > MAX_PIXELS or 0 in size:
         raise image_fault(
             "D062",
@@ -209,11 +225,17 @@ def to_square_and_thumbnail(grey: Pixels, size_px: int, fit: Fit = "pad") -> tup
         fit: See `to_square`.
 
     Returns:
-        The square; and the thumbnail, shape (THUMBNAIL_PX, THUMBNAIL_PX), uint8, by means over
-        areas whose borders lie on whole pixels, whatever the other arguments.
+        The square; and the thumbnail, shape (THUMBNAIL_PX, THUMBNAIL_PX), uint8, whatever the other
+        arguments: by means over areas whose borders lie on whole pixels, of frames with a side
+        below 192 pixels by means weighted with the distance (triangle filter).
     """
     frame = _Frame(grey)
     return frame.square(size_px, fit), frame.thumbnail()
+
+
+def to_thumbnail(grey: Pixels) -> Pixels:
+    """Return the whole frame stretched to a small square, as `to_square_and_thumbnail` does it."""
+    return _Frame(grey).thumbnail()
 
 
 class _Frame:
@@ -239,7 +261,11 @@ class _Frame:
 
     def thumbnail(self) -> Pixels:
         size = (THUMBNAIL_PX, THUMBNAIL_PX)
-        return np.asarray(self._resized(size, Image.Resampling.BOX))
+        # Borders on whole pixels would fall elsewhere in a mirrored, cropped or resized copy, which
+        # shows where a mean is over one or two pixels a side.
+        is_small = min(self._full.size) < 2 * _REDUCING_GAP * THUMBNAIL_PX
+        resample = Image.Resampling.BILINEAR if is_small else Image.Resampling.BOX
+        return np.asarray(self._resized(size, resample))
 
     def _resized(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
         width, height = self._full.size

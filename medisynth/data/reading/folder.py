@@ -5,6 +5,7 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from medisynth.data.reading.decode import MAX_FILE_BYTES, image_fault
+from medisynth.data.reading.kinds import link_kind, special_kind
 
 
 class DataFolder:
@@ -26,20 +27,19 @@ class DataFolder:
         pure = PurePosixPath(path)
         folder = self._folder(str(pure.parent))
         if folder is None or pure.name in {"", ".."}:
-            raise image_fault(
-                "D060", path, "lies outside the data folder; expected a file inside it"
-            )
+            raise image_fault("D060", path, self._outside(pure))
         # O_NONBLOCK: a named pipe must not hold the run up before it is refused.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             if stat.S_ISLNK((folder / pure.name).lstat().st_mode):
+                kind = link_kind(folder / pure.name)
                 raise image_fault(
-                    "D061", path, "is a symbolic link, expected the image file itself"
+                    "D061", path, f"is {kind.what}, expected the image file itself; {kind.remedy}"
                 )
             with open(os.open(folder / pure.name, flags), "rb") as stream:  # noqa: PTH123
                 status = os.fstat(stream.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise image_fault("D061", path, "is not a regular file, expected a PNG file")
+                if special := special_kind(status.st_mode):
+                    raise image_fault("D061", path, f"is {special}, expected a PNG file")
                 if status.st_size > MAX_FILE_BYTES:
                     raise image_fault(
                         "D062",
@@ -52,6 +52,18 @@ class DataFolder:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "unusable name"
             raise image_fault("D061", path, f"cannot be read ({reason}); check the file") from error
+
+    def _outside(self, pure: PurePosixPath) -> str:
+        """Say why a path leads out of the folder: by a link, named, or by itself."""
+        for parent in reversed(pure.parents[:-1]):
+            folder = self._root / parent
+            if ".." not in parent.parts and folder.is_symlink():
+                kind = link_kind(folder)
+                return (
+                    f"lies outside the data folder, as {parent.as_posix()!a} is {kind.what}; "
+                    f"{kind.remedy}"
+                )
+        return "lies outside the data folder; expected a file inside it"
 
     def _folder(self, name: str) -> Path | None:
         """The folder with all links resolved; None if it then lies outside the root."""

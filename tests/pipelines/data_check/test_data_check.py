@@ -212,6 +212,42 @@ def phantoms(folder, **settings):
     return folder
 
 
+def test_a_flat_image_and_a_misspelt_level_are_named_with_row_value_and_nearest_level(tmp_path):
+    folder = phantoms(tmp_path / "data", machines=("Voluson E6",))
+    path = sorted((folder / "Images").iterdir())[0]
+    Image.new("L", (100, 80), 0).save(path)
+    table = folder / "FETAL_PLANES_DB_data.csv"
+    lines = table.read_text().splitlines()
+    lines[2] = lines[2].replace("Voluson E6", "Volusn E6")
+    table.write_text("\n".join(lines) + "\n")
+
+    result = runner.invoke(app, ["data", "check", str(folder)])
+
+    assert result.exit_code == 3, result.output
+    row = next(k for k, line in enumerate(lines, 1) if line.startswith(path.stem))
+    assert f"{table.name}:{row} column 'std_intensity': {path.stem}: 0.0, nearest allowed 1" in (
+        result.stderr
+    )
+    name = lines[2].split(";")[0]
+    assert f"row 3, {name}: Volusn E6, nearest allowed Voluson E6" in result.stdout
+    assert f"row 3, {name}: Volusn E6" in result.stderr
+
+
+@pytest.mark.malformed("config")
+def test_a_contract_beside_the_data_that_is_no_file_or_has_nearly_the_name_is_refused(tmp_path):
+    folder = phantoms(tmp_path / "data")
+    contract = folder / "data_contract.yaml"
+    os.mkfifo(contract)
+    assert "is a named pipe, expected a data contract" in (said := check(folder)).stderr
+    assert said.exit_code == 2
+    contract.unlink()
+    contract.symlink_to("nowhere")
+    assert "is a symbolic link whose file is not there" in check(folder).stderr
+    contract.unlink()
+    (folder / "Data_Contract.yml").touch()
+    assert "'Data_Contract.yml' would not be read; rename it" in check(folder).stderr
+
+
 def test_an_unchanged_folder_gives_the_same_result_without_checking_again(tmp_path):
     folder = phantoms(tmp_path / "data", leaks=("duplicate-other-patient",))
 
@@ -238,6 +274,15 @@ def test_one_changed_byte_of_the_same_length_is_checked_anew(tmp_path):
 
     assert second.exit_code == 3
     assert "nothing has changed since" not in second.stderr
+
+
+def test_the_content_of_files_that_nothing_reads_is_not_compared(tmp_path):
+    folder = phantoms(tmp_path / "data")
+    (folder / "notes.txt").write_text("one")
+    check(folder)
+    (folder / "notes.txt").write_text("two")
+
+    assert "nothing has changed since" in check(folder).stderr
 
 
 def test_another_configuration_or_a_new_file_is_checked_anew(tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from governance.records.errors import DataError, SettingsError
-from medisynth.data.adapters import LISTING_COLUMNS, Listing, adapter_names, detect_adapter
+from medisynth.data.adapters import LISTING_COLUMNS, Listing, adapter_names, locate_data_set
 from medisynth.data.adapters.african_planes import AfricanPlanes
 from medisynth.data.adapters.fetal_planes_db import FetalPlanesDb
 from medisynth.data.adapters.hc18 import Hc18
@@ -38,7 +38,7 @@ def hc18_published(root: Path, *lines: str) -> Path:
 
 def faults(root: Path) -> list[tuple[str, int | None, str | None]]:
     with pytest.raises(DataError) as caught:
-        detect_adapter(root).list_images(root)
+        locate_data_set(root)[0].list_images(root)
     assert caught.value.exit_code == 3
     assert caught.value.code == caught.value.findings[0].code
     assert "\n" not in str(caught.value)
@@ -180,7 +180,7 @@ def test_the_published_hc18_layout_takes_the_examination_from_the_name(tmp_path)
     (tmp_path / "training_set").mkdir()
     root = hc18_published(tmp_path, "010_HC.png,0.1,200.5", "010_2HC.png,0.1,201")
 
-    adapter = detect_adapter(root)
+    adapter = locate_data_set(root)[0]
     table = adapter.list_images(root).table
 
     assert adapter.name == "hc18"
@@ -232,7 +232,7 @@ def test_a_folder_marked_as_simulated_is_never_taken_for_patients(tmp_path):
     root = planes_db(tmp_path, BRAIN)
     (root / "phantom.json").write_text(json.dumps({"seed": 1}))
 
-    adapter = detect_adapter(root)
+    adapter = locate_data_set(root)[0]
 
     assert isinstance(adapter, Phantom)
     assert not FetalPlanesDb().detects(root)
@@ -247,12 +247,12 @@ def test_an_adapter_claims_no_empty_folder(tmp_path, adapter):
 
 def test_an_unknown_folder_and_an_unknown_name_are_errors(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
-        detect_adapter(tmp_path / "none")
+        locate_data_set(tmp_path / "none")[0]
     with pytest.raises(DataError, match="the folder is empty"):
-        detect_adapter(tmp_path)
+        locate_data_set(tmp_path)[0]
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match="no known data set layout"):
-        detect_adapter(tmp_path)
+        locate_data_set(tmp_path)[0]
     assert {"african-planes", "fetal-planes-db", "hc18", "phantom"} <= set(adapter_names())
 
 
@@ -270,7 +270,7 @@ def test_every_data_set_says_what_it_does_not_record_and_what_that_prevents(tmp_
 
 
 def kit(name: str) -> Listing:
-    adapter = detect_adapter(KIT / name)
+    adapter = locate_data_set(KIT / name)[0]
     assert adapter.name == name.replace("_", "-")
     return adapter.list_images(KIT / name)
 

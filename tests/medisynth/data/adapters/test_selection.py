@@ -90,7 +90,7 @@ def test_the_error_counts_over_the_whole_listing_and_names_each_line(tmp_path):
     table = listing().table
     missing = missing_images(folder(tmp_path, "ad"), table)
 
-    error = missing_images_error(table, missing, metadata_file="table.csv")
+    error = missing_images_error(tmp_path, table, missing, metadata_file="table.csv")
 
     assert "2 of 4 listed images are missing" in str(error)
     assert [(f.where, f.row) for f in error.findings] == [("table.csv", 3), ("table.csv", 4)]
@@ -102,7 +102,7 @@ def test_the_partial_real_folder_names_12_280_missing_images():
     whole = FetalPlanesDb().list_images(root)
     missing = missing_images(root, whole.table)
 
-    error = missing_images_error(whole.table, missing, metadata_file=whole.metadata_file)
+    error = missing_images_error(root, whole.table, missing, metadata_file=whole.metadata_file)
 
     assert "12,280 of 12,400 listed images are missing" in str(error)
     assert len(error.findings) == 12_280

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from governance.records.audit import Concentration
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.audit.coverage import concentration
 from tests.places import KIT
 
@@ -72,7 +72,7 @@ def test_the_real_listing_has_one_patient_with_88_images_and_a_class_beyond_two_
     root = KIT / "fetal_planes_db"
     found = {
         (x.attribute, x.level): x
-        for x in concentration(detect_adapter(root).list_images(root).table)
+        for x in concentration(locate_data_set(root)[0].list_images(root).table)
     }
 
     whole = found["all", "all"]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from governance.records.audit import Confounding
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.audit.confounding import confounding, cramers_v
 from tests.places import KIT
 
@@ -128,7 +128,9 @@ def test_operator_and_machine_of_the_real_listing_have_v_0_61_over_images():
     root = KIT / "fetal_planes_db"
     found = {
         (x.left, x.right): x
-        for x in confounding(detect_adapter(root).list_images(root).table, n_resamples=199, seed=0)
+        for x in confounding(
+            locate_data_set(root)[0].list_images(root).table, n_resamples=199, seed=0
+        )
     }
     pair = found["machine", "operator"]
 

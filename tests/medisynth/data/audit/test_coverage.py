@@ -6,7 +6,7 @@ import pytest
 
 from governance.records.audit import CoverageLevel, ListingSummary
 from governance.records.base import TEST, TRAINING
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.audit.coverage import (
     ALL,
     NOT_RECORDED,
@@ -100,7 +100,7 @@ def test_an_attribute_without_any_value_is_absent_and_has_no_completeness():
 
 
 def summary(name: str) -> ListingSummary:
-    return listing_summary(detect_adapter(KIT / name).list_images(KIT / name))
+    return listing_summary(locate_data_set(KIT / name)[0].list_images(KIT / name))
 
 
 @needs_kit
@@ -124,7 +124,7 @@ def test_the_published_numbers_of_the_real_listing_come_out():
 
 @needs_kit
 def test_voluson_e6_brain_planes_match_the_published_counts_per_partition():
-    listing = detect_adapter(KIT / "fetal_planes_db").list_images(KIT / "fetal_planes_db")
+    listing = locate_data_set(KIT / "fetal_planes_db")[0].list_images(KIT / "fetal_planes_db")
     e6 = listing.table[listing.table["machine"] == "Voluson E6"]
     rows = coverage(e6, e6["official_partition"], ("brain_plane",))
     found = {(r.level, r.partition): (r.n_images, r.n_patients) for r in rows}
@@ -139,7 +139,7 @@ def test_voluson_e6_brain_planes_match_the_published_counts_per_partition():
 
 @needs_kit
 def test_the_official_split_keeps_patients_apart_that_a_random_one_by_image_would_not():
-    table = detect_adapter(KIT / "fetal_planes_db").list_images(KIT / "fetal_planes_db").table
+    table = locate_data_set(KIT / "fetal_planes_db")[0].list_images(KIT / "fetal_planes_db").table
     order = np.random.default_rng(0).permutation(len(table))  # all images, seed 0, one in five
     n_test = len(table) // 5
     is_brain = (table["plane"] == "Fetal brain").to_numpy(dtype=bool)
@@ -155,7 +155,7 @@ def test_the_official_split_keeps_patients_apart_that_a_random_one_by_image_woul
 
 @needs_kit
 def test_a_level_on_one_side_only_is_named():
-    listing = detect_adapter(KIT / "fetal_planes_db").list_images(KIT / "fetal_planes_db")
+    listing = locate_data_set(KIT / "fetal_planes_db")[0].list_images(KIT / "fetal_planes_db")
     is_s10 = (listing.table["machine"] == "Voluson S10").astype(bool)
     is_training = (listing.table["official_partition"] == TRAINING).astype(bool)
     reduced = listing.table[~(is_s10 & is_training)].reset_index(drop=True)

@@ -7,7 +7,7 @@ import pytest
 from governance.records.audit import DemographicsAudit
 from governance.records.base import TEST, TRAINING
 from governance.records.errors import SettingsError
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.audit.demographics import demographics_audit
 from medisynth.data.audit.target_population import TargetAttribute, TargetPopulation
 from medisynth.data.contract.contract import AttributeDeclaration
@@ -223,7 +223,7 @@ def test_metadata_of_another_length_is_refused():
 
 @needs_kit
 def test_head_circumference_of_hc18_has_a_distribution_in_each_partition():
-    table = detect_adapter(KIT / "hc18").list_images(KIT / "hc18").table
+    table = locate_data_set(KIT / "hc18")[0].list_images(KIT / "hc18").table
     names = np.unique(table["patient_id"].astype(str))
     side = dict(zip(names, np.where(np.arange(len(names)) % 3, TRAINING, TEST), strict=True))
     declared = AttributeDeclaration(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from governance.records.base import TEST, TRAINING, TUNING
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.audit.shift import shifts
 from tests.places import KIT
 
@@ -93,7 +93,7 @@ def test_the_interval_covers_the_distance_of_the_population():
 @needs_kit
 def test_the_real_machines_are_further_apart_than_chance_and_the_scanner_is_one_sided_when_it_is():
     root = KIT / "fetal_planes_db"
-    table = detect_adapter(root).list_images(root).table
+    table = locate_data_set(root)[0].list_images(root).table
     official = table["official_partition"]
     found = {x.attribute: x for x in shifts(table, official, n_resamples=200, seed=0)}
 

@@ -256,8 +256,8 @@ def test_a_file_that_is_no_contract_is_refused(tmp_path, data, words):
 
 @pytest.mark.malformed("config")
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    for path in (tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(SettingsError, match="no such file"):
+    for path, said in ((tmp_path / "none.yaml", "no such file"), (tmp_path, "is a folder")):
+        with pytest.raises(SettingsError, match=said):
             load_contract(own=path)
 
 

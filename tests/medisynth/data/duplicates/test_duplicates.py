@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from governance.records.audit import DuplicatePair
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.adapters.selection import missing_images
 from medisynth.data.duplicates.exact import (
     across_partitions,
@@ -143,7 +143,7 @@ def test_only_near_duplicates_in_two_partitions_are_counted_across_them():
 
 def kit_table(name: str) -> pd.DataFrame:
     root = KIT / name
-    table = detect_adapter(root).list_images(root).table
+    table = locate_data_set(root)[0].list_images(root).table
     table = table[~missing_images(root, table)]
     return ingest_images(root, table, size_px=8, n_workers=2).table
 
@@ -167,7 +167,7 @@ def test_the_known_duplicate_of_hc18_is_found_within_its_examination():
 @needs_kit
 def test_the_47_listed_duplicates_tie_patients_and_22_cross_the_official_split():
     root = KIT / "african_planes"
-    table = detect_adapter(root).list_images(root).table
+    table = locate_data_set(root)[0].list_images(root).table
     table["file_sha256"] = table["pixel_sha256"] = table["listed_sha256"]
 
     pairs = exact_pairs(table)

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from governance.records.errors import DataError, ResourceError, SettingsError
-from medisynth.data.adapters import detect_adapter
+from medisynth.data.adapters import locate_data_set
 from medisynth.data.adapters.selection import missing_images
 from medisynth.data.reading.ingest import (
     IMAGE_COLUMNS,
@@ -655,7 +655,7 @@ def test_the_data_set_digest_ignores_order_and_paths_but_no_label():
 @needs_kit
 def test_real_images_are_all_read_and_equal_their_published_digests():
     root = KIT / "african_planes"
-    listing = detect_adapter(root).list_images(root)
+    listing = locate_data_set(root)[0].list_images(root)
     table = listing.table[~missing_images(root, listing.table)]
 
     found = ingest(root, table)

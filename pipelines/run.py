@@ -15,6 +15,7 @@ from governance.records.errors import InterruptedByUser, MedisynthGovError, refu
 from governance.records.manifest import Manifest
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, StepTiming
+from governance.verdict.boxes import VerdictBox, verdict_boxes
 from pipelines.current_run.context import RunContext
 from pipelines.finished_runs import sync
 from pipelines.finished_runs.resume import PREPARED, EarlierRun
@@ -36,6 +37,7 @@ class RunResult:
         error: The error that stopped it; None when all steps ran.
         exit_code: Exit code of the command line.
         resume_command: Command that resumes it; empty when it cannot be resumed.
+        boxes: The three boxes of the verdict, worst first; empty when it did not finish.
     """
 
     run_dir: Path
@@ -44,6 +46,7 @@ class RunResult:
     error: Exception | None
     exit_code: int
     resume_command: str = ""
+    boxes: tuple[VerdictBox, ...] = ()
 
 
 class Run:
@@ -137,7 +140,8 @@ class Run:
         exit_code = _exit_code(error) if error is not None else rollup.exit_code
         resume_command = self.context.resume_command if self._can_resume else ""
         run_dir = self.context.store.run_dir
-        return RunResult(run_dir, rollup, manifest, error, exit_code, resume_command)
+        boxes = () if error else verdict_boxes(rollup, RunFolder.finished(run_dir).records())
+        return RunResult(run_dir, rollup, manifest, error, exit_code, resume_command, boxes)
 
     def _did(self, step: str) -> bool:
         """Whether a step finished, in this process or in an earlier one."""

@@ -196,13 +196,37 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Box:
+    """One of several boxes of equal size under the verdict.
+
+    Attributes:
+        title: What it is about.
+        status: Result in few words, with mark and tone.
+        sentence: Why.
+    """
+
+    title: str
+    status: Line
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The verdict that the first page states in large letters."""
+    """The verdict that the first page states in large letters.
+
+    Attributes:
+        headline: How the run ended.
+        mark: Sign that goes with the tone, for readers without colours.
+        tone: "good" only where nothing is open.
+        sentence: Why.
+        boxes: What the verdict is made of, worst first.
+    """
 
     headline: str
     mark: str
     tone: Tone
     sentence: str
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)

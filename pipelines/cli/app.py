@@ -287,6 +287,8 @@ def reproduction_audit(
 
 def _print_result(result: Any, as_json: bool) -> None:
     """The end of a run: verdict, paths, and how to look further."""
+    from dataclasses import asdict
+
     folder = result.run_dir
     if as_json:
         if result.error is not None:
@@ -295,6 +297,7 @@ def _print_result(result: Any, as_json: bool) -> None:
             "run_id": folder.name,
             "run_dir": str(folder),
             "verdict": result.rollup.verdict,
+            "boxes": [asdict(box) for box in result.boxes],
             "gate": result.rollup.gate.value,
             "exit_code": result.exit_code,
             "evidence_root": result.manifest.evidence_root,
@@ -311,6 +314,9 @@ def _print_result(result: Any, as_json: bool) -> None:
         from governance.records.base import ItemStatus
         from governance.verdict.rollup import short_title
 
+        for box in result.boxes:
+            typer.echo(f"{box.title}: {box.words}")
+            typer.echo(f"  {box.sentence}")
         typer.echo(result.rollup.verdict)
         for line in result.rollup.gate_items:
             if line.status is not ItemStatus.PASSED:

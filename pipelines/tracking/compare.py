@@ -13,7 +13,6 @@ from governance.records.errors import TrackingError
 from governance.records.evaluation import EvaluationRecord
 from governance.records.files import sha256_file
 from governance.records.partition import SplitRecord
-from governance.records.rollup import RollUp
 from governance.records.run import Outcome
 from governance.records.training import TrainingRecord
 from pipelines.config.sections import TrackingConfig
@@ -63,7 +62,7 @@ def compare_mirror(run: RunFolder, config: TrackingConfig) -> tuple[str, tuple[s
 def _compare(store: Store, mlflow_id: str, run: RunFolder) -> tuple[str, ...]:
     found = store.client.get_run(mlflow_id)
     status = mlflow_status(run.need(Outcome).status)
-    tags = verdict_tags(run.need(RollUp), run.manifest)
+    tags = verdict_tags(run)
     parameters = {metric_name(key): str(value)[:6000] for key, value in run.flat_config().items()}
     faults = _unlike("status", {"status": status}, {"status": str(found.info.status)})
     faults += _unlike("tag", tags, found.data.tags)

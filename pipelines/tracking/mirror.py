@@ -14,11 +14,11 @@ from governance.evidence.manifest import BESIDE, MANIFEST
 from governance.records.dataset import DatasetIdentity
 from governance.records.errors import TrackingError
 from governance.records.evaluation import EvaluationRecord, MetricResult
-from governance.records.manifest import Manifest
 from governance.records.partition import PartitionSummary, SplitRecord
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, RunIdentity
 from governance.records.training import TrainingRecord
+from governance.verdict.boxes import VerdictBox, verdict_boxes
 from pipelines.tracking.store import Store, metric_name
 
 if TYPE_CHECKING:
@@ -231,11 +231,11 @@ class RunMirror:
                 self.mlflow_id, str(folder / path), None if parent == "." else parent
             )
 
-    def write_verdict(self, rollup: RollUp, manifest: Manifest) -> None:
+    def write_verdict(self, run: RunFolder) -> None:
         """Write verdict, principle statuses, evidence root and journal head as tags."""
         from mlflow.entities import RunTag
 
-        tags = verdict_tags(rollup, manifest)
+        tags = verdict_tags(run)
         self._client.log_batch(self.mlflow_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
     def finish(self, status: str, ended_ms: int | None = None) -> None:
@@ -273,7 +273,7 @@ def write_end(mirror: RunMirror, run: RunFolder, *, ended_ms: int | None) -> Non
     outcome = run.need(Outcome)
     statuses = {t.step: mlflow_status(t.status) for t in outcome.steps if t.status != "skipped"}
     mirror.write_steps(statuses | dict.fromkeys(_LAST_STEPS, "FINISHED"))
-    mirror.write_verdict(run.need(RollUp), run.manifest)
+    mirror.write_verdict(run)
     mirror.finish(mlflow_status(outcome.status), ended_ms)
 
 
@@ -282,15 +282,19 @@ def mlflow_status(status: str) -> str:
     return _WORDS.get(status, "FAILED")
 
 
-def verdict_tags(rollup: RollUp, manifest: Manifest) -> dict[str, str]:
+def verdict_tags(run: RunFolder) -> dict[str, str]:
     """Return the parent run's tags: verdict, statuses, gate, waivers and evidence root."""
+    rollup, manifest = run.need(RollUp), run.manifest
+    finished = run.need(Outcome).status == "finished"
+    boxes = verdict_boxes(rollup, run.records()) if finished else ()
     tags = {
         "medisynth.verdict": rollup.verdict,
         "medisynth.gate": rollup.gate.value,
         "medisynth.evidence_root": manifest.evidence_root,
         "medisynth.journal_head": f"{manifest.journal_events}:{manifest.journal_head}",
-        "mlflow.note.content": _note(rollup, manifest.evidence_root),
+        "mlflow.note.content": _note(rollup, boxes, manifest.evidence_root),
     }
+    tags |= {f"medisynth.{_tag_name(box.title)}": box.words for box in boxes}
     tags |= {f"gmlp.{line.id}": line.status.value for line in rollup.principles}
     tags |= {f"gate.{line.item_id}": line.status.value for line in rollup.gate_items}
     return tags | {f"waiver.{line.item_id}": line.state for line in rollup.waivers}
@@ -338,8 +342,14 @@ def dataset_name(dataset: str, part: PartitionSummary) -> str:
     return f"{dataset}: {part.partition}"
 
 
-def _note(rollup: RollUp, evidence_root: str) -> str:
-    lines = [f"**{rollup.verdict}**", "", "| principle | status |", "|---|---|"]
+def _tag_name(title: str) -> str:
+    """Return the first word of a box's title, in small letters: a column of MLflow's list."""
+    return title.split()[0].lower().removesuffix("'s")
+
+
+def _note(rollup: RollUp, boxes: Sequence[VerdictBox], evidence_root: str) -> str:
+    lines = [f"- **{box.title}: {box.words}.** {box.sentence}" for box in boxes]
+    lines += ["", f"**{rollup.verdict}**", "", "| principle | status |", "|---|---|"]
     lines += [f"| {p.id} {p.title_2021} | {p.status.value} |" for p in rollup.principles]
     lines += ["", f"Evidence root `{evidence_root}`. Mapped to GMLP; the run folder is the record."]
     return "\n".join(lines)

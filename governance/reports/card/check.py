@@ -301,7 +301,9 @@ def _compare(
 
 def _card_and_twin(found: _Comparison, markdown: str, card: Mapping[str, Any]) -> None:
     """Compare every text of the JSON file with the Markdown under the heading of its field."""
-    for text in (card["title"], card["statement"], *card["verdict"].values(), *card["conditions"]):
+    boxes = (text for box in card["verdict"]["boxes"] for text in box.values())
+    verdict = (card["verdict"]["headline"], card["verdict"]["sentence"])
+    for text in (card["title"], card["statement"], *verdict, *boxes, *card["conditions"]):
         if isinstance(text, str):
             found.expect(_in_markdown(text, markdown), f"card without: {text[:60]}")
     written = re.split(r"^### ", markdown, flags=re.M)[1:]
@@ -322,6 +324,7 @@ def _in_markdown(text: str, markdown: str) -> bool:
 def _page_and_content(found: _Comparison, report: Report, page: str) -> None:
     """Check that every text of the report's content is on the page."""
     texts = [report.title, report.about, report.statement, report.verdict.sentence]
+    texts += [text for box in report.verdict.boxes for text in (box.title, box.sentence)]
     texts += [text for row in report.strip for text in row]
     texts += [text for block in report.front for text in block_texts(block)]
     texts += [text for section in report.sections for text in section_texts(section)]
@@ -340,7 +343,13 @@ def _twin_and_evidence(
     found.expect(
         (said["gate"], said["exit_code"]) == (summary.gate.value, summary.exit_code), "gate"
     )
-    found.expect(_plain(f"{shown.mark} {said['headline']}") in page, "report without the verdict")
+    marked = [f"{shown.mark} {said['headline']}"]
+    if shown.boxes:
+        marked = [f"{box.title} {box.status.mark} {box.status.text}" for box in shown.boxes]
+    for text in marked:
+        found.expect(_plain(text) in page, "report without the verdict")
+    told = [(box["title"], box["result"]) for box in said["boxes"]]
+    found.expect(told == [(b.title, formats.clean(b.status.text)) for b in shown.boxes], "verdict")
     statuses = {line["id"]: line["status"] for line in card["principles"]}
     for line, row in zip(summary.principles, _matrix_rows(evidence), strict=True):
         is_alike = statuses.get(line.id) == line.status.value and _plain(row) in page

@@ -15,7 +15,7 @@ from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.people import SigningRecord
 from governance.records.training import TrainingRecord
 from governance.reports import formats
-from governance.reports.blocks import Block, Bullets, Cell, Facts, Heading, Table, Text
+from governance.reports.blocks import Block, Bullets, Cell, Facts, Heading, Table, Text, Verdict
 from governance.reports.card.fields import CardSection, Field, card_sections
 from governance.reports.draw.markdown import (
     line_text,
@@ -209,7 +209,7 @@ def _as_markdown(
         f"# {markdown_text(report_title(evidence))}",
         markdown_paragraph(full_titles(evidence)),
         f"**{STATEMENT}**",
-        f"**{shown.mark} {markdown_text(shown.headline)}.** {markdown_text(shown.sentence)}",
+        _verdict_markdown(shown),
         "\n".join(f"- {markdown_paragraph(sentence)}" for sentence in _to_know(evidence)),
     ]
     for place, section in enumerate(sections, start=1):
@@ -217,6 +217,18 @@ def _as_markdown(
         parts.extend(_field_markdown(field) for field in section.fields)
     parts.append(f"---\n\n{markdown_paragraph(DRAFT_NOTE)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict_markdown(shown: Verdict) -> str:
+    """Return the boxes as a list, worst first, then the sentence of the whole."""
+    if not shown.boxes:
+        return f"**{shown.mark} {markdown_text(shown.headline)}.** {markdown_text(shown.sentence)}"
+    lines = [
+        f"- **{box.status.mark} {markdown_text(box.title)}: {markdown_text(box.status.text)}.** "
+        f"{markdown_text(box.sentence)}"
+        for box in shown.boxes
+    ]
+    return "\n".join(lines) + f"\n\n{markdown_text(shown.sentence)}"
 
 
 def _to_know(evidence: ReportEvidence) -> tuple[str, ...]:
@@ -251,6 +263,10 @@ def _as_json(
         "verdict": {
             "headline": shown.headline,
             "sentence": shown.sentence,
+            "boxes": [
+                {"title": box.title, "result": box.status.text, "sentence": box.sentence}
+                for box in shown.boxes
+            ],
             "gate": evidence.summary.gate.value,
             "exit_code": evidence.summary.exit_code,
         },

@@ -37,6 +37,8 @@ from governance.reports.blocks import (
     Table,
     Text,
     Tile,
+    Tone,
+    Verdict,
 )
 from governance.reports.draw.bar_charts import range_bars, share_bars
 from governance.reports.draw.charts import histogram, line_chart
@@ -94,37 +96,54 @@ def _story(report: Report) -> list[Flowable]:
 
 
 def _first_page(report: Report) -> list[Flowable]:
-    verdict = report.verdict
-    ink, paper = TONES[verdict.tone]
-    words = [
-        paragraph(f"{verdict.mark}  {verdict.headline}", "verdict", tone=verdict.tone),
-        Spacer(0, 3),
-        paragraph(verdict.sentence, "sentence"),
-    ]
-    box = PdfTable([[words]], colWidths=[WIDTH])
-    box.setStyle(
-        TableStyle(
-            [
-                ("BACKGROUND", (0, 0), (-1, -1), paper),
-                ("LINEBEFORE", (0, 0), (0, -1), 4, ink, 0),
-                ("LEFTPADDING", (0, 0), (-1, -1), 14),
-                ("TOPPADDING", (0, 0), (-1, -1), 9),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 11),
-            ]
-        )
-    )
     return [
         Bookmark("front", "Verdict", 0),
         paragraph(report.subtitle, "kicker"),
         Spacer(0, 3),
         paragraph(report.title, "title"),
         paragraph(report.about, "about"),
-        box,
+        *_verdict(report.verdict),
         _strip(report),
         Spacer(0, 2 * mm),
         paragraph(report.statement, "statement"),
         *_blocks(report.front),
     ]
+
+
+def _verdict(verdict: Verdict) -> list[Flowable]:
+    """Return boxes of equal size, side by side; without boxes the headline in one."""
+    sentence = paragraph(verdict.sentence, "sentence")
+    if not verdict.boxes:
+        headline = paragraph(f"{verdict.mark}  {verdict.headline}", "verdict", tone=verdict.tone)
+        return [_coloured([[headline, Spacer(0, 3), sentence]], [verdict.tone])]
+    cells = [
+        [
+            paragraph(box.title, "heading"),
+            paragraph(f"{box.status.mark}  {box.status.text}", "box", tone=box.status.tone),
+            Spacer(0, 2),
+            paragraph(box.sentence, "body"),
+        ]
+        for box in verdict.boxes
+    ]
+    boxes = _coloured(cells, [box.status.tone for box in verdict.boxes])
+    return [boxes, Spacer(0, 2 * mm), sentence, Spacer(0, 1 * mm)]
+
+
+def _coloured(cells: list[list[Flowable]], tones: list[Tone]) -> PdfTable:
+    """Return cells side by side, each on its tone's paper with a bar of its ink at the left."""
+    table = PdfTable([cells], colWidths=[WIDTH / len(cells)] * len(cells))
+    styles = [
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("LEFTPADDING", (0, 0), (-1, -1), 12),
+        ("TOPPADDING", (0, 0), (-1, -1), 9),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 11),
+    ]
+    for place, tone in enumerate(tones):
+        ink, paper = TONES[tone]
+        here = (place, 0), (place, -1)
+        styles += [("BACKGROUND", *here, paper), ("LINEBEFORE", *here, 4, ink, 0)]
+    table.setStyle(TableStyle(styles))
+    return table
 
 
 def _strip(report: Report) -> PdfTable:

@@ -59,6 +59,7 @@ STYLES: dict[str, ParagraphStyle] = {
     "title": _style("title", 15.5, 20, fontName=BOLD, spaceAfter=2),
     "about": _style("about", 7.2, 10, textColor=MUTED, spaceAfter=9),
     "verdict": _style("verdict", 17, 22, fontName=BOLD),
+    "box": _style("box", 11, 14, fontName=BOLD),
     "sentence": _style("sentence", 8.6, 12.6),
     "section": _style("section", 13.5, 17.5, fontName=BOLD),
     "principle": _style("principle", 10.6, 14, fontName=BOLD),

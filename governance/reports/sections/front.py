@@ -13,10 +13,12 @@ from governance.records.training import TrainingRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
+    Box,
     Bullets,
     Cell,
     Facts,
     Heading,
+    Line,
     Table,
     Text,
     Tone,
@@ -34,6 +36,7 @@ from governance.reports.items import CLASS_WORDS, ItemView, by_weight, item_view
 from governance.reports.sections.data import missing_sentence
 from governance.reports.sections.data_coverage import OFFICIAL_SPLIT_UNUSED, split_deviations
 from governance.reports.sections.people import declaration_words, waiver_blocks
+from governance.verdict.boxes import Standing, VerdictBox, verdict_boxes
 
 _IDENTITY_ITEM = "P5-01"
 
@@ -198,6 +201,11 @@ _GATE_MARKS: dict[Gate, tuple[str, Tone]] = {
     Gate.WAIVED: ("◐", "unsure"),
     Gate.FAILED: ("✗", "bad"),
 }
+_BOX_MARKS: dict[Standing, tuple[str, Tone]] = {
+    "met": ("✓", "good"),
+    "unknown": ("◐", "unsure"),
+    "not met": ("✗", "bad"),
+}
 _STRIP = ("Run", "Evidence root", "Journal head")
 
 
@@ -235,10 +243,19 @@ def verdict(evidence: ReportEvidence) -> Verdict:
         why = outcome.message.strip().rstrip(".") if outcome else ""
         sentence = f"{why}." if why else summary.verdict
         return Verdict(f"{how} at {step}; {_trained(evidence)}", "✗", "bad", sentence)
-    headline, (mark, tone) = summary.gate.headline, _GATE_MARKS[summary.gate]
+    headline = summary.gate.headline
     sentence = summary.verdict.removeprefix(f"{headline}: ")
     sentence = f"{sentence[:1].upper()}{sentence[1:]}"
-    return Verdict(headline, mark, tone, sentence)
+    found = verdict_boxes(summary, evidence.records)
+    worst = found[0].standing
+    # No mark is better than that of the worst box, and none than that of the gate.
+    mark, tone = _GATE_MARKS[summary.gate] if worst == "met" else _BOX_MARKS[worst]
+    return Verdict(headline, mark, tone, sentence, tuple(map(_box, found)))
+
+
+def _box(box: VerdictBox) -> Box:
+    mark, tone = _BOX_MARKS[box.standing]
+    return Box(box.title, Line(box.words, "mark", mark, tone), box.sentence)
 
 
 def _trained(evidence: ReportEvidence) -> str:

@@ -169,7 +169,8 @@ def test_the_line_to_pin_stands_whole_on_page_one_and_the_verdict_is_short(tmp_p
     assert PIN_LINE in page
     assert PIN_LINE in write_html(evidence).decode()
     assert [PIN_LINE in part.decode() for part in write_model_card(evidence)] == [True, True]
-    assert "✗ Gate not passed P5-01 Dataset identity: not evaluated." in page
+    assert "✗ Gate not passed: 7" in page
+    assert "P5-01 Dataset identity: not evaluated." in page
     assert page.count("if it is the one you mean") == 1
     assert "Simulated data: no patient is behind any image." in page
     assert "Test set use: exploratory, opening 3; this test set was opened 2 times" in page

@@ -1,0 +1,76 @@
+"""The three boxes of page one: what they say of good, bad and unknown runs, and in which order."""
+
+from pathlib import Path
+
+import pytest
+
+from governance.evidence.folder import RunFolder
+from governance.records.base import ItemStatus
+from governance.records.rollup import RollUp
+from governance.verdict.boxes import verdict_boxes
+from tests.governance.example_run import Example, build_example_run
+
+QUALITY, PEOPLE = "Quality of the images", "People's statements"
+INDEPENDENCE = "Integrity and independence"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Roll-up and records of a run that passed its gate."""
+    folder = build_example_run(tmp_path_factory.mktemp("runs"), Example(releasable=True))
+    finished = RunFolder.closed(folder)
+    return finished.need(RollUp), finished.records()
+
+
+def boxes(run, **statuses: ItemStatus):
+    """The boxes by title when items, named with "_" for "-", have these statuses."""
+    summary, records = run
+    changed = {
+        item_id: records[item_id].model_copy(
+            update={"status": status, "reason": f"{item_id} found"}
+        )
+        for item_id, status in ((name.replace("_", "-"), s) for name, s in statuses.items())
+    }
+    return {box.title: box for box in verdict_boxes(summary, {**records, **changed})}
+
+
+def test_images_better_than_controls_that_copy_nobody_are_acceptable(run):
+    box = boxes(run, P6_03=ItemStatus.PASSED, P6_04=ItemStatus.PASSED)[QUALITY]
+
+    assert (box.standing, box.words) == ("met", "acceptable")
+
+
+@pytest.mark.parametrize("item_id", ["P6_03", "P6_04", "P6_07", "P8_05"])
+def test_a_failed_item_of_quality_makes_the_images_not_acceptable_and_stands_first(run, item_id):
+    passed = {"P6_03": ItemStatus.PASSED, "P6_04": ItemStatus.PASSED}
+
+    found = boxes(run, **{**passed, item_id: ItemStatus.FAILED})
+
+    box = found[QUALITY]
+    assert next(iter(found)) == QUALITY
+    assert (box.standing, box.words) == ("not met", "not acceptable")
+    assert f"{item_id.replace('_', '-')} found" in box.sentence
+
+
+def test_images_that_were_not_measured_are_not_judged(run):
+    box = boxes(run, P6_03=ItemStatus.NOT_EVALUATED, P6_04=ItemStatus.PASSED)[QUALITY]
+
+    assert (box.standing, box.words) == ("unknown", "not judged")
+    assert box.sentence == "P6-03: P6-03 found."
+
+
+def test_silence_of_people_is_never_met_and_says_what_the_tool_itself_says(run):
+    found = boxes(run, P1_H1=ItemStatus.MISSING)
+
+    assert found[PEOPLE].standing == "unknown"
+    assert "not declared; the tool itself says: research" in found[PEOPLE].sentence
+
+
+def test_an_open_gate_is_not_met_and_named(tmp_path: Path):
+    finished = RunFolder.closed(build_example_run(tmp_path, Example(gate_passed=False)))
+
+    first = verdict_boxes(finished.need(RollUp), finished.records())[0]
+
+    assert (first.title, first.standing) == (INDEPENDENCE, "not met")
+    assert first.words == "Gate not passed: 7 of 8 gate items"
+    assert "P5-01" in first.sentence

@@ -28,7 +28,11 @@ from pipelines.current_run.identity import (
 )
 from pipelines.current_run.keys import open_signer
 from pipelines.current_run.lock import folder_lock, run_lock
-from pipelines.current_run.places import refuse_misplaced_folders, refuse_readable_folders
+from pipelines.current_run.places import (
+    refuse_in_data,
+    refuse_misplaced_folders,
+    refuse_readable_folders,
+)
 from pipelines.current_run.suite_report import find_suite_report
 from pipelines.current_run.vulnerability_scan import ReadScan, read_scan
 from pipelines.finished_runs import sync
@@ -135,6 +139,8 @@ def resumed(
     with run_lock(run_dir) as lock:
         earlier = open_earlier_run(run_dir, asked)
         config, store, workspace = earlier.config, earlier.store, run_dir.parent.parent
+        data = None if config.data.path is None else Path(config.data.path).expanduser().resolve()
+        refuse_in_data("workspace", workspace, data)
         policy, signer = with_criteria(load_policy(), config.criteria), open_signer(config.signing)
         context = RunContext(config, policy, store, console, workspace, (lock,), signer)
         handed_on: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 The evidence part is closed before the reports are written, so that they can print its root; card
 and report are added afterwards as outputs. Beside them a run folder may hold the working paths of
-`LOCK` and `SCRATCH` and nothing else.
+`LOCK`, `SCRATCH` and `STATES` and nothing else.
 """
 
 import os
@@ -30,7 +30,8 @@ VERIFIER, SIGNED_PDF = "verify_run.py", "report-signed.pdf"
 ATTESTED = ("data", "seal", "train", "evaluate", "report")
 # The only paths of a run folder that are neither evidence nor checked.
 LOCK = ".lock"  # held by the process that works on the run; it holds that process's number
-SCRATCH = ".scratch"  # what a run that was cut short needs to go on; a finished run has none
+# What a run that was cut short needs to go on: views and training states. A finished run has none.
+SCRATCH, STATES = ".scratch", "checkpoints/.states"
 _MAX_LOCK_BYTES = 32
 _CUT_SHORT_WRITE = re.compile(r"\..+\.[a-z0-9_]{8,16}\.part")  # as atomic writes name them
 # Optional outputs that may be written after the evidence was closed.
@@ -128,25 +129,26 @@ def _sorted_out(run_dir: Path) -> tuple[list[str], list[str], list[str]]:
 
 def working_paths(run_dir: Path) -> tuple[str, ...]:
     """Return which of the working paths are there; what lies in them is not checked."""
-    return tuple(name for name in (LOCK, SCRATCH) if (run_dir / name).exists())
+    return tuple(name for name in (LOCK, SCRATCH, STATES) if (run_dir / name).exists())
 
 
-def remove_cut_short_writes(run_dir: Path) -> None:
-    """Remove what atomic writes left in a run folder when a kill cut them short.
+def tidy(run_dir: Path) -> None:
+    """Remove empty folders, and what atomic writes left when a kill cut them short.
 
     Raises:
         RecordWriteError: The folder cannot be written.
     """
-    for folder, folders, names in os.walk(run_dir):
-        folders[:] = [name for name in folders if name != SCRATCH]
-        for name in filter(_CUT_SHORT_WRITE.fullmatch, names):
-            path = Path(folder, name)
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise RecordWriteError(
-                    f"{path}: cannot be removed ({error.strerror or error}); check permission"
-                ) from error
+    for path, mode in list(_walk(run_dir, "")):
+        file = run_dir / path
+        try:
+            if stat.S_ISREG(mode) and _CUT_SHORT_WRITE.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+            elif stat.S_ISDIR(mode) and not _is_working(file.name) and _is_empty(file):
+                file.rmdir()
+        except OSError as error:
+            raise RecordWriteError(
+                f"{file}: cannot be removed ({error.strerror or error}); check permission"
+            ) from error
 
 
 def measure(run_dir: Path, path: str) -> ManifestFile:
@@ -187,7 +189,7 @@ def close_evidence(
             evidence was closed before.
         RecordWriteError: The journal or the manifest cannot be written.
     """
-    remove_cut_short_writes(run_dir)
+    tidy(run_dir)
     # Hidden files of other programs and empty folders stop no run; verification names them.
     _, others, _ = _sorted_out(run_dir)
     if others:
@@ -301,7 +303,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
                 is_lock = path == LOCK and stat.S_ISREG(found.st_mode)
                 if not (is_lock and found.st_size <= _MAX_LOCK_BYTES):
                     yield path, found.st_mode
-            elif path == SCRATCH:
+            elif path in (SCRATCH, STATES):
                 continue
             elif _is_working(entry.name) or _is_empty(folder / entry.name):
                 yield path, found.st_mode

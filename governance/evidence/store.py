@@ -21,8 +21,8 @@ from governance.evidence.manifest import (
     OUTPUTS,
     is_safe_path,
     measure,
-    remove_cut_short_writes,
     scan_folder,
+    tidy,
 )
 from governance.records.base import Document
 from governance.records.errors import (
@@ -115,7 +115,7 @@ class EvidenceStore:
         Raises:
             RecordWriteError: The run folder cannot be written.
         """
-        remove_cut_short_writes(self.run_dir)
+        tidy(self.run_dir)
         self.journal.append(RUN_RESUMED, {"previous_head": self.journal.head, **facts})
         ended = [name for name in _END if (self.run_dir / name).exists()]
         if ended:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_LOCK_BYTES = 32
+TO_GO_ON = ((".scratch",), ("checkpoints", ".states"))
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError)
 
 
@@ -57,17 +58,17 @@ def check_journal(data: bytes, faults: list[str]) -> list[dict[str, Any]]:
 
 
 def is_working(folder: Path, path: Path, parts: tuple[str, ...]) -> bool:
-    """The lock of the process at work, and .scratch of a run that was cut short, are no evidence."""
+    """The lock of a process, and what a run that was cut short needs to go on, are no evidence."""
     if parts == (".lock",):
         return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_LOCK_BYTES
     outcome = folder / "outcome.json"
-    status = json.loads(outcome.read_bytes())["status"] if outcome.exists() else ""
-    scratch = folder / ".scratch"
+    if outcome.exists() and json.loads(outcome.read_bytes())["status"] == "finished":
+        return False
+    kept = next((kept for kept in TO_GO_ON if parts[: len(kept)] == kept), None)
     return (
-        parts[0] == ".scratch"
-        and scratch.is_dir()
-        and not scratch.is_symlink()
-        and (status != "finished")
+        kept is not None
+        and folder.joinpath(*kept).is_dir()
+        and not any(folder.joinpath(*kept[:n]).is_symlink() for n in range(1, len(kept) + 1))
     )
 
 
@@ -90,7 +91,7 @@ def find_files(folder: Path, faults: list[str]) -> dict[str, Path]:
 
 
 def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> None:
-    """Every file is as listed, and every file is listed but the lock and the folder .scratch."""
+    """Every file is as listed, and every file is listed but those of `is_working`."""
     found = find_files(folder, faults)
     for entry in [*manifest["evidence"], *manifest["outputs"]]:
         file = found.pop(entry["path"], None)

@@ -15,10 +15,10 @@ from governance.evidence.journal import EVIDENCE_CLOSED, JournalCheck, JournalEv
 from governance.evidence.manifest import (
     BESIDE,
     JOURNAL,
+    LOCK,
     MANIFEST,
     MORE_OUTPUTS,
     OUTPUTS,
-    SCRATCH,
     closing_facts,
     evidence_root,
     is_safe_path,
@@ -205,8 +205,12 @@ def _check_extra_files(run_dir: Path, manifest: Manifest, *, is_ended: bool) -> 
         f"{path}: not listed in {MANIFEST}" for path in files if path not in listed | {*BESIDE}
     ]
     is_finished = _read_object(run_dir, Outcome.PATH, []).get("status") == "finished"
-    if is_ended and is_finished and SCRATCH in working_paths(run_dir):
-        faults.append(f"{SCRATCH}: not listed, and a finished run needs none; remove it")
+    if is_ended and is_finished:
+        faults += [
+            f"{path}: not listed, and a finished run needs none; remove it"
+            for path in working_paths(run_dir)
+            if path != LOCK
+        ]
     return faults + list(others)
 
 

@@ -6,6 +6,8 @@ Order of precedence, last wins: the preset, the configuration file, the command 
 
 import difflib
 import io
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -60,6 +62,15 @@ def _a_number_alone(value: Any) -> Any:
 
 
 _Limit = Annotated[float | int | bool, BeforeValidator(_a_number_alone)]
+
+
+_PATHS = (
+    *("workspace", "data.path", "data.contract", "data.cache", "audit.target_population"),
+    *("signing.key", "signing.public_key", "signing.certificate", "signing.timestamp_certificate"),
+    *("seal.ledger_dir", "seal.key_dir", "evidence.vulnerability_scan", "declarations"),
+)
+_NO_PATHS = ("auto", "off")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class RunConfig(Section):
@@ -168,6 +179,7 @@ def load_config(
     _take_settings_of_other_model(resolved, given)
     merge(resolved, given)
     resolved["preset"] = name
+    _resolve_paths(resolved)
 
     def where(key: str) -> str:
         place = key.split(".")
@@ -185,8 +197,26 @@ def _set_later(
     given = [(key, value) for key, value in (flags or {}).items() if value is not None]
     given += map(parse_override, overrides)
     for key, value in given:
-        set_value(values, key, value)
+        set_value(values, key, _absolute(value) if key in _PATHS else value)
     return {key for key, _ in given}
+
+
+def _resolve_paths(values: dict[str, Any]) -> None:
+    """Make the paths of a configuration absolute: a run is gone on with from any folder."""
+    values.setdefault("workspace", ".")
+    for dotted in _PATHS:
+        section, _, key = dotted.rpartition(".")
+        holder = values.get(section) if section else values
+        if isinstance(holder, dict) and key in holder:
+            holder[key] = _absolute(holder[key])
+
+
+def _absolute(value: Any) -> Any:
+    """Return a path as an absolute one, links and ~ left alone; what is no path as it is."""
+    if not isinstance(value, str) or not value.strip() or value in _NO_PATHS:
+        return value
+    is_address = _ADDRESS.match(value) and not Path(value).exists()  # e.g. of a key service
+    return value if value.startswith("~") or is_address else os.path.abspath(value)  # noqa: PTH100
 
 
 def read_config(data: bytes, where: str) -> RunConfig:

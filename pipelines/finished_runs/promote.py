@@ -17,6 +17,7 @@ from pathlib import Path
 from governance.evidence.folder import RunFolder
 from governance.people.rules import is_placeholder
 from governance.records.base import ItemClass, ItemStatus
+from governance.records.credentials import has_credentials
 from governance.records.errors import ConfigError, EvidenceError, PromotionError
 from governance.records.item import ItemRecord
 from governance.records.people import SigningRecord
@@ -124,6 +125,11 @@ def _check(request: Request) -> None:
     if request.to not in STAGES:
         raise ConfigError(f"--to: {request.to[:80]!r}; expected {' or '.join(STAGES)}")
     for name, text in (("--by", request.by), ("--reason", request.reason or None)):
+        if text is not None and has_credentials(text):
+            raise ConfigError(
+                f"{name}: no user name, password or token in an address: promotions are kept for "
+                "ever; leave it out"
+            )
         if text is not None and (is_placeholder(text) or len(text) > _MAX_TEXT):
             raise ConfigError(
                 f"{name}: {text[:80]!r} says nothing, or is longer than {_MAX_TEXT:,} characters; "

@@ -7,8 +7,12 @@ from PIL import Image
 
 from medisynth.data.phantom import METADATA_FILE
 from medisynth.data.phantom.writer import IMAGES_FOLDER
+from pipelines.config.model import load_config
+from pipelines.current_run.places import refuse_misplaced_folders
 from pipelines.selftest.bench import INTEGRITY, LEAKAGE, LONGER, Answers, Bench, Plant, stopped_by
 
+_REFUSED = "C000"  # code of a configuration that cannot be used
+_EXIF_DESCRIPTION = 0x010E
 _CROSSING = "L000"  # code of a group that crosses the split
 
 
@@ -61,6 +65,39 @@ def identifying_column(bench: Bench, is_planted: bool) -> Answers:
     run = bench.new_run(bench.planted_data("identifying-column"))
     run.audit()
     return run.judge("P2-13")
+
+
+def name_in_file(bench: Bench, is_planted: bool) -> Answers:
+    """Plant: a made-up name and date of birth in the EXIF data of one image file."""
+    if not is_planted:
+        return bench.of_control("P2-13")
+    data = bench.copied_data()
+    path = min((data / IMAGES_FOLDER).iterdir())
+    exif = Image.Exif()
+    exif[_EXIF_DESCRIPTION] = "Patient: DOE^JANE 1980-02-01"
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, "PNG", exif=exif.tobytes())
+    run = bench.new_run(data)
+    run.audit()
+    return run.judge("P2-13")
+
+
+def password_in_setting(_bench: Bench, is_planted: bool) -> Answers:
+    """Plant: a tracking server whose address carries a user name and a password."""
+    login = "user:not-a-password@" if is_planted else ""
+    flags = {"tracking.uri": f"http://{login}mlflow.invalid", "tracking.enabled": False}
+    return stopped_by(_REFUSED, lambda: load_config(preset="smoke", flags=flags))
+
+
+def workspace_in_data(bench: Bench, is_planted: bool) -> Answers:
+    """Plant: a workspace that a symbolic link leads into the data folder."""
+    data, link = bench.clean_data, bench.new_folder() / "link"
+    if is_planted:
+        link.symlink_to(data / IMAGES_FOLDER)
+    flags = {"workspace": str(link), "data.path": str(data)}
+    config = load_config(preset="smoke", flags=flags)
+    return stopped_by(_REFUSED, lambda: refuse_misplaced_folders(config))
 
 
 def label_swap(bench: Bench, is_planted: bool) -> Answers:
@@ -126,6 +163,31 @@ DATA_PLANTS = (
         LEAKAGE,
         identifying_column,
         LONGER,
+    ),
+    Plant(
+        "name-in-file",
+        "identity",
+        "a made-up name and date of birth in the EXIF data of one image file",
+        ("P2-13",),
+        LEAKAGE,
+        name_in_file,
+        LONGER,
+    ),
+    Plant(
+        "password-in-setting",
+        "identity",
+        "a password in the address of the tracking server",
+        (_REFUSED,),
+        LEAKAGE,
+        password_in_setting,
+    ),
+    Plant(
+        "workspace-in-data",
+        "data folder",
+        "a workspace that a symbolic link leads into the data folder",
+        (_REFUSED,),
+        INTEGRITY,
+        workspace_in_data,
     ),
     Plant(
         "label-swap",

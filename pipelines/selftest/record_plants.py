@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from governance.evidence import verify_run as independent_verifier
 from governance.evidence.folder import RunFolder
 from governance.policy.load import with_criteria
 from governance.records.files import sha256_file
@@ -25,7 +26,7 @@ from pipelines.selftest.bench import (
     stopped_by,
 )
 
-VERIFY = "verify"
+VERIFY, SECOND_VERIFIER = "verify", "verify_run.py"
 _SEAL, _FROZEN = "G032", "G030"  # codes of a seal, and of evidence, that contradicts itself
 _LENIENT = {"P6-04": 1.0}  # every image may be a copy
 
@@ -47,6 +48,33 @@ def tampered_record(bench: Bench, is_planted: bool) -> Answers:
             sentence=found.faults[0],
         ),
     )
+
+
+def hidden_file(bench: Bench, is_planted: bool) -> Answers:
+    """Plant: a file in a hidden folder, and an empty folder, beside the files of a closed run."""
+    folder = bench.copied_run(bench.control)
+    if is_planted:
+        (folder / ".git").mkdir()
+        (folder / ".git" / "x").write_text("x", "ascii")
+        (folder / "empty").mkdir()
+    by_script: list[str] = []
+    independent_verifier.find_files(folder, by_script)
+    answers = []
+    for guard, faults in (
+        (VERIFY, verify_run(folder, is_ended=False).faults),
+        (SECOND_VERIFIER, tuple(by_script)),
+    ):
+        named = all(any(name in fault for fault in faults) for name in (".git", "empty"))
+        answers.append(
+            GuardAnswer(
+                guard=guard,
+                status="names both" if named else "names not both",
+                is_alarm=named,
+                exit_code=INTEGRITY if named else None,
+                sentence=faults[0] if faults else "",
+            )
+        )
+    return tuple(answers)
 
 
 def document_changed(bench: Bench, is_planted: bool) -> Answers:
@@ -123,6 +151,14 @@ RECORD_PLANTS = (
         (VERIFY,),
         INTEGRITY,
         tampered_record,
+    ),
+    Plant(
+        "hidden-file",
+        "record",
+        "a file in a hidden folder and an empty folder added to a finished run",
+        (VERIFY, SECOND_VERIFIER),
+        INTEGRITY,
+        hidden_file,
     ),
     Plant(
         "document-changed",

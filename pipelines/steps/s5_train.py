@@ -4,17 +4,19 @@ import hashlib
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from governance.confinement.attempts import ForbiddenPaths
 from governance.confinement.confine import LIMITS, level_in_force
+from governance.evidence.manifest import STATES
 from governance.records.comparison import TuningComparison
-from governance.records.errors import EvidenceTamperedError, IsolationError
-from governance.records.files import sha256_bytes
+from governance.records.errors import EvidenceTamperedError, IsolationError, WeightsError
+from governance.records.files import sha256_bytes, sha256_file
 from governance.records.partition import IsolationRecord, RefusedRead
 from governance.records.run import Figure
 from governance.records.training import (
@@ -29,6 +31,7 @@ from medisynth.data.reading.ingest import decode_bytes
 from medisynth.data.reading.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
 from medisynth.data.reading.views import Pixels
 from medisynth.models.registry import generator_origin, import_folder, load_generator
+from medisynth.training.states import N_KEPT
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.training.parent import Message, TrainingJob, run_training
@@ -59,7 +62,9 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
             "see isolation.json, and start a new run once its code was read"
         )
     packed = {view.partition: view.digest for view in (split.training, split.tuning)}
-    job = replace(_job(split.must_refuse, context), view_sha256=packed)
+    job = replace(
+        _job(split.must_refuse, context), view_sha256=packed, committed=intact_states(context)
+    )
     Path(job.checkpoints).mkdir(exist_ok=True)
     store.journal.append(
         "training started",
@@ -143,7 +148,6 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
         preview_every=config.training.preview_every,
         processes=config.training.processes,
         weights=str(weights.resolve()) if weights is not None else None,
-        committed=_committed(context),
         python_path=_import_folder(config.model.name),
         readable=_pretrained_files(must_refuse, context),
         repeat_steps=config.training.repeat_steps,
@@ -178,10 +182,51 @@ def _pretrained_files(must_refuse: dict[str, str], context: RunContext) -> tuple
     return paths
 
 
-def _committed(context: RunContext) -> dict[str, tuple[str, str]]:
-    """Return stage -> (file, digest) of the state that the journal names last."""
-    bodies = [e.body for e in context.store.journal.events() if e.type == COMMITTED]
-    return {body["stage"]: (Path(body["path"]).name, body["sha256"]) for body in bodies}
+def intact_states(context: RunContext) -> dict[str, tuple[str, str]]:
+    """Return stage -> (file, digest) of the newest state on record that is as it was written.
+
+    A damaged or missing newest state is named, journaled and put aside; training goes on from the
+    one before and comes to the same result.
+
+    Raises:
+        WeightsError: A stage has committed states, and none that is kept is intact.
+    """
+    by_stage: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for event in context.store.journal.events():
+        if event.type == COMMITTED:
+            # After an earlier fall-back a step is committed again, and counts in its place.
+            stage, step = event.body["stage"], event.body["step"]
+            earlier = [body for body in by_stage[stage] if body["step"] < step]
+            by_stage[stage] = [*earlier, event.body]
+    found = {}
+    for stage, states in by_stage.items():
+        kept = states[-N_KEPT:]
+        intact = next((body for body in reversed(kept) if _is_intact(body, context)), None)
+        if intact is None:
+            names = ", ".join(Path(body["path"]).name for body in kept)
+            raise WeightsError(
+                f"{context.store.run_dir / STATES}: no committed training state of {stage} is as "
+                f"it was written ({names}); restore one of them, or start a new run"
+            )
+        found[stage] = (Path(intact["path"]).name, str(intact["sha256"]))
+    return found
+
+
+def _is_intact(committed: Mapping[str, Any], context: RunContext) -> bool:
+    """Whether a state is as committed; if not, say so, journal it and put the file aside."""
+    file = context.store.run_dir / STATES / Path(committed["path"]).name
+    now = sha256_file(file) if file.is_file() and not file.is_symlink() else None
+    if now == committed["sha256"]:
+        return True
+    if now is not None:
+        file.replace(file.with_name(f"{file.name}.damaged"))
+    what = "missing" if now is None else "damaged"
+    context.store.journal.append(f"training state {what}", {**committed, "found": now})
+    context.console.warn(
+        f"{STATES}/{file.name}: training state {what}; the one before is tried, which leads to the "
+        "same result"
+    )
+    return False
 
 
 def _discard_checkpoints(job: TrainingJob, context: RunContext) -> None:
@@ -255,7 +300,7 @@ class _Messages:
     def _committed(self, message: Message) -> None:
         """Commit a state by naming it in the journal; the training process waits for this."""
         body = {key: message[key] for key in ("stage", "step", "sha256")}
-        body["path"] = f"checkpoints/.states/{message['path']}"
+        body["path"] = f"{STATES}/{message['path']}"
         self._context.store.journal.append(COMMITTED, body)
 
     def _preview(self, message: Message) -> None:

@@ -139,7 +139,7 @@ def _model(store: Store, mlflow_id: str, run: RunFolder) -> list[str]:
     faults = []
     for model in models:
         digests = {"tag": str(model.tags.get(CHECKPOINT_TAG, _ABSENT))}
-        place = urlsplit(str(model.artifact_location))
+        place = urlsplit(store.place_of(str(model.artifact_location)))
         if place.scheme in ("", "file"):  # files of a remote store would have to be fetched first
             file = Path(unquote(place.path)) / name
             digests["file"] = sha256_file(file) if file.is_file() else _ABSENT

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 _SQLITE = "sqlite:///"
+_DATABASE, _ARTIFACTS = "mlflow.db", "artifacts"
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _WHILE_RUNNING_S, _AFTERWARDS_S = "3", "10"  # seconds, as MLflow's environment variable has them
@@ -38,16 +46,23 @@ class Store:
         client: MLflow's client.
         experiment_id: Experiment of all our runs.
         errors: Exceptions that its calls raise when the store fails.
+        moved: Folder of artifacts as the store has it, and where it is now (addresses).
     """
 
     client: "MlflowClient"
     experiment_id: str
     errors: tuple[type[Exception], ...]
+    moved: tuple[str, str] = ("", "")
+
+    def place_of(self, location: str) -> str:
+        """Return where an artifact is now; another address only in a workspace that was moved."""
+        before, now = self.moved
+        return now + location.removeprefix(before) if location.startswith(before) else location
 
 
 def store_uri(workspace: Path, config: TrackingConfig) -> str:
     """Return the tracking URI: the configured one, or a sqlite file in the workspace."""
-    return config.uri or f"{_SQLITE}{workspace / 'mlflow' / 'mlflow.db'}"
+    return config.uri or f"{_SQLITE}{workspace / 'mlflow' / _DATABASE}"
 
 
 def metric_name(text: str) -> str:
@@ -85,6 +100,8 @@ def open_store(workspace: Path, config: TrackingConfig) -> Store:
         folder.mkdir(parents=True, exist_ok=True)
         with _schema_lock(folder):  # two processes creating one sqlite schema would crash
             _make_sqlite(uri)
+            if config.uri is None:
+                _follow_a_move(folder, config.experiment)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment_id = _experiment(client, folder, config)
     except errors as error:
@@ -116,19 +133,46 @@ def open_known_store(workspace: Path, config: TrackingConfig) -> Store:
             f"tracking.experiment: {uri} has no experiment {config.experiment!r}; nothing was "
             "compared"
         )
-    return Store(client, str(found.experiment_id), errors)
+    known = str(found.artifact_location)
+    now = known if config.uri else _artifacts(workspace / "mlflow")
+    return Store(client, str(found.experiment_id), errors, (known, now))
 
 
 def _experiment(client: "MlflowClient", folder: Path, config: TrackingConfig) -> str:
     found = client.get_experiment_by_name(config.experiment)
     if found is not None:
         return str(found.experiment_id)
-    location = None if config.uri else (folder / "artifacts").as_uri()
+    location = None if config.uri else _artifacts(folder)
     return client.create_experiment(
         config.experiment,
         artifact_location=location,
         tags={"mlflow.experimentKind": "custom_model_development"},  # opens the right views
     )
+
+
+def _artifacts(folder: Path) -> str:
+    return (folder.resolve() / _ARTIFACTS).as_uri()
+
+
+def _follow_a_move(folder: Path, experiment: str) -> None:
+    """Tell the workspace's own store where its artifacts are, if the workspace was moved.
+
+    MLflow keeps absolute addresses: it would make the old place again and fill it.
+    """
+    now = _artifacts(folder)
+    with closing(sqlite3.connect(folder / _DATABASE, timeout=5.0)) as connection, connection:
+        found = connection.execute(
+            "SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)
+        ).fetchone()
+        before = str(found[0]) if found else now
+        if before == now:
+            return
+        for table, column in _LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - our names
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (now, len(before) + 1, before, len(before) + 1, f"{before}/"),
+            )
 
 
 def _unopenable(uri: str, why: str) -> TrackingError:

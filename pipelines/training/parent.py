@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
 
+from governance.evidence.manifest import STATES
 from governance.records.errors import InterruptedByUser, IsolationError, MachineError, ProcessError
 from governance.records.partition import RefusedRead
 
@@ -93,7 +94,7 @@ class TrainingJob:
     @property
     def states(self) -> Path:
         """Folder of the training states: working files, neither evidence nor checked."""
-        return Path(self.checkpoints) / ".states"
+        return Path(self.checkpoints) / PurePosixPath(STATES).name
 
     def to_json(self) -> str:
         """Return the job as one line of JSON."""

@@ -185,8 +185,11 @@ def test_the_same_configuration_may_be_given_again(killed):
     assert "(seed: 0 -> 1)" in result.stderr  # and nothing else
 
 
-def test_a_flipped_byte_in_a_training_state_is_named(killed):
-    name = Path(events(killed, "step committed")[-1].body["path"]).name
+def test_with_its_newest_state_damaged_a_run_goes_on_from_the_one_before_to_the_same_bits(
+    killed, whole
+):
+    committed = events(killed, "step committed")
+    name = Path(committed[-1].body["path"]).name
     state = killed / "checkpoints" / ".states" / name
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
@@ -194,8 +197,29 @@ def test_a_flipped_byte_in_a_training_state_is_named(killed):
 
     result = resume(killed)
 
+    assert result.exit_code == 9, result.output
+    assert f"{name}: training state damaged" in result.stderr
+    assert [e.body["path"] for e in events(killed, "training state damaged")] == [
+        committed[-1].body["path"]
+    ]
+    again = events(killed, "step committed")[len(committed)].body
+    assert (again["stage"], again["step"]) == (
+        committed[-1].body["stage"],
+        committed[-1].body["step"],
+    )
+    check_finished(killed)
+    check_same_result(killed, whole)
+
+
+def test_with_both_kept_states_damaged_a_run_stops_and_names_them(killed):
+    names = [Path(e.body["path"]).name for e in events(killed, "step committed")[-2:]]
+    for name in names:
+        (killed / "checkpoints" / ".states" / name).write_bytes(b"cut")
+
+    result = resume(killed)
+
     assert result.exit_code == 5
-    assert name in result.stderr
+    assert all(name in result.stderr.splitlines()[-1] for name in names)
     assert "Traceback" not in result.output
 
 

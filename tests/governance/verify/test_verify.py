@@ -214,9 +214,12 @@ def test_only_the_lock_and_the_scratch_of_a_run_cut_short_may_lie_beside_the_man
     (run_dir / ".scratch" / "views").mkdir(parents=True)
     (run_dir / ".scratch" / "views" / "x.npy").touch()
 
+    (run_dir / "checkpoints" / ".states").mkdir(parents=True)
+    (run_dir / "checkpoints" / ".states" / "state.safetensors").touch()
+
     assert script.check(run_dir)[0] == []
     assert verify_run(run_dir).faults == ()
-    assert verify_run(run_dir).working == (".lock", ".scratch")
+    assert verify_run(run_dir).working == (".lock", ".scratch", "checkpoints/.states")
 
     shutil.rmtree(run_dir / ".scratch")
     (run_dir / ".scratch").symlink_to(run_dir.parent)

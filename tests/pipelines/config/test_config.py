@@ -7,7 +7,14 @@ from typer.testing import CliRunner
 
 from governance.records.errors import ConfigError
 from pipelines.cli.app import app
-from pipelines.config.model import RunConfig, load_config, preset_names, read_config
+from pipelines.config.model import (
+    RunConfig,
+    changed_config,
+    flat_config,
+    load_config,
+    preset_names,
+    read_config,
+)
 from tests.places import ROOT
 
 DOCS = ROOT / "docs"
@@ -317,6 +324,23 @@ def test_a_text_that_yaml_reads_as_something_else_is_told_to_be_quoted(text):
         load_config(preset="smoke", overrides=[f"lineage.reason={text}"])
     quoted = load_config(preset="smoke", overrides=[f'lineage.reason="{text}"'])
     assert quoted.lineage.reason == text
+
+
+def test_a_run_goes_on_from_any_folder_as_its_paths_are_recorded_absolute(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    paths = {"data.path": "d", "workspace": "ws", "declarations": "declared.yaml"}
+    address = {"signing.key": "hsm:2", "data.cache": "off"}
+
+    config = load_config(preset="smoke", flags=paths | address)
+    monkeypatch.chdir(tmp_path / "other")
+
+    again = read_config(config.to_yaml(), "config.yaml")
+    flat = flat_config(again)
+    assert {key: flat[key] for key in paths} == {k: str(tmp_path / v) for k, v in paths.items()}
+    assert {key: flat[key] for key in address} == address
+    assert changed_config(again, flags={"data.path": "../d"}) == again
+    assert changed_config(again, overrides=["workspace=../ws"]) == again
 
 
 PLANTED = "s3cretPW"

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -33,7 +34,8 @@ def test_init_writes_a_configuration_that_a_run_takes_as_it_is(folder):
     assert {path.name for path in folder.iterdir()} == NAMES
     config = load_config(folder / "medisynth.yaml")
 
-    assert (config.preset, config.declarations) == ("laptop", "declarations.yaml")
+    declarations = str(Path.cwd() / "declarations.yaml")
+    assert (config.preset, config.declarations) == ("laptop", declarations)
 
 
 def test_the_template_asks_for_every_human_item_and_declares_none(folder):

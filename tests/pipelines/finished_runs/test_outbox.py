@@ -134,6 +134,32 @@ def test_what_a_broken_mirror_wrote_before_is_completed_not_doubled(tmp_path):
     assert {step.info.status for step in steps} == {"FINISHED"}
 
 
+def test_a_workspace_that_was_moved_keeps_its_mirror_and_the_old_place_stays_empty(
+    tmp_path, monkeypatch
+):
+    run_dir = finished(tmp_path / "old", config=MIRRORED)
+    assert outbox.sync_run(run_dir, pytest.fail).state == "complete"
+    before = counts(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path)
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()  # as in another process, which is what comes back later
+
+    for run in (f"new/runs/{RUN_ID}", str(tmp_path / "new" / "runs" / RUN_ID)):
+        compared = runner.invoke(app, ["verify", run, "--mirror"])
+        assert "MLflow: digest of model" not in compared.output, compared.output
+    assert runner.invoke(app, ["sync", RUN_ID, "-w", "new"]).exit_code == 0
+    finished(tmp_path / "new", config=MIRRORED, run_id=OTHER_ID)
+    assert runner.invoke(app, ["sync", OTHER_ID, "-w", "new"]).exit_code == 0
+
+    assert not (tmp_path / "old").exists()
+    assert rows(tmp_path / "new", "logged_models") == before["logged_models"] + 1
+    database = sqlite3.connect(tmp_path / "new" / "mlflow" / "mlflow.db")
+    assert "/old/" not in "".join(database.iterdump())
+    database.close()
+
+
 def test_while_the_store_is_away_the_run_waits_and_exit_6_says_so(tmp_path):
     run_dir = finished(tmp_path, config=MIRRORED)
     (tmp_path / "mlflow").mkdir()

@@ -42,6 +42,15 @@ def run_promote(run_dir: Path, *more: str):
 RELEASE = ("--to", "released", "--by", "Ada Beispiel", "--reason", "Best of three seeds.")
 
 
+def test_a_password_in_the_reason_is_refused_and_not_repeated(tmp_path):
+    reason = "see https://alice:s3cretPW@wiki.example"
+    result = run_promote(finished(tmp_path), "--to", "candidate", "--by", "Ada", "--reason", reason)
+
+    assert result.exit_code == 2
+    assert "s3cretPW" not in result.output
+    assert not (tmp_path / "promotions.jsonl").exists()
+
+
 def test_a_promotion_says_who_when_why_from_and_to_and_changes_nothing_in_the_run(tmp_path):
     run_dir = finished(tmp_path)
     before = digests(run_dir)

@@ -23,6 +23,8 @@ from governance.verify import folder as verify
 from medisynth.data.content import scan as content_scan
 from medisynth.data.duplicates import search as near_duplicates
 from pipelines.cli.app import app
+from pipelines.config import model as configuration
+from pipelines.current_run import places
 from pipelines.current_run.console import Console
 from pipelines.selftest import trials
 from pipelines.selftest.bench import INTEGRITY, LEAKAGE, TRAINS, Bench, Plant, silent, stopped_by
@@ -133,6 +135,18 @@ DISARMED = {
         lambda patch: patch.setattr(content_scan, "identifying_columns", lambda _: ()),
         LEAKAGE,
     ),
+    "name-in-file": (
+        lambda patch: patch.setattr(content_scan, "_metadata_of_files", lambda *_: {}),
+        LEAKAGE,
+    ),
+    "password-in-setting": (
+        lambda patch: patch.setattr(configuration, "credentials_in", lambda _: None),
+        LEAKAGE,
+    ),
+    "workspace-in-data": (
+        lambda patch: patch.setattr(places, "refuse_in_data", lambda *_: None),
+        INTEGRITY,
+    ),
     "label-swap": (
         lambda patch: patch.setattr(s1_ingest, "content_digest", lambda _: "0" * 64),
         INTEGRITY,
@@ -155,6 +169,10 @@ DISARMED = {
     "copycat": (lambda patch: blind_check("P6-04", patch), LEAKAGE),
     "tampered-record": (
         lambda patch: patch.setattr(verify, "_check_files", lambda *_: (0, [])),
+        INTEGRITY,
+    ),
+    "hidden-file": (
+        lambda patch: patch.setattr(verify, "scan_folder", lambda _: ((), ())),
         INTEGRITY,
     ),
     "document-changed": (recheck_that_sees_nothing, INTEGRITY),

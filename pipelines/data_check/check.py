@@ -279,6 +279,8 @@ def _program(name: str) -> list[str | int]:
 def _named_file(name: str) -> str:
     """Return the digest of a file, or a text that it cannot be read."""
     path = Path(name).expanduser().resolve()
+    if not path.is_file():  # reading a named pipe would wait for ever
+        return "no file"
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

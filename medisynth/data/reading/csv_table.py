@@ -218,6 +218,8 @@ def _read_bytes(path: Path, findings: Findings, max_bytes: int) -> bytes:
             )
         with path.open("rb") as stream:
             data = stream.read(max_bytes + 1)
+    except FileNotFoundError:
+        findings.stop("D010", "is missing; expected the metadata file of the data set")
     except OSError as error:
         findings.stop("D010", f"cannot be read ({error.strerror}); check its permissions")
     if len(data) > max_bytes:

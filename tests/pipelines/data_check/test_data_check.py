@@ -241,6 +241,10 @@ def test_a_contract_beside_the_data_that_is_no_file_or_has_nearly_the_name_is_re
     assert "is a named pipe, expected a data contract" in (said := check(folder)).stderr
     assert said.exit_code == 2
     contract.unlink()
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for key in ("data.contract", "audit.target_population"):
+        assert (said := check(folder, "-o", f"{key}={pipe}")).exit_code == 2
+        assert str(pipe) in said.stderr
     contract.symlink_to("nowhere")
     assert "is a symbolic link whose file is not there" in check(folder).stderr
     contract.unlink()

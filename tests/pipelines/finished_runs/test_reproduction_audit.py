@@ -112,7 +112,7 @@ def test_the_page_holds_no_path_and_is_the_same_every_time(small, tmp_path):
 @pytest.mark.parametrize(
     ("which", "content", "said"),
     [
-        ("table.csv", None, "table.csv: is not a regular file"),
+        ("table.csv", None, "table.csv: is missing"),
         ("table.csv", b"<html><body>404</body></html>", "table.csv: is a web page"),
         ("table.csv", b"name;patient\nx;1\n", "column 'Image_name' is missing"),
         ("logs/FID.csv", None, "FID.csv: is missing"),

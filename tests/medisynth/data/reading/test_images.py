@@ -353,9 +353,9 @@ def test_sharpness_of_noise_is_that_of_every_eighth_row(tmp_path):
 
 
 def test_a_thumbnail_is_the_whole_frame_by_means_over_areas(tmp_path):
-    frame = np.zeros((128, 256), dtype=np.uint8)
-    frame[:, 128:] = 100
-    frame[::2, 192:] = 200  # the last quarter is 150 on average
+    frame = np.zeros((256, 512), dtype=np.uint8)
+    frame[:, 256:] = 100
+    frame[::2, 384:] = 200  # the last quarter is 150 on average
     found = ingest(tmp_path, folder(tmp_path, {"a": png_bytes(frame)}))
 
     assert found.thumbnails.shape == (1, THUMBNAIL_PX, THUMBNAIL_PX)

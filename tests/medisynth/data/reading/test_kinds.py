@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from governance.records.errors import DataError
 from medisynth.data.reading.csv_table import read_strict
 from medisynth.data.reading.decode import decode_bytes
 from medisynth.data.reading.folder import DataFolder
+from medisynth.data.reading.png import SIGNATURE
 
 GREY = Image.fromarray(np.full((40, 50), 90, dtype=np.uint8))
 
@@ -20,6 +23,11 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind)
     return stream.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + body))
+    return struct.pack(">I", len(body)) + kind + body + checksum
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
@@ -66,6 +74,21 @@ def test_a_file_that_is_no_png_is_named_as_what_it_is_with_what_to_do(data, expe
 def test_pixels_that_would_be_converted_with_loss_are_named_with_what_to_do(image, expected):
     with pytest.raises(DataError, match=f"{expected}.*expected 8-bit grey or RGB; s") as caught:
         decode_bytes(encoded(image, "PNG"), "a.png")
+    assert caught.value.code == "D065"
+
+
+@pytest.mark.malformed("png")
+def test_colour_of_16_bits_which_a_decoder_would_halve_in_silence_is_refused():
+    rows = b"".join(b"\0" + bytes(40 * 6) for _ in range(40))
+    data = (
+        SIGNATURE
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+    with pytest.raises(DataError, match="has 16-bit pixels") as caught:
+        decode_bytes(data, "a.png")
     assert caught.value.code == "D065"
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.errors import EvidenceError, RecordWriteError, first_line
 from governance.records.files import canonical_json, sha256_bytes
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -117,7 +117,7 @@ def _check_line(line: bytes, last: JournalEvent | None) -> tuple[JournalEvent | 
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the line"
         return None, [f"not an event: {where}: {error.errors()[0]['msg']}"]
     except ValueError as error:
-        return None, [f"not readable: {str(error)[:120]}"]
+        return None, [f"not readable: {first_line(error)}"]
     faults = []
     del value["digest"]
     if sha256_bytes(canonical_json(value)) != event.digest:

@@ -22,6 +22,7 @@ from governance.records.errors import (
     MedisynthGovError,
     ResourceError,
     TrainingError,
+    first_line,
 )
 from governance.records.files import sha256_bytes, write_atomic
 from pipelines.training.parent import (
@@ -129,7 +130,7 @@ def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
     if isinstance(error, MedisynthGovError):
         code, exit_code, message = error.code, error.exit_code, str(error)
     else:
-        text = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        text = first_line(error)
         words = ("out of memory", "can't allocate memory")
         if isinstance(error, MemoryError) or any(word in text.lower() for word in words):
             tries = smaller_batch(job.settings, stage)

@@ -24,7 +24,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from governance.records.errors import InterruptedByUser, IsolationError, MachineError, ProcessError
+from governance.records.errors import (
+    InterruptedByUser,
+    IsolationError,
+    MachineError,
+    ProcessError,
+    first_line,
+)
 from governance.records.partition import RefusedRead
 
 _GRACE_S = 5.0  # a child asked to stop has this long before it is ended; reports follow
@@ -436,5 +442,5 @@ def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
     log = (work / "training.log").read_text("utf-8", "replace")
     tail = log.strip().splitlines()[-1:] or ["no output"]
     return ProcessError(
-        f"the training process ended without a result ({tail[0][:200]})", code="T900"
+        f"the training process ended without a result ({first_line(tail[0])})", code="T900"
     )

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from governance.confinement.confine import LEVEL_NAMES, landlock_abi
+from governance.confinement.confine import LEVEL_NAMES, landlock_abi, landlock_absence
 from governance.records.errors import (
     ConfigError,
     MachineError,
@@ -94,7 +94,7 @@ def _weights() -> Line:
 def _confinement() -> Line:
     abi = landlock_abi()
     level = 4 if abi else 2  # each run encrypts its sealed copy
-    text = f"Landlock ABI {abi}" if abi else "no Landlock in this kernel"
+    text = f"Landlock ABI {abi}" if abi else landlock_absence()
     return Line(
         "ok" if abi else "note", "confinement", f"{text}; level {level}: {LEVEL_NAMES[level]}"
     )

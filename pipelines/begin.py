@@ -22,6 +22,7 @@ from pipelines.current_run.identity import (
     code_identity,
     hazard_list,
     new_run_id,
+    recorded_command,
     run_identity,
     test_plan,
     tool_version,
@@ -183,7 +184,7 @@ def _take_up(earlier: EarlierRun, command: list[str]) -> None:
         {
             "reason": earlier.reason,
             "finished_steps": [timing.step for timing in earlier.finished],
-            "command": command,
+            "command": list(recorded_command(command)),
             "code_commit": commit,
             "code_clean": clean,
         }

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 from governance.evidence.folder import RunFolder
 from governance.records.credentials import without_credentials
 from governance.records.errors import InterruptedByUser, MedisynthGovError, refusals_named
+from governance.records.files import typed
 from governance.records.manifest import Manifest
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, StepTiming
@@ -175,7 +176,7 @@ class Run:
         else:
             context.console.warn(
                 f"MLflow mirror is not complete ({why}); "
-                f"later: medisynth-gov sync {context.store.run_id}"
+                f"later: medisynth-gov sync {typed(context.store.run_dir)}"
             )
 
 

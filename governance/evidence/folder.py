@@ -24,7 +24,7 @@ from governance.records.errors import (
     NotRunError,
     first_line,
 )
-from governance.records.files import sha256_bytes
+from governance.records.files import sha256_bytes, typed
 from governance.records.item import ItemRecord
 from governance.records.manifest import Manifest
 from governance.records.run import RunIdentity
@@ -128,7 +128,7 @@ class RunFolder:
         if not is_ended(path):
             raise ConfigError(
                 f"{path.name}: this run did not come to its end; "
-                f"wait for it, or go on with medisynth-gov run --resume {path.name}"
+                f"wait for it, or go on with medisynth-gov run --resume {typed(path)}"
             )
         return cls.closed(path)
 

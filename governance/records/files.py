@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shlex
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +29,13 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(_CHUNK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def typed(path: Path) -> str:
+    """Return a path as a person types it into a shell: from the current folder, and quoted."""
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    text = str(path.relative_to(Path.cwd()) if inside else path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -16,7 +16,8 @@ class RunIdentity(Document):
         tool_version: Version of medisynth-gov.
         code_commit: Commit of the framework's source; None when it is not a git checkout.
         code_clean: Whether the tree had no uncommitted change; None when unknown.
-        command: Command line as typed, one entry an argument.
+        command: Command line, one entry an argument, each quoted for a shell; folders of absolute
+            paths are left out.
         preset: Preset name.
         generator: Registered generator name, e.g. "dsr-gan".
         seed: Seed of the run.

@@ -4,11 +4,12 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageMetadata, distributions, version
 from pathlib import Path
@@ -56,6 +57,28 @@ def _git(git: str, *arguments: str) -> str:
     ).stdout
 
 
+_LONGEST_WORD = 80
+
+
+def recorded_command(words: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line as it goes on record and into reports: each word quoted for a shell.
+
+    The folders of absolute paths are left out: they say where somebody's home is, not which run
+    this was; the configuration on record names every file. Long words are cut, and bytes that are
+    no text are written out.
+    """
+    program = [Path(word).name for word in words[:1]]
+    return tuple(shlex.quote(_short(word)) for word in (*program, *words[1:]))
+
+
+def _short(word: str) -> str:
+    key, equals, value = word.rpartition("=")
+    if value.startswith(("/", "~")) and "/" in value.rstrip("/")[1:]:
+        value = f"…/{value.rstrip('/').rpartition('/')[2]}"
+    text = f"{key}{equals}{value}".encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _LONGEST_WORD else f"{text[:_LONGEST_WORD]}…"
+
+
 def run_identity(
     run_id: str, config: RunConfig, config_yaml: bytes, command: list[str]
 ) -> RunIdentity:
@@ -67,7 +90,7 @@ def run_identity(
         tool_version=tool_version(),
         code_commit=commit,
         code_clean=clean,
-        command=tuple(command),
+        command=recorded_command(command),
         preset=config.preset,
         generator=config.model.name,
         seed=config.seed,

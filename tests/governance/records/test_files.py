@@ -1,6 +1,8 @@
 import hashlib
 import math
 import os
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from governance.records.files import (
     canonical_json,
     sha256_bytes,
     sha256_file,
+    typed,
     working_name,
     write_atomic,
 )
@@ -102,3 +105,13 @@ def test_a_write_that_fails_keeps_the_old_file_and_names_it(tmp_path):
 
     assert (tmp_path / "file").read_bytes() == b"kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["plain", "my runs/it's mine", "-w", "a$b `c`", "ü"])
+def test_a_path_in_a_printed_command_works_when_it_is_pasted(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+
+    for path in (tmp_path / name, Path("/elsewhere") / name):
+        (word,) = shlex.split(typed(path))
+        assert Path(word).absolute() == path
+        assert not word.startswith("-")

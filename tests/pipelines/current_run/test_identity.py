@@ -1,3 +1,5 @@
+import shlex
+
 from pipelines.config.model import load_config
 from pipelines.current_run import identity
 
@@ -38,3 +40,33 @@ def test_the_test_plan_names_a_primary_endpoint_and_the_criteria():
 
     assert plan.primary_endpoint.startswith("KID")
     assert plan.policy["principles"]
+
+
+def test_a_recorded_command_names_no_home_and_works_as_it_is_printed():
+    words = [
+        "/home/ann/.venv/bin/medisynth-gov",
+        "run",
+        "my runs/it's.yaml",
+        "-o",
+        "declarations=/home/ann/d.yaml",
+        "--data",
+        "/srv/data/",
+        "caf\udce9",
+        "x" * 20_000,
+    ]
+
+    recorded = identity.recorded_command(words)
+
+    assert not any("/home" in word or "/srv" in word for word in recorded)
+    assert shlex.split(" ".join(recorded))[:8] == [
+        "medisynth-gov",
+        "run",
+        "my runs/it's.yaml",
+        "-o",
+        "declarations=…/d.yaml",
+        "--data",
+        "…/data",
+        r"caf\udce9",
+    ]
+    assert len(recorded[8]) < 100
+    assert " ".join(recorded).encode()

@@ -225,7 +225,8 @@ def _metadata(listing: Listing, table: pd.DataFrame) -> pd.DataFrame:
     return listing.metadata.iloc[rows].reset_index(drop=True)
 
 
-def _folder(path: str) -> Path:
+def absolute(path: str) -> Path:
+    """Return a path of the configuration as an absolute one."""
     return Path(path).expanduser().resolve()
 
 

@@ -20,7 +20,6 @@ from typing import IO, TYPE_CHECKING, Any
 from governance.records.errors import (
     IsolationError,
     MedisynthGovError,
-    ResourceError,
     TrainingError,
     first_line,
 )
@@ -32,6 +31,7 @@ from pipelines.training.parent import (
     Message,
     TrainingJob,
     smaller_batch,
+    usable_device,
 )
 from pipelines.training.segment import Comparison, Keeper
 
@@ -224,7 +224,7 @@ def _context(
     )
     return TrainingContext(
         seed=job.seed,
-        compute_device=_compute_device(job.compute_device),
+        compute_device=usable_device(job.compute_device),
         log=lambda stage, step, values: parent.send(
             type="log", stage=stage, step=step, values=dict(values)
         ),
@@ -345,7 +345,7 @@ def _score(job: TrainingJob, tuning: "ImageView") -> "TuningDistance | None":
 
     if job.weights is None or len(tuning) < 2:
         return None
-    return TuningDistance(Path(job.weights), tuning, _compute_device(job.compute_device))
+    return TuningDistance(Path(job.weights), tuning, usable_device(job.compute_device))
 
 
 def _compare(
@@ -388,19 +388,6 @@ def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], 
         parent.send(type="preview", stage=stage, step=step, path=name)
 
     return preview
-
-
-def _compute_device(wanted: str) -> str:
-    import torch
-
-    if wanted == "cpu":
-        return wanted
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next((name for name, there in available.items() if there), "cpu")
-    if not available[wanted]:
-        raise ResourceError(f"compute_device: {wanted!r} is not available; use auto or cpu")
-    return wanted
 
 
 def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:

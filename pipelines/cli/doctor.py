@@ -21,7 +21,7 @@ from governance.records.errors import (
 )
 from medisynth.metrics.torchvision_guard import import_torchvision
 from pipelines.config.sections import TrackingConfig
-from pipelines.current_run.identity import DISTRIBUTION, code_identity
+from pipelines.current_run.identity import DISTRIBUTION, code_absence, code_identity
 from pipelines.fetch.weights import find_weights
 from pipelines.tracking import open_store
 
@@ -52,7 +52,7 @@ def examine(workspace: Path) -> list[Line]:
 
 def _versions() -> Line:
     commit, clean = code_identity()
-    source = f"commit {commit[:12]}{'' if clean else ', changed'}" if commit else "no git checkout"
+    source = f"commit {commit[:12]}{'' if clean else ', changed'}" if commit else code_absence()
     text = f"{version(DISTRIBUTION)} ({source}), Python {platform.python_version()}"
     return Line("ok" if commit and clean else "note", DISTRIBUTION, text)
 

@@ -225,8 +225,7 @@ def _metadata(listing: Listing, table: pd.DataFrame) -> pd.DataFrame:
     return listing.metadata.iloc[rows].reset_index(drop=True)
 
 
-def absolute(path: str) -> Path:
-    """Return a path of the configuration as an absolute one."""
+def _folder(path: str) -> Path:
     return Path(path).expanduser().resolve()
 
 

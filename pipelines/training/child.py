@@ -5,6 +5,7 @@ unconfined. With several processes, torchrun starts this module once for each.
 """
 
 import ctypes
+import gc
 import json
 import os
 import re
@@ -405,4 +406,6 @@ def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # at its end the interpreter would look for cycles in all that training made
+    sys.exit(code)

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import math
 import os
@@ -14,6 +15,8 @@ from governance.records.files import (
     sha256_bytes,
     sha256_file,
     typed,
+    unwritable,
+    utf8_only,
     working_name,
     write_atomic,
 )
@@ -115,3 +118,19 @@ def test_a_path_in_a_printed_command_works_when_it_is_pasted(tmp_path, monkeypat
         (word,) = shlex.split(typed(path))
         assert Path(word).absolute() == path
         assert not word.startswith("-")
+
+
+def test_a_full_disk_is_told_with_what_was_needed_and_what_is_free(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    text = str(unwritable(tmp_path / "a" / "states.safetensors", full, 123_456))
+
+    assert "123,456 needed for this file" in text
+    assert "bytes are free" in text
+    assert "make room" in text
+
+
+def test_what_is_no_utf8_is_written_out():
+    value = {"caf\udce9": ["x\udce9", 1, None, ("\udce9",)]}
+
+    assert utf8_only(value) == {r"caf\udce9": [r"x\udce9", 1, None, [r"\udce9"]]}

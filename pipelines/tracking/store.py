@@ -79,10 +79,10 @@ def reason_of(error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    sentence = first_line(str(error).strip() or type(error).__name__, _LONGEST_REASON)
+    sentence = str(error).strip() or type(error).__name__
     for name in _SECRETS:  # a library may repeat what it read itself
         sentence = sentence.replace(os.environ.get(name) or HIDDEN, HIDDEN)
-    return without_credentials(sentence)
+    return first_line(without_credentials(sentence), _LONGEST_REASON)
 
 
 def open_store(workspace: Path, config: TrackingConfig) -> Store:

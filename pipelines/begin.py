@@ -9,11 +9,15 @@ from typing import Any
 
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
-from governance.records.errors import MachineError
+from governance.records.base import TRAINING
+from governance.records.errors import ConfigError, DataError, MachineError
 from governance.records.policy import Policy
 from governance.records.run import RunIdentity
 from governance.signing.keys import RunSigner
+from medisynth.data.adapters import DatasetAdapter
+from medisynth.data.adapters.selection import select_planes
 from medisynth.data.audit.target_population import load_target_population
+from medisynth.data.contract.contract import load_contract
 from pipelines.config.model import RunConfig, flat_config
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
@@ -22,6 +26,7 @@ from pipelines.current_run.identity import (
     code_identity,
     hazard_list,
     new_run_id,
+    recorded_command,
     run_identity,
     test_plan,
     tool_version,
@@ -35,6 +40,7 @@ from pipelines.current_run.places import (
 )
 from pipelines.current_run.suite_report import find_suite_report
 from pipelines.current_run.vulnerability_scan import ReadScan, read_scan
+from pipelines.fetch.weights import find_weights
 from pipelines.finished_runs import sync
 from pipelines.finished_runs.lineage import require_parent
 from pipelines.finished_runs.resume import EarlierRun, open_earlier_run
@@ -42,6 +48,7 @@ from pipelines.people.read import ReadDeclarations, known_use, read_declarations
 from pipelines.run import Run
 from pipelines.steps import s1_ingest, s4_split, s5_train
 from pipelines.tracking import Tracker
+from pipelines.training.parent import batch_sizes, usable_device
 
 _LEAST_FREE_BYTES = 32 << 20  # for records, reports and the tracking store of the smallest run
 
@@ -74,16 +81,25 @@ def ready(config: RunConfig) -> Ready:
         ConfigError: A file that the configuration names cannot be used; data, keys, ledger or
             workspace lie in a folder that training must read, or in one another; or the parent run
             is not there.
+        SettingsError: The data contract cannot be used.
         DataError: The data folder is missing, empty, or has no known layout.
         PolicyError: The policy or a criterion cannot be used.
         SigningKeyError: The signing key cannot be used.
-        MachineError: The workspace cannot be written or lacks space.
+        WeightsError: The FID weights on this machine are damaged.
+        MachineError: The workspace cannot be written or lacks space, or there is no such device.
     """
     policy = with_criteria(load_policy(), config.criteria)
     signer = open_signer(config.signing)
     declared = read_declarations(config.declarations, policy) if config.declarations else None
     scan = read_scan(config.evidence)
-    s1_ingest.find_data_set(config.data)  # a mistyped folder is no run
+    adapter, root = s1_ingest.find_data_set(config.data)  # a mistyped folder is no run
+    if config.data.contract is not None:
+        load_contract(adapter.name, Path(config.data.contract).expanduser().resolve())
+    if config.compute_device != "auto":
+        usable_device(config.compute_device)
+    if config.evaluation.extractor == "inception":
+        find_weights()
+    _refuse_batches(config, adapter, root)
     if config.audit.target_population is not None:
         load_target_population(Path(config.audit.target_population).expanduser())
     refuse_misplaced_folders(config)
@@ -189,11 +205,48 @@ def _take_up(earlier: EarlierRun, command: list[str]) -> None:
         {
             "reason": earlier.reason,
             "finished_steps": [timing.step for timing in earlier.finished],
-            "command": command,
+            "command": list(recorded_command(command)),
             "code_commit": commit,
             "code_clean": clean,
         }
     )
+
+
+def _refuse_batches(config: RunConfig, adapter: DatasetAdapter, root: Path | None) -> None:
+    """Refuse batches that the processes cannot share, or larger than the training set can be."""
+    settings = config.generator_settings().model_dump(mode="json")
+    most, n = _most_training_images(config, adapter, root), config.training.processes
+    for key, size in batch_sizes(settings).items():
+        if size % n:
+            raise ConfigError(
+                f"{key}: {size} images cannot be shared equally by training.processes={n}; choose "
+                f"a multiple of {n}"
+            )
+        if most is not None and size > most:
+            raise ConfigError(
+                f"{key}: {size} images a batch, but the data have at most {most} to train on; "
+                f"choose {most} or fewer, or give more data"
+            )
+
+
+def _most_training_images(
+    config: RunConfig, adapter: DatasetAdapter, root: Path | None
+) -> int | None:
+    """Return how many images training can have at most, by the listing; None if unknown.
+
+    What is wrong with a listing is for the run to put on record.
+    """
+    if root is None:
+        return None
+    try:
+        listing = adapter.list_images(root)
+        selected = select_planes(listing, config.data.planes)
+    except DataError:
+        return None
+    official = selected["official_partition"]
+    if s4_split.split_source(config.split.source, official) == "official":
+        return int((official == TRAINING).sum()) or None
+    return len(selected)
 
 
 def _make_workspace(workspace: Path) -> None:

@@ -4,14 +4,21 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 from governance.evidence.folder import RunFolder
 from governance.records.credentials import without_credentials
-from governance.records.errors import InterruptedByUser, MedisynthGovError, refusals_named
+from governance.records.errors import (
+    InterruptedByUser,
+    MachineError,
+    MedisynthGovError,
+    RecordWriteError,
+    refusals_named,
+)
+from governance.records.files import typed
 from governance.records.manifest import Manifest
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, StepTiming
@@ -115,9 +122,17 @@ class Run:
         return handed_on
 
     def last_step(self, work: Callable[[*_Inputs, RunContext], _T], *inputs: *_Inputs) -> _T:
-        """Do a step that every run ends with, even after errors; it is not timed."""
-        with self._tracker.step(_name(work)):
-            return work(*inputs, self.context)
+        """Do a step that every run ends with, even after errors; it is not timed.
+
+        If it has no room, after an error that has the same cause, that error is raised.
+        """
+        try:
+            with self._tracker.step(_name(work)), refusals_named():
+                return work(*inputs, self.context)
+        except MachineError as error:
+            if isinstance(self._error, MachineError):
+                raise self._error from error
+            raise
 
     @property
     def outcome(self) -> Outcome:
@@ -164,7 +179,9 @@ class Run:
             duration_s = round(time.monotonic() - started + self._spent_s.get(name, 0.0), 3)
             timing = {"step": name, "status": status, "message": message, "duration_s": duration_s}
             self._timings.append(StepTiming.model_validate(timing))
-            journal.append(f"step {status}", {"step": name, "message": message})
+            # Where there is no room left for this either, the error that came first is told.
+            with suppress(RecordWriteError) if status != "finished" else nullcontext():
+                journal.append(f"step {status}", {"step": name, "message": message})
 
     def _complete_mirror(self) -> None:
         """Mirror the finished run; if that fails it stays in the outbox."""
@@ -179,7 +196,7 @@ class Run:
         else:
             context.console.warn(
                 f"MLflow mirror is not complete ({why}); "
-                f"later: medisynth-gov sync {context.store.run_id}"
+                f"later: medisynth-gov sync {typed(context.store.run_dir)}"
             )
 
 

@@ -34,7 +34,7 @@ def code_identity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     run = documents.need(RunIdentity)
     if run.code_commit is None or run.code_clean is None:
         return not_evaluated(
-            "the commit or the state of the tree is unknown: not run from a git checkout",
+            f"the commit or the state of the tree is unknown: {run.why_no_commit}",
             source=RunIdentity,
         )
     state = "clean" if run.code_clean else "has uncommitted changes"
@@ -175,7 +175,7 @@ def _tests(documents: JudgedRun) -> SuiteReport:
     """Return the test result of this run's commit; raise NotRunError where there is none."""
     run = documents.need(RunIdentity)
     if run.code_commit is None or run.code_clean is None:
-        raise NotRunError("the commit is unknown: not run from a git checkout")
+        raise NotRunError(f"the commit is unknown: {run.why_no_commit}")
     if not run.code_clean:
         raise NotRunError(
             "the tree of this run has uncommitted changes, so tests of its commit say nothing of it"

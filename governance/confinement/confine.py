@@ -15,7 +15,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from errno import EACCES, ENOSYS, EOPNOTSUPP
+from errno import EACCES, ENOSYS, EOPNOTSUPP, EPERM
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +156,34 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
+_ABSENT = {
+    ENOSYS: "no Landlock in this kernel or container",
+    EOPNOTSUPP: "Landlock is turned off in this kernel",
+    EPERM: "Landlock is forbidden here, as a container's seccomp profile does: allow the calls "
+    "landlock_create_ruleset, landlock_add_rule and landlock_restrict_self",
+}
+
+
 def landlock_abi() -> int:
-    """Return the running kernel's Landlock ABI version; 0 when it is absent or turned off."""
+    """Return the Landlock ABI version; 0 when it is absent, turned off or forbidden."""
+    return _probe()[0]
+
+
+def landlock_absence() -> str:
+    """Return why there is no Landlock here, and what to do about it; "" where there is."""
+    return _probe()[1]
+
+
+def _probe() -> tuple[int, str]:
+    """Return the ABI version and, for 0, the reason."""
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
-        return 0
+        return 0, "no Landlock on this kind of machine"
     try:
-        return _syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_QUERY_VERSION))
+        arguments = (None, ctypes.c_size_t(0), ctypes.c_uint32(_QUERY_VERSION))
+        return _syscall(_CREATE_RULESET, *arguments), ""
     except OSError as error:
-        if error.errno in (ENOSYS, EOPNOTSUPP):
-            return 0
+        if error.errno in _ABSENT:
+            return 0, _ABSENT[error.errno]
         raise IsolationError(f"Landlock: version cannot be read ({error.strerror})") from error
 
 
@@ -197,13 +216,16 @@ def confine(
         if not path.exists():
             raise IsolationError(f"{path}: allowed for training, but there is no such path")
     abi = landlock_abi()
+    absence = landlock_absence() if not abi else ""
     if abi:
-        _apply_landlock(abi, read, write, allow_tcp=allow_tcp)
+        absence = _apply_landlock(abi, read, write, allow_tcp=allow_tcp)
+    if abi and not absence:
         is_tcp_refused = abi >= 4 and not allow_tcp
         note = "" if is_tcp_refused else ", TCP not refused"
         return Confinement(3, LEVEL_NAMES[3], f"Landlock ABI {abi}{note}", abi, is_tcp_refused)
     sys.addaudithook(OpenGuard(read, write, allow_tcp=allow_tcp))
     mechanism = "Python audit hook (a courtesy: compiled code is not stopped)"
+    mechanism += f"; {absence}" if absence else ""
     return Confinement(2, LEVEL_NAMES[2], mechanism, 0, False)
 
 
@@ -355,7 +377,8 @@ def _syscall(number: int, *arguments: Any) -> int:
 
 def _apply_landlock(
     abi: int, read: Sequence[Path], write: Sequence[Path], *, allow_tcp: bool
-) -> None:
+) -> str:
+    """Confine this process; return "", or why the system forbids it: then nothing is in force."""
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise IsolationError(
             "confinement: a second thread runs already and would stay unconfined; "
@@ -386,10 +409,13 @@ def _apply_landlock(
         finally:
             os.close(ruleset)
     except OSError as error:
+        if error.errno in _ABSENT:
+            return _ABSENT[error.errno]
         raise IsolationError(
             f"Landlock ABI {abi}: confinement failed ({error}); "
             "nothing was trained, report this with the output of `medisynth-gov doctor`"
         ) from error
+    return ""
 
 
 def _allow(ruleset: int, path: Path, access: int) -> None:

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from governance.records.errors import EvidenceError, RecordWriteError
-from governance.records.files import canonical_json, sha256_bytes
+from governance.records.errors import EvidenceError, first_line
+from governance.records.files import canonical_json, sha256_bytes, unwritable, utf8_only
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
@@ -117,7 +117,7 @@ def _check_line(line: bytes, last: JournalEvent | None) -> tuple[JournalEvent | 
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the line"
         return None, [f"not an event: {where}: {error.errors()[0]['msg']}"]
     except ValueError as error:
-        return None, [f"not readable: {str(error)[:120]}"]
+        return None, [f"not readable: {first_line(error)}"]
     faults = []
     del value["digest"]
     if sha256_bytes(canonical_json(value)) != event.digest:
@@ -249,7 +249,7 @@ class Chain:
             "version": version,
             "run": run,
             "type": event,
-            "body": dict(body),
+            "body": utf8_only(dict(body)),
         }
         try:
             text = canonical_json(fields)
@@ -269,7 +269,7 @@ class Chain:
         except FileNotFoundError as error:
             raise EvidenceError(f"{self.path}: the file has been removed; restore it") from error
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
@@ -313,7 +313,7 @@ class Chain:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, self._n_bytes)
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
 
 def make_empty(path: Path, *, exist_ok: bool = False) -> None:
@@ -328,7 +328,7 @@ def make_empty(path: Path, *, exist_ok: bool = False) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -349,11 +349,4 @@ def _keep_torn(path: Path, tail: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        raise _unwritable(torn, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> RecordWriteError:
-    return RecordWriteError(
-        f"{path}: cannot be written ({error.strerror or error}); "
-        "check permission and free space, or choose another folder"
-    )
+        raise unwritable(torn, error) from error

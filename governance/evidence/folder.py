@@ -17,8 +17,14 @@ from governance.evidence.manifest import (
 )
 from governance.evidence.store import EvidenceStore
 from governance.records.base import Document
-from governance.records.errors import ConfigError, EvidenceError, EvidenceTamperedError, NotRunError
-from governance.records.files import sha256_bytes
+from governance.records.errors import (
+    ConfigError,
+    EvidenceError,
+    EvidenceTamperedError,
+    NotRunError,
+    first_line,
+)
+from governance.records.files import sha256_bytes, typed
 from governance.records.item import ItemRecord
 from governance.records.manifest import Manifest
 from governance.records.run import RunIdentity
@@ -122,7 +128,7 @@ class RunFolder:
         if not is_ended(path):
             raise ConfigError(
                 f"{path.name}: this run did not come to its end; "
-                f"wait for it, or go on with medisynth-gov run --resume {path.name}"
+                f"wait for it, or go on with medisynth-gov run --resume {typed(path)}"
             )
         return cls.closed(path)
 
@@ -230,7 +236,7 @@ class RunFolder:
                 advice = f"the run was made by version {version}: use that version"
             raise EvidenceError(
                 f"{self.path / path}: not a readable {kind.__name__}: {where}: "
-                f"{fault['msg'][:120]}; {advice}"
+                f"{first_line(fault['msg'])}; {advice}"
             ) from error
 
 

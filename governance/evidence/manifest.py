@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from governance.evidence.journal import EVIDENCE_CLOSED, Journal
-from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.errors import EvidenceError, RecordWriteError, first_line
 from governance.records.files import canonical_json, sha256_bytes, sha256_file, write_atomic
 from governance.records.manifest import Manifest, ManifestFile
 
@@ -263,7 +263,7 @@ def read_manifest(run_dir: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise EvidenceError(
-            f"{path}: not a manifest: {where}: {first['msg'][:120]}; restore the file"
+            f"{path}: not a manifest: {where}: {first_line(first['msg'])}; restore the file"
         ) from error
     if data != _to_bytes(manifest):
         raise EvidenceError(f"{path}: not in canonical form, so it was changed; restore the file")

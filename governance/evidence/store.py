@@ -31,7 +31,7 @@ from governance.records.errors import (
     MedisynthGovError,
     RecordWriteError,
 )
-from governance.records.files import sha256_bytes, sha256_file, write_atomic
+from governance.records.files import sha256_bytes, sha256_file, unwritable, utf8_only, write_atomic
 from governance.records.item import Artifact, ItemRecord
 from governance.records.manifest import ManifestFile
 from governance.records.run import IntegrityRecord
@@ -126,7 +126,7 @@ class EvidenceStore:
                     (folder / name).parent.mkdir(exist_ok=True)
                     (self.run_dir / name).rename(folder / name)
             except OSError as error:
-                raise _unwritable(folder, error) from error
+                raise unwritable(folder, error) from error
         kept = [path for path in scan_folder(self.run_dir)[0] if path.startswith(f"{HISTORY}/")]
         torn = f"{JOURNAL}.torn"
         for rel in [*kept, *([torn] if (self.run_dir / torn).is_file() else [])]:
@@ -162,7 +162,7 @@ class EvidenceStore:
             RecordWriteError: The file or the journal cannot be written.
         """
         rel = path or document.PATH
-        value = document.model_dump(mode="json")
+        value = utf8_only(document.model_dump(mode="json"))
         fault = _not_finite(value, "")
         if fault is not None:
             raise EvidenceError(
@@ -170,7 +170,7 @@ class EvidenceStore:
                 "record None with a reason instead"
             )
         text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        return self.write_bytes(rel, text.encode("utf-8", "backslashreplace") + b"\n")
+        return self.write_bytes(rel, text.encode() + b"\n")
 
     def write_bytes(self, rel: str, data: bytes) -> Artifact:
         """Write a file, whole or not at all, and put its digest on record; errors as above."""
@@ -278,14 +278,7 @@ def _move(staged: Path, path: Path) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> RecordWriteError:
-    return RecordWriteError(
-        f"{path}: cannot be written ({error.strerror or error}); "
-        "check permission and free space, or choose another folder"
-    )
+        raise unwritable(path, error) from error
 
 
 def _not_finite(value: Any, where: str) -> str | None:

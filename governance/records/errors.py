@@ -328,6 +328,14 @@ _SYSTEM = {  # refusals of the system that no command of ours can cause by itsel
 }
 
 
+def first_line(said: object, most: int = 200) -> str:
+    """Return the first line of another program's message; a long one is cut between two words."""
+    text = " ".join((str(said).strip().splitlines() or [""])[0].split())
+    if len(text) <= most:
+        return text
+    return f"{text[:most].rpartition(' ')[0] or text[:most]} …"
+
+
 @contextmanager
 def refusals_named() -> Iterator[None]:
     """Raise as an error of ours what the system refuses in the block, e.g. a permission.

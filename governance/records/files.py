@@ -5,6 +5,8 @@ import errno
 import hashlib
 import os
 import secrets
+import shlex
+import shutil
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +30,13 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(_CHUNK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def typed(path: Path) -> str:
+    """Return a path as a person types it into a shell: from the current folder, and quoted."""
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    text = str(path.relative_to(Path.cwd()) if inside else path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -69,6 +78,37 @@ def working_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
+def utf8_only(value: Any) -> Any:
+    """Return JSON data in which what is no UTF-8 stands written out, e.g. as backslash, "udce9".
+
+    Bytes of a file name that are no UTF-8 are lone surrogates in Python: no record can hold them.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {utf8_only(key): utf8_only(part) for key, part in value.items()}
+    return [utf8_only(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def unwritable(path: Path, error: OSError, n_bytes: int = 0) -> RecordWriteError:
+    """Return the error for a file that cannot be written.
+
+    Args:
+        path: The file.
+        error: Why.
+        n_bytes: Its size, 0 if unknown; on a full disk the message names it and what is free.
+    """
+    why = error.strerror or str(error)
+    advice = "check permission and free space, or choose another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = next(folder for folder in path.absolute().parents if folder.is_dir())
+        with contextlib.suppress(OSError):
+            why += f": {shutil.disk_usage(place).free:,} bytes are free"
+            why += f", {n_bytes:,} needed for this file" if n_bytes else ""
+        advice = "make room, or choose another folder"
+    return RecordWriteError(f"{path}: cannot be written ({why}); {advice}")
+
+
 def write_atomic(path: Path, data: bytes) -> str:
     """Write a whole file or nothing, survive a crash at any moment, and return its SHA-256.
 
@@ -94,10 +134,7 @@ def write_atomic(path: Path, data: bytes) -> str:
         finally:
             os.close(folder)
     except OSError as error:
-        raise RecordWriteError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "check permission and free space, or choose another folder"
-        ) from error
+        raise unwritable(path, error, len(data)) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

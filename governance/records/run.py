@@ -14,14 +14,16 @@ class RunIdentity(Document):
         run_id: UTC time and short digest; sortable.
         started_utc: Start of the run.
         tool_version: Version of medisynth-gov.
-        code_commit: Commit of the framework's source; None when it is not a git checkout.
+        code_commit: Commit of the framework's source; None when it is unknown.
         code_clean: Whether the tree had no uncommitted change; None when unknown.
-        command: Command line as typed, one entry an argument.
+        command: Command line, one entry an argument, each quoted for a shell; folders of absolute
+            paths are left out.
         preset: Preset name.
         generator: Registered generator name, e.g. "dsr-gan".
         seed: Seed of the run.
         config_sha256: Digest of config.yaml.
         output_role: Purpose of the synthetic images; "" where the run did not say.
+        code_absence: Why the commit is unknown; "" where it is known or the run did not say.
     """
 
     PATH = "run.json"
@@ -38,6 +40,12 @@ class RunIdentity(Document):
     seed: int
     config_sha256: Sha256
     output_role: str = ""
+    code_absence: str = ""
+
+    @property
+    def why_no_commit(self) -> str:
+        """Why the commit is unknown, for a run that has none on record."""
+        return self.code_absence or "not run from a git checkout"
 
 
 class Package(Document):

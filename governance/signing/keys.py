@@ -38,7 +38,7 @@ from securesystemslib.signer import (
 )
 
 from governance.evidence.manifest import MANIFEST, SIGNATURE, SIGNING
-from governance.records.errors import EvidenceError, RecordWriteError, SigningKeyError
+from governance.records.errors import EvidenceError, RecordWriteError, SigningKeyError, first_line
 from governance.records.files import canonical_json, open_regular, write_atomic
 from governance.records.people import SigningRecord
 
@@ -87,7 +87,7 @@ class RunSigner:
             return bytes.fromhex(self.signer.sign(data).signature)
         except Exception as error:  # every kind of keeper raises errors of its own
             raise SigningKeyError(
-                f"key {self.record.key_id}: does not sign ({str(error)[:120]}); "
+                f"key {self.record.key_id}: does not sign ({first_line(error)}); "
                 "check the device or service that keeps it"
             ) from error
 
@@ -264,7 +264,7 @@ def _uri_signer(uri: str, scheme: str, public_key: Path | None, name: str) -> Si
         raise
     except Exception as error:  # every kind of keeper raises errors of its own
         raise SigningKeyError(
-            f"{name}: the key kept by {scheme!r} cannot be used ({str(error)[:160]})"
+            f"{name}: the key kept by {scheme!r} cannot be used ({first_line(error)})"
         ) from error
 
 

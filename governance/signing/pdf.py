@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from securesystemslib.signer import Key
 
 from governance.evidence.manifest import SIGNED_PDF
-from governance.records.errors import EvidenceError, SigningKeyError
+from governance.records.errors import EvidenceError, SigningKeyError, first_line
 from governance.signing.keys import RunSigner
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check_certified_pdf(signed: bytes, report: bytes, key: Key) -> list[str]:
         return [
             *faults,
             f"{SIGNED_PDF}: its signature cannot be read ({type(error).__name__}: "
-            f"{str(error)[:120]!a})",
+            f"{first_line(error)!a})",
         ]
 
 

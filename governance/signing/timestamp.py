@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from governance.evidence.manifest import MANIFEST, TOKEN, TOKEN_DIGEST
-from governance.records.errors import AnchorError, EvidenceError, TimeStampError
+from governance.records.errors import AnchorError, EvidenceError, TimeStampError, first_line
 from governance.records.files import open_regular, sha256_bytes, write_atomic
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _decode(answer: bytes) -> "TimeStampResponse":
     try:
         token = decode_timestamp_response(answer)
         if token.status != _GRANTED:
-            said = "; ".join(token.status_string)[:120]
+            said = first_line("; ".join(token.status_string))
             raise TimeStampError(f"the authority refused, status {token.status} {said!a}")
         info = token.tst_info  # read here: a malformed field fails only when read
         _ = info.message_imprint.message, info.gen_time, info.nonce
@@ -187,7 +187,7 @@ def _fault(token: "TimeStampResponse", manifest: bytes, authority: Authority | N
 def _short(error: Exception) -> str:
     """Return the reason alone, without OpenSSL's place in its own source."""
     reasons = re.findall(r'data: "([^"]*)"', str(error))
-    return str(reasons[-1] if reasons else error)[:120]
+    return first_line(reasons[-1] if reasons else error)
 
 
 def _words(token: "TimeStampResponse", authority: Authority | None) -> str:

@@ -29,7 +29,7 @@ from governance.evidence.manifest import (
     scan_folder,
     working_paths,
 )
-from governance.records.errors import EvidenceError
+from governance.records.errors import EvidenceError, first_line
 from governance.records.files import canonical_json
 from governance.records.manifest import Manifest, ManifestFile
 from governance.records.run import Outcome
@@ -290,7 +290,7 @@ def _read_object(run_dir: Path, path: str, faults: list[str]) -> dict[str, Any]:
     try:
         value = _read_json(run_dir / path)
     except ValueError as error:
-        faults.append(f"{path}: {str(error)[:120]}")
+        faults.append(f"{path}: {first_line(error)}")
         return {}
     if isinstance(value, dict):
         return value
@@ -321,7 +321,7 @@ def _check_seal(run_dir: Path, events: Sequence[JournalEvent]) -> list[str]:
             raise ValueError("no list of leaves")
         root = merkle_root([canonical_json(leaf) for leaf in leaves])
     except (ValueError, RecursionError) as error:
-        return [f"{SEAL_LEAVES}: {str(error)[:120]}"]
+        return [f"{SEAL_LEAVES}: {first_line(error)}"]
     if seal.get("merkle_root") != root:
         faults.append(f"{SEAL}: its Merkle root is not that of {SEAL_LEAVES}")
     if seal.get("n_images") != len(leaves):

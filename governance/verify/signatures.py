@@ -9,7 +9,7 @@ from securesystemslib.signer import Key
 
 from governance.evidence.journal import JournalCheck
 from governance.evidence.manifest import JOURNAL, MANIFEST, SIGNATURE, SIGNED_PDF, SIGNING
-from governance.records.errors import AnchorError, SigningKeyError
+from governance.records.errors import AnchorError, SigningKeyError, first_line
 from governance.records.manifest import Manifest
 from governance.records.people import SigningRecord
 from governance.signing.keys import check_manifest_signature, parse_key, read_public_key
@@ -75,7 +75,7 @@ def check_signatures(
     try:
         record, key = _signing_key(run_dir)
     except ValueError as error:
-        return "signature not checked", [f"{SIGNING}: {str(error)[:160]}"]
+        return "signature not checked", [f"{SIGNING}: {first_line(error)}"]
     if key is None:
         return UNSIGNED, _check_unsigned(run_dir, anchors)
     faults = []

@@ -289,6 +289,8 @@ def _print_result(result: Any, as_json: bool) -> None:
     """The end of a run: verdict, paths, and how to look further."""
     from dataclasses import asdict
 
+    from governance.records.files import typed
+
     folder = result.run_dir
     if as_json:
         if result.error is not None:
@@ -313,6 +315,7 @@ def _print_result(result: Any, as_json: bool) -> None:
     else:
         from governance.records.base import ItemStatus
         from governance.verdict.rollup import short_title
+        from pipelines.current_run.console import folded
 
         for box in result.boxes:
             typer.echo(f"{box.title}: {box.words}")
@@ -322,15 +325,15 @@ def _print_result(result: Any, as_json: bool) -> None:
             if line.status is not ItemStatus.PASSED:
                 name = f"{line.item_id} {short_title(line.title)}"
                 waiver = f" ({line.waiver})" if line.waiver else ""
-                typer.echo(f"  {name}: {line.status.value}; {line.reason}{waiver}")
+                typer.echo(folded(f"  {name}: {line.status.value}; {line.reason}{waiver}"))
         for waived in result.rollup.waivers:
             typer.echo(f"  waiver of {waived.item_id}: {waived.state}; effect: {waived.effect}")
     typer.echo(f"report         {folder / 'report.pdf'}")
     typer.echo(f"model card     {folder / 'model_card.md'}")
     typer.echo(f"evidence root  {result.manifest.evidence_root}")
     typer.echo(f"journal head   {result.manifest.journal_head}")
-    typer.echo(f"verify         medisynth-gov verify {_relative(folder)}")
-    typer.echo(f"MLflow UI      medisynth-gov ui -w {_relative(folder.parent.parent)}")
+    typer.echo(f"verify         medisynth-gov verify {typed(folder)}")
+    typer.echo(f"MLflow UI      medisynth-gov ui -w {typed(folder.parent.parent)}")
     if result.resume_command:
         typer.echo(f"resume         {result.resume_command}")
 
@@ -343,11 +346,6 @@ def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
         details = folder / "crash.txt"
         error = MedisynthGovError(f"a fault of medisynth-gov itself; please report {details}")
     _print_error(error, as_json)
-
-
-def _relative(path: Path) -> Path:
-    """The path as a person in this folder would type it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @app.command()

@@ -72,7 +72,7 @@ def check(
 ) -> None:
     """Ingest, validate and audit a data set without training; exit 0, 3 or 4."""
     from pipelines.config.model import load_config
-    from pipelines.current_run.console import Console
+    from pipelines.current_run.console import Console, folded
 
     with errors(as_json):
         config = load_config(
@@ -101,7 +101,7 @@ def check(
                     "the result found then; -o data.cache=off checks anew"
                 )
         text = json.dumps(checked.facts, indent=1, ensure_ascii=False)
-        typer.echo(text if as_json else checked.text)
+        typer.echo(text if as_json else folded(checked.text))
         if out is not None:
             from governance.records.files import write_atomic
 

@@ -11,13 +11,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from governance.confinement.confine import LEVEL_NAMES, landlock_abi
-from governance.records.errors import ConfigError, MachineError, TrackingError, WeightsError
+from governance.confinement.confine import LEVEL_NAMES, landlock_abi, landlock_absence
+from governance.records.errors import (
+    ConfigError,
+    MachineError,
+    TrackingError,
+    WeightsError,
+    first_line,
+)
 from medisynth.metrics.torchvision_guard import import_torchvision
 from pipelines.config.sections import TrackingConfig
-from pipelines.current_run.identity import DISTRIBUTION, code_identity
+from pipelines.current_run.identity import DISTRIBUTION, code_absence, code_identity
 from pipelines.fetch.weights import find_weights
-from pipelines.tracking import open_store, store_uri
+from pipelines.tracking import open_store
 
 _PACKAGES = ("torch", "torchvision", "mlflow", "great-expectations", "pandera", "pytorch-fid")
 _LOW_DISK_BYTES = 2 * 1024**3
@@ -46,7 +52,7 @@ def examine(workspace: Path) -> list[Line]:
 
 def _versions() -> Line:
     commit, clean = code_identity()
-    source = f"commit {commit[:12]}{'' if clean else ', changed'}" if commit else "no git checkout"
+    source = f"commit {commit[:12]}{'' if clean else ', changed'}" if commit else code_absence()
     text = f"{version(DISTRIBUTION)} ({source}), Python {platform.python_version()}"
     return Line("ok" if commit and clean else "note", DISTRIBUTION, text)
 
@@ -88,7 +94,7 @@ def _weights() -> Line:
 def _confinement() -> Line:
     abi = landlock_abi()
     level = 4 if abi else 2  # each run encrypts its sealed copy
-    text = f"Landlock ABI {abi}" if abi else "no Landlock in this kernel"
+    text = f"Landlock ABI {abi}" if abi else landlock_absence()
     return Line(
         "ok" if abi else "note", "confinement", f"{text}; level {level}: {LEVEL_NAMES[level]}"
     )
@@ -105,7 +111,7 @@ def _try(subject: str, find: Callable[[], str]) -> Line:
     try:
         return Line("ok", subject, find())
     except (ImportError, RuntimeError) as error:
-        return Line("bad", subject, str(error).splitlines()[0])
+        return Line("bad", subject, first_line(error))
 
 
 HOST = "127.0.0.1"
@@ -114,6 +120,7 @@ _QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # no background workers for a viewer
     "PYTHONWARNINGS": "ignore",
+    "PYTHONSAFEPATH": "1",  # import nothing from the folder that it is started in
 }
 
 
@@ -135,7 +142,8 @@ def serve(workspace: Path, port: int) -> int:
     experiment_id = open_store(workspace, config).experiment_id
     command = [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", store_uri(workspace, config)),
+        # From its own folder: a name with ? or % would mean something else in a URI.
+        *("--backend-store-uri", "sqlite:///mlflow.db"),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
     ]
     environment = os.environ | _QUIET
@@ -143,7 +151,9 @@ def serve(workspace: Path, port: int) -> int:
     page = f"http://{HOST}:{port}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     sys.stderr.write(f"MLflow UI, runs of this workspace: {page} (Ctrl-C ends it)\n")
     try:
-        code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+        code = subprocess.run(  # noqa: S603
+            command, cwd=workspace / "mlflow", env=environment, check=False
+        ).returncode
     except KeyboardInterrupt:
         return 0
     if code > 0:

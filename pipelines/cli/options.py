@@ -44,9 +44,11 @@ def print_failure(code: str, message: str, findings: tuple[str, ...], as_json: b
         }
         typer.echo(json.dumps(facts, ensure_ascii=False), err=True)
         return
-    typer.echo(f"error[{code}] {message}", err=True)
+    from pipelines.current_run.console import folded
+
+    typer.echo(folded(f"error[{code}] {message}"), err=True)
     for finding in findings[:_SHOWN_FINDINGS]:
-        typer.echo(f"  {finding}", err=True)
+        typer.echo(folded(f"  {finding}"), err=True)
     if len(findings) > _SHOWN_FINDINGS:
         typer.echo(f"  … and {len(findings) - _SHOWN_FINDINGS:,} more", err=True)
 

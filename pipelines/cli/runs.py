@@ -44,7 +44,8 @@ def promote(
         from pipelines.finished_runs.promote import promote as promote_run
 
         request = Request(to, by, reason, accept_waivers)
-        done = promote_run(find_run(run_name, workspace), request, _warn)
+        run_dir = find_run(run_name, workspace)
+        done = promote_run(run_dir, request, _warn)
     if as_json:
         facts = {
             **asdict(done.promotion),
@@ -54,10 +55,12 @@ def promote(
         }
         typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
-        _print_promoted(done)
+        _print_promoted(done, run_dir)
 
 
-def _print_promoted(done: "Promoted") -> None:
+def _print_promoted(done: "Promoted", run_dir: Path) -> None:
+    from governance.records.files import typed
+
     line = done.promotion
     name = f"{line.model} version {line.version}, run {line.run_id}"
     if done.is_new:
@@ -73,7 +76,7 @@ def _print_promoted(done: "Promoted") -> None:
         "complete": f"{line.to} points at this version",
         "off": "none: tracking is off for this run; promotions.jsonl is the record",
     }
-    later = f"not moved yet ({done.mirror.words}); later: medisynth-gov sync {line.run_id}"
+    later = f"not moved yet ({done.mirror.words}); later: medisynth-gov sync {typed(run_dir)}"
     typer.echo(f"MLflow alias   {words.get(done.mirror.state, later)}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -15,7 +16,25 @@ from typing import Any, TextIO
 from governance.records.credentials import without_credentials
 from governance.records.errors import InterruptedByUser
 
+_LONGEST_LINE = 2_000
+_LONG_WORD = re.compile(r"\S{300,}")
 _LINE_EVERY_S = 10.0  # plain lines: at most one for each task in this time
+
+
+def folded(text: str) -> str:
+    """Return text with everything that is too long for a screen shortened; files have all of it."""
+    return "\n".join(map(_folded_line, _LONG_WORD.sub(_folded_word, text).split("\n")))
+
+
+def _folded_word(found: re.Match[str]) -> str:
+    word = found[0]
+    return f"{word[:80]}…{word[-20:]} ({len(word):,} characters)"
+
+
+def _folded_line(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[:_LONGEST_LINE]}… ({len(line):,} characters)"
 
 
 def write_or_leave(stream: TextIO, text: str) -> None:
@@ -94,7 +113,9 @@ class Console:
         text = without_credentials(text)
         if self.json_lines:
             self._write_json({"message": text})
-        elif self._bar is not None:
+            return
+        text = folded(text)
+        if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             write_or_leave(self.stream, f"{text}\n")

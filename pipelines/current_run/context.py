@@ -12,6 +12,7 @@ from governance.evidence.journal import Journal
 from governance.evidence.manifest import SCRATCH
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
+from governance.records.files import typed
 from governance.records.policy import Policy
 from governance.records.run import Figure, Figures
 from governance.sealing.access_log import AccessLog
@@ -76,7 +77,7 @@ class RunContext:
     @property
     def resume_command(self) -> str:
         """The command that resumes this run."""
-        workspace = "" if self.workspace == Path.cwd() else f" -w {self.workspace}"
+        workspace = "" if self.workspace == Path.cwd() else f" -w {typed(self.workspace)}"
         return f"medisynth-gov run --resume {self.store.run_id}{workspace}"
 
 

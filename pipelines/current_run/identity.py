@@ -4,16 +4,18 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageMetadata, distributions, version
 from pathlib import Path
 
 from governance.policy.hazards import list_hazards
+from governance.records.errors import first_line
 from governance.records.policy import Policy
 from governance.records.run import Environment, Hazard, Hazards, Package, Plan, RunIdentity
 from pipelines.config.model import RunConfig
@@ -38,15 +40,31 @@ def new_run_id(config_yaml: bytes) -> str:
 
 def code_identity() -> tuple[str | None, bool | None]:
     """Return the source's commit and whether its tree is clean; (None, None) if unknown."""
+    return _code_identity()[:2]
+
+
+def code_absence() -> str:
+    """Return why the commit is unknown, and what to do; "" where it is known."""
+    return _code_identity()[2]
+
+
+def _code_identity() -> tuple[str | None, bool | None, str]:
+    """Return commit, cleanness, and the reason where both are unknown."""
     git = shutil.which("git")
-    if git is None or not (_SOURCE / ".git").exists():
-        return None, None
+    if not (_SOURCE / ".git").exists():
+        return None, None, "not run from a git checkout"
+    if git is None:
+        return None, None, "git is not installed here"
     try:
         commit = _git(git, "rev-parse", "HEAD").strip()
         changes = _git(git, "status", "--porcelain")
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    return commit, not changes.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        if "dubious ownership" in str(said):
+            words = "it belongs to another user; git config --global --add safe.directory"
+            return None, None, f"git refuses this checkout: {words} {shlex.quote(str(_SOURCE))}"
+        return None, None, f"git cannot read this checkout: {first_line(said)}"
+    return commit, not changes.strip(), ""
 
 
 def _git(git: str, *arguments: str) -> str:
@@ -56,18 +74,41 @@ def _git(git: str, *arguments: str) -> str:
     ).stdout
 
 
+_LONGEST_WORD = 80
+
+
+def recorded_command(words: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line as it goes on record and into reports: each word quoted for a shell.
+
+    The folders of absolute paths are left out: they say where somebody's home is, not which run
+    this was; the configuration on record names every file. Long words are cut, and bytes that are
+    no text are written out.
+    """
+    program = [Path(word).name for word in words[:1]]
+    return tuple(shlex.quote(_short(word)) for word in (*program, *words[1:]))
+
+
+def _short(word: str) -> str:
+    key, equals, value = word.rpartition("=")
+    if value.startswith(("/", "~")) and "/" in value.rstrip("/")[1:]:
+        value = f"…/{value.rstrip('/').rpartition('/')[2]}"
+    text = f"{key}{equals}{value}".encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _LONGEST_WORD else f"{text[:_LONGEST_WORD]}…"
+
+
 def run_identity(
     run_id: str, config: RunConfig, config_yaml: bytes, command: list[str]
 ) -> RunIdentity:
     """Return the run's identity: start, code, command, generator, seed and configuration digest."""
-    commit, clean = code_identity()
+    commit, clean, absence = _code_identity()
     return RunIdentity(
         run_id=run_id,
         started_utc=datetime.now(UTC),
         tool_version=tool_version(),
         code_commit=commit,
         code_clean=clean,
-        command=tuple(command),
+        code_absence=absence,
+        command=recorded_command(command),
         preset=config.preset,
         generator=config.model.name,
         seed=config.seed,

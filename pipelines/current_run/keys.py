@@ -19,6 +19,7 @@ from governance.records.errors import (
     SigningKeyError,
     TimeStampError,
 )
+from governance.records.files import typed
 from governance.signing.keys import KeyPair, RunSigner, load_signer, make_key_pair
 from governance.signing.timestamp import (
     LARGEST_TOKEN_BYTES,
@@ -103,7 +104,7 @@ def stamp_at_end(run_dir: Path, config: SigningConfig, warn: Callable[[str], Non
     try:
         _stamp(run_dir, config.timestamp_url, open_authority(config))
     except MedisynthGovError as error:
-        warn(f"no time-stamp: {error}; later: medisynth-gov timestamp {run_dir.name}")
+        warn(f"no time-stamp: {error}; later: medisynth-gov timestamp {typed(run_dir)}")
 
 
 def stamp_later(run_dir: Path, url: str | None, certificate: Path | None) -> str:

@@ -19,6 +19,7 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 
 from governance.evidence.store import EvidenceStore
+from governance.records.errors import first_line
 from governance.records.files import sha256_bytes
 from governance.records.run import RunIdentity
 from governance.records.software import BillOfMaterials
@@ -107,7 +108,7 @@ def _parsed(data: bytes) -> tuple[str, dict[str, Any]]:
         return "it is not JSON", {}
     fault = JsonStrictValidator(_SPEC).validate_str(text)
     if fault is not None:
-        words = str(fault.data.message).splitlines()[0][:200]
+        words = first_line(fault.data.message)
         return f"it is not CycloneDX {_SPEC.to_version()}: {words}", {}
     return "", content
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from governance.records.errors import DataError, ResourceError, SettingsError
-from governance.records.files import write_atomic
+from governance.records.files import typed, write_atomic
 from medisynth.data.adapters import (
     DatasetInfo,
     african_planes,
@@ -385,7 +385,7 @@ def _ignoring(check_stop: CheckStop) -> Callable[[int, int], None]:
 def _result(
     name: str, source: Source, folder: Path, files: tuple[FetchedFile, ...], is_readable: bool
 ) -> FetchedData:
-    hint = source.by_hand or f"check it with `medisynth-gov data check {folder}`"
+    hint = source.by_hand or f"check it with `medisynth-gov data check {typed(folder)}`"
     return FetchedData(name, folder, files, False, is_readable, hint)
 
 

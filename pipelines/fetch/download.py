@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from governance.records.errors import DataError, ResourceError
+from governance.records.errors import DataError, ResourceError, first_line
 
 TIMEOUT_S = (10.0, 30.0)  # to connect, and between two pieces of an answer
 MAX_ATTEMPTS = 6  # in a row without one new byte
@@ -370,7 +370,7 @@ def innermost_reason(error: BaseException) -> str:
     while (inner := seen.__cause__ or seen.__context__) is not None:
         seen = inner
     text = (isinstance(seen, OSError) and seen.strerror) or str(seen) or type(seen).__name__
-    return text.splitlines()[0][:160]
+    return first_line(text)
 
 
 def _duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ from governance.evidence.folder import RunFolder
 from governance.people.rules import is_placeholder
 from governance.records.base import ItemClass, ItemStatus
 from governance.records.credentials import has_credentials
-from governance.records.errors import ConfigError, EvidenceError, PromotionError
+from governance.records.errors import ConfigError, EvidenceError, PromotionError, first_line
 from governance.records.item import ItemRecord
 from governance.records.people import SigningRecord
 from governance.records.rollup import GateLine, RollUp
@@ -206,7 +206,7 @@ def _open_in_gate(run: RunFolder, rollup: RollUp, waivers: _Waivers) -> list[str
     outcome = run.need(Outcome)
     if outcome.status != "finished":
         where = f" at {outcome.stopped_at}" if outcome.stopped_at else ""
-        found.append(f"the run was {outcome.status}{where}: {outcome.message[:200]}")
+        found.append(f"the run was {outcome.status}{where}: {first_line(outcome.message)}")
     for line in rollup.gate_items:
         if line.exit_code:
             found.append(_words(line, line.reason))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from governance.evidence.folder import CONFIG, RunFolder
 from governance.evidence.manifest import JOURNAL, MANIFEST, printable
-from governance.records.errors import ConfigError, EvidenceError
+from governance.records.errors import ConfigError, EvidenceError, first_line
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, RunIdentity
 from governance.records.training import TrainingRecord
@@ -114,7 +114,7 @@ def _without_checkpoint(run: RunFolder) -> str:
     """Return a sentence on why a run has no checkpoint."""
     try:
         outcome = run.need(Outcome)
-        why = f"it was {outcome.status} at {outcome.stopped_at} ({outcome.message[:200]})"
+        why = f"it was {outcome.status} at {outcome.stopped_at} ({first_line(outcome.message)})"
     except EvidenceError:
         why = "it was never trained"
     return f"{run.path.name}: this run has no checkpoint, {why}; sample a run that was trained"

@@ -14,7 +14,8 @@ from governance.evidence.folder import CONFIG, RunFolder
 from governance.evidence.journal import EVIDENCE_CLOSED, RUN_RESUMED, JournalEvent
 from governance.evidence.manifest import JOURNAL, MANIFEST, OUTPUTS, SIGNATURE, read_manifest
 from governance.evidence.store import EvidenceStore
-from governance.records.errors import ConfigError, EvidenceError
+from governance.records.errors import ConfigError, EvidenceError, first_line
+from governance.records.files import typed
 from governance.records.run import Outcome, RunIdentity, StepTiming
 from governance.verify.folder import verify_run
 from pipelines.config.model import RunConfig, flat_config, read_config
@@ -146,13 +147,13 @@ def _refuse_what_cannot_go_on(earlier: EarlierRun, events: Sequence[JournalEvent
         raise ConfigError(f"--resume: run {store.run_id} is finished; nothing is left to do")
     if outcome is not None and outcome.status == "blocked":
         raise ConfigError(
-            f"--resume: run {store.run_id} was blocked ({outcome.message[:200]}); "
+            f"--resume: run {store.run_id} was blocked ({first_line(outcome.message)}); "
             "mend that and start a new run"
         )
     if not earlier.did(PREPARED):
         raise ConfigError(
             f"--resume: run {store.run_id} was cut short before training, so there is nothing to "
-            f"go on from; start a new run: medisynth-gov run {store.run_dir / 'config.yaml'}"
+            f"go on from; start a new run: medisynth-gov run {typed(store.run_dir / 'config.yaml')}"
         )
 
 

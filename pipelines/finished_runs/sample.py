@@ -26,6 +26,7 @@ from governance.records.errors import (
     MedisynthGovError,
     ProcessError,
     ResourceError,
+    first_line,
 )
 from governance.records.files import working_name, write_atomic
 from governance.records.run import RunIdentity
@@ -200,7 +201,7 @@ def _foreign_code(n: int, console: Console) -> Iterator[None]:
         console.stop.check()
         raise
     except Exception as error:
-        text = (str(error).strip().splitlines() or [""])[0][:200]
+        text = first_line(error)
         if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
             smaller = f"try -n {max(1, n // 4)}" if n > 1 else "use a machine with more of it"
             raise ResourceError(

@@ -20,6 +20,7 @@ from governance.evidence.chain import utc_text
 from governance.evidence.folder import RunFolder, is_ended
 from governance.evidence.manifest import JOURNAL, LOCK
 from governance.records.errors import ConfigError, MedisynthGovError, RecordWriteError
+from governance.records.files import typed
 from governance.records.yaml_text import read_yaml
 from pipelines.config.sections import TrackingConfig
 from pipelines.current_run.lock import folder_lock
@@ -180,7 +181,14 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
         except MedisynthGovError as error:
             say(f"run {run_id} cannot be closed in MLflow: {error}")
     if n_waiting:
-        say(f"finished runs that wait to be mirrored: {n_waiting:,}; medisynth-gov sync")
+        say(
+            f"finished runs that wait to be mirrored: {n_waiting:,}; medisynth-gov sync{of_workspace(workspace)}"
+        )
+
+
+def of_workspace(workspace: Path) -> str:
+    """Return the option that names a workspace to a command; "" for the current folder."""
+    return "" if workspace == Path.cwd() else f" -w {typed(workspace)}"
 
 
 def sync(workspace: Path, say: Callable[[str], None]) -> tuple[Synced, ...]:
@@ -238,7 +246,7 @@ def _close(run_dir: Path, say: Callable[[str], None]) -> Synced:
     if not run_dir.is_dir():
         clear(workspace, run_id)
         return Synced(run_id, "cut short", "its folder is gone")
-    words = f"was cut short; go on with medisynth-gov run --resume {run_id}"
+    words = f"was cut short; go on with medisynth-gov run --resume {typed(run_dir)}"
     tracker = Tracker(workspace, _config_of_open_run(run_dir), say)
     if tracker.close_left_behind(run_id):
         clear(workspace, run_id)

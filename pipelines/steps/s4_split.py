@@ -35,6 +35,7 @@ from pipelines.current_run.context import (
 from pipelines.fetch.cache import image_cache
 from pipelines.steps import boundaries
 from pipelines.steps.data_audit import write_audits
+from pipelines.training.parent import batch_sizes
 
 _PACKED = "views packed"
 
@@ -42,9 +43,19 @@ _PACKED = "views packed"
 def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitImages:
     """Divide the images and seal the held-out test set; errors as in `divide`."""
     result = divide(images, audited, context)
+    _warn_of_large_batches(int((result.partition == TRAINING).sum()), context)
     split = _views_and_seal(images, result.partition, context)
     boundaries.views_packed(images, split, context)
     return split
+
+
+def _warn_of_large_batches(n_training: int, context: RunContext) -> None:
+    settings = context.config.generator_settings().model_dump(mode="json")
+    for key, size in batch_sizes(settings).items():
+        if size > n_training:
+            context.console.warn(
+                f"{key}: a batch of {size} holds some of the {n_training} training images twice"
+            )
 
 
 def reload(root: Path, context: RunContext) -> SplitImages:

@@ -12,10 +12,11 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from governance.records.credentials import HIDDEN, without_credentials
-from governance.records.errors import RecordWriteError, TrackingError
+from governance.records.errors import RecordWriteError, TrackingError, first_line
 from governance.records.files import sha256_file, write_atomic
 from pipelines.config.sections import TrackingConfig
 from pipelines.fetch.cache import cache_dir
@@ -34,6 +35,18 @@ _LOCATIONS = (
     ("model_versions", "storage_location"),
 )
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow takes
+_PACKAGES = {
+    "psycopg2": "psycopg2-binary",
+    "psycopg": "psycopg[binary]",
+    "MySQLdb": "mysqlclient",
+}  # module -> what brings it
+_PATIENCE_S = 4.0
+_TIME_LIMITS: dict[str, dict[str, Any]] = {
+    name: {"connect_timeout": int(_PATIENCE_S)}
+    for name in ("psycopg2", "psycopg", "pymysql", "mysqldb")
+}
+_LONGEST_REASON = 300
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _WHILE_RUNNING_S, _AFTERWARDS_S = "3", "10"  # seconds, as MLflow's environment variable has them
 
@@ -62,7 +75,9 @@ class Store:
 
 def store_uri(workspace: Path, config: TrackingConfig) -> str:
     """Return the tracking URI: the configured one, or a sqlite file in the workspace."""
-    return config.uri or f"{_SQLITE}{workspace / 'mlflow' / _DATABASE}"
+    path = str(workspace / "mlflow" / _DATABASE)
+    # In a URI these two mean something else; what reads it decodes it once.
+    return config.uri or _SQLITE + path.replace("%", "%25").replace("?", "%3F")
 
 
 def metric_name(text: str) -> str:
@@ -77,10 +92,12 @@ def reason_of(error: Exception) -> str:
         if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror):
             return f"the tracking server cannot be reached: {cause.strerror or cause}"
         cause = cause.__cause__ or cause.__context__
-    sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    sentence = str(error).strip() or type(error).__name__
     for name in _SECRETS:  # a library may repeat what it read itself
         sentence = sentence.replace(os.environ.get(name) or HIDDEN, HIDDEN)
-    return without_credentials(sentence)[:160]
+    return first_line(without_credentials(sentence), _LONGEST_REASON)
 
 
 def open_store(workspace: Path, config: TrackingConfig) -> Store:
@@ -91,14 +108,15 @@ def open_store(workspace: Path, config: TrackingConfig) -> Store:
     """
     _quiet()
     uri = store_uri(workspace, config)
-    _check_sqlite(uri)
+    _check_database(uri, will_write=True)
     from mlflow import MlflowClient
 
     errors = _store_errors()
     folder = workspace / "mlflow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _schema_lock(folder):  # two processes creating one sqlite schema would crash
+        # Two processes creating one sqlite schema would crash.
+        with _schema_lock(folder), _no_stray_folders(uri):
             _make_sqlite(uri)
             if config.uri is None:
                 _follow_a_move(folder, config.experiment)
@@ -117,15 +135,17 @@ def open_known_store(workspace: Path, config: TrackingConfig) -> Store:
     """
     _quiet()
     uri = store_uri(workspace, config)
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+    path = _sqlite_file(uri)
+    if path is not None and not path.is_file():
         raise TrackingError(f"tracking.uri: {uri}: there is no such store; nothing was compared")
-    _check_sqlite(uri)
+    _check_database(uri, will_write=False)
     from mlflow import MlflowClient
 
     errors = _store_errors()
     try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(config.experiment)
+        with _no_stray_folders(uri):
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            found = client.get_experiment_by_name(config.experiment)
     except errors as error:
         raise _unopenable(uri, reason_of(error)) from error
     if found is None:
@@ -134,7 +154,7 @@ def open_known_store(workspace: Path, config: TrackingConfig) -> Store:
             "compared"
         )
     known = str(found.artifact_location)
-    now = known if config.uri else _artifacts(workspace / "mlflow")
+    now = known if config.uri else _own_artifacts(workspace / "mlflow")
     return Store(client, str(found.experiment_id), errors, (known, now))
 
 
@@ -142,7 +162,7 @@ def _experiment(client: "MlflowClient", folder: Path, config: TrackingConfig) ->
     found = client.get_experiment_by_name(config.experiment)
     if found is not None:
         return str(found.experiment_id)
-    location = None if config.uri else _artifacts(folder)
+    location = _artifacts(folder, config.uri)
     return client.create_experiment(
         config.experiment,
         artifact_location=location,
@@ -150,7 +170,20 @@ def _experiment(client: "MlflowClient", folder: Path, config: TrackingConfig) ->
     )
 
 
-def _artifacts(folder: Path) -> str:
+def _artifacts(folder: Path, uri: str | None) -> str | None:
+    """Return where files of the mirror go; None leaves it to a tracking server.
+
+    Without an address MLflow would write beside a database into whatever folder one stands in.
+    """
+    if uri is not None:
+        database = _sqlite_file(uri)
+        if database is None and urlsplit(uri).scheme.partition("+")[0] not in _DATABASES:
+            return None
+        folder = folder if database is None else database.absolute().parent
+    return _own_artifacts(folder)
+
+
+def _own_artifacts(folder: Path) -> str:
     return (folder.resolve() / _ARTIFACTS).as_uri()
 
 
@@ -159,7 +192,7 @@ def _follow_a_move(folder: Path, experiment: str) -> None:
 
     MLflow keeps absolute addresses: it would make the old place again and fill it.
     """
-    now = _artifacts(folder)
+    now = _own_artifacts(folder)
     with closing(sqlite3.connect(folder / _DATABASE, timeout=5.0)) as connection, connection:
         found = connection.execute(
             "SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)
@@ -176,16 +209,35 @@ def _follow_a_move(folder: Path, experiment: str) -> None:
 
 
 def _unopenable(uri: str, why: str) -> TrackingError:
-    return TrackingError(
-        f"tracking.uri: {uri} cannot be opened ({why}); "
-        "check that it is an MLflow store, or set tracking.enabled=false"
-    )
+    advice = "check that it is an MLflow store and can be written, or set tracking.enabled=false"
+    if "locked" in why:
+        advice = "another program holds the database: close it, or wait, then try again"
+    elif "out-of-date" in why or "Can't locate revision" in why:
+        advice = (
+            f"it is of another version of MLflow than {version('mlflow')} here: back it up and "
+            f"run `mlflow db upgrade`, use that version, or name another store"
+        )
+    return TrackingError(f"tracking.uri: {uri} cannot be opened ({why}); {advice}")
 
 
 def _sqlite_file(uri: str) -> Path | None:
     """Return the file of a plain sqlite URI; None for every other store."""
     is_plain = uri.startswith(_SQLITE) and "?" not in uri
-    return Path(uri.removeprefix(_SQLITE)) if is_plain else None
+    return Path(unquote(uri.removeprefix(_SQLITE))) if is_plain else None
+
+
+@contextmanager
+def _no_stray_folders(uri: str) -> Iterator[None]:
+    """Remove what MLflow makes in the block by taking an encoded sqlite path literally."""
+    literal = Path(uri.removeprefix(_SQLITE).partition("?")[0])
+    path = _sqlite_file(uri)
+    made = [] if path in (None, literal) else [p for p in literal.parents if not p.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _make_sqlite(uri: str) -> None:
@@ -202,6 +254,7 @@ def _make_sqlite(uri: str) -> None:
     part = path.with_name(f".{path.name}.part")
     for old in (part, part.with_name(f"{part.name}-journal")):
         old.unlink(missing_ok=True)  # left by a start that was killed
+    part.touch()  # fails at once where no file can be made; MLflow tries for two minutes
     folder = cache_dir()
     if folder is None:
         _make_tables(part)
@@ -221,7 +274,9 @@ def _make_sqlite(uri: str) -> None:
 def _make_tables(file: Path) -> None:
     from mlflow import MlflowClient
 
-    MlflowClient(tracking_uri=f"{_SQLITE}{file}").search_experiments(max_results=1)
+    uri = _SQLITE + str(file).replace("%", "%25").replace("?", "%3F")
+    with _no_stray_folders(uri):
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     # The default experiment names this folder; MLflow makes a new one when it opens the copy.
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("DELETE FROM experiments")
@@ -234,15 +289,46 @@ def _digest_beside(file: Path) -> str:
         return ""
 
 
-def _check_sqlite(uri: str) -> None:
-    """Open the file once ourselves: MLflow takes more than a minute to give up."""
+def _check_database(uri: str, *, will_write: bool) -> None:
+    """Open a database once ourselves: MLflow takes two minutes to give up.
+
+    Raises:
+        TrackingError: It cannot be opened or, if asked for, written, or its driver is missing.
+    """
     path = _sqlite_file(uri)
-    if path is None or not path.exists():
+    if path is None:
+        _check_server(uri)
+    elif path.exists():
+        try:
+            with closing(sqlite3.connect(path, timeout=_PATIENCE_S)) as connection:
+                connection.execute("PRAGMA schema_version").fetchone()
+                if will_write:
+                    connection.execute("BEGIN IMMEDIATE").execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise _unopenable(uri, reason_of(error)) from error
+
+
+def _check_server(uri: str) -> None:
+    """Look for the driver of a database's URI, and connect once."""
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    kind = urlsplit(uri).scheme.partition("+")[0]
+    if kind not in _DATABASES:
         return
     try:
-        with closing(sqlite3.connect(path, timeout=5.0)) as connection:
-            connection.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.Error as error:
+        make_url(uri).get_dialect().import_dbapi()
+        limit = _TIME_LIMITS.get(make_url(uri).get_driver_name(), {})
+        create_engine(uri, poolclass=NullPool, connect_args=limit).connect().close()
+    except ImportError as error:
+        module = error.name or "its driver"
+        package = _PACKAGES.get(module, module)
+        raise TrackingError(
+            f"tracking.uri: no driver for {kind} here ({module} is not installed); "
+            f"pip install {package}, or set tracking.enabled=false"
+        ) from error
+    except (SQLAlchemyError, OSError, TypeError, ValueError) as error:
         raise _unopenable(uri, reason_of(error)) from error
 
 

@@ -5,6 +5,7 @@ unconfined. With several processes, torchrun starts this module once for each.
 """
 
 import ctypes
+import gc
 import json
 import os
 import re
@@ -20,8 +21,8 @@ from typing import IO, TYPE_CHECKING, Any
 from governance.records.errors import (
     IsolationError,
     MedisynthGovError,
-    ResourceError,
     TrainingError,
+    first_line,
 )
 from governance.records.files import sha256_bytes, write_atomic
 from pipelines.training.parent import (
@@ -31,6 +32,7 @@ from pipelines.training.parent import (
     Message,
     TrainingJob,
     smaller_batch,
+    usable_device,
 )
 from pipelines.training.segment import Comparison, Keeper
 
@@ -129,7 +131,7 @@ def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
     if isinstance(error, MedisynthGovError):
         code, exit_code, message = error.code, error.exit_code, str(error)
     else:
-        text = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        text = first_line(error)
         words = ("out of memory", "can't allocate memory")
         if isinstance(error, MemoryError) or any(word in text.lower() for word in words):
             tries = smaller_batch(job.settings, stage)
@@ -223,7 +225,7 @@ def _context(
     )
     return TrainingContext(
         seed=job.seed,
-        compute_device=_compute_device(job.compute_device),
+        compute_device=usable_device(job.compute_device),
         log=lambda stage, step, values: parent.send(
             type="log", stage=stage, step=step, values=dict(values)
         ),
@@ -344,7 +346,7 @@ def _score(job: TrainingJob, tuning: "ImageView") -> "TuningDistance | None":
 
     if job.weights is None or len(tuning) < 2:
         return None
-    return TuningDistance(Path(job.weights), tuning, _compute_device(job.compute_device))
+    return TuningDistance(Path(job.weights), tuning, usable_device(job.compute_device))
 
 
 def _compare(
@@ -389,19 +391,6 @@ def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], 
     return preview
 
 
-def _compute_device(wanted: str) -> str:
-    import torch
-
-    if wanted == "cpu":
-        return wanted
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next((name for name, there in available.items() if there), "cpu")
-    if not available[wanted]:
-        raise ResourceError(f"compute_device: {wanted!r} is not available; use auto or cpu")
-    return wanted
-
-
 def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
     """Return a progress function that sends at most 5 times a second, and the last always."""
     last = 0.0
@@ -417,4 +406,6 @@ def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # at its end the interpreter would look for cycles in all that training made
+    sys.exit(code)

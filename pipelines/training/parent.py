@@ -25,8 +25,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from governance.evidence.manifest import STATES
-from governance.records.errors import InterruptedByUser, IsolationError, MachineError, ProcessError
+from governance.records.errors import (
+    InterruptedByUser,
+    IsolationError,
+    MachineError,
+    ProcessError,
+    ResourceError,
+    first_line,
+)
 from governance.records.partition import RefusedRead
+from governance.records.yaml_text import flatten
 
 _GRACE_S = 5.0  # a child asked to stop has this long before it is ended; reports follow
 _KEEP_ENVIRONMENT = (
@@ -114,18 +122,37 @@ class TrainingJob:
 Message = dict[str, Any]
 
 
+def batch_sizes(settings: dict[str, Any]) -> dict[str, int]:
+    """Return the batch sizes of a generator's settings by their keys in the configuration."""
+    found = flatten(settings, "model.settings")
+    return {
+        key: size
+        for key, size in found.items()
+        if key.endswith(".batch_size") and isinstance(size, int)
+    }
+
+
+def usable_device(wanted: str) -> str:
+    """Return the torch device for "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        ResourceError: This machine has no such device.
+    """
+    if wanted == "cpu":
+        return wanted
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next((name for name, there in available.items() if there), "cpu")
+    if not available[wanted]:
+        raise ResourceError(f"compute_device: {wanted!r} is not available; use auto or cpu")
+    return wanted
+
+
 def smaller_batch(settings: dict[str, Any], stage: str = "") -> str:
     """Return advice for lack of memory: options that halve the batch sizes (of one stage)."""
-    sizes: dict[str, int] = {}
-
-    def walk(prefix: str, values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                walk(f"{prefix}.{key}", value)
-            elif key == "batch_size" and isinstance(value, int) and value > 1:
-                sizes[f"{prefix}.{key}"] = value // 2
-
-    walk("model.settings", settings)
+    sizes = {key: size // 2 for key, size in batch_sizes(settings).items() if size > 1}
     name = stage.replace("-", "_").replace(" ", "_")
     own = {key: size for key, size in sizes.items() if name and f".{name}." in f"{key}."}
     tries = " ".join(f"-o {key}={size}" for key, size in (own or sizes).items())
@@ -437,5 +464,5 @@ def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
     log = (work / "training.log").read_text("utf-8", "replace")
     tail = log.strip().splitlines()[-1:] or ["no output"]
     return ProcessError(
-        f"the training process ended without a result ({tail[0][:200]})", code="T900"
+        f"the training process ended without a result ({first_line(tail[0])})", code="T900"
     )

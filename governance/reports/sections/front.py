@@ -175,7 +175,7 @@ def _principle_conditions(evidence: ReportEvidence) -> list[str]:
 def _code_conditions(evidence: ReportEvidence) -> list[str]:
     sentences = []
     if evidence.run.code_commit is None:
-        sentences.append("The commit of the framework is unknown (not run from a git checkout).")
+        sentences.append(f"The commit of the framework is unknown ({evidence.run.why_no_commit}).")
     elif evidence.run.code_clean is False:
         sentences.append("The framework's source had uncommitted changes.")
     integrity = evidence.get(IntegrityRecord)

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from governance.records.errors import DataError, ResourceError
+from governance.records.errors import DataError, ResourceError, first_line
 from governance.records.files import working_name
 
 MAX_NAME_BYTES = 255  # of one part of a path, on common file systems
@@ -243,7 +243,7 @@ def _refused(archive: Path, code: str, fault: str) -> DataError:
 
 
 def _damaged(archive: Path, member: zipfile.ZipInfo, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else "ends too early"
+    reason = first_line(error) or "ends too early"
     return DataError(
         f"{archive.name}: member {_shown(member)} is damaged ({reason}); nothing was unpacked, "
         "fetch the archive again",

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import socket
@@ -432,3 +433,64 @@ print(json.dumps([os.getuid(), before, attempt_read(secret, "").error, child, ke
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [65534, False, "PermissionError 13", 0, 3]
+
+
+FORBIDDING = """
+import ctypes, sys
+from pathlib import Path
+from governance.confinement.confine import confine, landlock_abi
+
+first, last, answer = map(int, sys.argv[1:4])
+
+
+class Filter(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8),
+                ("k", ctypes.c_uint32))
+
+
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.POINTER(Filter)))
+
+
+LOAD, AT_LEAST, GREATER, RETURN = 0x20, 0x35, 0x25, 0x06
+steps = (Filter * 5)(
+    Filter(LOAD, 0, 0, 0),  # the number of the call
+    Filter(AT_LEAST, 0, 1, first),
+    Filter(GREATER, 0, 1, last),
+    Filter(RETURN, 0, 0, 0x7FFF0000),  # allow
+    Filter(RETURN, 0, 0, 0x00050000 | answer),  # an error
+)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, *map(ctypes.c_ulong, (1, 0, 0, 0)))
+program = Program(5, steps)
+if libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(program), ctypes.c_ulong(0), ctypes.c_ulong(0)):
+    sys.exit("no seccomp here")
+confined = confine(read=[Path("/usr")], write=[Path(sys.argv[4])])
+print(landlock_abi(), confined.level, confined.mechanism, sep="|")
+"""
+
+
+@pytest.mark.skipif(landlock_abi() == 0, reason="this kernel has no Landlock to forbid")
+@pytest.mark.parametrize(
+    ("first", "last", "answer", "said"),
+    [
+        (444, 446, errno.EPERM, "seccomp profile does: allow the calls landlock_create_ruleset"),
+        (444, 446, errno.ENOSYS, "no Landlock in this kernel or container"),
+        (444, 446, errno.EOPNOTSUPP, "turned off"),
+        (446, 446, errno.EPERM, "seccomp profile does: allow the calls landlock_create_ruleset"),
+    ],
+)
+def test_where_a_container_forbids_landlock_the_level_is_two_and_the_words_say_what_to_allow(
+    tmp_path, first, last, answer, said
+):
+    arguments = [*map(str, (first, last, answer)), str(tmp_path)]
+    command = [sys.executable, "-c", FORBIDDING, *arguments]
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    abi, level, mechanism = done.stdout.strip().split("|")
+    assert (int(abi) > 0) == (first == 446)
+    assert level == "2"
+    assert mechanism.startswith("Python audit hook")
+    assert said in mechanism

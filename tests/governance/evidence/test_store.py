@@ -129,7 +129,7 @@ def test_a_name_from_a_broken_encoding_can_be_recorded(tmp_path):
     store.write_document(Findings(findings=(finding,)))
 
     data = (store.run_dir / "data" / "findings.json").read_bytes()
-    assert json.loads(data)["findings"][0]["where"] == "\udcff.csv"
+    assert json.loads(data)["findings"][0]["where"] == r"\udcff.csv"
 
 
 @pytest.mark.parametrize(

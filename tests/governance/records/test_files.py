@@ -1,6 +1,9 @@
+import errno
 import hashlib
 import math
 import os
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,9 @@ from governance.records.files import (
     canonical_json,
     sha256_bytes,
     sha256_file,
+    typed,
+    unwritable,
+    utf8_only,
     working_name,
     write_atomic,
 )
@@ -102,3 +108,29 @@ def test_a_write_that_fails_keeps_the_old_file_and_names_it(tmp_path):
 
     assert (tmp_path / "file").read_bytes() == b"kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["plain", "my runs/it's mine", "-w", "a$b `c`", "ü"])
+def test_a_path_in_a_printed_command_works_when_it_is_pasted(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+
+    for path in (tmp_path / name, Path("/elsewhere") / name):
+        (word,) = shlex.split(typed(path))
+        assert Path(word).absolute() == path
+        assert not word.startswith("-")
+
+
+def test_a_full_disk_is_told_with_what_was_needed_and_what_is_free(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    text = str(unwritable(tmp_path / "a" / "states.safetensors", full, 123_456))
+
+    assert "123,456 needed for this file" in text
+    assert "bytes are free" in text
+    assert "make room" in text
+
+
+def test_what_is_no_utf8_is_written_out():
+    value = {"caf\udce9": ["x\udce9", 1, None, ("\udce9",)]}
+
+    assert utf8_only(value) == {r"caf\udce9": [r"x\udce9", 1, None, [r"\udce9"]]}

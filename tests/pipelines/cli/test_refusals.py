@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.records.errors import MachineError, SigningKeyError, refusals_named
+from medisynth.data.phantom import PhantomSettings, write_phantoms
 from pipelines.cli.app import app
 from pipelines.config.sections import TrackingConfig
 from pipelines.current_run.keys import make_keys
 from pipelines.fetch.cache import CACHE_VARIABLE, cache_dir
+from pipelines.fetch.weights import FILE_NAME
 from pipelines.tracking import open_store
 
 runner = CliRunner()
@@ -185,3 +187,46 @@ def test_the_ui_refuses_a_port_that_it_cannot_have_and_prints_no_address(
     assert result.exit_code == (7 if port == "used" else 2)
     assert "http://" not in result.output
     assert number in result.output
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantoms(folder, PhantomSettings(n_patients=8, image_height_px=64))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "said"),
+    [
+        ("compute_device=cuda", 7, "compute_device: 'cuda' is not available"),
+        ("model.settings.diffusion.batch_size=4000", 2, "the data have at most"),
+        ("training.processes=7", 2, "training.processes=7"),
+        ("data.contract=/does/not/exist.yaml", 2, "/does/not/exist.yaml"),
+    ],
+)
+def test_what_configuration_machine_and_listing_show_is_refused_before_the_first_step(
+    phantoms, tmp_path, monkeypatch, override, code, said
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    workspace = tmp_path / "ws"
+    given = ["--preset", "smoke", "--data", str(phantoms), "-w", str(workspace), "-o", override]
+
+    result = runner.invoke(app, ["run", *given])
+
+    assert result.exit_code == code
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1
+    assert not workspace.exists()
+
+
+def test_damaged_weights_stop_a_run_before_it_begins(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    (tmp_path / FILE_NAME).write_bytes(b"damaged")
+    given = ["--preset", "smoke", "--data", str(phantoms), "-w", str(tmp_path / "ws")]
+
+    result = runner.invoke(app, ["run", *given])
+
+    assert result.exit_code == 5
+    assert "damaged or unreadable" in result.output
+    assert not (tmp_path / "ws").exists()

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from governance.records.errors import InterruptedByUser
-from pipelines.current_run.console import Console, StopRequest
+from pipelines.current_run.console import Console, StopRequest, folded
 
 
 def test_plain_progress_prints_the_last_line_of_a_task():
@@ -51,3 +51,14 @@ def test_handlers_are_put_back():
         assert signal.getsignal(signal.SIGTERM) is not before
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["A" * 20_000, "Voluson " * 2_500])
+def test_a_very_long_name_is_not_printed_whole(name):
+    stream = io.StringIO()
+
+    Console(stream=stream).warn(f"machine {name}: one image")
+
+    assert len(stream.getvalue()) < 2_200
+    assert stream.getvalue().startswith(f"warning: machine {name[:60]}")
+    assert folded("short\nlines\n") == "short\nlines\n"

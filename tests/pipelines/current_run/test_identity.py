@@ -1,3 +1,7 @@
+import shlex
+
+import pytest
+
 from pipelines.config.model import load_config
 from pipelines.current_run import identity
 
@@ -38,3 +42,52 @@ def test_the_test_plan_names_a_primary_endpoint_and_the_criteria():
 
     assert plan.primary_endpoint.startswith("KID")
     assert plan.policy["principles"]
+
+
+def test_a_recorded_command_names_no_home_and_works_as_it_is_printed():
+    words = [
+        "/home/ann/.venv/bin/medisynth-gov",
+        "run",
+        "my runs/it's.yaml",
+        "-o",
+        "declarations=/home/ann/d.yaml",
+        "--data",
+        "/srv/data/",
+        "caf\udce9",
+        "x" * 20_000,
+    ]
+
+    recorded = identity.recorded_command(words)
+
+    assert not any("/home" in word or "/srv" in word for word in recorded)
+    assert shlex.split(" ".join(recorded))[:8] == [
+        "medisynth-gov",
+        "run",
+        "my runs/it's.yaml",
+        "-o",
+        "declarations=…/d.yaml",
+        "--data",
+        "…/data",
+        r"caf\udce9",
+    ]
+    assert len(recorded[8]) < 100
+    assert " ".join(recorded).encode()
+
+
+def test_a_checkout_that_git_refuses_is_not_called_no_checkout(monkeypatch):
+    if identity.code_identity()[0] is None:
+        pytest.skip("this is no git checkout that can be read")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+
+    assert identity.code_identity() == (None, None)
+    assert "safe.directory" in identity.code_absence()
+    recorded = identity.run_identity("x", load_config(preset="smoke"), b"", [])
+    assert "safe.directory" in recorded.why_no_commit
+
+
+def test_without_git_that_is_said(monkeypatch, tmp_path):
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(identity, "_SOURCE", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert identity.code_absence() == "git is not installed here"

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from governance.evidence import verify_run as script
 from governance.evidence.manifest import read_manifest
 from governance.records.errors import AnchorError, ConfigError
+from governance.records.files import typed
 from governance.records.people import SigningRecord
 from governance.signing.timestamp import check_time_stamp, digest_line
 from governance.verify.folder import verify_run
@@ -136,7 +137,7 @@ def test_an_authority_that_fails_is_a_warning_and_nothing_is_kept(tmp_path, serv
     (warning,) = warnings
     assert said in warning
     assert warning.startswith(f"no time-stamp: {server.address}: ")
-    assert warning.endswith(f"later: medisynth-gov timestamp {run_dir.name}")
+    assert warning.endswith(f"later: medisynth-gov timestamp {typed(run_dir)}")
     assert sorted(path.name for path in run_dir.iterdir()) == before
     assert [method for method, _ in server.asked] == ["POST"]
 

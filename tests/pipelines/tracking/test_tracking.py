@@ -1,13 +1,17 @@
+import shutil
+import sqlite3
+import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from governance.records.errors import InterruptedByUser, TrackingError
+from governance.records.errors import InterruptedByUser, TrackingError, first_line
 from governance.records.run import RunIdentity
 from pipelines.config.sections import TrackingConfig
-from pipelines.tracking import Tracker, metric_name, store_uri
-from pipelines.tracking.store import reason_of
+from pipelines.tracking import Tracker, metric_name, open_store, store, store_uri
+from pipelines.tracking.store import open_known_store, reason_of
 
 IDENTITY = RunIdentity(
     run_id="20260101T000000Z-00000000",
@@ -92,6 +96,84 @@ def test_a_store_that_cannot_be_opened_is_refused_before_any_work(tmp_path):
 
     with pytest.raises(TrackingError, match=r"tracking\.uri: nonsense://x"):
         tracker.connect()
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite:////proc/x.db", "No such file"),
+        ("sqlite:////proc/x.db?timeout=5", "unable to open"),
+        ("postgresql+pg8000://127.0.0.1/db", "no driver for postgresql .* pip install pg8000"),
+        ("mysql+pymysql://127.0.0.1/db", "no driver for mysql here .* pip install pymysql"),
+        ("mysql://127.0.0.1/db", "no driver for mysql here .* pip install mysqlclient"),
+        ("mssql+pyodbc://127.0.0.1/db", "no driver for mssql here .* pip install pyodbc"),
+        ("postgresql:", "Could not parse"),
+        ("postgresql+nothing://x/y", "postgresql.nothing"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_refused_at_once_with_its_reason(tmp_path, uri, said):
+    began = time.monotonic()
+    with pytest.raises(TrackingError, match=said) as caught:
+        Tracker(tmp_path, TrackingConfig(uri=uri), warn=pytest.fail).connect()
+
+    assert caught.value.exit_code == 6
+    assert time.monotonic() - began < 5
+
+
+def test_a_database_that_another_program_holds_is_said_to_be_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_PATIENCE_S", 0.1)
+    open_store(tmp_path, TrackingConfig())
+    with closing(sqlite3.connect(tmp_path / "mlflow" / "mlflow.db", isolation_level=None)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(TrackingError, match=r"locked.*another program holds the database"):
+            open_store(tmp_path, TrackingConfig())
+
+
+def test_the_database_of_another_version_is_said_to_be_that(tmp_path):
+    open_store(tmp_path / "new", TrackingConfig())
+    old = tmp_path / "old" / "mlflow" / "mlflow.db"
+    old.parent.mkdir(parents=True)
+    shutil.copyfile(tmp_path / "new" / "mlflow" / "mlflow.db", old)
+    with closing(sqlite3.connect(old)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '867495a8f9d4'")
+
+    with pytest.raises(TrackingError, match=r"another version of MLflow .*mlflow db upgrade"):
+        open_store(tmp_path / "old", TrackingConfig())
+
+
+@pytest.mark.parametrize("name", ["what?now=1", "my%20data", "100%", "a#b"])
+def test_a_workspace_whose_name_means_something_to_a_url_keeps_its_store_inside(tmp_path, name):
+    workspace = tmp_path / "all" / name
+    there = open_store(workspace, TrackingConfig())
+    run = there.client.create_run(there.experiment_id)
+    there.client.log_text(run.info.run_id, "text", "note.txt")
+
+    assert (workspace / "mlflow" / "mlflow.db").is_file()
+    assert list(workspace.rglob("note.txt"))
+    assert [path.name for path in (tmp_path / "all").iterdir()] == [name]
+    known = open_known_store(workspace, TrackingConfig())
+    assert known.client.get_run(run.info.run_id)
+    assert [path.name for path in (tmp_path / "all").iterdir()] == [name]
+
+
+def test_files_of_a_configured_database_lie_beside_it_not_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    uri = f"sqlite:///{tmp_path}/elsewhere/m.db"
+    there = open_store(tmp_path / "ws", TrackingConfig(uri=uri))
+    run = there.client.create_run(there.experiment_id)
+    there.client.log_text(run.info.run_id, "text", "note.txt")
+
+    assert list((tmp_path / "here").iterdir()) == []
+    assert list((tmp_path / "elsewhere" / "artifacts").rglob("note.txt"))
+
+
+def test_what_another_program_says_is_never_cut_within_a_word():
+    assert first_line("  one\ntwo") == "one"
+    assert first_line("abc " * 100, 50) == "abc " * 12 + "…"
+    assert first_line("x" * 100, 50) == "x" * 50 + " …"
+    assert first_line("") == ""
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

@@ -48,9 +48,9 @@ def write_demographics(
         SettingsError: The target population cannot be read.
     """
     config = context.config.audit
-    target = None
-    if config.target_population is not None:
-        target = load_target_population(Path(config.target_population).expanduser())
+    named = config.target_population
+    file = images.info.target_population if named is None else Path(named).expanduser()
+    target = None if file is None else load_target_population(file)
     rows = images.table.index if partition is None else partition.index
     places = images.table.index.get_indexer(rows)
     audit = demographics_audit(

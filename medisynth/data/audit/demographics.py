@@ -117,9 +117,16 @@ def _sides(table: pd.DataFrame, partition: pd.Series | None) -> dict[str, NDArra
     return whole | parts | ({UNASSIGNED: unassigned} if unassigned.any() else {})
 
 
+_ALSO_CALLED = {
+    "bmi": "body mass index",
+    "ethnic group": "ethnicity",
+    "self-identified group": "ethnicity",
+}
+
+
 def _plain(name: str) -> str:
     plain = name.strip().lower().replace("_", " ")
-    return "body mass index" if plain == "bmi" else plain
+    return _ALSO_CALLED.get(plain, plain)
 
 
 def _numbers(

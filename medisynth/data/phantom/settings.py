@@ -154,10 +154,9 @@ def _check_int(name: str, value: object, low: int, high: int) -> None:
 
 def _check_fraction(name: str, value: object) -> float:
     """Return the value as a float, so that 0 and 0.0 are one setting."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:
-        raise _refused(name, value, "a number from 0 to 1")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise _refused(name, value, "a number from 0 to 1")
 
 
 def _check_names(

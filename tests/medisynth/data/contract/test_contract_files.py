@@ -246,7 +246,7 @@ def test_words_of_yaml_that_once_were_booleans_stay_words(tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "expected keys and values"),
+        (b"", "expected a data contract with keys and values"),
         (b"name: x\n", "version: is missing"),
         (b"a: " + b"x" * 70_000, "larger than 64 kB"),
         (b"name: \xff", ":1: is not UTF-8"),

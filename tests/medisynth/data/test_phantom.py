@@ -119,6 +119,7 @@ def test_the_adapter_of_the_published_set_reads_the_phantoms(small: PhantomRepor
     assert not FetalPlanesDb().detects(small.root)
     assert len(listing.table) == small.n_images
     assert listing.table["patient_id"].nunique() == small.n_patients == 5
+    assert set(listing.table["site"]) <= {"Site 1", "Site 2", "Site 3"}
     by_patient = listing.table.groupby("patient_id")["official_partition"].agg(["nunique", "first"])
     assert set(by_patient["nunique"]) == {1}
     # 0.4 of 5 patients are 2

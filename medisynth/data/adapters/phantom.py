@@ -5,10 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 import medisynth.data.phantom
+from governance.records.errors import DataError
 from medisynth.data.adapters import DatasetInfo, Listing
 from medisynth.data.adapters.fetal_planes_db import METADATA_FILE, PHANTOM_FILE, FetalPlanesDb
+from medisynth.data.phantom.cohort import PERSON_COLUMNS
 
-SITE_COLUMN = "Site"
+_SITE_COLUMN = "Site"
 
 INFO = DatasetInfo(
     name="phantom",
@@ -54,10 +56,17 @@ class Phantom(FetalPlanesDb):
         """Read the metadata file as the published one; sites, which only phantoms have, besides.
 
         Raises:
-            DataError: The metadata file is unreadable or malformed; all findings are attached.
+            DataError: The metadata file is unreadable or malformed, all findings are attached; or the
+                phantoms are of an older simulator, without patients.
         """
         listing = super().list_images(root)
-        if SITE_COLUMN in listing.metadata:
-            sites = listing.metadata[SITE_COLUMN].replace("", pd.NA)
-            listing.table["site"] = sites.astype("string")
+        lacking = [name for name in PERSON_COLUMNS if name not in listing.metadata]
+        if lacking:
+            raise DataError(
+                f"{root / METADATA_FILE}: no column {lacking[0]!r}, which phantoms have since "
+                "simulator 1.1; simulate them anew into another folder (medisynth-gov data phantom)",
+                code="D019",
+            )
+        sites = listing.metadata[_SITE_COLUMN].replace("", pd.NA)
+        listing.table["site"] = sites.astype("string")
         return listing

@@ -126,6 +126,19 @@ def test_the_adapter_of_the_published_set_reads_the_phantoms(small: PhantomRepor
     assert Counter(by_patient["first"]) == {"training": 3, "held-out test set": 2}
 
 
+def test_phantoms_of_an_older_simulator_are_refused_with_what_to_do(
+    small: PhantomReport, tmp_path: Path
+) -> None:
+    table = "FETAL_PLANES_DB_data.csv"
+    lines = [line.split(";") for line in (small.root / table).read_text().splitlines()]
+    old = "\n".join(";".join([*fields[:6], fields[-1]]) for fields in lines) + "\n"
+    (tmp_path / table).write_text(old)
+    (tmp_path / "phantom.json").write_text("{}")
+
+    with pytest.raises(DataError, match=r"no column 'Site', .* simulate them anew"):
+        Phantom().list_images(tmp_path)
+
+
 def test_parameter_file_says_that_no_patient_is_behind_the_images(small: PhantomReport) -> None:
     described = json.loads((small.root / "phantom.json").read_bytes())
 

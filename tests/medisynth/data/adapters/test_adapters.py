@@ -236,7 +236,7 @@ def test_a_folder_marked_as_simulated_is_never_taken_for_patients(tmp_path):
 
     assert isinstance(adapter, Phantom)
     assert not FetalPlanesDb().detects(root)
-    assert adapter.list_images(root).info.is_simulated
+    assert adapter.info(root).is_simulated
     assert not FetalPlanesDb().list_images(root).info.is_simulated
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
@@ -21,11 +22,13 @@ from governance.checks.registry import (
     unit_note,
 )
 from governance.records.audit import (
+    DEVELOPMENT,
     AttributeShift,
     Concentration,
     CoverageAudit,
     DatasetAudit,
     DemographicsAudit,
+    MissingCombination,
     TargetDistance,
 )
 from governance.records.base import TEST, TRAINING, ItemStatus
@@ -119,32 +122,77 @@ def coverage_table(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P3-03", step="s4_split")
 def smallest_subgroup(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Report the fewest patients of any machine or plane in training or held-out test set."""
+    """Report the fewest patients of any machine, plane or declared level in training or test set.
+
+    A combination of two declared levels that is missing beyond chance counts as one of 0 patients. A
+    level whose count is withheld is unknown: the item then cannot pass.
+    """
     coverage = documents.need(CoverageAudit)
     if not by_partition(coverage):
         return not_evaluated(NO_PARTITIONS, source=CoverageAudit)
-    counts = sorted(
+    counts = [
         (n, f"{attribute} {level}: {n:,} in {partition}", partition)
         for attribute in recorded_attributes(coverage, _SCOPE_ATTRIBUTES)
         for partition in (TRAINING, TEST)
         for level, n in patients_by_level(coverage, attribute, partition).items()
-    )
+    ]
+    declared, withheld = _declared_counts(documents.need(DemographicsAudit))
+    counts += declared
     if not counts:
         return not_evaluated("neither machine nor plane is recorded", source=CoverageAudit)
+    counts.sort()
     smallest, _, partition = counts[0]
     limit, unit = criterion.value, documents.unit
     small = [words for n, words, _ in counts if limit is not None and n < limit]
-    return judge(
-        criterion,
-        Observed(value=smallest, unit=f"{unit}s", n_patients=smallest, partition=partition),
-        reason=f"too few {unit}s: {listed(small)}" if small else f"every level has enough {unit}s",
-        method=f"{unit}s of each machine and plane, in training and in the held-out test set",
-        source=CoverageAudit,
-        limitations=joined(
+    scope = "machine, plane and declared level" if declared or withheld else "machine and plane"
+    told = f"not shown, to protect few {unit}s: {listed(withheld)}" if withheld else ""
+    found: dict[str, Any] = {
+        "observed": Observed(
+            value=smallest, unit=f"{unit}s", n_patients=smallest, partition=partition
+        ),
+        "method": f"{unit}s of each {scope}, in training and in the held-out test set",
+        "source": CoverageAudit,
+        "limitations": joined(
             "The scope is what data.planes selects; a narrower one cannot be declared yet.",
+            f"{told[:1].upper()}{told[1:]}." if told else "",
             unit_note(documents),
         ),
+    }
+    if withheld and not small:
+        return not_evaluated(f"every level that is shown has enough {unit}s, but {told}", **found)
+    return judge(
+        criterion,
+        reason=f"too few {unit}s: {listed(small)}" if small else f"every level has enough {unit}s",
+        **found,
     )
+
+
+def _declared_counts(
+    audit: DemographicsAudit,
+) -> tuple[list[tuple[int, str, str]], list[str]]:
+    """Return patients, words and partition of each declared level, and the levels withheld.
+
+    Nothing of an audit by an older version, which did not look for missing combinations.
+    """
+    if audit.missing_combinations is None:
+        return [], []
+    counts = [(0, _missing_words(gap), gap.partition) for gap in audit.missing_combinations]
+    withheld = []
+    for cell in audit.cells:
+        if len(cell.attributes) > 1 or cell.partition not in (TRAINING, DEVELOPMENT, TEST):
+            continue
+        level, n = f"{cell.attributes[0]} {cell.levels[0]}", cell.n_patients
+        if n is None:
+            withheld.append(f"{level} in {cell.partition}")
+        else:
+            counts.append((n, f"{level}: {n:,} in {cell.partition}", cell.partition))
+    return counts, withheld
+
+
+def _missing_words(gap: MissingCombination) -> str:
+    both = " and ".join(f"{a} {level}" for a, level in zip(gap.attributes, gap.levels, strict=True))
+    where = "" if gap.partition == "all" else f" in {gap.partition}"
+    return f"{both}: none{where} where {gap.expected:.1f} were expected"
 
 
 @check("P3-04", step="s4_split")
@@ -213,7 +261,7 @@ def _seen_distance(distance: TargetDistance) -> Observed:
 def partition_shift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Report the largest total variation of an attribute between training and test set."""
     audit = documents.need(DatasetAudit)
-    shifts = [s for s in audit.shifts if {s.left, s.right} == {TRAINING, TEST}]
+    shifts = [s for s in audit.shifts if s.is_training_to_test]
     if not shifts:
         return not_evaluated(
             "no attribute was compared between training and the held-out test set: none with two "
@@ -228,7 +276,9 @@ def partition_shift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     return judge(
         criterion,
         Observed(
-            value=widest.total_variation, ci95=widest.ci95, partition=f"{TRAINING} and {TEST}"
+            value=widest.total_variation,
+            ci95=widest.ci95,
+            partition=f"{widest.left} and {widest.right}",
         ),
         reason=reason,
         method=f"half the sum of absolute differences of the shares of {documents.unit}s, by "

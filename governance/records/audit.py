@@ -2,9 +2,13 @@
 
 from typing import Literal
 
-from governance.records.base import Document
+from pydantic import Field
+
+from governance.records.base import TEST, TRAINING, Document
 
 Interval = tuple[float, float]
+
+DEVELOPMENT = "training and tuning"  # of demographics, where tuning has few patients
 
 
 class CoverageLevel(Document):
@@ -119,8 +123,8 @@ class AttributeShift(Document):
 
     Attributes:
         attribute: Attribute.
-        left: Partition.
-        right: Partition.
+        left: Partition, or DEVELOPMENT.
+        right: Partition, or DEVELOPMENT.
         total_variation: Half the sum of absolute differences of shares of patients, 0 to 1.
         ci95: Interval by patient bootstrap; None with fewer than 40 resamples.
         floor: 95th percentile of the same number when patients are dealt at random: what a split
@@ -135,6 +139,12 @@ class AttributeShift(Document):
     ci95: Interval | None
     floor: float | None
     one_sided: tuple[str, ...] = ()
+
+    @property
+    def is_training_to_test(self) -> bool:
+        """Whether training, alone or with tuning, is compared with the held-out test set."""
+        sides = {self.left, self.right}
+        return TEST in sides and bool(sides & {TRAINING, DEVELOPMENT})
 
 
 class QuantityLevel(Document):
@@ -207,7 +217,7 @@ class DemographicCell(Document):
     Attributes:
         attributes: One or two attribute names.
         levels: Level of each.
-        partition: One of PARTITIONS, or "all".
+        partition: One of PARTITIONS, DEVELOPMENT, or "all".
         n_patients: None when the cell is suppressed.
         share: Share of the partition's patients with values; None when suppressed or undefined.
         share_ci95: Wilson interval.
@@ -231,6 +241,7 @@ class TargetDistance(Document):
         n_patients: Patients with a value.
         source: Where the target's shares come from, as declared.
         widest: Level with the largest difference, and both shares.
+        shares: Level -> share in the target, 0 to 1; empty in older records.
     """
 
     attribute: str
@@ -239,6 +250,25 @@ class TargetDistance(Document):
     n_patients: int
     source: str
     widest: str
+    shares: dict[str, float] = Field(default_factory=dict)
+
+
+class MissingCombination(Document):
+    """Two levels that no patient has together, although chance would hardly leave them out.
+
+    Attributes:
+        attributes: Two attributes, neither of which decides the other.
+        levels: Level of each.
+        partition: TRAINING or DEVELOPMENT, or "all" where no partition has the combination.
+        expected: Patients expected were the two attributes independent.
+        p_value: Probability of none by chance, given how often each level occurs.
+    """
+
+    attributes: tuple[str, str]
+    levels: tuple[str, str]
+    partition: str
+    expected: float
+    p_value: float
 
 
 class DemographicsAudit(Document):
@@ -254,6 +284,8 @@ class DemographicsAudit(Document):
         target_name: Declared target population; "" when none is declared.
         distances: Distance to it, one an attribute.
         not_compared: Attributes of the target that the data set lacks, with the reason.
+        missing_combinations: Combinations of levels that are missing; None where an older version
+            did not look for them.
     """
 
     PATH = "data/demographics.json"
@@ -268,6 +300,7 @@ class DemographicsAudit(Document):
     target_name: str = ""
     distances: tuple[TargetDistance, ...] = ()
     not_compared: tuple[str, ...] = ()
+    missing_combinations: tuple[MissingCombination, ...] | None = None
 
 
 DuplicateKind = Literal["same file", "same pixels", "near-duplicate"]

@@ -146,12 +146,16 @@ class Share:
 
 @dataclass(frozen=True)
 class ShareBars:
-    """Horizontal bars of shares: one row a level, one bar a group; None where unknown."""
+    """Horizontal bars of shares: one row a level, one bar a group; None where unknown.
+
+    `absent` is written in place of a bar that is None.
+    """
 
     title: str
     x_label: str
     groups: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Share | None, ...]], ...]
+    absent: str = "not known"
 
 
 @dataclass(frozen=True)

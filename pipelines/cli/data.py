@@ -30,21 +30,32 @@ def phantom(
     leaks: Annotated[
         str | None, typer.Option(help="Faults to plant, separated by commas; 'all' is all.")
     ] = None,
+    imbalances: Annotated[
+        str | None,
+        typer.Option(help="Gaps to plant among the patients, separated by commas; 'all' is all."),
+    ] = None,
 ) -> None:
     """Simulate fetal head images in the layout of FETAL_PLANES_DB."""
     from pipelines.current_run.console import Console
 
     with errors(False):
-        from medisynth.data.phantom import LEAKS, PhantomSettings, write_phantoms
+        from medisynth.data.phantom import (
+            IMBALANCES,
+            LEAKS,
+            MACHINES,
+            PhantomSettings,
+            write_phantoms,
+        )
         from pipelines.current_run.places import refuse_in_data
 
         refuse_in_data("DIR", folder.resolve().parent)
         given: dict[str, Any] = {"n_patients": patients, "seed": seed}
-        if machines:
-            given["machines"] = tuple(name.strip() for name in machines.split(","))
-        if leaks:
-            names = tuple(name.strip() for name in leaks.split(","))
-            given["leaks"] = tuple(LEAKS) if names == ("all",) else names
+        chosen = {"machines": (machines, MACHINES), "leaks": (leaks, LEAKS)}
+        chosen["imbalances"] = (imbalances, IMBALANCES)
+        for key, (text, known) in chosen.items():
+            if text:
+                names = tuple(name.strip() for name in text.split(","))
+                given[key] = known if names == ("all",) else names
         console = Console()
         with console.stop.listening(), console.live():
             written = write_phantoms(

@@ -149,8 +149,9 @@ class AuditConfig(Section):
     """Settings of the data set audit.
 
     Attributes:
-        target_population: File that declares the target population (YAML); None leaves the
-            distance to it not evaluated.
+        target_population: File that declares the target population (YAML); None takes the data
+            set's own, which phantoms have, and leaves the distance not evaluated where there is
+            none.
         smallest_cell: Demographic cells with fewer patients are suppressed in what is written.
         n_resamples: Permutations and bootstrap samples of patients behind each interval.
         n_text_images: Images in which burned-in text is read, drawn evenly over machines; 0 reads

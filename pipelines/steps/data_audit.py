@@ -10,6 +10,7 @@ from governance.records.audit import (
     AttributeShift,
     CoverageAudit,
     DatasetAudit,
+    DemographicCell,
     DuplicateAudit,
     DuplicatePair,
     LabelAudit,
@@ -17,7 +18,7 @@ from governance.records.audit import (
 from governance.records.base import TRAINING
 from medisynth.data.audit.confounding import confounding
 from medisynth.data.audit.coverage import ATTRIBUTES, completeness, concentration, coverage
-from medisynth.data.audit.demographics import demographics_audit
+from medisynth.data.audit.demographics import declared_shifts, demographics_audit
 from medisynth.data.audit.labels import audit_labels
 from medisynth.data.audit.quality import image_quality
 from medisynth.data.audit.shift import shifts
@@ -41,16 +42,16 @@ def write_coverage(
 
 def write_demographics(
     images: ImageSet, partition: "pd.Series[str] | None", context: RunContext
-) -> None:
-    """Write data/demographics.json from the columns that the contract declares.
+) -> tuple[DemographicCell, ...]:
+    """Write data/demographics.json from the columns that the contract declares; return its cells.
 
     Raises:
         SettingsError: The target population cannot be read.
     """
     config = context.config.audit
-    target = None
-    if config.target_population is not None:
-        target = load_target_population(Path(config.target_population).expanduser())
+    named = config.target_population
+    file = images.info.target_population if named is None else Path(named).expanduser()
+    target = None if file is None else load_target_population(file)
     rows = images.table.index if partition is None else partition.index
     places = images.table.index.get_indexer(rows)
     audit = demographics_audit(
@@ -64,6 +65,29 @@ def write_demographics(
         seed=context.config.seed,
     )
     context.store.write_document(audit)
+    return audit.cells
+
+
+def _shifts(
+    images: ImageSet,
+    partition: "pd.Series[str]",
+    cells: Sequence[DemographicCell],
+    context: RunContext,
+) -> tuple[AttributeShift, ...]:
+    """Compute shifts of the image table's attributes, then of those that the contract declares."""
+    table = images.table.loc[partition.index]
+    metadata = images.metadata.iloc[images.table.index.get_indexer(partition.index)]
+    n_resamples, seed = context.config.audit.n_resamples, context.config.seed
+    return shifts(table, partition, n_resamples=n_resamples, seed=seed) + declared_shifts(
+        table,
+        metadata,
+        images.contract.demographics,
+        partition,
+        cells,
+        smallest_cell=context.config.audit.smallest_cell,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
 
 
 def audit_listing(listed: ListedData, context: RunContext) -> None:
@@ -106,8 +130,8 @@ def write_audits(
             are no results by partition and no search for suspected labels.
         context: Configuration, store and console of the run.
     """
-    config, store = context.config.audit, context.store
-    write_demographics(images, partition, context)
+    store = context.store
+    cells = write_demographics(images, partition, context)
     if partition is None:
         write_coverage(images.table, None, store)
         store.write_document(audited.audit)
@@ -116,9 +140,7 @@ def write_audits(
     table = images.table.loc[partition.index]
     write_coverage(table, partition, store)
     found = {
-        "shifts": shifts(
-            table, partition, n_resamples=config.n_resamples, seed=context.config.seed
-        ),
+        "shifts": _shifts(images, partition, cells, context),
         "quality": image_quality(table, partition),
     }
     store.write_document(audited.audit.model_copy(update=found))

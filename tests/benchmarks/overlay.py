@@ -16,7 +16,7 @@ from PIL import Image
 
 from medisynth.data.content.marks import find_overlay
 from medisynth.data.phantom import MACHINES, OPERATORS, PhantomSettings, simulate_image
-from medisynth.data.phantom.cohort import PhantomImage
+from medisynth.data.phantom.cohort import PhantomImage, draw_patient
 from medisynth.data.phantom.overlay import draw_callipers
 from medisynth.data.reading.statistics import OVERLAY_FRACTION, overlay_fraction
 from medisynth.data.reading.views import Pixels
@@ -44,7 +44,7 @@ def _head(number: int, *, annotations: bool) -> Pixels:
     settings = PhantomSettings(image_height_px=600, annotations=annotations)
     image = PhantomImage(
         name=f"head{number}",
-        patient=number + 1,
+        person=draw_patient(settings, number + 1, is_training=True),
         number=0,
         brain_plane="Trans-thalamic",
         operator=OPERATORS[0],

@@ -27,7 +27,7 @@ from PIL import Image
 
 from medisynth.data.phantom import BRAIN_PLANES, MACHINES, OPERATORS, PhantomSettings
 from medisynth.data.phantom import simulate_image as simulate
-from medisynth.data.phantom.cohort import PhantomImage
+from medisynth.data.phantom.cohort import PhantomImage, draw_patient
 from medisynth.data.phantom.overlay import annotate, draw_callipers
 from medisynth.data.reading import png
 from medisynth.data.reading.csv_table import read_strict
@@ -123,14 +123,15 @@ def _rows(table: Path) -> Iterator[PhantomImage]:
     for number, record in enumerate(read_strict(table, delimiter=";", required=columns).records):
         values = record.values
         plane, machine, operator = (values[c] for c in ("Brain_plane", "US_Machine", "Operator"))
+        is_training = values["Train"] == "1"
         yield PhantomImage(
             name=values["Image_name"],
-            patient=int(values["Patient_num"]),
+            person=draw_patient(_SETTINGS, int(values["Patient_num"]), is_training=is_training),
             number=number,
             brain_plane=plane if plane in BRAIN_PLANES else BRAIN_PLANES[number % 3],
             operator=operator if operator in OPERATORS else "Other",
             machine=machine if machine in MACHINES else "Other",
-            is_training=values["Train"] == "1",
+            is_training=is_training,
         )
 
 

@@ -41,6 +41,7 @@ LONG = "Donaudampfschifffahrtselektrizitaeten" * 4
 EVERYTHING = " ".join((MARKUP, ATTRIBUTE, TABLE, TEMPLATE, RIGHT_TO_LEFT, COMBINED, LONG))
 
 PHANTOMS = {"phantom": {"n_patients": 16, "seed": 0, "image_height_px": 64}, "cache": "off"}
+# Of the simulator that made the stored runs, version 1.0; a corpus made anew has another.
 PHANTOM_DIGEST = "8b3c7179e1933b9b7e2b21013c85cffe4c5de192e5cfbad51acc26a54bbc6668"
 TINY_DSR_GAN = {
     "name": "dsr-gan",

@@ -42,13 +42,15 @@ def share_bars(chart: ShareBars, width: float) -> Chart:
         top = frame.top - place * row - _GROUP_GAP / 2
         shapes.append(_name(name, frame.left, top - n_groups * _BAR / 2))
         for bar, share in enumerate(shares):
-            shapes.extend(_share(share, frame, top - (bar + 1) * _BAR, bar))
+            bottom = top - (bar + 1) * _BAR
+            if share is None:
+                shapes.append(Label(frame.left + 2, bottom + 0.4, chart.absent, "muted", size=4.6))
+            else:
+                shapes.extend(_share(share, frame, bottom, bar))
     return Chart(width, height, chart.title, tuple(shapes))
 
 
-def _share(share: Share | None, frame: Frame, bottom: float, group: int) -> list[Shape]:
-    if share is None:
-        return [Label(frame.left + 2, bottom + 0.4, "not known", "muted", size=4.6)]
+def _share(share: Share, frame: Frame, bottom: float, group: int) -> list[Shape]:
     right = frame.at(100 * share.value, 0.0)[0]
     shapes: list[Shape] = []
     if share.value > 0:

@@ -8,7 +8,6 @@ from governance.records.audit import (
     DuplicateAudit,
     LabelAudit,
 )
-from governance.records.base import TEST, TRAINING
 from governance.records.dataset import DatasetIdentity, FlowStep
 from governance.records.partition import SplitRecord
 from governance.reports import formats
@@ -327,12 +326,12 @@ def _shifts(evidence: Evidence) -> tuple[str, ...]:
     limit = limit_of(evidence, "P3-05")
     sentences = []
     for shift in audit.shifts if audit else ():
-        if {shift.left, shift.right} != {TRAINING, TEST}:
+        if not shift.is_training_to_test:
             continue
         if limit is not None and shift.total_variation > limit:
             share = share_text(shift.total_variation, shift.ci95)
             sentences.append(
-                f"{shift.attribute} differs between {TRAINING} and {TEST} by {share} of "
+                f"{shift.attribute} differs between {shift.left} and {shift.right} by {share} of "
                 f"{evidence.unit}s, limit {formats.percent(limit, 1)}."
             )
         if shift.one_sided:

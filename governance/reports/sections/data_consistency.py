@@ -71,7 +71,7 @@ def _shifts(evidence: Evidence, audit: DatasetAudit) -> tuple[Block, ...]:
 
 def _shift_row(entry: AttributeShift, limit: float | None) -> tuple[Cell, ...]:
     shift = share_text(entry.total_variation, entry.ci95)
-    limited = {entry.left, entry.right} == {TRAINING, TEST}
+    limited = entry.is_training_to_test
     above = limited and limit is not None and entry.total_variation > limit
     floor = formats.DASH if entry.floor is None else formats.percent(entry.floor, 1)
     return (

@@ -7,6 +7,7 @@ from governance.records.audit import (
     DatasetAudit,
     DemographicCell,
     DemographicsAudit,
+    MissingCombination,
     TargetDistance,
 )
 from governance.records.partition import SplitRecord
@@ -60,6 +61,7 @@ def demographics_blocks(evidence: Evidence) -> tuple[Block, ...]:
     return (
         heading,
         Text(_sentence(record, evidence.unit)),
+        *_seen_at_once(record, evidence.unit),
         *_cells(record, evidence.unit),
         *quantity_blocks(record.numbers, evidence.unit, DemographicsAudit.PATH),
         *_target(record, evidence.unit),
@@ -74,6 +76,75 @@ def _sentence(record: DemographicsAudit, unit: str) -> str:
         f"shown as “< {record.smallest_cell}”, and so is a cell that would let them be worked "
         f"out: {formats.count(record.n_suppressed)} in all."
     )
+
+
+def _charts(record: DemographicsAudit, unit: str) -> tuple[Block, ...]:
+    """Return one chart an attribute: shares by level in each partition, and in the target."""
+    single = {
+        (entry.attributes[0], entry.levels[0], entry.partition): entry
+        for entry in record.cells
+        if len(entry.attributes) == 1
+    }
+    targets = {entry.attribute: entry.shares for entry in record.distances if entry.shares}
+    charts = []
+    for declared in record.declared:
+        name = declared.name
+        levels = list(dict.fromkeys(level for n, level, _ in single if n == name))
+        parts = partition_order({part for n, _, part in single if n == name})
+        # Four colours at most: all patients are drawn where two partitions leave room.
+        drawn = parts if len(parts) <= 3 else tuple(part for part in parts if part != _ALL)
+        target = targets.get(name, {})
+        rows = tuple(
+            (
+                level,
+                (
+                    *(_cell_bar(single.get((name, level, part))) for part in drawn),
+                    *((Share(target[level]) if level in target else None,) if target else ()),
+                ),
+            )
+            for level in levels[:_LEVELS_DRAWN]
+        )
+        if rows:
+            words = f"known for {formats.percent(declared.completeness, 1)} of {unit}s"
+            charts.append(
+                ShareBars(
+                    title=f"{name}{' (by proxy)' if declared.is_proxy else ''}, {words}",
+                    x_label=f"share of the {unit}s with a value (%), line: 95 % interval",
+                    groups=(
+                        *("all together" if part == _ALL else part for part in drawn),
+                        *(("target population",) if target else ()),
+                    ),
+                    rows=rows,
+                    absent=f"withheld, to protect few {unit}s",
+                )
+            )
+    return tuple(charts)
+
+
+def _cell_bar(entry: DemographicCell | None) -> Share | None:
+    return None if entry is None or entry.share is None else Share(entry.share, entry.share_ci95)
+
+
+def _seen_at_once(record: DemographicsAudit, unit: str) -> tuple[Block, ...]:
+    """Return charts and missing combinations; an older audit is shown as it was, by tables alone."""
+    if record.missing_combinations is None:
+        return ()
+    return (*_charts(record, unit), *_missing(record.missing_combinations, unit))
+
+
+def _missing(gaps: tuple[MissingCombination, ...], unit: str) -> tuple[Block, ...]:
+    """List the combinations of two levels that are missing beyond chance."""
+    lead = Text("Combinations that are missing", "lead")
+    if not gaps:
+        none = f"No combination of two levels lacks {unit}s where chance would give some."
+        return (lead, Text(none))
+    told = tuple(
+        f"No {unit} {'' if gap.partition == _ALL else f'in {gap.partition} '}has "
+        f"{gap.attributes[0]} {gap.levels[0]} together with {gap.attributes[1]} {gap.levels[1]}; "
+        f"were the two independent, {gap.expected:.1f} would be expected (p {gap.p_value:.1g})."
+        for gap in gaps
+    )
+    return (lead, Bullets(told))
 
 
 def _cells(record: DemographicsAudit, unit: str) -> tuple[Block, ...]:

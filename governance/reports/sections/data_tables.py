@@ -1,6 +1,7 @@
 """Small pieces shared by all parts of the data section, in a run and in a data check."""
 
-from governance.records.base import PARTITIONS
+from governance.records.audit import DEVELOPMENT
+from governance.records.base import TEST, TRAINING, TUNING
 from governance.reports import formats
 from governance.reports.blocks import Cell, Column, Line, columns
 from governance.reports.evidence import Evidence
@@ -39,8 +40,9 @@ def more(n_all: int, n_shown: int, path: str) -> str:
 
 def partition_order(found: set[str]) -> tuple[str, ...]:
     """Sort partitions as in the report, other names after them, "all" last."""
-    known = [part for part in PARTITIONS if part in found]
-    other = sorted(found - {*PARTITIONS, _ALL})
+    order = (TRAINING, DEVELOPMENT, TUNING, TEST)
+    known = [part for part in order if part in found]
+    other = sorted(found - {*order, _ALL})
     return (*known, *other, *([_ALL] if _ALL in found else []))
 
 

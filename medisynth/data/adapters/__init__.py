@@ -46,6 +46,8 @@ class DatasetInfo:
         notes: Remarks for the readers of reports.
         is_simulated: True when no patient is behind any image.
         default_planes: Values of `plane` that are selected unless the user says otherwise.
+        target_population: File of the population that the data should stand for, used unless the
+            user names one; None for a data set that has none of its own.
     """
 
     name: str
@@ -60,6 +62,7 @@ class DatasetInfo:
     notes: tuple[str, ...] = ()
     is_simulated: bool = False
     default_planes: tuple[str, ...] = ("Fetal brain",)
+    target_population: Path | None = None
 
 
 @dataclass(frozen=True)

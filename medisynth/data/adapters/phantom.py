@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
-from medisynth.data.adapters import DatasetInfo
-from medisynth.data.adapters.fetal_planes_db import METADATA_FILE, PHANTOM_FILE, FetalPlanesDb
+import pandas as pd
 
-_NO_PATIENT = "simulated images have no person behind them"
+import medisynth.data.phantom
+from governance.records.errors import DataError
+from medisynth.data.adapters import DatasetInfo, Listing
+from medisynth.data.adapters.fetal_planes_db import METADATA_FILE, PHANTOM_FILE, FetalPlanesDb
+from medisynth.data.phantom.cohort import PERSON_COLUMNS
+
+_SITE_COLUMN = "Site"
 
 INFO = DatasetInfo(
     name="phantom",
@@ -17,22 +22,20 @@ INFO = DatasetInfo(
     split_unit="patient",
     split_unit_note="A simulated patient: images of one patient share one simulated anatomy.",
     absent_attributes={
-        "site": "the simulator has no hospitals: independence of sites cannot be shown",
         "date": "the simulator has no time: a shift over time cannot be shown",
-        "gestational age": f"{_NO_PATIENT}: results per gestational age cannot be computed",
-        "maternal age": f"{_NO_PATIENT}: results per maternal age cannot be computed",
-        "ethnicity": f"{_NO_PATIENT}: results per ethnic group cannot be computed",
-        "body mass index": f"{_NO_PATIENT}: results per body mass index cannot be computed",
-        "parity": f"{_NO_PATIENT}: results per parity cannot be computed",
-        "fetal sex": f"{_NO_PATIENT}: results per fetal sex cannot be computed",
+        "parity": "the simulator has no parity: results per parity cannot be computed",
         "findings": "the simulator draws normal anatomy only: abnormal anatomy is not covered",
         "pixel spacing": "sizes in millimetres cannot be checked from the table",
     },
     notes=(
         "No image shows a patient. Results say that the flow works, nothing about real ultrasound.",
         "Planes, machines and operators are settings of the simulator, true by construction.",
+        "Site, country, age, body mass, sex and group belong to simulated patients. Gestational age "
+        "changes head size and anatomy, body mass changes depth, gain and shadowing; the others "
+        "change nothing in an image.",
     ),
     is_simulated=True,
+    target_population=Path(medisynth.data.phantom.__file__).with_name("target_population.yaml"),
 )
 
 
@@ -48,3 +51,22 @@ class Phantom(FetalPlanesDb):
     def info(self, root: Path) -> DatasetInfo:
         """Facts about the phantoms."""
         return INFO
+
+    def list_images(self, root: Path) -> Listing:
+        """Read the metadata file as the published one; sites, which only phantoms have, besides.
+
+        Raises:
+            DataError: The metadata file is unreadable or malformed, all findings are attached; or the
+                phantoms are of an older simulator, without patients.
+        """
+        listing = super().list_images(root)
+        lacking = [name for name in PERSON_COLUMNS if name not in listing.metadata]
+        if lacking:
+            raise DataError(
+                f"{root / METADATA_FILE}: no column {lacking[0]!r}, which phantoms have since "
+                "simulator 1.1; simulate them anew into another folder (medisynth-gov data phantom)",
+                code="D019",
+            )
+        sites = listing.metadata[_SITE_COLUMN].replace("", pd.NA)
+        listing.table["site"] = sites.astype("string")
+        return listing

@@ -197,7 +197,7 @@ def demographic_cells(
     for group in [*groups, *pairs]:
         names = tuple(x.declared.name for x in group)
         for side, rows in sides.items():
-            by_level, n_with = _count(group, patients, rows)
+            by_level, n_with = count_levels(group, patients, rows)
             for levels, n in by_level.items():
                 keys.append((names, levels, side))
                 counts.append(n)
@@ -237,7 +237,7 @@ def _cell(
     )
 
 
-def _count(
+def count_levels(
     group: Sequence[AttributeValues], patients: Coded, rows: NDArray[np.bool_]
 ) -> tuple[dict[tuple[str, ...], int], int]:
     """Count patients by level or combination among some rows, and those with any value there."""

@@ -122,7 +122,7 @@ def declared_levels(attribute: AttributeDeclaration) -> tuple[str, ...]:
     """Levels of a category as declared, or the names of a number's bins; () when neither is."""
     if attribute.kind == "category":
         return tuple(attribute.levels)
-    return bin_names(attribute.edges, attribute.unit)
+    return attribute.bins or bin_names(attribute.edges, attribute.unit)
 
 
 def bin_names(edges: Sequence[float], unit: str) -> tuple[str, ...]:

@@ -115,6 +115,7 @@ class Attribute(_Part):
     unit: Annotated[str, Field(max_length=40)] = ""
     levels: list[Name] = Field(default_factory=list, max_length=200)
     edges: list[Number] = Field(default_factory=list, max_length=50)
+    bins: list[Name] = Field(default_factory=list, max_length=51)
     is_proxy: bool = False
     note: Annotated[str, Field(max_length=2000)] = ""
     severity: Severity = "warning"
@@ -122,8 +123,10 @@ class Attribute(_Part):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if self.kind == "category":
-            if not self.levels or self.edges or self.unit:
-                raise ValueError("a category needs `levels` and has neither `edges` nor `unit`")
+            if not self.levels or self.edges or self.unit or self.bins:
+                raise ValueError(
+                    "a category needs `levels` and has neither `edges` nor `unit` nor `bins`"
+                )
             if len(set(self.levels)) < len(self.levels):
                 raise ValueError("expected each level once")
         else:
@@ -131,6 +134,11 @@ class Attribute(_Part):
                 raise ValueError("a number needs `edges` for its bins and has no `levels`")
             if any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
                 raise ValueError("expected increasing `edges`")
+            n_bins = len(self.edges) + 1
+            if self.bins and (len(self.bins) != n_bins or len(set(self.bins)) < n_bins):
+                raise ValueError(
+                    f"expected {n_bins} different names in `bins`, one more than edges"
+                )
         if self.is_proxy and not self.note:
             raise ValueError("a proxy needs a `note` that says what it cannot show")
         return self

@@ -106,6 +106,7 @@ class AttributeDeclaration:
             closed on the left, the first and the last open; () for a category.
         is_proxy: Whether the column only stands in for the attribute.
         note: How it was recorded, or what a proxy cannot show.
+        bins: Names of a number's bins from low to high; () names them after the edges.
     """
 
     name: str
@@ -116,6 +117,7 @@ class AttributeDeclaration:
     edges: tuple[float, ...] = ()
     is_proxy: bool = False
     note: str = ""
+    bins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

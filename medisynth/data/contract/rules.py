@@ -278,6 +278,7 @@ def _declare(
             tuple(attribute.edges),
             attribute.is_proxy,
             attribute.note,
+            tuple(attribute.bins),
         )
         slug, column = attribute.name.replace(" ", "_"), ATTRIBUTE + attribute.name
         for name in (f"{slug}_declared", f"{slug}_known_level", f"{slug}_is_number"):

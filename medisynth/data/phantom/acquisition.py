@@ -20,7 +20,7 @@ from medisynth.data.phantom.anatomy import (
     sample_raster,
 )
 from medisynth.data.phantom.geometry import Beams, View, cover_with_beams
-from medisynth.data.phantom.profiles import MachineProfile, OperatorHabit
+from medisynth.data.phantom.profiles import BodyMassEffect, MachineProfile, OperatorHabit
 
 _TISSUE_ATTENUATION = 0.012  # per mm, amplitude, both ways; cancelled by the depth gain
 _SKULL_ATTENUATION = 0.2
@@ -63,12 +63,16 @@ def simulate(
     """
     beams = cover_with_beams(machine, view)
     skull = _skull(anatomy, machine, beams)
-    diffuse, specular, loss = _surroundings(anatomy, machine, beams, skull, rng)
+    diffuse, specular, loss = _surroundings(anatomy, machine, beams, skull, view.body, rng)
     head = draw_head(anatomy, plane, rng)
     _insert_brain(head, anatomy, beams, skull, diffuse, specular)
     diffuse += _reverberation(skull, beams)
     specular += skull.echo
-    shown = receive(diffuse, specular, loss, beams, machine, rng)
+    arriving = decibel(-view.body.loss_db)
+    diffuse *= arriving
+    specular *= arriving
+    shadowing = view.body.shadowing
+    shown = receive(diffuse, specular, loss, beams, machine, rng, shadowing=shadowing)
     grey = _grey_map(shown, beams, machine, habit, view)
     return _scan_convert(grey, beams, machine, view)
 
@@ -98,6 +102,7 @@ def _surroundings(
     machine: MachineProfile,
     beams: Beams,
     skull: Skull,
+    body: BodyMassEffect,
     rng: np.random.Generator,
 ) -> tuple[Array, Array, Array]:
     """Maps around the head (tissue, uterine wall, fluid): diffuse, specular, attenuation per mm."""
@@ -105,7 +110,7 @@ def _surroundings(
     streaky = _smooth_noise(skull.distance.shape, (1.0, 9.0), rng)
     below = np.clip(skull.distance / 30, 0, 1) * np.clip(beams.v / 20, 0, 1)
     level_db = 6.0 * patchy + 3.5 * streaky - 5 + rng.uniform(-10, 5) * below
-    in_wall = _maternal_wall(level_db, machine, beams, patchy, rng)
+    in_wall = _maternal_wall(level_db, machine, beams, patchy, body.wall_mm, rng)
     # Amniotic fluid lies in lobes between the head and the uterine wall.
     lobes = rng.uniform(2, 7, 3) * np.exp(1j * rng.uniform(-np.pi, np.pi, 3))
     width = anatomy.fluid_mm + rng.normal(0, 3) + _around(skull.bearing, np.append(0, lobes))
@@ -127,11 +132,12 @@ def _maternal_wall(
     machine: MachineProfile,
     beams: Beams,
     patchy: Array,
+    added_mm: float,
     rng: np.random.Generator,
 ) -> Array:
     """Add skin, fat and muscle parallel to the probe face, in place; return where they lie."""
     depth = beams.radius - machine.probe_radius_mm
-    thickness = rng.uniform(8, 18)
+    thickness = max(5.0, rng.uniform(8, 18) + added_mm)
     wave, phase = rng.uniform(18, 40), rng.uniform(0, 6)
     slopes, phases = rng.uniform(-0.03, 0.03, 3), rng.uniform(0, 6, 3)
     share = np.zeros_like(level_db)
@@ -189,6 +195,8 @@ def receive(
     beams: Beams,
     machine: MachineProfile,
     rng: np.random.Generator,
+    *,
+    shadowing: float = 1.0,
 ) -> Array:
     """Echo envelope after attenuation, point spread, compounding, noise and depth gain."""
     from scipy.ndimage import gaussian_filter1d
@@ -198,7 +206,7 @@ def receive(
     # Each point is looked at from several directions, which softens every shadow.
     compound = np.radians(_COMPOUNDING_DEG) / beams.step_rad
     passed = gaussian_filter1d(passed, compound, axis=1, mode="nearest", truncate=3)
-    passed *= np.exp(-_TISSUE_ATTENUATION * depth[0, 0]) * _contact(beams, rng)
+    passed *= np.exp(-_TISSUE_ATTENUATION * depth[0, 0]) * _contact(beams, shadowing, rng)
     lateral = np.radians(machine.lateral_deg) / beams.step_rad
     spread = (machine.axial_mm / beams.step_mm, float(lateral))
     # Unit noise power after the blur, so that levels do not depend on the point spread.
@@ -241,14 +249,16 @@ def _quadrature(
     return field
 
 
-def _contact(beams: Beams, rng: np.random.Generator) -> Array:
+def _contact(beams: Beams, shadowing: float, rng: np.random.Generator) -> Array:
     """Gain of each beam: uneven contact of the probe and, at times, a shadow at one side."""
     across = np.linspace(-1, 1, beams.angle.size)[None, :]
     level_db = np.zeros_like(across)
     for k in (1.5, 3.0, 5.0):
         level_db += rng.normal(0, 1.2) * np.sin(k * across * np.pi + rng.uniform(0, 6))
     edge = rng.choice([-1.0, 1.0]) * rng.uniform(0.45, 1.2)
-    level_db -= rng.uniform(6, 22) * _sigmoid((across * np.sign(edge) - abs(edge)) / 0.09)
+    level_db -= (
+        shadowing * rng.uniform(6, 22) * _sigmoid((across * np.sign(edge) - abs(edge)) / 0.09)
+    )
     return _amplitude(level_db)
 
 

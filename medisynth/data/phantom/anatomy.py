@@ -18,6 +18,7 @@ Harmonics = NDArray[np.complex128]
 Samples = TypeVar("Samples", Array, Harmonics)
 Window = tuple[slice, slice]
 
+_YOUNGEST_WEEKS = 18.0
 _STEP_MM = 0.45  # raster of the head frame; finer than any point spread used
 
 
@@ -60,10 +61,31 @@ class Anatomy:
     warp: Array
 
 
-def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw one head: 18 to 38 weeks by size, with ordinary proportions."""
-    bpd_mm = float(rng.triangular(44, 68, 96))
-    n_sulci = int(rng.integers(10, 16) + (bpd_mm - 44) / 3)  # folding grows with age
+def mean_head_circumference_mm(weeks: float) -> float:
+    """Mean fetal head circumference at a gestational age of 14 to 42 weeks, in mm.
+
+    In centimetres -11.48 + 1.56 w - 0.0002548 w**3.
+
+    Source:
+        Hadlock et al. 1984, Radiology 152:497-501 (361 fetuses).
+    """
+    return 10 * (-11.48 + 1.56 * weeks - 0.0002548 * weeks**3)
+
+
+def draw_anatomy(weeks: float, rng: np.random.Generator) -> Anatomy:
+    """Draw one head of a gestational age, which decides its size and how far it has folded.
+
+    Args:
+        weeks: Gestational age, 18 to 39 weeks.
+        rng: Randomness of this patient: heads of one age differ by 4 % in size.
+    """
+    maturity = min(max((weeks - _YOUNGEST_WEEKS) / 21, 0.0), 1.0)
+    spread = float(np.clip(rng.normal(0, 0.04), -0.09, 0.09))
+    circumference_mm = mean_head_circumference_mm(weeks) * (1 + spread)
+    cephalic_index = float(rng.uniform(0.74, 0.84))  # width by length
+    # The circumference of such an oval is pi / 2 times the sum of both diameters, within 1 %.
+    bpd_mm = 2 * circumference_mm / np.pi * cephalic_index / (1 + cephalic_index)
+    n_sulci = int(rng.integers(10, 16) + 17 * maturity)
     side = np.where(rng.random(n_sulci) < 0.5, -1.0, 1.0)
     sulci = np.column_stack(
         [
@@ -72,12 +94,12 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
             rng.uniform(0.04, 0.16, n_sulci),
             rng.normal(0, 0.25, n_sulci),
             rng.normal(0, 0.25, n_sulci),
-            rng.uniform(0.25, 1.0, n_sulci),
+            rng.uniform(0.25, 1.0, n_sulci) * (0.8 + 0.4 * maturity),
         ]
     )
     return Anatomy(
         bpd_mm=bpd_mm,
-        ofd_mm=bpd_mm / float(rng.uniform(0.74, 0.84)),
+        ofd_mm=bpd_mm / cephalic_index,
         skull_mm=1.5 + bpd_mm / 60 + float(rng.uniform(-0.3, 0.5)),
         egg=float(rng.uniform(0.02, 0.14)),
         outline=_harmonics([0, 0, 0.004, 0.012, 0.008, 0.004, 0.003], rng),
@@ -86,7 +108,11 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         csp=(rng.uniform(0.36, 0.46), rng.uniform(0.09, 0.15), rng.uniform(0.06, 0.11)),
         thalamus=(rng.uniform(-0.06, 0.04), rng.uniform(0.17, 0.23), rng.uniform(0.15, 0.21)),
         cerebellum=(rng.uniform(-0.60, -0.54), rng.uniform(0.13, 0.18), rng.uniform(0.22, 0.29)),
-        ventricle=(rng.uniform(0.30, 0.38), rng.uniform(0.08, 0.14), rng.uniform(0.85, 1.15)),
+        ventricle=(
+            rng.uniform(0.30, 0.38),
+            rng.uniform(0.08, 0.14) * (1.2 - 0.4 * maturity),  # their width in mm hardly grows
+            rng.uniform(0.85, 1.15),
+        ),
         brain_db=float(rng.uniform(-25, -16)),
         fluid_mm=float(rng.uniform(-6, 9)),
         sulci=sulci,

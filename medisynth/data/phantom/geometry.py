@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medisynth.data.phantom.anatomy import Anatomy, Array
-from medisynth.data.phantom.profiles import MachineProfile, OperatorHabit
+from medisynth.data.phantom.profiles import BodyMassEffect, MachineProfile, OperatorHabit
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class View:
         tilt_rad: Rotation of the head's long axis.
         mirrored: True when the forehead lies to the left.
         gain_db: Gain of this image relative to the operator's habit.
+        body: Effect of the mother's body mass.
     """
 
     width_px: int
@@ -37,6 +38,7 @@ class View:
     tilt_rad: float
     mirrored: bool
     gain_db: float
+    body: BodyMassEffect
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def draw_view(
     anatomy: Anatomy,
     machine: MachineProfile,
     habit: OperatorHabit,
+    body: BodyMassEffect,
     base_height_px: int,
     rng: np.random.Generator,
 ) -> View:
@@ -83,7 +86,7 @@ def draw_view(
     height_mm, width_mm = height_px * mm_per_px, width_px * mm_per_px
     across = 0.5 + rng.normal(0, habit.off_centre)
     down = 0.52 + rng.normal(0, habit.off_centre)
-    standoff = rng.uniform(*habit.standoff_mm)
+    standoff = max(6.0, rng.uniform(*habit.standoff_mm) + body.standoff_mm)
     face = machine.probe_radius_mm
     # The frame never starts far above the probe: a shallow head is pushed deeper instead.
     depth = max(standoff + anatomy.bpd_mm / 2, down * height_mm - 6)
@@ -100,7 +103,8 @@ def draw_view(
         head_mm=(head_x, float(face + depth)),
         tilt_rad=float(np.radians(rng.normal(0, habit.tilt_deg))),
         mirrored=bool(rng.random() < habit.p_anterior_left),
-        gain_db=float(rng.normal(0, 2.5)),
+        gain_db=float(rng.normal(0, 2.5)) + body.gain_db,
+        body=body,
     )
 
 

@@ -1,4 +1,4 @@
-"""Profiles of the simulated scanners and operators.
+"""Profiles of the simulated scanners and operators, and the effect of the mother's body mass.
 
 The values are chosen by eye so that the phantoms look like the published frames of each scanner;
 they are no measurement of a device or a person.
@@ -69,6 +69,37 @@ class OperatorHabit:
     p_anterior_left: float
     gain_db: float
     tgc_db: float
+
+
+@dataclass(frozen=True)
+class BodyMassEffect:
+    """How the mother's body mass changes an examination; none at 25 kg/m2.
+
+    Attributes:
+        standoff_mm: Added tissue between probe and head; negative for a slim mother.
+        wall_mm: Added thickness of skin, fat and muscle.
+        loss_db: Signal lost on the way; it brings the electronic noise nearer.
+        gain_db: Gain that the operator adds, less than what was lost.
+        shadowing: Factor on the depth of shadows from poor contact.
+    """
+
+    standoff_mm: float
+    wall_mm: float
+    loss_db: float
+    gain_db: float
+    shadowing: float
+
+
+def body_mass_effect(body_mass_index: float) -> BodyMassEffect:
+    """Return the effect of a body mass index, kg/m2; taken as constant below 17 and above 41."""
+    more = min(max(body_mass_index, 17.0), 41.0) - 25.0
+    return BodyMassEffect(
+        standoff_mm=0.9 * more,
+        wall_mm=0.6 * more,
+        loss_db=0.4 * more,
+        gain_db=0.2 * more,
+        shadowing=1 + 0.035 * more,
+    )
 
 
 MACHINE_PROFILES = {

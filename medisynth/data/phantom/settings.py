@@ -8,7 +8,7 @@ from pathlib import Path
 
 from governance.records.errors import SettingsError
 
-SIMULATOR_VERSION = "1.0"  # raised whenever the same settings would give other bytes
+SIMULATOR_VERSION = "1.1"  # raised whenever the same settings would give other bytes
 
 MACHINES = ("Voluson E6", "Aloka", "Voluson S10", "Other")
 OPERATORS = ("Op. 1", "Op. 2", "Op. 3", "Other")
@@ -20,6 +20,11 @@ LEAKS = (
     "truncated-file",
     "text-file",
     "identifying-column",
+)
+IMBALANCES = (
+    "site-without-group",
+    "age-band-missing-from-training",
+    "late-weeks-missing-from-training",
 )
 
 _MAX_PATIENTS = 99_999  # published names carry the patient in five digits
@@ -46,6 +51,9 @@ class PhantomSettings:
         test_fraction: Share of patients in the official held-out test set, 0 to 1.
         annotations: Burn grey bar and text ("SIMULATED" first) into the image corners.
         leaks: Faults to plant, a subset of `LEAKS`.
+        imbalances: Gaps to plant in whom the patients are, a subset of `IMBALANCES`.
+        missing_fraction: Share of patients without a value of an attribute that may be missing,
+            drawn anew for each such attribute, 0 to 1.
 
     Raises:
         SettingsError: A value is outside the above.
@@ -62,6 +70,8 @@ class PhantomSettings:
     test_fraction: float = 0.4
     annotations: bool = True
     leaks: tuple[str, ...] = ()
+    imbalances: tuple[str, ...] = ()
+    missing_fraction: float = 0.05
 
     def __post_init__(self) -> None:
         _check_int("n_patients", self.n_patients, 1, _MAX_PATIENTS)
@@ -70,12 +80,9 @@ class PhantomSettings:
         low = self.min_images_per_patient
         _check_int("max_images_per_patient", self.max_images_per_patient, low, _MAX_IMAGES)
         _check_int("image_height_px", self.image_height_px, *_HEIGHTS_PX)
-        fraction = self.test_fraction
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float):
-            raise _refused("test_fraction", fraction, "a number from 0 to 1")
-        if not 0 <= fraction <= 1:
-            raise _refused("test_fraction", fraction, "a number from 0 to 1")
-        object.__setattr__(self, "test_fraction", float(fraction))  # 0 and 0.0 are one setting
+        for name in ("test_fraction", "missing_fraction"):
+            fraction = _check_fraction(name, getattr(self, name))
+            object.__setattr__(self, name, fraction)
         if not isinstance(self.annotations, bool):
             raise _refused("annotations", self.annotations, "true or false")
         for name, known in (
@@ -83,8 +90,10 @@ class PhantomSettings:
             ("operators", OPERATORS),
             ("planes", BRAIN_PLANES),
             ("leaks", LEAKS),
+            ("imbalances", IMBALANCES),
         ):
-            chosen = _check_names(name, getattr(self, name), known, may_be_empty=name == "leaks")
+            may_be_empty = name in ("leaks", "imbalances")
+            chosen = _check_names(name, getattr(self, name), known, may_be_empty=may_be_empty)
             object.__setattr__(self, name, chosen)
 
 
@@ -141,6 +150,13 @@ def _refused(name: str, value: object, allowed: str) -> SettingsError:
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise _refused(name, value, f"a whole number from {low} to {high}")
+
+
+def _check_fraction(name: str, value: object) -> float:
+    """Return the value as a float, so that 0 and 0.0 are one setting."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise _refused(name, value, "a number from 0 to 1")
 
 
 def _check_names(

@@ -19,7 +19,9 @@ from medisynth.data.phantom.anatomy import Anatomy, draw_anatomy
 from medisynth.data.phantom.cohort import (
     IMAGE_STREAM,
     PATIENT_STREAM,
+    PERSON_COLUMNS,
     PhantomImage,
+    SimulatedPatient,
     plan_cohort,
     stream,
 )
@@ -31,7 +33,7 @@ from medisynth.data.phantom.planted_leaks import (
     plan_leaks,
     plant_in_files,
 )
-from medisynth.data.phantom.profiles import MACHINE_PROFILES, OPERATOR_HABITS
+from medisynth.data.phantom.profiles import MACHINE_PROFILES, OPERATOR_HABITS, body_mass_effect
 from medisynth.data.phantom.settings import (
     SIMULATOR_VERSION,
     PhantomReport,
@@ -127,7 +129,7 @@ def simulate_image(settings: PhantomSettings, image: PhantomImage) -> NDArray[np
     Returns:
         Grey image, shape (height, width), uint8; the same wherever and whenever it is computed.
     """
-    return _simulate(settings, image, _anatomy(settings, image.patient))
+    return _simulate(settings, image, _anatomy(settings, image.person))
 
 
 def _fill(
@@ -191,15 +193,16 @@ def _write_images(
 
 
 def _write_patient(folder: Path, images: list[PhantomImage], settings: PhantomSettings) -> int:
-    anatomy = _anatomy(settings, images[0].patient)
+    anatomy = _anatomy(settings, images[0].person)
     for image in images:
         path = folder / f"{image.name}.png"
         path.write_bytes(encode_png(_simulate(settings, image, anatomy)))
     return len(images)
 
 
-def _anatomy(settings: PhantomSettings, patient: int) -> Anatomy:
-    return draw_anatomy(stream(settings.seed, PATIENT_STREAM, patient, 1))
+def _anatomy(settings: PhantomSettings, person: SimulatedPatient) -> Anatomy:
+    rng = stream(settings.seed, PATIENT_STREAM, person.number, 1)
+    return draw_anatomy(person.gestational_age_weeks, rng)
 
 
 def _simulate(
@@ -207,7 +210,8 @@ def _simulate(
 ) -> NDArray[np.uint8]:
     rng = stream(settings.seed, IMAGE_STREAM, image.patient, image.number)
     machine, habit = MACHINE_PROFILES[image.machine], OPERATOR_HABITS[image.operator]
-    view = draw_view(anatomy, machine, habit, settings.image_height_px, rng)
+    body = body_mass_effect(image.person.body_mass_index)
+    view = draw_view(anatomy, machine, habit, body, settings.image_height_px, rng)
     grey = simulate(anatomy, image.brain_plane, machine, view, habit, rng)
     if not settings.annotations:
         return grey
@@ -222,12 +226,16 @@ def _simulate(
 
 
 def _metadata(images: Sequence[PhantomImage], settings: PhantomSettings) -> bytes:
-    """Encode the table as published: `;`, LF, last column "Train ", whose values end in a blank."""
+    """Encode the table as published: `;`, LF, last column "Train ", whose values end in a blank.
+
+    The columns on the patient, which the published table lacks, stand before it.
+    """
     named = "identifying-column" in settings.leaks
-    lines = [";".join(_COLUMNS + ((IDENTIFYING_COLUMN,) if named else ()) + ("Train ",))]
+    head = (*_COLUMNS, *PERSON_COLUMNS, *((IDENTIFYING_COLUMN,) if named else ()), "Train ")
+    lines = [";".join(head)]
     for image in images:
         fields = [image.name, str(image.patient), "Fetal brain", image.brain_plane]
-        fields += [image.operator, image.machine]
+        fields += [image.operator, image.machine, *image.person.recorded()]
         fields += [f"Simulated Person {image.patient}"] if named else []
         lines.append(";".join([*fields, f"{int(image.is_training)} "]))
     return ("\n".join(lines) + "\n").encode("ascii")

@@ -4,17 +4,20 @@ from typing import Any
 
 from governance.checks.judged_run import JudgedRun
 from governance.records.audit import (
+    DEVELOPMENT,
     AttributeShift,
     Concentration,
     Confounding,
     CoverageAudit,
     DeclaredAttribute,
+    DemographicCell,
     FileMetadata,
     IdentifyingColumn,
+    MissingCombination,
     SuspectedLabel,
     TextMark,
 )
-from governance.records.base import TRAINING, TUNING, ItemStatus
+from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
 from governance.records.dataset import AbsentAttribute, BoundaryChecks, FlowStep
 from tests.governance.complete_run import (
     FAILED,
@@ -73,6 +76,27 @@ def with_marks(*kinds: Any, **changes: Any) -> Change:
 
 def declaring(*attributes: DeclaredAttribute) -> Change:
     return change("demographics", declared=attributes)
+
+
+def band(n_patients: int | None, partition: str) -> DemographicCell:
+    """Patients of 35 years and above in one partition; None is withheld."""
+    return DemographicCell(
+        attributes=("maternal age",),
+        levels=("35 and above",),
+        partition=partition,
+        n_patients=n_patients,
+    )
+
+
+NO_SUCH_PATIENT = MissingCombination(
+    attributes=("site", "group"), levels=("A", "B"), partition="all", expected=8.1, p_value=1e-5
+)
+
+
+def counted_levels(
+    *cells: DemographicCell, missing: tuple[MissingCombination, ...] | None = ()
+) -> Change:
+    return change("demographics", cells=cells, missing_combinations=missing)
 
 
 def shifted(*shifts: AttributeShift) -> Change:
@@ -295,6 +319,23 @@ DATA_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     ("P3-02", change("split", refused="a patient is in both"), NOT_EVALUATED, "a patient is in"),
     ("P3-03", without("coverage"), NOT_EVALUATED, "audit step"),
+    (
+        "P3-03",
+        counted_levels(band(0, TRAINING)),
+        FAILED,
+        "maternal age 35 and above: 0 in training",
+    ),
+    ("P3-03", counted_levels(band(29, DEVELOPMENT)), FAILED, "29 in training and tuning"),
+    ("P3-03", counted_levels(band(40, TRAINING), band(30, TEST)), PASSED, "every level has enough"),
+    ("P3-03", counted_levels(band(3, TUNING)), PASSED, ""),
+    ("P3-03", counted_levels(band(None, TEST)), NOT_EVALUATED, "above in held-out test set"),
+    (
+        "P3-03",
+        counted_levels(missing=(NO_SUCH_PATIENT,)),
+        FAILED,
+        "site A and group B: none where 8.1 were expected",
+    ),
+    ("P3-03", counted_levels(band(0, TRAINING), missing=None), PASSED, ""),  # an older audit
     ("P3-03", all_only, NOT_EVALUATED, "counts by partition are not on record"),
     ("P3-04", change("demographics", target_name="", distances=()), NOT_EVALUATED, "no target"),
     (

@@ -8,7 +8,12 @@ import pytest
 from PIL import Image
 
 from governance.evidence.folder import RunFolder
-from governance.records.audit import ContentScan, DemographicsAudit, DuplicateAudit
+from governance.records.audit import (
+    ContentScan,
+    DemographicsAudit,
+    DuplicateAudit,
+    MissingCombination,
+)
 from governance.records.base import ItemClass, ItemStatus
 from governance.records.dataset import DatasetIdentity
 from governance.records.item import ItemRecord
@@ -25,9 +30,12 @@ from governance.reports.blocks import (
     Histogram,
     Picture,
     Section,
+    ShareBars,
     Table,
     Text,
 )
+from governance.reports.draw.bar_charts import share_bars
+from governance.reports.draw.charts import Label
 from governance.reports.evidence import Evidence, PictureFile, ReportEvidence, load_evidence
 from governance.reports.sections.data import completeness_blocks, data_parts
 from governance.reports.sections.data_check import (
@@ -179,6 +187,61 @@ def test_suppressed_cells_are_never_shown_as_numbers(evidence):
     assert said.count("< 5 / suppressed") == 3
     assert "Cells with fewer than 5 patients are shown as “< 5”" in said
     assert "parity | 11.0 % (2.0 to 24.0) | 56" in said
+
+
+def with_charts(evidence, **changes):
+    """The demographics of the example as a run of today writes them."""
+    changes = {"missing_combinations": (), **changes}
+    return showing(evidence, evidence.get(DemographicsAudit).model_copy(update=changes))
+
+
+def charts_of(evidence) -> dict[str, ShareBars]:
+    found = [b for b in demographics_blocks(evidence) if isinstance(b, ShareBars)]
+    return {chart.title.split(",")[0]: chart for chart in found}
+
+
+def test_each_attribute_with_levels_has_a_chart_beside_its_target(evidence):
+    (distance,) = evidence.get(DemographicsAudit).distances
+    distance = distance.model_copy(update={"shares": {"nulliparous": 0.461}})
+    charts = charts_of(with_charts(evidence, distances=(distance,)))
+
+    assert list(charts) == ["parity", "BMI", "gestational age (by proxy)"]
+    assert charts["parity"].title == "parity, known for 96.6 % of patients"
+    assert charts["parity"].groups == ("all together", "target population")
+    _, (here, target) = charts["parity"].rows[0]
+    assert (round(here.value, 3), here.ci95 is not None) == (0.571, True)
+    assert (target.value, target.ci95) == (0.461, None)
+    assert charts["BMI"].groups == ("all together",)
+
+
+def test_a_withheld_share_is_no_bar_and_says_that_it_is_withheld(evidence):
+    record = evidence.get(DemographicsAudit)
+    hidden = {"n_patients": None, "share": None, "share_ci95": None}
+    cells = tuple(c.model_copy(update=hidden) for c in record.cells)
+    chart = charts_of(with_charts(evidence, cells=cells))["parity"]
+
+    assert all(bars == (None,) for _, bars in chart.rows)
+    drawn = [shape.text for shape in share_bars(chart, 240.0).shapes if isinstance(shape, Label)]
+    assert drawn.count("withheld, to protect few patients") == len(chart.rows)
+
+
+def test_missing_combinations_are_named_and_an_older_audit_says_nothing_of_them(evidence):
+    gap = MissingCombination(
+        attributes=("site", "group"),
+        levels=("A", "B"),
+        partition="training",
+        expected=8.1,
+        p_value=1e-5,
+    )
+
+    assert "No patient in training has site A together with group B; were the two" in _said(
+        demographics_blocks(with_charts(evidence, missing_combinations=(gap,)))
+    )
+    assert "No combination of two levels lacks patients" in _said(
+        demographics_blocks(with_charts(evidence))
+    )
+    assert "Combinations" not in _said(demographics_blocks(evidence))
+    assert charts_of(evidence) == {}
 
 
 def test_without_declared_attributes_demographics_are_not_evaluated(evidence):

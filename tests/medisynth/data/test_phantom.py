@@ -15,6 +15,12 @@ from PIL import Image, UnidentifiedImageError
 from governance.records.errors import DataError, ResourceError, SettingsError
 from medisynth.data.adapters.fetal_planes_db import FetalPlanesDb
 from medisynth.data.adapters.phantom import Phantom
+from medisynth.data.audit.target_population import (
+    check_levels,
+    declared_levels,
+    load_target_population,
+)
+from medisynth.data.contract.contract import load_contract
 from medisynth.data.phantom import (
     BRAIN_PLANES,
     LEAKS,
@@ -28,11 +34,25 @@ from medisynth.data.phantom import (
     write_phantoms,
 )
 from medisynth.data.phantom.acquisition import receive, simulate
-from medisynth.data.phantom.anatomy import draw_anatomy, sample_raster
-from medisynth.data.phantom.cohort import plan_cohort, stream
+from medisynth.data.phantom.anatomy import (
+    draw_anatomy,
+    mean_head_circumference_mm,
+    sample_raster,
+)
+from medisynth.data.phantom.cohort import (
+    PERSON_COLUMNS,
+    SimulatedPatient,
+    plan_cohort,
+    stream,
+)
 from medisynth.data.phantom.geometry import Beams, draw_view
-from medisynth.data.phantom.profiles import MACHINE_PROFILES, OPERATOR_HABITS
+from medisynth.data.phantom.profiles import (
+    MACHINE_PROFILES,
+    OPERATOR_HABITS,
+    body_mass_effect,
+)
 
+ORDINARY = body_mass_effect(25.0)
 SMALL = PhantomSettings(n_patients=5, seed=3, max_images_per_patient=4, image_height_px=64)
 
 
@@ -68,10 +88,13 @@ def leak_images(report: PhantomReport, leak: str) -> tuple[str, ...]:
 # --- layout ------------------------------------------------------------------------------------
 
 
-def test_metadata_file_has_the_published_header_and_blanks(small: PhantomReport) -> None:
+def test_metadata_file_is_as_published_with_columns_on_the_patient_before_the_last(
+    small: PhantomReport,
+) -> None:
     lines = (small.root / "FETAL_PLANES_DB_data.csv").read_bytes().decode("ascii").split("\n")
 
-    assert lines[0] == "Image_name;Patient_num;Plane;Brain_plane;Operator;US_Machine;Train "
+    published = "Image_name;Patient_num;Plane;Brain_plane;Operator;US_Machine"
+    assert lines[0] == ";".join((published, *PERSON_COLUMNS, "Train "))
     assert lines[-1] == ""
     assert len(lines) == small.n_images + 2
     assert all(line.endswith((";1 ", ";0 ")) for line in lines[1:-1])
@@ -96,10 +119,24 @@ def test_the_adapter_of_the_published_set_reads_the_phantoms(small: PhantomRepor
     assert not FetalPlanesDb().detects(small.root)
     assert len(listing.table) == small.n_images
     assert listing.table["patient_id"].nunique() == small.n_patients == 5
+    assert set(listing.table["site"]) <= {"Site 1", "Site 2", "Site 3"}
     by_patient = listing.table.groupby("patient_id")["official_partition"].agg(["nunique", "first"])
     assert set(by_patient["nunique"]) == {1}
     # 0.4 of 5 patients are 2
     assert Counter(by_patient["first"]) == {"training": 3, "held-out test set": 2}
+
+
+def test_phantoms_of_an_older_simulator_are_refused_with_what_to_do(
+    small: PhantomReport, tmp_path: Path
+) -> None:
+    table = "FETAL_PLANES_DB_data.csv"
+    lines = [line.split(";") for line in (small.root / table).read_text().splitlines()]
+    old = "\n".join(";".join([*fields[:6], fields[-1]]) for fields in lines) + "\n"
+    (tmp_path / table).write_text(old)
+    (tmp_path / "phantom.json").write_text("{}")
+
+    with pytest.raises(DataError, match=r"no column 'Site', .* simulate them anew"):
+        Phantom().list_images(tmp_path)
 
 
 def test_parameter_file_says_that_no_patient_is_behind_the_images(small: PhantomReport) -> None:
@@ -161,7 +198,7 @@ def test_pixels_survive_last_bit_differences_of_the_arithmetic() -> None:
     settings = PhantomSettings(n_patients=1, seed=1)
     image = plan_cohort(settings)[0]
     machine, habit = MACHINE_PROFILES[image.machine], OPERATOR_HABITS[image.operator]
-    anatomy = draw_anatomy(stream(1, 0, 1, 1))
+    anatomy = draw_anatomy(26.0, stream(1, 0, 1, 1))
     shifted = replace(
         anatomy,
         skull_mm=float(np.nextafter(anatomy.skull_mm, np.inf)),
@@ -171,7 +208,7 @@ def test_pixels_survive_last_bit_differences_of_the_arithmetic() -> None:
     frames = []
     for head in (anatomy, shifted):
         rng = stream(1, 1, 1, 0)
-        view = draw_view(head, machine, habit, settings.image_height_px, rng)
+        view = draw_view(head, machine, habit, ORDINARY, settings.image_height_px, rng)
         frames.append(simulate(head, image.brain_plane, machine, view, habit, rng))
 
     assert np.array_equal(frames[0], frames[1])
@@ -185,7 +222,7 @@ def test_pixels_of_this_simulator_version_do_not_drift() -> None:
     for image in plan_cohort(settings)[:3]:
         digest.update(simulate_image(settings, image).tobytes())
 
-    assert (SIMULATOR_VERSION, digest.hexdigest()[:16]) == ("1.0", "9e21a66efa6c7fbb")
+    assert (SIMULATOR_VERSION, digest.hexdigest()[:16]) == ("1.1", "466d49fae6e0b394")
 
 
 def test_key_changes_with_every_setting_and_not_with_the_order_of_names() -> None:
@@ -193,7 +230,7 @@ def test_key_changes_with_every_setting_and_not_with_the_order_of_names() -> Non
         "n_patients": 65, "seed": 1, "machines": ("Aloka",), "operators": ("Op. 1",),
         "planes": ("Trans-thalamic",), "min_images_per_patient": 2, "max_images_per_patient": 9,
         "image_height_px": 128, "test_fraction": 0.5, "annotations": False,
-        "leaks": ("text-file",),
+        "leaks": ("text-file",), "imbalances": ("site-without-group",), "missing_fraction": 0.1,
     }  # fmt: skip
     keys = {phantom_key(PhantomSettings(**{name: value})) for name, value in changed.items()}
     keys.add(phantom_key(PhantomSettings()))
@@ -253,6 +290,126 @@ def test_chosen_machines_operators_and_planes_are_the_only_ones() -> None:
     }
 
 
+# --- who the patients are ----------------------------------------------------------------------
+
+
+def people(**given: Any) -> dict[int, tuple[SimulatedPatient, bool]]:
+    """Patient and whether it is in training, by number, of 200 patients."""
+    images = plan_cohort(PhantomSettings(n_patients=200, **given))
+    return {image.patient: (image.person, image.is_training) for image in images}
+
+
+def shares_of(values: list[str]) -> dict[str, float]:
+    return {name: n / len(values) for name, n in Counter(values).items()}
+
+
+def test_the_built_in_target_states_the_shares_that_patients_are_drawn_from() -> None:
+    target = load_target_population(Phantom().info(Path()).target_population)
+    contract = load_contract("phantom")
+    persons = [person for person, _ in people(missing_fraction=0.0).values()]
+    texts = dict(
+        zip(PERSON_COLUMNS, zip(*(p.recorded() for p in persons), strict=True), strict=True)
+    )
+
+    check_levels(target, contract.demographics)
+    assert {a.name for a in contract.demographics} == set(target.attributes)
+    assert {a.column for a in contract.demographics} == set(PERSON_COLUMNS)
+    for attribute in contract.demographics:
+        levels, values = declared_levels(attribute), list(texts[attribute.column])
+        if attribute.kind == "number":
+            bins = np.searchsorted(attribute.edges, [float(v) for v in values], side="right")
+            values = [levels[k] for k in bins]
+        assert shares_of(values) == pytest.approx(target.attributes[attribute.name].shares)
+
+
+def test_values_are_missing_at_about_the_share_asked_for_and_never_the_site() -> None:
+    persons = [person for person, _ in people(missing_fraction=0.2).values()]
+
+    missing = Counter(column for person in persons for column in person.unrecorded)
+    assert all(20 <= n <= 60 for n in missing.values())  # 40 expected
+    assert set(missing) == {
+        "Maternal_age_years", "Body_mass_index", "Fetal_sex", "Self_identified_group",
+    }  # fmt: skip
+    assert all(not person.unrecorded for person, _ in people(missing_fraction=0.0).values())
+
+
+def test_planted_imbalances_leave_exactly_the_gap_that_they_name() -> None:
+    plain = people()
+    groups = {(p.site, p.group) for p, _ in people(imbalances=("site-without-group",)).values()}
+    aged = people(imbalances=("age-band-missing-from-training",))
+    late = people(imbalances=("late-weeks-missing-from-training",))
+
+    assert {(p.site, p.group) for p, _ in plain.values()} - groups == {("Site 2", "Group A")}
+    assert {in_training for p, in_training in aged.values() if p.maternal_age_years >= 35} == {
+        False
+    }
+    assert {in_training for p, in_training in late.values() if p.gestational_age_weeks >= 34} == {
+        False
+    }
+    for planted in (aged, late):
+        assert all(
+            planted[n] == plain[n] for n, (_, in_training) in plain.items() if not in_training
+        )
+
+
+def test_the_group_age_and_sex_of_a_patient_change_no_pixel() -> None:
+    image = plan_cohort(SMALL)[0]
+    other = replace(
+        image.person,
+        group="Group C",
+        maternal_age_years=44,
+        fetal_sex="other",
+        site="x",
+        country="y",
+    )
+
+    assert np.array_equal(
+        simulate_image(SMALL, image), simulate_image(SMALL, replace(image, person=other))
+    )
+
+
+def test_mean_head_circumference_is_that_of_the_published_table() -> None:
+    """Hadlock 1984, mean head circumference by menstrual age."""
+    table = {14: 97, 18: 151, 20: 177, 24: 224, 28: 266, 32: 301, 36: 328, 40: 346}
+
+    for weeks, circumference_mm in table.items():
+        assert mean_head_circumference_mm(weeks) == pytest.approx(circumference_mm, abs=0.6)
+
+
+def test_later_weeks_give_larger_more_folded_heads_with_relatively_narrower_ventricles() -> None:
+    early, late = (
+        [draw_anatomy(weeks, stream(seed)) for seed in range(30)] for weeks in (20.0, 36.0)
+    )
+
+    for young, old in zip(early, late, strict=True):
+        circumference_mm = np.pi / 2 * (old.bpd_mm + old.ofd_mm)
+        assert circumference_mm == pytest.approx(mean_head_circumference_mm(36), rel=0.1)
+        assert old.bpd_mm > young.bpd_mm + 25
+        assert len(old.sulci) > len(young.sulci) + 8
+    widths = [np.mean([head.ventricle[1] for head in heads]) for heads in (early, late)]
+    assert widths[1] < 0.8 * widths[0]
+
+
+def test_more_body_mass_means_deeper_heads_more_gain_and_weaker_echoes() -> None:
+    machine, habit = MACHINE_PROFILES["Voluson E6"], OPERATOR_HABITS["Op. 3"]
+    depths, gains, means = [], [], []
+    for body_mass_index in (19.0, 38.0):
+        body = body_mass_effect(body_mass_index)
+        found = []
+        for seed in range(4):
+            rng = stream(seed)
+            anatomy = draw_anatomy(34.0, rng)
+            view = draw_view(anatomy, machine, habit, body, 100, rng)
+            depths.append(view.head_mm[1])
+            gains.append(view.gain_db)
+            found.append(simulate(anatomy, "Trans-thalamic", machine, view, habit, rng).mean())
+        means.append(np.mean(found))
+
+    assert np.mean(depths[4:]) > np.mean(depths[:4])
+    assert min(np.subtract(gains[4:], gains[:4])) > 3
+    assert means[1] < 0.95 * means[0]
+
+
 # --- physics -----------------------------------------------------------------------------------
 
 
@@ -292,9 +449,10 @@ def test_the_skull_is_bright_the_brain_dark_and_the_corners_black(
     machine, habit = MACHINE_PROFILES[machine_name], OPERATOR_HABITS["Op. 1"]
     skull, brain = [], []
     for seed in range(2):
-        anatomy = replace(draw_anatomy(stream(seed)), sutures=np.zeros(0, dtype=np.complex128))
+        anatomy = draw_anatomy(26.0, stream(seed))
+        anatomy = replace(anatomy, sutures=np.zeros(0, dtype=np.complex128))
         rng = stream(seed, 1)
-        view = draw_view(anatomy, machine, habit, 140, rng)
+        view = draw_view(anatomy, machine, habit, ORDINARY, 140, rng)
         frame = simulate(anatomy, plane, machine, view, habit, rng)
         assert frame.shape == (view.height_px, view.width_px)
         assert frame.dtype == np.uint8
@@ -441,6 +599,8 @@ def test_too_few_patients_for_a_leak_is_a_settings_error(tmp_path: Path) -> None
         ("test_fraction", "half"),
         ("annotations", 1),
         ("leaks", ("spill",)),
+        ("imbalances", ("nobody",)),
+        ("missing_fraction", -0.1),
     ],
 )
 def test_unusable_settings_name_field_value_and_what_is_allowed(field: str, value: object) -> None:

@@ -42,6 +42,23 @@ def test_a_planted_duplicate_across_the_split_is_exit_4_and_named(tmp_path):
         assert name in result.stdout
 
 
+def test_a_site_without_a_group_and_a_band_missing_from_training_fail_their_items_by_name(tmp_path):
+    imbalances = ("site-without-group", "age-band-missing-from-training")
+    few = {"image_height_px": 64, "max_images_per_patient": 1}
+    settings = PhantomSettings(n_patients=120, imbalances=imbalances, **few)
+    write_phantoms(tmp_path / "data", settings)
+    command = ["data", "check", str(tmp_path / "data"), "--json", "-o", "audit.n_text_images=0"]
+
+    facts = json.loads(runner.invoke(app, command).stdout)
+    said = {item["id"]: (item["status"], item["reason"]) for item in facts["items"]}
+
+    assert (said["P3-03"][0], said["P3-05"][0]) == ("failed", "failed")
+    assert "maternal age 35 years and above: 0 in training" in said["P3-03"][1]
+    assert "group Group A and site Site 2: none where" in said["P3-03"][1]
+    assert "maternal age 35 years and above only in held-out test set" in said["P3-05"][1]
+    assert said["P3-04"][0] == "recorded"  # the simulator's own target, without a limit
+
+
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
     write_phantoms(tmp_path / "data", PhantomSettings(n_patients=10, image_height_px=80))
     before = sorted((tmp_path / "data").rglob("*"))

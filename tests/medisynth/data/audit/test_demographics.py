@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from governance.records.audit import DemographicsAudit
-from governance.records.base import TEST, TRAINING
+from governance.records.audit import DEVELOPMENT, DemographicsAudit
+from governance.records.base import TEST, TRAINING, TUNING
 from governance.records.errors import SettingsError
 from medisynth.data.adapters import locate_data_set
-from medisynth.data.audit.demographics import demographics_audit
+from medisynth.data.audit.demographics import POOLED, declared_shifts, demographics_audit
 from medisynth.data.audit.target_population import TargetAttribute, TargetPopulation
-from medisynth.data.contract.contract import AttributeDeclaration
+from medisynth.data.contract.contract import AttributeDeclaration, load_contract
 from medisynth.intervals import wilson_interval
 from tests.places import KIT
 
@@ -187,11 +187,119 @@ def test_distance_to_the_target_is_half_the_sum_of_differences_with_an_interval(
     assert distance.widest == "female: 60.0% of the data, 50.0% of the target"
 
 
-def test_a_withheld_level_is_not_given_away_by_the_words_of_the_distance():
+def test_withheld_levels_are_taken_together_in_the_distance_so_that_it_gives_none_away():
+    group = AttributeDeclaration("group", "Sex", "category", levels=("A", "B", "C", "D"))
+    wanted = TargetAttribute({"A": 0.5, "B": 0.3, "C": 0.1, "D": 0.1}, "s")
+    rows = people(60, "A", "30") + people(34, "B", "30", 60) + people(3, "C", "30", 94)
+    rows += people(3, "D", "30", 97)
+    found = audit(
+        rows, declared=(group,), target=TargetPopulation("x", {"group": wanted}), smallest_cell=5
+    )
+    (distance,) = found.distances
+
+    assert counts(found) == {
+        ("A", "all"): 60, ("B", "all"): 34, ("C", "all"): None, ("D", "all"): None,
+    }  # fmt: skip
+    assert distance.total_variation == pytest.approx((0.1 + 0.04 + abs(0.06 - 0.2)) / 2)
+    assert distance.widest == f"{POOLED}: 6.0% of the data, 20.0% of the target"
+
+
+def test_an_attribute_of_which_nothing_can_be_shown_has_no_distance():
     rows = people(60, "female", "30") + people(3, "male", "30", 60)
     found = audit(rows, target=target(female=0.5, male=0.5), smallest_cell=5)
 
-    assert found.distances[0].widest == "male: a withheld share of the data, 50.0% of the target"
+    assert found.distances == ()
+    assert found.not_compared == (
+        "fetal sex: fewer than two levels have enough patients to be shown",
+    )
+
+
+# --- combinations that are missing -------------------------------------------------------------
+
+
+def crossed(n: int, without: tuple[str, str] | None = None) -> list[tuple[str, str, str]]:
+    """n patients of each sex in each of two ages, less one combination."""
+    rows: list[tuple[str, str, str]] = []
+    for sex in ("female", "male"):
+        for age in ("30", "40"):
+            if (sex, age) != without:
+                rows += people(n, sex, age, len(rows))
+    return rows
+
+
+def test_a_combination_that_chance_would_hardly_leave_out_is_named_with_what_was_expected():
+    found = audit(crossed(20, without=("male", "40")), smallest_cell=5)
+    assert found.missing_combinations is not None
+    (gap,) = found.missing_combinations
+
+    assert (gap.attributes, gap.partition) == (("fetal sex", "maternal age"), "all")
+    assert gap.levels == ("male", "35 years and above")
+    assert gap.expected == pytest.approx(6.7)  # 20 of 60 are male, 20 of 60 are 35 and above
+    assert gap.p_value < 1e-4
+
+
+def test_no_combination_is_missing_where_chance_could_be_why_or_none_is_empty():
+    assert audit(crossed(20), smallest_cell=5).missing_combinations == ()
+    assert audit(crossed(2, without=("male", "40"))).missing_combinations == ()
+
+
+def test_levels_that_decide_each_other_are_no_missing_combination():
+    rows = people(30, "female", "30") + people(30, "male", "40", 30)
+
+    assert audit(rows, smallest_cell=5).missing_combinations == ()
+
+
+def test_a_combination_that_only_training_lacks_is_named_for_training():
+    rows = [*crossed(20, without=("male", "40")), *people(20, "male", "40", 100)]
+    found = audit(rows, [TRAINING] * 60 + [TEST] * 20, smallest_cell=5)
+    assert found.missing_combinations is not None
+
+    assert [gap.partition for gap in found.missing_combinations] == [TRAINING]
+
+
+# --- partitions --------------------------------------------------------------------------------
+
+
+def test_few_tuning_patients_count_with_training_and_many_by_themselves():
+    few = audit(crossed(30), [TRAINING] * 90 + [TUNING] * 10 + [TEST] * 20, smallest_cell=1)
+    many = audit(crossed(30), [TRAINING] * 70 + [TUNING] * 30 + [TEST] * 20, smallest_cell=1)
+
+    assert {cell.partition for cell in few.cells} == {"all", DEVELOPMENT, TEST}
+    assert {cell.partition for cell in many.cells} == {"all", TRAINING, TUNING, TEST}
+
+
+def shifted(rows: list[tuple[str, str, str]], partition: list[str], smallest_cell: int = 5):
+    """Shifts of declared attributes by attribute."""
+    frame = pd.DataFrame(rows, columns=["patient_id", "Sex", "Age"]).astype("string")
+    found = declared_shifts(
+        frame[["patient_id"]],
+        frame[["Sex", "Age"]],
+        (SEX, AGE),
+        pd.Series(partition, dtype="string"),
+        audit(rows, partition, smallest_cell=smallest_cell).cells,
+        smallest_cell=smallest_cell,
+        n_resamples=100,
+        seed=0,
+    )
+    return {shift.attribute: shift for shift in found}
+
+
+def test_a_band_missing_from_training_is_a_shift_that_names_it():
+    rows = people(40, "female", "30") + people(40, "male", "30", 40) + people(20, "male", "40", 80)
+    found = shifted(rows, [TRAINING] * 70 + [TEST] * 30)["maternal age"]
+
+    assert found.is_training_to_test
+    assert found.total_variation == pytest.approx(20 / 30)
+    assert found.total_variation > (found.floor or 0)
+    assert found.one_sided == (f"35 years and above only in {TEST}",)
+
+
+def test_a_shift_tells_no_more_than_the_cells_do():
+    """Of two levels that are withheld in one partition the sum alone is known, and no distance."""
+    rows = people(27, "female", "30") + people(23, "male", "40", 27)
+    found = shifted(rows, ([TRAINING] * 14 + [TEST] * 13) + ([TRAINING] * 20 + [TEST] * 3))
+
+    assert found == {}
 
 
 def test_attributes_of_the_target_that_the_data_lack_are_named_with_the_reason():
@@ -226,16 +334,7 @@ def test_head_circumference_of_hc18_has_a_distribution_in_each_partition():
     table = locate_data_set(KIT / "hc18")[0].list_images(KIT / "hc18").table
     names = np.unique(table["patient_id"].astype(str))
     side = dict(zip(names, np.where(np.arange(len(names)) % 3, TRAINING, TEST), strict=True))
-    declared = AttributeDeclaration(
-        "gestational age",
-        "head_circumference_mm",
-        "number",
-        "mm",
-        (),
-        (97, 177, 266),
-        True,
-        "proxy",
-    )
+    (declared,) = load_contract("hc18").demographics
     found = demographics_audit(
         table,
         pd.DataFrame(),
@@ -252,3 +351,21 @@ def test_head_circumference_of_hc18_has_a_distribution_in_each_partition():
     assert 40 < found.numbers[0].quantiles[0] < found.numbers[0].quantiles[-1] < 350
     assert found.declared[0].is_proxy
     assert "gestational age" not in found.undeclared
+
+
+@needs_kit
+def test_a_split_of_hc18_by_file_order_is_a_shift_of_the_trimester():
+    table = locate_data_set(KIT / "hc18")[0].list_images(KIT / "hc18").table
+    numbers = table["patient_id"].astype(int)
+    partition = pd.Series(np.where(numbers <= numbers.quantile(0.75), TRAINING, TEST))
+    declared = load_contract("hc18").demographics
+    given = {"smallest_cell": 5, "n_resamples": 100, "seed": 0}
+    cells = demographics_audit(table, pd.DataFrame(), declared, partition, **given).cells
+    (found,) = declared_shifts(table, pd.DataFrame(), declared, partition, cells, **given)
+
+    assert found.attribute == "gestational age"
+    assert found.total_variation > 0.5 > 5 * (found.floor or 1)
+    assert found.one_sided == (
+        f"first trimester (derived) only in {TRAINING}",
+        f"third trimester (derived) only in {TEST}",
+    )

@@ -8,6 +8,7 @@ from governance.records.errors import SettingsError
 from medisynth.data.contract.contract import DataContract, Rule, load_contract
 from medisynth.data.contract.file import read_contract
 from medisynth.data.contract.rules import combine
+from medisynth.data.phantom.anatomy import mean_head_circumference_mm
 
 BASE = load_contract()
 ADAPTERS = ("african-planes", "fetal-planes-db", "hc18", "phantom")
@@ -133,11 +134,15 @@ def test_a_critical_rule_over_two_columns_is_not_taken_back_either(tmp_path):
     assert "weakens the critical rule 'row_count'" not in fault(tmp_path, text)
 
 
-def test_hc18_declares_head_circumference_as_a_proxy_and_says_what_it_cannot_show():
+def test_hc18_declares_the_trimester_by_a_proxy_and_says_what_it_cannot_show():
     (declared,) = load_contract("hc18").demographics
 
     assert (declared.name, declared.column) == ("gestational age", "head_circumference_mm")
-    assert (declared.kind, declared.unit, declared.edges) == ("number", "mm", (97, 177, 266))
+    assert (declared.kind, declared.unit) == ("number", "mm")
+    means_mm = [mean_head_circumference_mm(weeks) for weeks in (14, 28)]
+    assert declared.edges == tuple(round(mean) for mean in means_mm)
+    assert [name.split()[0] for name in declared.bins] == ["first", "second", "third"]
+    assert all(name.endswith("(derived)") for name in declared.bins)
     assert declared.is_proxy
     assert "Hadlock" in declared.note
     assert "cannot" in declared.note
@@ -194,6 +199,11 @@ TRAPS = [
     ),
     ("demographics: [{name: a, column: b, kind: category}]\n", "FILE:3: ", "needs `levels`"),
     ("demographics: [{name: a, column: b, kind: number}]\n", "FILE:3: ", "needs `edges`"),
+    (
+        "demographics: [{name: a, column: b, kind: number, edges: [1], bins: [low]}]\n",
+        "FILE:3: ",
+        "expected 2 different names in `bins`",
+    ),
     (
         "demographics: [{name: a, column: b, kind: number, edges: [2, 1]}]\n",
         "FILE:3: ",

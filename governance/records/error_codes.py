@@ -113,7 +113,7 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
             "Mend or remove the row.",
         ),
         "D017": (
-            "The metadata file is no text but of another kind: a web page, a pointer, an archive …",
+            "The metadata file is no text but of another kind: a web page, a pointer or an archive.",
             "Do what the message says, or download the data set again.",
         ),
         "D018": ("The header names a column twice or unusably.", "Correct the header."),

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from governance.records.base import TEST, TRAINING, TUNING
-from pipelines.current_run.context import ImageSet
 from pipelines.selftest.bench import INTEGRITY, LONGER, TRAINS, Answers, Bench, Plant, stopped_by
 from pipelines.steps import boundaries
 
@@ -39,7 +38,7 @@ def patient_in_two_groups(bench: Bench, is_planted: bool) -> Answers:
     images, audited = run.images, run.audited
     if is_planted:
         groups = audited.groups.copy()
-        groups.loc[_row_of_shared_patient(images)] = "another"
+        groups.iloc[_place_of_shared_patient(images.table["patient_id"])] = "another"
         audited = replace(audited, groups=groups)
     return stopped_by(_BROKEN, lambda: boundaries.groups_made(images, audited, run.context))
 
@@ -50,8 +49,8 @@ def group_in_two_partitions(bench: Bench, is_planted: bool) -> Answers:
     images, audited = run.images, run.audited
     partition = _partition(bench)
     if is_planted:
-        row = _row_of_shared_patient(images)
-        partition.loc[row] = TEST if partition.loc[row] != TEST else TRAINING
+        place = _place_of_shared_patient(images.table["patient_id"].loc[partition.index])
+        partition.iloc[place] = TEST if partition.iloc[place] != TEST else TRAINING
 
     def check() -> None:
         boundaries.partitions_made(images, audited.groups, partition, run.context)
@@ -82,10 +81,9 @@ def sample_exchanged(bench: Bench, is_planted: bool) -> Answers:
     return stopped_by(_DAMAGED, lambda: boundaries.samples_drawn(trained, run.context))
 
 
-def _row_of_shared_patient(images: ImageSet) -> object:
-    """Return the index of an image whose patient has another one."""
-    patients = images.table["patient_id"]
-    return patients.index[patients.duplicated()][0]
+def _place_of_shared_patient(patients: "pd.Series[str]") -> int:
+    """Return the place of an image whose patient has another one."""
+    return int(np.flatnonzero(patients.duplicated())[0])
 
 
 def _partition(bench: Bench) -> "pd.Series[str]":

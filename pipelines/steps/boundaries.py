@@ -109,7 +109,7 @@ def views_packed(images: ImageSet, split: SplitImages, context: RunContext) -> N
     views = {TRAINING: split.training, TUNING: split.tuning}
     leaves = split.sealed_test.leaves
     counts = {**{name: len(view) for name, view in views.items()}, TEST: len(leaves)}
-    patients = [
+    patients: list[set[str]] = [
         *(set(view.patient_ids) for view in views.values()),
         {leaf.patient for leaf in leaves},
     ]
@@ -127,7 +127,7 @@ def views_packed(images: ImageSet, split: SplitImages, context: RunContext) -> N
             for view in views.values()
             for image_id, owner in zip(view.image_ids, view.patient_ids, strict=False)
         ),
-        "no_patient_in_two_partitions": len(set.union(*patients)) == sum(map(len, patients)),
+        "no_patient_in_two_partitions": len(set.union(*patients)) == sum(len(p) for p in patients),
     }
     _settle("s4_split to s5_train, packed", sum(counts.values()), rules, context)
 

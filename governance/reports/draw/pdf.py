@@ -132,7 +132,7 @@ def _verdict(verdict: Verdict) -> list[Flowable]:
 def _coloured(cells: list[list[Flowable]], tones: list[Tone]) -> PdfTable:
     """Return cells side by side, each on its tone's paper with a bar of its ink at the left."""
     table = PdfTable([cells], colWidths=[WIDTH / len(cells)] * len(cells))
-    styles = [
+    styles: list[tuple[Any, ...]] = [
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
         ("LEFTPADDING", (0, 0), (-1, -1), 12),
         ("TOPPADDING", (0, 0), (-1, -1), 9),

@@ -111,7 +111,7 @@ def views_packed(images: ImageSet, split: SplitImages, context: RunContext) -> N
     counts = {**{name: len(view) for name, view in views.items()}, TEST: len(leaves)}
     patients: list[set[str]] = [
         *(set(view.patient_ids) for view in views.values()),
-        {leaf.patient for leaf in leaves},
+        {str(leaf.patient) for leaf in leaves},
     ]
 
     def own_pictures(view: ImageView) -> bool:

@@ -19,7 +19,7 @@ _OPERATORS = {"==": "=", "<=": "≤", ">=": "≥"}
 
 def markdown_table(policy: Policy) -> str:
     """Return the gate and one table for each principle, as Markdown."""
-    parts = [_gate(policy), *(_principle(principle) for principle in policy.principles)]
+    parts = [_gate(policy), _controls(policy), *map(_principle, policy.principles)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -43,6 +43,23 @@ def _gate(policy: Policy) -> str:
     ]
     head = ["## Gate items", "", "| item | what must be shown | exit code when it fails |"]
     return "\n".join([*head, "|---|---|---|", *rows])
+
+
+def _controls(policy: Policy) -> str:
+    rows = [
+        f"| `{order.control}` | {order.must_be} {'' if order.must_be == 'at least' else 'than '}"
+        f"{order.than} | {', '.join(order.metrics)} |"
+        for order in policy.controls
+    ]
+    head = ["## Controls", "", "| control | must be | in |", "|---|---|---|"]
+    minimum = policy.fidelity_minimum
+    words = (
+        f"Minimum for credit in P6-04 and P6-07: {minimum.metric.upper()} nearer than "
+        f"{' and '.join(minimum.nearer_than)}, intervals apart. {minimum.reason}"
+        if minimum
+        else "No minimum is set."
+    )
+    return "\n".join([*head, *rows, "", words])
 
 
 def _principle(principle: Principle) -> str:

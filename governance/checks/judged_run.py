@@ -7,6 +7,7 @@ from governance.evidence.folder import D, RunFolder
 from governance.people.rules import RunFacts
 from governance.records.dataset import DatasetIdentity
 from governance.records.people import Declarations
+from governance.records.policy import Policy
 from governance.records.run import Plan, RunIdentity
 
 
@@ -29,6 +30,11 @@ class JudgedRun:
     def need(self, kind: type[D]) -> D:
         """Return the document of a kind; if absent, the check that asks ends as NOT_EVALUATED."""
         return self.folder.need(kind)
+
+    @property
+    def policy(self) -> Policy:
+        """The frozen policy; without one the check that asks ends as NOT_EVALUATED."""
+        return Policy.model_validate(self.need(Plan).policy)
 
     @property
     def plan_sha256(self) -> str | None:

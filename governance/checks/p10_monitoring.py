@@ -2,6 +2,7 @@
 
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import check, counted, judge, listed, not_evaluated
+from governance.records.base import ItemStatus
 from governance.records.evaluation import Baseline
 from governance.records.item import CheckResult, Observed
 from governance.records.lineage import ChangedMetric, ChangeRecord, Lineage, ParentRun
@@ -111,7 +112,7 @@ def retraining(documents: JudgedRun, criterion: Criterion) -> CheckResult:
         overall = "".join(f"; overall {_change_words(m)}" for m in kid if not m.subgroup)
         return not_evaluated(f"{why}{overall}", source=ChangeRecord, limitations=limitations)
     worst = max(fair, key=_loss)
-    return judge(
+    result = judge(
         criterion,
         Observed(value=_loss(worst)),
         reason=f"largest loss: {_change_words(worst)}",
@@ -119,6 +120,20 @@ def retraining(documents: JudgedRun, criterion: Criterion) -> CheckResult:
         source=ChangeRecord,
         limitations=limitations,
     )
+    lost = [
+        m.subgroup
+        for m in change.metrics
+        if "KID" in m.name and m.subgroup and m.before is not None and m not in fair
+    ]
+    if lost and result.status is ItemStatus.PASSED:
+        return not_evaluated(
+            f"{result.reason}; not comparable: {listed(lost)}",
+            observed=result.observed,
+            method=result.method,
+            source=ChangeRecord,
+            limitations=limitations,
+        )
+    return result
 
 
 def _loss(metric: ChangedMetric) -> float:

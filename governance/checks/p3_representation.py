@@ -41,6 +41,7 @@ from governance.records.policy import Criterion
 Levels = dict[str, dict[str, tuple[int, int]]]  # attribute -> level -> images, patients
 _VARIETY = ("coverage", "recall")
 _CLASSES = ("plane", "brain_plane")
+_BY_CHANCE = 0.05  # p above which a confounding is no more than permuted patients give
 _SCOPE_ATTRIBUTES = ("machine", "plane", "brain_plane")
 
 
@@ -268,35 +269,43 @@ def partition_shift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
             "levels is recorded in both, or the partitions are not known",
             source=DatasetAudit,
         )
-    widest = max(shifts, key=lambda shift: shift.total_variation)
+    unit, limit = documents.unit, criterion.value
     one_sided = [f"{s.attribute} {words}" for s in shifts for words in s.one_sided]
-    reason = f"largest for {widest.attribute}{_against_chance(widest, documents.unit)}"
+    over = [s for s in shifts if limit is not None and s.total_variation > limit]
+    beyond = [s for s in over if s.floor is None or s.total_variation > s.floor]
+    # What fails is named; where nothing is beyond chance, the largest shift alone is given.
+    widest = max(beyond or shifts, key=lambda shift: shift.total_variation)
+    reason = f"largest for {widest.attribute}: {_shift_words(widest, unit, bool(beyond))}"
     if one_sided:
         reason += f"; in one part only: {listed(one_sided)}"
-    return judge(
-        criterion,
-        Observed(
+    found: dict[str, Any] = {
+        "observed": Observed(
             value=widest.total_variation,
             ci95=widest.ci95,
             partition=f"{widest.left} and {widest.right}",
         ),
-        reason=reason,
-        method=f"half the sum of absolute differences of the shares of {documents.unit}s, by "
-        f"attribute; interval by {documents.unit} bootstrap, {audit.n_resamples:,} resamples",
-        source=DatasetAudit,
-        limitations=unit_note(documents),
-        holds=not one_sided,
-    )
+        "method": f"half the sum of absolute differences of the shares of {unit}s, by attribute, "
+        f"beside the 95th percentile when {unit}s are dealt at random; interval by {unit} "
+        f"bootstrap, {audit.n_resamples:,} resamples",
+        "source": DatasetAudit,
+        "limitations": unit_note(documents),
+    }
+    if over and not beyond and not one_sided:
+        return not_evaluated(
+            f"{reason}; above the limit of {limit:g}, but dealing {unit}s at random gives up to "
+            f"{widest.floor:.3f}: with so few {unit}s chance cannot be told from a shift",
+            **found,
+        )
+    return judge(criterion, reason=reason, holds=not one_sided, **found)
 
 
-def _against_chance(shift: AttributeShift, unit: str) -> str:
-    """Describe the shift against that of a random split; the criterion judges either way."""
+def _shift_words(shift: AttributeShift, unit: str, is_beyond: bool) -> str:
+    """Return a shift with its interval, and the chance level that it is beyond."""
     interval = f", 95 % interval {shift.ci95[0]:.2f} to {shift.ci95[1]:.2f}" if shift.ci95 else ""
-    words = f": {shift.total_variation:.3f}{interval}"
-    if shift.floor is None:
+    words = f"{shift.total_variation:.3f}{interval}"
+    if shift.floor is None or not is_beyond:
         return words
-    relation = "more" if shift.total_variation > shift.floor else "no more"
-    return f"{words}; {relation} than dealing {unit}s at random gives (up to {shift.floor:.3f})"
+    return f"{words}; more than dealing {unit}s at random gives (up to {shift.floor:.3f})"
 
 
 @check("P3-06", step="s4_split")
@@ -348,28 +357,37 @@ def attribute_confounding(documents: JudgedRun, criterion: Criterion) -> CheckRe
         return not_evaluated(
             "fewer than two attributes with two levels or more are recorded", source=DatasetAudit
         )
-    widest, limit = pairs[0], criterion.value
-    over = [pair for pair in pairs if limit is not None and pair.v > limit]
+    limit, unit = criterion.value, documents.unit
+    above = [pair for pair in pairs if limit is not None and pair.v > limit]
+    over = [pair for pair in above if pair.p_value <= _BY_CHANCE]
+    widest = (over or pairs)[0]
     exclusive = [words for pair in pairs for words in pair.exclusive]
     named = [f"{p.left} and {p.right} (V {p.v:.2f}, p {p.p_value:.3f})" for p in over or [widest]]
     reason = f"{'above the limit' if over else 'largest'}: {listed(named)}"
-    tied = [f"{p.left} from {p.right}" for p in over]
-    return judge(
-        criterion,
-        Observed(
+    tied = [f"{p.left} from {p.right}" for p in above]
+    found: dict[str, Any] = {
+        "observed": Observed(
             value=widest.v,
             n_patients=widest.n_patients,
             n_images=widest.n_images,
             partition="all",
         ),
-        reason=f"{reason}; {listed(exclusive)}" if exclusive else reason,
-        method=f"Cramér's V over images; p by permuting whole {documents.unit}s, "
+        "method": f"Cramér's V over images; p by permuting whole {unit}s, "
         f"{widest.n_permutations:,} times",
-        source=DatasetAudit,
-        limitations=joined(
+        "source": DatasetAudit,
+        "limitations": joined(
             f"Effects cannot be told apart in this data: {listed(tied)}." if tied else "",
             unit_note(documents),
         ),
+    }
+    if above and not over:
+        return not_evaluated(
+            f"{reason}; above the limit of {limit:g}, but permuting {unit}s gives as much in more "
+            "than one case in twenty: chance cannot be told from confounding",
+            **found,
+        )
+    return judge(
+        criterion, reason=f"{reason}; {listed(exclusive)}" if exclusive else reason, **found
     )
 
 
@@ -472,7 +490,7 @@ def class_coverage(documents: JudgedRun, criterion: Criterion) -> CheckResult:
         return not_evaluated(
             f"neither coverage nor recall was evaluated by class: {reason}"
             if by_class
-            else "no coverage or recall by class: the generator does not draw by class, or the "
+            else "no coverage or recall by class is on record: no class has two levels, or the "
             "metrics were not evaluated",
             source=EvaluationRecord,
         )

@@ -17,12 +17,20 @@ from governance.checks.registry import (
     spread_words,
 )
 from governance.records.base import Document, ItemStatus
-from governance.records.comparison import MUST_BEAT, Control, not_beaten, overlap
+from governance.records.comparison import (
+    MUST_BEAT,
+    Control,
+    control_verdicts,
+    misbehaving,
+    not_beaten,
+    overlap,
+    to_beat,
+)
 from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.item import CheckResult, Observed
 from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.partition import SealRecord
-from governance.records.policy import Criterion, Policy
+from governance.records.policy import Criterion
 from governance.records.run import Hazards, Plan
 from governance.records.training import Curve, TrainingRecord
 
@@ -55,10 +63,16 @@ class _Bout:
     ci95: tuple[float, float] | None
     controls: tuple[Control, ...]
     source: type[Document]
+    apart: tuple[str, ...]  # controls to beat with intervals apart
 
     @property
     def not_beaten(self) -> tuple[str, ...]:
-        return not_beaten(self.value, self.controls)
+        """Controls that are as near, or not clearly further away, where that is asked for."""
+        near = not_beaten(self.value, self.controls)
+        return tuple(c.name for c in self.controls if c.name in near or self._overlaps(c))
+
+    def _overlaps(self, control: Control) -> bool:
+        return control.name in self.apart and overlap(self.ci95, control.ci95)
 
     @property
     def words(self) -> str:
@@ -70,7 +84,9 @@ class _Bout:
             for control in self.controls
         ]
         names = self.not_beaten
-        said = "no better than" if names else "better than"
+        clearly = set(names) - set(not_beaten(self.value, self.controls)) == set(names)
+        worse = "not better with intervals apart than" if clearly else "no better than"
+        said = worse if names else "better than"
         whom = listed(names or [control.name for control in self.controls])
         return f"{said} {whom} on {self.where} ({'; '.join(numbers)})"
 
@@ -148,7 +164,7 @@ def _reported(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     bare += [f"control {control.name}" for control in found if control.ci95 is None]
     n_floors = sum(m.floor is not None for m in overall)
     gaps = [f"floor of {m.id}" for m in overall if m.floor is None]
-    gaps += [f"control {name}" for name in MUST_BEAT if name not in controls]
+    gaps += [f"control {name}" for name in _must_beat(documents) if name not in controls]
     if AUGMENTATION not in controls:
         gaps.append("simple augmentation of training images: no such control is on record")
     gaps += [*_not_compared(documents), *_previous_model(documents)]
@@ -178,10 +194,19 @@ def _not_compared(documents: JudgedRun) -> list[str]:
     training = documents.get(TrainingRecord)
     comparison = training.comparison if training else None
     there = {control.name for control in comparison.controls} if comparison else set()
-    missing = [name for name in MUST_BEAT if name not in there]
+    missing = [name for name in _must_beat(documents) if name not in there]
     why = comparison.reason if comparison else ""
     what = f"comparison with {' and '.join(missing)} on tuning images"
     return [f"{what}: {why or 'not on record'}"] if missing else []
+
+
+def _must_beat(documents: JudgedRun) -> tuple[str, ...]:
+    """Return the controls that the generator must beat; of old policies, those of their day."""
+    return _apart(documents) or MUST_BEAT
+
+
+def _apart(documents: JudgedRun) -> tuple[str, ...]:
+    return to_beat(documents.policy.controls, "kid")
 
 
 def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
@@ -208,24 +233,63 @@ def _previous_model(documents: JudgedRun) -> list[str]:
 
 def _bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
     """Return the comparisons with controls on tuning images and on the held-out test set."""
-    bouts = []
+    bouts, apart = [], _apart(documents)
     training = documents.get(TrainingRecord)
     evaluation = documents.get(EvaluationRecord)
     tuning = training.comparison if training else None
     if tuning is not None and tuning.value is not None and tuning.controls:
         bouts.append(
-            _Bout("tuning images", tuning.value, tuning.ci95, tuning.controls, TrainingRecord)
+            _Bout(
+                "tuning images",
+                tuning.value,
+                tuning.ci95,
+                tuning.controls,
+                TrainingRecord,
+                apart,
+            )
         )
     for metric in overall_metrics(evaluation) if evaluation else ():
         controls = tuple(
             control
             for control in (evaluation.controls if evaluation else ())
-            if control.name in MUST_BEAT and control.metric_id.startswith("kid")
+            if control.name in _must_beat(documents) and control.metric == "kid"
         )
         if metric.id.startswith("kid") and metric.value is not None and controls:
             where = "held-out test images"
-            bouts.append(_Bout(where, metric.value, metric.ci95, controls, EvaluationRecord))
+            bouts.append(_Bout(where, metric.value, metric.ci95, controls, EvaluationRecord, apart))
     return tuple(bouts)
+
+
+TOO_FAR = "the images are too far from real ones for this to mean anything"
+
+
+def _below_minimum(documents: JudgedRun, evaluation: EvaluationRecord) -> str:
+    """Return why copying and variety get no credit; "" where the policy's minimum is reached.
+
+    A policy of an older version sets no minimum: its runs are judged as they were planned.
+    """
+    minimum = documents.policy.fidelity_minimum
+    if minimum is None:
+        return ""
+    own = [m for m in overall_metrics(evaluation) if m.id.partition("-")[0] == minimum.metric]
+    name = minimum.metric.upper()
+    if not own or own[0].value is None:
+        return f"whether the images are near enough to real ones is unknown: no {name}"
+    known = {c.name: c for c in evaluation.controls if c.metric == minimum.metric}
+    if missing := [name for name in minimum.nearer_than if name not in known]:
+        return (
+            "whether the images are near enough to real ones is unknown: "
+            f"no control {listed(missing)}"
+        )
+    value, ci95 = own[0].value, own[0].ci95
+    controls = tuple(known[name] for name in minimum.nearer_than)
+    numbers = "; ".join(f"{c.name} {_estimate(c.value, c.ci95)}" for c in controls)
+    words = f"{name} {_estimate(value, ci95)}; {numbers}"
+    if not_beaten(value, controls) or any(overlap(ci95, c.ci95) for c in controls):
+        return f"{TOO_FAR} ({words})"
+    if ci95 is None or any(c.ci95 is None for c in controls):
+        return f"whether the images are near enough to real ones is unknown: no interval ({words})"
+    return ""
 
 
 @check("P6-04", step="s6_evaluate")
@@ -235,6 +299,9 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     memory = evaluation.memorisation
     if memory is None or memory.n_synthetic == 0 or memory.n_null == 0:
         return not_evaluated("nearest training images were not computed", source=EvaluationRecord)
+    verdicts = control_verdicts(evaluation.controls, documents.policy.controls)
+    if fault := misbehaving("memorisation", verdicts):
+        return not_evaluated(fault, method=memory.method, source=EvaluationRecord)
     n, flagged = memory.n_synthetic, memory.n_flagged
     copies = [pair.synthetic for pair in memory.closest if pair.distance <= _COPY_DISTANCE]
     upper = memory.share_ci95[1]
@@ -253,7 +320,7 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
         words += f"; equal to a training image: {listed(copies)}"
     elif not flagged and limit is not None and upper > limit:
         words += "; too few synthetic images to show less, draw more"
-    return judge(
+    result = judge(
         criterion,
         observed,
         reason=words,
@@ -265,6 +332,21 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
         compared=upper,
         holds=not copies,
     )
+    return _without_credit(result, documents, evaluation)
+
+
+def _without_credit(
+    result: CheckResult, documents: JudgedRun, evaluation: EvaluationRecord
+) -> CheckResult:
+    """Return the result, not evaluated where the images are too far from real ones for credit.
+
+    A failure stays one: too many flagged images count however bad the images are.
+    """
+    below = _below_minimum(documents, evaluation)
+    if not below or result.status is ItemStatus.FAILED:
+        return result
+    changes = {"status": ItemStatus.NOT_EVALUATED, "reason": f"{below}; {result.reason}"}
+    return result.model_copy(update=changes)
 
 
 @check("P6-05", step="s6_evaluate")
@@ -357,7 +439,7 @@ def variety(documents: JudgedRun, criterion: Criterion) -> CheckResult:
             method=method,
             source=EvaluationRecord,
         )
-    return result
+    return _without_credit(result, documents, evaluation)
 
 
 @check("P6-08", step="s6_evaluate")
@@ -398,10 +480,10 @@ def stability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 @check("P6-10", step="start")
 def hazards_are_linked(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count hazards that no item of the policy covers."""
-    hazards, plan = documents.need(Hazards).hazards, documents.need(Plan)
+    hazards = documents.need(Hazards).hazards
     if not hazards:
         return not_evaluated("the list of hazards is empty", source=Hazards)
-    known = {item.id for item in Policy.model_validate(plan.policy).items}
+    known = {item.id for item in documents.policy.items}
     loose = [
         f"{h.id} ({', '.join(i for i in h.items if i not in known) or 'no item'})"
         for h in hazards

@@ -1,7 +1,6 @@
 """Checks of principle 8: tests under relevant conditions."""
 
-from collections import defaultdict
-from statistics import stdev
+from statistics import fmean, stdev
 
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
@@ -19,8 +18,14 @@ from governance.checks.registry import (
     spread_words,
 )
 from governance.records.audit import CoverageAudit
-from governance.records.base import ItemStatus
-from governance.records.evaluation import EvaluationRecord, MetricResult, Opening
+from governance.records.base import TEST, ItemStatus
+from governance.records.evaluation import (
+    EvaluationRecord,
+    MetricResult,
+    Opening,
+    RobustnessLoss,
+    SubgroupGap,
+)
 from governance.records.item import CheckResult, Observed
 from governance.records.lineage import Lineage
 from governance.records.policy import Criterion
@@ -28,9 +33,9 @@ from governance.records.run import Plan
 from governance.records.training import SampleSet, TrainingRecord
 
 ALL = "all"
-_SUBGROUPS = ("plane", "brain_plane", "machine", "operator")
+_SUBGROUPS = ("plane", "brain_plane", "machine", "operator", "site")
 _FIDELITY = ("kid", "fid", "precision")
-_LEAST_PATIENTS = 30  # a smaller subgroup is shown and not judged
+_BY_CHANCE = 0.05  # adjusted p above which a gap is no more than patients drawn anew give
 
 
 @check("P8-01", step="s6_evaluate")
@@ -129,8 +134,15 @@ def fidelity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
             reason = next((m.reason for m in metrics if m.reason), "")
             gaps.append(f"{family.upper()}{f' ({reason})' if reason else ''}")
         without_patients += [metric.id for metric in done if not metric.n_patients]
-    attributes = {metric.subgroup.split("=")[0] for metric in evaluation.metrics}
-    gaps += [f"by {a}" for a in _divided(coverage) if a not in attributes]
+    divided = _divided(coverage, evaluation)
+    if not divided and not gaps:
+        return not_evaluated(
+            "no attribute with two levels is recorded, so nothing could be divided by",
+            source=EvaluationRecord,
+        )
+    gaps += [words for words in (_not_by(a, evaluation) for a in divided) if words]
+    parts = [m for m in evaluation.metrics if m.subgroup and m.status is ItemStatus.RECORDED]
+    without_patients += [m.id for m in parts if family_of(m) in _FIDELITY and not m.n_patients]
     method = "metrics of the evaluation record, overall and by recorded attribute"
     if gaps and not without_patients:
         return not_evaluated(
@@ -141,16 +153,43 @@ def fidelity(documents: JudgedRun, criterion: Criterion) -> CheckResult:
         Observed(value=not without_patients),
         reason=f"without number of {documents.unit}s: {listed(without_patients)}"
         if without_patients
-        else f"reported with the number of {documents.unit}s",
+        else f"reported overall and by {', '.join(divided)}, with the number of {documents.unit}s",
         method=method,
         source=EvaluationRecord,
+        limitations=_too_few(evaluation),
     )
 
 
-def _divided(coverage: CoverageAudit) -> tuple[str, ...]:
-    """Return recorded attributes with two levels or more; one level adds nothing to overall."""
+def _not_by(attribute: str, evaluation: EvaluationRecord) -> str:
+    """Return why fidelity is not known by an attribute; "" if it is for one level at least."""
+    own = [m for m in evaluation.metrics if m.subgroup.partition("=")[0] == attribute]
+    done: dict[str, set[str]] = {m.subgroup: set() for m in own}
+    for metric in own:
+        if metric.status is ItemStatus.RECORDED:
+            done[metric.subgroup].add(family_of(metric))
+    if any(found.issuperset(_FIDELITY) for found in done.values()):
+        return ""
+    reason = next((m.reason for m in own if m.reason), "")
+    return f"by {attribute}{f' ({reason})' if reason else ''}"
+
+
+def _too_few(evaluation: EvaluationRecord) -> str:
+    """Return a sentence on the levels with too few patients; "" when there is none."""
+    levels = dict.fromkeys(
+        m.subgroup for m in evaluation.metrics if m.subgroup and m.reason.startswith("too few")
+    )
+    return f"Too few to judge: {listed(list(levels))}." if levels else ""
+
+
+def _divided(coverage: CoverageAudit, evaluation: EvaluationRecord) -> tuple[str, ...]:
+    """Return attributes with two levels or more; one level adds nothing to overall.
+
+    Those that the data contract declares are known by the metrics, as their levels are.
+    """
     recorded = recorded_attributes(coverage, _SUBGROUPS)
-    return tuple(a for a in recorded if len(patients_by_level(coverage, a, ALL)) > 1)
+    known = [a for a in recorded if len(patients_by_level(coverage, a, ALL)) > 1]
+    measured = [m.subgroup.partition("=")[0] for m in evaluation.metrics if m.subgroup]
+    return tuple(dict.fromkeys((*known, *measured)))
 
 
 @check("P8-04", step="s6_evaluate")
@@ -166,61 +205,142 @@ def utility(documents: JudgedRun, criterion: Criterion) -> CheckResult:
 
 @check("P8-05", step="s6_evaluate")
 def subgroup_gap(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Report the largest KID difference of two levels of an attribute, 30 patients or more each."""
+    """Judge the largest difference of two levels' KID above the floor.
+
+    It fails where a gap is above the limit and no chance after Holm's adjustment, and passes where
+    the interval of every attribute's largest gap ends within the limit. Between the two is unknown.
+    """
     evaluation = documents.need(EvaluationRecord)
-    by_attribute: dict[str, list[MetricResult]] = defaultdict(list)
-    for metric in evaluation.metrics:
-        if metric.subgroup and metric.id.startswith("kid") and metric.value is not None:
-            by_attribute[metric.subgroup.partition("=")[0]].append(metric)
-    if not by_attribute:
+    if not any(metric.subgroup for metric in evaluation.metrics):
         return not_evaluated(
-            "the metric is missing: fidelity by plane, machine and operator; this version "
-            "measures all images together",
+            "no metric by subgroup is on record: no attribute has two levels, or fidelity was not "
+            "measured",
             source=EvaluationRecord,
         )
-    gaps, small = [], []
-    for attribute, metrics in by_attribute.items():
-        enough = [
-            m.value for m in metrics if m.n_patients >= _LEAST_PATIENTS and m.value is not None
-        ]
-        small += [m.subgroup for m in metrics if m.n_patients < _LEAST_PATIENTS]
-        if len(enough) > 1:
-            gaps.append((max(enough) - min(enough), attribute))
-    too_few = f"too few patients to judge: {listed(small)}" if small else ""
-    method = f"KID by level, levels of {_LEAST_PATIENTS} {documents.unit}s or more compared"
+    too_few = _too_few(evaluation)
+    gaps = sorted(evaluation.gaps, key=lambda gap: -gap.value)
+    least = evaluation.least_patients
+    method = (
+        f"KID less floor of levels with {least} {documents.unit}s or more, largest pair of each "
+        f"attribute; interval by {documents.unit} bootstrap, p adjusted by Holm over all pairs"
+    )
     if not gaps:
         return not_evaluated(
-            f"no attribute has two levels of {_LEAST_PATIENTS} {documents.unit}s or more; {too_few}",
+            f"no attribute has two levels of {least or 'enough'} {documents.unit}s that could be "
+            f"compared; {too_few[:1].lower()}{too_few[1:]}".rstrip("; "),
             method=method,
             source=EvaluationRecord,
         )
-    gap, attribute = max(gaps)
+    limit = criterion.value
+    shown = [gap for gap in gaps if gap.p_value <= _BY_CHANCE]
+    beyond = [gap for gap in shown if limit is not None and gap.value > limit]
+    worst = (beyond or gaps)[0]
+    observed = Observed(value=worst.value, ci95=worst.ci95, unit=criterion.unit, partition=TEST)
+    if limit is not None and not beyond and any(gap.ci95[1] > limit for gap in gaps):
+        open_gap = max(gaps, key=lambda gap: gap.ci95[1])
+        return not_evaluated(
+            f"{_gap_words(open_gap)}: its interval reaches beyond the limit of {limit:g} and the "
+            "gap is not shown to be; more patients would tell",
+            observed=observed,
+            method=method,
+            source=EvaluationRecord,
+            limitations=too_few,
+        )
     return judge(
         criterion,
-        Observed(value=gap),
-        reason=f"largest between levels of {attribute}",
+        observed,
+        reason=f"{'worst subgroup' if beyond else 'largest'}: {_gap_words(worst)}",
         method=method,
         source=EvaluationRecord,
-        limitations=f"{too_few}." if too_few else "",
+        limitations=too_few,
+        holds=not beyond,
+    )
+
+
+def _gap_words(gap: SubgroupGap) -> str:
+    low, high = gap.ci95
+    return (
+        f"{gap.attribute} {gap.worst} is {gap.value:.3f} [{low:.3f} to {high:.3f}] further from real "
+        f"images than {gap.best} (p {gap.p_value:.3f}, adjusted over "
+        f"{counted(gap.n_comparisons, 'pair')})"
     )
 
 
 @check("P8-06", step="s6_evaluate")
 def robustness(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Always unavailable: loss of quality by gain, speckle, zoom, rotation or compression."""
-    documents.need(EvaluationRecord)
-    return not_evaluated(
-        "the metric is missing: results under changed gain, speckle, zoom, rotation and "
-        "compression; this version measures unchanged images",
-        source=EvaluationRecord,
+    """Judge the largest loss when the held-out images are altered.
+
+    It fails where the interval of a loss lies above the limit, and passes where all end within it.
+    """
+    evaluation = documents.need(EvaluationRecord)
+    losses = sorted(evaluation.robustness, key=lambda loss: -loss.value)
+    if not losses:
+        return not_evaluated(
+            "no result under changed gain, speckle, zoom, rotation and compression is on record",
+            source=EvaluationRecord,
+        )
+    limit = criterion.value
+    method = (
+        f"KID less floor against {counted(losses[0].n_images, 'held-out image')} altered, less the "
+        f"same against them as they are; interval by {documents.unit} bootstrap"
     )
+    beyond = [loss for loss in losses if limit is not None and loss.ci95[0] > limit]
+    worst = (beyond or losses)[0]
+    observed = Observed(
+        value=worst.value,
+        ci95=worst.ci95,
+        n_images=worst.n_images,
+        unit=criterion.unit,
+        partition=TEST,
+    )
+    if limit is not None and not beyond and any(loss.ci95[1] > limit for loss in losses):
+        unclear = max(losses, key=lambda loss: loss.ci95[1])
+        return not_evaluated(
+            f"{_loss_words(unclear)}: its interval reaches beyond the limit of {limit:g} and holds "
+            "it; more images would tell",
+            observed=observed,
+            method=method,
+            source=EvaluationRecord,
+        )
+    return judge(
+        criterion,
+        observed,
+        reason=f"{'beyond the limit' if beyond else 'largest'}: {_loss_words(worst)}; altered: "
+        f"{', '.join(loss.alteration for loss in losses)}",
+        method=method,
+        source=EvaluationRecord,
+        holds=not beyond,
+    )
+
+
+def _loss_words(loss: RobustnessLoss) -> str:
+    return f"{loss.alteration} {loss.value:.3f} [{loss.ci95[0]:.3f} to {loss.ci95[1]:.3f}]"
 
 
 @check("P8-07", step="s7_evidence")
 def repeatability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Report the primary endpoint's standard deviation over runs that differ only in seed."""
+    """Report the primary endpoint's standard deviation over seeds of sampling.
+
+    Runs without such draws, as of older versions, report it over seeds of training.
+    """
     lineage = documents.need(Lineage)
     values = seed_values(lineage)
+    evaluation = documents.get(EvaluationRecord)
+    if evaluation and len(evaluation.repeats) >= LEAST_SEEDS:
+        found = [repeat.value for repeat in evaluation.repeats]
+        mean, sd = fmean(found), stdev(found)
+        share = f", {100 * sd / mean:.1f} % of the mean" if mean > 0 else ""
+        trained = f"; of training: {spread_words(lineage)}" if len(values) > 1 else ""
+        return judge(
+            criterion,
+            Observed(value=sd, unit="KID"),
+            reason=f"KID over {len(found)} seeds of sampling: mean {mean:.4g}, SD {sd:.3g}{share}"
+            f"{trained}",
+            method="images drawn from the released checkpoint with each seed, against the same "
+            "held-out images",
+            source=EvaluationRecord,
+            limitations="One training: another one may differ by more (P6-09).",
+        )
     if len(values) < LEAST_SEEDS:
         return not_evaluated(
             f"the spread over seeds needs {LEAST_SEEDS} runs of one configuration with other "

@@ -37,6 +37,7 @@ def load_policy(path: Path | None = None) -> Policy:
         return _packaged()
     policy = _parse(path, str(path))
     _refuse_dropped_core_items(policy, _packaged(), str(path))
+    _refuse_dropped_controls(policy, _packaged(), str(path))
     return policy
 
 
@@ -203,6 +204,33 @@ def _refuse_dropped_core_items(policy: Policy, packaged: Policy, name: str) -> N
                 f"{name}: {item.id}.criterion: operator and == value of a core item are fixed; "
                 "only limits (<=, >=) may differ"
             )
+
+
+def _refuse_dropped_controls(policy: Policy, packaged: Policy, name: str) -> None:
+    """Raise an error where a policy asks less of controls than the packaged one: core items do."""
+    for order in packaged.controls:
+        asked = {
+            metric
+            for own in policy.controls
+            if (own.control, own.must_be, own.than) == (order.control, order.must_be, order.than)
+            for metric in own.metrics
+        }
+        if lacking := [metric for metric in order.metrics if metric not in asked]:
+            than = "" if order.must_be == "at least" else "than "
+            raise PolicyError(
+                f"{name}: controls: {order.control} {order.must_be} {than}{order.than} is not "
+                f"asked of {', '.join(lacking)}; add it, core items rest on it"
+            )
+    minimum, least = policy.fidelity_minimum, packaged.fidelity_minimum
+    if least is not None and (
+        minimum is None
+        or minimum.metric != least.metric
+        or not set(least.nearer_than) <= set(minimum.nearer_than)
+    ):
+        raise PolicyError(
+            f"{name}: fidelity_minimum: expected {least.metric} nearer than "
+            f"{' and '.join(least.nearer_than)} at least; P6-04 rests on it"
+        )
 
 
 def _fixed_part(item: Item) -> tuple[object, ...]:

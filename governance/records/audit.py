@@ -126,7 +126,8 @@ class AttributeShift(Document):
         left: Partition, or DEVELOPMENT.
         right: Partition, or DEVELOPMENT.
         total_variation: Half the sum of absolute differences of shares of patients, 0 to 1.
-        ci95: Interval by patient bootstrap; None with fewer than 40 resamples.
+        ci95: Interval by patient bootstrap, or a one-sided bound by the rule of three where the
+            patients of each side are all alike; None with fewer than 40 resamples.
         floor: 95th percentile of the same number when patients are dealt at random: what a split
             without any shift would show.
         one_sided: Levels that only one of the two has, e.g. "Voluson S10 only in test".
@@ -237,7 +238,8 @@ class TargetDistance(Document):
     Attributes:
         attribute: Attribute.
         total_variation: Half the sum of absolute differences of shares, 0 to 1.
-        ci95: Interval by patient bootstrap.
+        ci95: Interval by patient bootstrap, or a one-sided bound by the rule of three where all
+            patients are alike.
         n_patients: Patients with a value.
         source: Where the target's shares come from, as declared.
         widest: Level with the largest difference, and both shares.
@@ -567,7 +569,8 @@ class LabelAudit(Document):
         classes: Class -> images.
         balanced_accuracy: Of the cross-validated model, 0 to 1; None when not computed.
         n_suspected: Images suspected.
-        rate_ci95: Wilson interval of their share of the images judged; None when not computed.
+        rate_ci95: 95 % interval of their share of the images judged, exact at the effective number
+            of images (by patient); None when not computed.
         suspects: Most suspect first; at most 200.
         reason: Why nothing was computed; empty otherwise.
         effect: How far the suspected labels could move the headline metrics.

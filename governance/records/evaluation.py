@@ -19,13 +19,16 @@ class MetricResult(Document):
         title: Name for people, e.g. "Fréchet Inception distance (FID)".
         status: RECORDED or NOT_EVALUATED.
         value: The number; None when not evaluated.
-        ci95: Interval by patient bootstrap; None when there is none.
+        ci95: 95 % interval; None when there is none.
+        interval_method: How the interval was computed; "" for the patient bootstrap.
         floor: The same metric, real training against real test images, at the same n.
         floor_ci95: Its interval.
         better: "lower", "higher" or "near floor".
         n_real: Real images; n_synthetic: synthetic images used; n_patients: patients behind n_real.
         partition: Partition that is the reference.
         subgroup: "" for all, else "attribute=level".
+        synthetic_from: For a subgroup, which synthetic images were compared: drawn for its level,
+            or all; "" for all images, and in older runs.
         extractor: Feature extractor; extractor_sha256: digest of its weights.
         n_features: Length of a feature vector.
         resize: How images were brought to the extractor's size.
@@ -38,6 +41,7 @@ class MetricResult(Document):
     status: ItemStatus
     value: float | None = None
     ci95: tuple[float, float] | None = None
+    interval_method: str = ""
     floor: float | None = None
     floor_ci95: tuple[float, float] | None = None
     better: Better = "lower"
@@ -46,12 +50,59 @@ class MetricResult(Document):
     n_patients: int = 0
     partition: str = TEST
     subgroup: str = ""
+    synthetic_from: str = ""
     extractor: str = ""
     extractor_sha256: str = ""
     n_features: int = 0
     resize: str = ""
     seed: int = 0
     reason: str = ""
+
+
+class SubgroupGap(Document):
+    """The two levels of one attribute that are furthest apart in KID above the floor.
+
+    Attributes:
+        attribute: E.g. "machine".
+        worst: Level with the larger distance; best: with the smaller one.
+        value: Difference of KID less floor, worst less best, 0 or more.
+        ci95: Its interval by patient bootstrap.
+        p_value: Two-sided, from the bootstrap's standard deviation; adjusted by Holm over all
+            pairs of levels of all attributes.
+        n_comparisons: Number of these pairs.
+    """
+
+    attribute: str
+    worst: str
+    best: str
+    value: float
+    ci95: tuple[float, float]
+    p_value: float
+    n_comparisons: int
+
+
+class SamplingRepeat(Document):
+    """KID of images drawn from the released checkpoint with one seed."""
+
+    seed: int
+    value: float
+    metric_id: str
+
+
+class RobustnessLoss(Document):
+    """What synthetic images lose, beyond real ones, when the held-out images are altered.
+
+    Attributes:
+        alteration: "gain", "speckle", "zoom", "rotation" or "compression".
+        value: Rise of KID above the floor; 0 on average for images of the real distribution.
+        ci95: Its interval by patient bootstrap.
+        n_images: Held-out images altered.
+    """
+
+    alteration: str
+    value: float
+    ci95: tuple[float, float]
+    n_images: int
 
 
 class NearestPair(Document):
@@ -73,7 +124,8 @@ class MemorisationRecord(Document):
         synthetic_median: Median distance of synthetic images to their nearest training image.
         n_null: Tuning images; n_synthetic: synthetic images.
         n_flagged: Synthetic images at or below the threshold.
-        share_ci95: Wilson interval of the flagged share.
+        share_ci95: 95 % interval of the flagged share; images are drawn independently.
+        interval_method: How it was computed; "" for Wilson's, in older runs.
         null_distances: Sorted distances of the null; 500 quantiles if there are more.
         synthetic_distances: Sorted distances of the synthetic images; likewise.
         closest: The 12 closest pairs, closest first.
@@ -87,6 +139,7 @@ class MemorisationRecord(Document):
     n_synthetic: int
     n_flagged: int
     share_ci95: tuple[float, float]
+    interval_method: str = ""
     null_distances: tuple[float, ...]
     synthetic_distances: tuple[float, ...]
     closest: tuple[NearestPair, ...]
@@ -110,7 +163,10 @@ class EvaluationRecord(Document):
     `pretrained` says where the weights of the feature extractors come from, for item P2-09.
     `n_test_images_in_training` counts test images whose pixels are in the training or tuning view,
     under whatever name; None where an older run did not count. `extraction_s`: seconds of loading
-    the extractors and of extracting features; None in older runs.
+    the extractors and of extracting features; None in older runs. `gaps`: the largest of each
+    attribute; `least_patients`: held-out patients below which a subgroup is "too few", None where
+    none was measured. `repeats`: the primary endpoint with other seeds of sampling, the run's own
+    first. `robustness`: one entry for each alteration of the held-out images.
     """
 
     PATH = "metrics/evaluation.json"
@@ -126,6 +182,10 @@ class EvaluationRecord(Document):
     notes: tuple[str, ...] = ()
     pretrained: tuple[PretrainedComponent, ...] = ()
     extraction_s: float | None = None
+    gaps: tuple[SubgroupGap, ...] = ()
+    least_patients: int | None = None
+    repeats: tuple[SamplingRepeat, ...] = ()
+    robustness: tuple[RobustnessLoss, ...] = ()
 
 
 class ImageStatistic(Document):

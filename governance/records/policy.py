@@ -79,8 +79,42 @@ class GateItem(_Closed):
     exit_code: Literal[3, 4, 5, 9]
 
 
+class ControlOrder(_Closed):
+    """Expected place of a control: images whose metrics are known beforehand.
+
+    Orders against another control judge the metric: one whose controls are out of order is not
+    evaluated. Orders against the generator are what it must beat (P6-03).
+
+    Attributes:
+        control: Name of the control, e.g. "blur".
+        metrics: First words of the metrics' ids, e.g. "kid"; "memorisation" for the flagged share.
+        must_be: "worse": further from real images, intervals apart; "no better": not nearer with
+            intervals apart; "at least": the value reaches a number.
+        than: Another control, "generator", or the number.
+    """
+
+    control: str
+    metrics: tuple[str, ...] = Field(min_length=1)
+    must_be: Literal["worse", "no better", "at least"]
+    than: str | float
+
+
+class FidelityMinimum(_Closed):
+    """How near to real images synthetic ones must be before copying and variety mean anything.
+
+    Attributes:
+        metric: First word of the metric's id.
+        nearer_than: Controls that the images must be nearer than, intervals apart.
+        reason: Why this is the minimum.
+    """
+
+    metric: str
+    nearer_than: tuple[str, ...] = Field(min_length=1)
+    reason: str
+
+
 class Policy(_Closed):
-    """All principles and the gate.
+    """All principles, the gate, and what controls must show.
 
     Attributes:
         name: Short name, e.g. "gmlp".
@@ -88,12 +122,17 @@ class Policy(_Closed):
         principles: P1 to P10, in order.
         gate: Items whose failure stops the run or changes the exit code. The gate is configured
             apart from the statuses and can never improve one.
+        controls: Expected order of the controls; empty in policies of older versions.
+        fidelity_minimum: Below it, copying and variety (P6-04, P6-07) get no credit; None in
+            policies of older versions.
     """
 
     name: str
     version: str
     principles: tuple[Principle, ...]
     gate: tuple[GateItem, ...]
+    controls: tuple[ControlOrder, ...] = ()
+    fidelity_minimum: FidelityMinimum | None = None
 
     def item(self, item_id: str) -> Item:
         """Return the item with this id; KeyError when the policy has none."""

@@ -21,12 +21,14 @@ class Neighbourhoods:
         recall: Of each real image, 1 if it lies in the neighbourhood of a synthetic image. (n,)
         density: Of each synthetic image, the number of real neighbourhoods it lies in, over k. (m,)
         coverage: Of each real image, 1 if a synthetic image lies in its neighbourhood. (n,)
+        densest: Largest number of other real neighbourhoods that a real image lies in, over k.
     """
 
     precision: Matrix
     recall: Matrix
     density: Matrix
     coverage: Matrix
+    densest: float
 
 
 def neighbourhoods(real: Features, synthetic: Features, k: int = NEIGHBOURS) -> Neighbourhoods:
@@ -66,7 +68,8 @@ def neighbourhoods_from_grams(g: Grams, k: int = NEIGHBOURS) -> Neighbourhoods:
             f"{k} neighbours need {k + 1} images a set, got {n} real and {m} synthetic"
         )
     norms_r, norms_s = np.diag(g.real), np.diag(g.other)
-    reach_r = _kth_smallest(squared_distances(norms_r, norms_r, g.real), k)
+    within = squared_distances(norms_r, norms_r, g.real)
+    reach_r = _kth_smallest(within, k)
     reach_s = _kth_smallest(squared_distances(norms_s, norms_s, g.other), k)
     between = squared_distances(norms_r, norms_s, g.cross)
     in_real = between <= reach_r[:, None]
@@ -76,6 +79,7 @@ def neighbourhoods_from_grams(g: Grams, k: int = NEIGHBOURS) -> Neighbourhoods:
         recall=np.asarray(in_synthetic.any(axis=1), np.float64),
         density=in_real.sum(axis=0) / k,
         coverage=np.asarray(in_real.any(axis=1), np.float64),
+        densest=float(((within <= reach_r[:, None]).sum(axis=0) - 1).max() / k),
     )
 
 

@@ -1,7 +1,7 @@
 """All fidelity metrics of a run, each with its interval and its real-against-real floor."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,11 @@ from medisynth.intervals import (
     Counts,
     Interval,
     image_counts,
+    most_unseen,
     patient_bootstrap,
     patient_counts,
     percentile_interval,
+    share_interval,
 )
 from medisynth.metrics.coverage import NEIGHBOURS, neighbourhoods_from_grams
 from medisynth.metrics.features import ExtractorFacts, Features, InceptionPool3, RecordedExtractor
@@ -58,14 +60,24 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Comparison of a set with the test set: values, resampled values, reasons for lacking ones."""
+    """Comparison of a set with the test set: values, resampled values, reasons for lacking ones.
+
+    `exact` holds intervals that need no resampling, each with the name of its method.
+    """
 
     values: dict[str, float]
     resampled: dict[str, NDArray[np.float64]]
     faults: dict[str, str]
+    exact: dict[str, tuple[Interval, str]] = field(default_factory=dict)
+
+    def method(self, name: str) -> str:
+        """How the interval of one value was computed; "" for the bootstrap, and for none."""
+        return self.exact[name][1] if name in self.exact else ""
 
     def interval(self, name: str) -> Interval | None:
         """95 % interval of one value, within the range of the metric."""
+        if name in self.exact:
+            return self.exact[name][0]
         if name not in self.resampled:
             return None
         centred = name in ("fid", "kid", "fd_ratio")
@@ -134,13 +146,16 @@ def evaluate_fidelity(
     n_resamples, caution = _affordable(template, n_bootstrap, max_seconds)
     counts = patient_counts(test_patients, n_resamples, rng)
     other = synthetic[:n_other]
-    main = _compare(test, other, counts, image_counts(n_other, n_resamples, rng))
+    drawn = [str(number) for number in range(n_other)]
+    units = _Units(test_patients, drawn)
+    main = _compare(test, other, counts, image_counts(n_other, n_resamples, rng), units)
     floor = _Comparison({}, {}, {})
     if len(training) > 1:
         chosen = np.sort(rng.choice(len(training), n_other, replace=False))
         patients = [training_patients[index] for index in chosen]
         floor_counts = patient_counts(patients, n_resamples, rng)
-        floor = _compare(test, training[chosen], counts, floor_counts)
+        units = _Units(test_patients, patients)
+        floor = _compare(test, training[chosen], counts, floor_counts, units)
     main, floor = _with_ratio(main, floor)
     cautions = [caution] if caution else []
     if n_other < len(synthetic):
@@ -251,7 +266,17 @@ def _affordable(template: MetricResult, n_bootstrap: int, max_seconds: float) ->
     return n_resamples, ""
 
 
-def _compare(test: Features, other: Features, counts: Counts, other_counts: Counts) -> _Comparison:
+@dataclass(frozen=True)
+class _Units:
+    """Patient of each real image, and of each other one; synthetic images stand for themselves."""
+
+    real: Sequence[str]
+    other: Sequence[str]
+
+
+def _compare(
+    test: Features, other: Features, counts: Counts, other_counts: Counts, units: _Units
+) -> _Comparison:
     g = grams(test, other)
     values = {"fid": frechet_distance(test, other), "kid": kernel_distance_from_grams(g)}
     resampled: dict[str, NDArray[np.float64]] = {}
@@ -267,16 +292,26 @@ def _compare(test: Features, other: Features, counts: Counts, other_counts: Coun
         return _Comparison(values, resampled, faults)
     # Neighbourhoods stay those of the whole sets: a resample repeats images, which would shrink
     # them.
-    for name, marks, weights in (
-        ("precision", near.precision, other_counts),
-        ("recall", near.recall, counts),
-        ("density", near.density, other_counts),
-        ("coverage", near.coverage, counts),
+    exact: dict[str, tuple[Interval, str]] = {}
+    for name, marks, of in (
+        ("precision", near.precision, units.other),
+        ("recall", near.recall, units.real),
+        ("coverage", near.coverage, units.real),
     ):
         values[name] = float(marks.mean())
         if len(counts):
-            resampled[name] = weights @ marks / weights.sum(axis=1)
-    return _Comparison(values, resampled, faults)
+            exact[name] = share_interval(marks, of)
+    values["density"] = float(near.density.mean())
+    if len(counts) and near.density.any():
+        resampled["density"] = other_counts @ near.density / other_counts.sum(axis=1)
+    elif len(counts):
+        # None lies in a neighbourhood: few can, and these in no more than a real image does.
+        most = near.densest * most_unseen(len(set(units.other)))
+        method = (
+            "one-sided 95 % bound by the rule of three, times the largest density of a real image"
+        )
+        exact["density"] = (0.0, most), method
+    return _Comparison(values, resampled, faults, exact)
 
 
 def _with_ratio(main: _Comparison, floor: _Comparison) -> tuple[_Comparison, _Comparison]:
@@ -318,6 +353,7 @@ def _finish(
             "status": ItemStatus.RECORDED,
             "value": main.values[name],
             "ci95": main.interval(name),
+            "interval_method": main.method(name),
             "floor": floor.values.get(name),
             "floor_ci95": floor.interval(name),
             "reason": "; ".join(said),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from governance.records.errors import MetricUndefinedError
 from governance.records.evaluation import MemorisationRecord, NearestPair
 from medisynth.data.reading.views import Pixels
-from medisynth.intervals import wilson_interval
+from medisynth.intervals import share_interval
 from medisynth.metrics.gram import Matrix
 
 SIDE = 16
@@ -105,7 +105,8 @@ def memorisation(
     _, null = nearest_training(tuning, training)
     index, distance = nearest_training(synthetic, training)
     threshold = max(float(np.percentile(null, NULL_PERCENTILE)), _SMALLEST_THRESHOLD)
-    n_flagged = int((distance <= threshold).sum())
+    flagged = (distance <= threshold).astype(np.float64)
+    share_ci95, interval_method = share_interval(flagged, synthetic_ids)
     order = np.argsort(distance, kind="stable")[:N_CLOSEST]
     return MemorisationRecord(
         method=_method(len(training)),
@@ -114,8 +115,9 @@ def memorisation(
         synthetic_median=float(np.median(distance)),
         n_null=len(null),
         n_synthetic=len(distance),
-        n_flagged=n_flagged,
-        share_ci95=wilson_interval(n_flagged, len(distance)),
+        n_flagged=int(flagged.sum()),
+        share_ci95=share_ci95,
+        interval_method=interval_method,
         null_distances=_at_most(null),
         synthetic_distances=_at_most(distance),
         closest=tuple(

@@ -238,12 +238,15 @@ class EvaluationConfig(Section):
         max_real: Real images used for fidelity, drawn by patient when there are more.
         n_bootstrap: Resamples behind every interval.
         extractor: "inception" needs the FID weights; "none" leaves fidelity not evaluated.
+        least_patients: Held-out patients below which a subgroup is marked "too few" and not
+            measured.
     """
 
     n_synthetic: int = Field(default=200, ge=16, le=100_000)
     max_real: int = Field(default=200, ge=16, le=100_000)
     n_bootstrap: int = Field(default=200, ge=50, le=10_000)
     extractor: Literal["inception", "none"] = "inception"
+    least_patients: int = Field(default=30, ge=10, le=100_000)
 
 
 class TrackingConfig(Section):

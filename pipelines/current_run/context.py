@@ -1,7 +1,7 @@
 """The context that every step gets, and the data that one step hands to the next."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -170,6 +170,7 @@ class SplitImages:
         sealed_test: The closed test set.
         access_log: Counts reads of sealed files by this process until the opening.
         must_refuse: Description -> path that the training process must fail to read.
+        levels: Attribute -> image id -> level, of all images: what results are divided by.
     """
 
     training: ImageView
@@ -177,6 +178,7 @@ class SplitImages:
     sealed_test: SealedTestSet
     access_log: AccessLog
     must_refuse: dict[str, str]
+    levels: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,16 @@ class TrainedGenerator:
         checkpoint_sha256: Its digest.
         synthetic: Synthetic images, shape (n, size, size), uint8.
         sample_paths: Files of the synthetic images, relative to the run folder, in the same order.
+        by_level: (attribute, level) -> images drawn for it; empty where the generator cannot.
+        repeats: Seed -> images drawn with that other seed of sampling.
     """
 
     checkpoint_path: str
     checkpoint_sha256: str
     synthetic: Pixels
     sample_paths: tuple[str, ...]
+    by_level: dict[tuple[str, str], Pixels] = field(default_factory=dict)
+    repeats: dict[int, Pixels] = field(default_factory=dict)
 
 
 def add_figures(figures: Sequence[Figure], store: EvidenceStore) -> None:

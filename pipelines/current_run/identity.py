@@ -182,10 +182,16 @@ def test_plan(config: RunConfig, config_sha256: str, policy: Policy) -> Plan:
             "share of synthetic images nearer to a training image than the 1st percentile of "
             "real tuning images",
         ),
-        subgroups=("not evaluated: subgroup metrics are not implemented yet",),
+        subgroups=(
+            *("plane", "brain plane", "machine", "operator", "site"),
+            "each attribute that the data contract declares",
+            f"levels with fewer than {config.evaluation.least_patients} patients are too few",
+        ),
         statistics=f"two-sided 95 % percentile intervals, {config.evaluation.n_bootstrap} "
-        "resamples of patients; Wilson intervals for shares",
-        multiplicity="one primary endpoint; all others are descriptive",
+        "resamples of patients; exact intervals for shares, at the effective number of images by "
+        "patient (Korn-Graubard); one-sided 95 % bounds by the rule of three for shares of 0 and 1",
+        multiplicity="one primary endpoint; gaps between levels adjusted by Holm over all pairs of "
+        "levels; all others are descriptive",
     )
 
 

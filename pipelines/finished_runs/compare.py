@@ -218,6 +218,7 @@ def why_unfair(
         ("extractor weights", a.extractor_sha256[:12], b.extractor_sha256[:12]),
         ("features", a.n_features, b.n_features),
         ("resizing", a.resize, b.resize),
+        ("choice of synthetic images", a.synthetic_from, b.synthetic_from),
     )
     return tuple(
         f"other {name}: {x or NOTHING} and {y or NOTHING}" for name, x, y in named if x != y

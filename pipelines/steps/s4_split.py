@@ -1,6 +1,7 @@
 """s4 split and seal: divides the images by patient and seals the held-out test set."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,13 @@ from governance.records.errors import (
     LeakageError,
     MedisynthGovError,
 )
+from governance.records.files import canonical_json, sha256_bytes, write_atomic
 from governance.records.partition import IsolationRecord, PartitionSummary, SplitRecord
 from governance.sealing.access_log import AccessLog
 from governance.sealing.ledger import Ledger
 from governance.sealing.seal import Leaf, reopen_sealed_test_set, seal_test_set
-from medisynth.data.audit.coverage import classes_not_trained, flow_step
+from medisynth.data.audit.attribute_values import levels_by_image
+from medisynth.data.audit.coverage import ATTRIBUTES, classes_not_trained, flow_step
 from medisynth.data.duplicates.exact import across_partitions
 from medisynth.data.reading.views import ImageView, load_view, save_view
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
@@ -84,7 +87,29 @@ def reload(root: Path, context: RunContext) -> SplitImages:
             root, paths, context, n_earlier=isolation.n_sealed_reads if isolation else 0
         ),
         must_refuse=_must_refuse(root, identity.metadata_file, paths[0], context),
+        levels=_read_levels(packed, context),
     )
+
+
+def _read_levels(packed: dict[str, Any], context: RunContext) -> dict[str, dict[str, str]]:
+    """Read the levels of all images back; an older run packed none."""
+    if "levels" not in packed:
+        return {}
+    path = _levels_file(context)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(
+            f"{path}: the levels of the images of this run are gone; start a new run"
+        ) from error
+    if (found := sha256_bytes(data)) != packed["levels"]:
+        raise EvidenceTamperedError(path, expected=packed["levels"], found=found)
+    levels: dict[str, dict[str, str]] = json.loads(data)
+    return levels
+
+
+def _levels_file(context: RunContext) -> Path:
+    return context.scratch / "levels.json"
 
 
 def _checked_view(name: str, sha256: str, context: RunContext) -> ImageView:
@@ -222,9 +247,13 @@ def _views_and_seal(
     views = {name: _view(images, partition, name) for name in (TRAINING, TUNING)}
     for view in views.values():
         save_view(view, context.scratch / "views")
-    context.store.journal.append(
-        _PACKED, {f"{name}_view": view.digest for name, view in views.items()}
+    levels = levels_by_image(
+        images.table, images.metadata, images.contract.demographics, ATTRIBUTES
     )
+    data = canonical_json(levels)
+    write_atomic(_levels_file(context), data)
+    digests = {f"{name}_view": view.digest for name, view in views.items()}
+    context.store.journal.append(_PACKED, {**digests, "levels": sha256_bytes(data)})
     paths = [str(path) for path in test["path"]]
     context.console.say(
         f"sealed and encrypted {len(test):,} test images of {test['patient_id'].nunique():,} "
@@ -236,6 +265,7 @@ def _views_and_seal(
         sealed_test=sealed,
         access_log=_access_log(images.root, paths, context),
         must_refuse=_must_refuse(images.root, images.metadata_file, paths[0], context),
+        levels=levels,
     )
 
 
@@ -256,6 +286,7 @@ def _must_refuse(
         "sealed image": str(root / sealed_image),
         "data folder": str(root),
         "metadata file": str(root / metadata_file),
+        "levels of all images": str(_levels_file(context)),
         VAULT_TARGET: str(context.vault.path),
         KEY_TARGET: str(context.vault.key_path),
         # also those of other runs on the same data

@@ -1,9 +1,7 @@
 """s6 evaluate: opens the test set and measures fidelity and memorisation; draws figures."""
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,45 +11,25 @@ from governance.records.errors import MetricUndefinedError
 from governance.records.evaluation import (
     EvaluationRecord,
     MemorisationRecord,
-    MetricResult,
     Opening,
 )
 from governance.records.partition import IsolationRecord
 from governance.records.run import Figure
-from governance.records.training import PretrainedComponent
 from governance.sealing.access_log import AccessLog
 from governance.sealing.seal import Leaf, SealedTestSet
 from medisynth.data.reading.contact_sheet import contact_sheet
 from medisynth.data.reading.ingest import decode_bytes, to_square
 from medisynth.data.reading.synthetic_mark import read_mark
 from medisynth.data.reading.views import ImageView, Pixels
-from medisynth.metrics.controls import MEANINGS, control_images
-from medisynth.metrics.features import ExtractorFacts, Features, check_reference
-from medisynth.metrics.fidelity import evaluate_fidelity, kernel_estimate, not_evaluated_fidelity
+from medisynth.metrics.controls import control_images
 from medisynth.metrics.memorisation import memorisation
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
-from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.finished_runs.lineage import baseline_of
 from pipelines.steps import boundaries
+from pipelines.steps.fidelity import TestImages, measure_fidelity
 
 _N_CONTROL = 24
 _N_SHOWN = 8
-
-
-@dataclass(frozen=True)
-class TestImages:
-    """Images of the opened test set, with their leaves."""
-
-    __test__ = False  # not a test class
-
-    leaves: tuple[Leaf, ...]
-    pixels: Pixels
-    has_mark: tuple[bool, ...]
-
-    @property
-    def patients(self) -> tuple[str, ...]:
-        """Patient of each image; the image's own id where no patient is known."""
-        return tuple(leaf.patient or leaf.id for leaf in self.leaves)
 
 
 def run(trained: TrainedGenerator, split: SplitImages, context: RunContext) -> EvaluationRecord:
@@ -80,7 +58,7 @@ def evaluate(
         context.console.warn(note)
     context.console.say(f"opened the sealed test set: {opening.label}")
     memory, memory_notes = _memorisation(trained, training, tuning)
-    fidelity = _fidelity(trained.synthetic, training, test, context)
+    fidelity = measure_fidelity(trained, split, test, context)
     record = EvaluationRecord(
         metrics=fidelity.metrics,
         memorisation=memory,
@@ -94,6 +72,10 @@ def evaluate(
         pretrained=fidelity.pretrained,
         notes=(*fidelity.notes, *memory_notes),
         extraction_s=fidelity.extraction_s,
+        gaps=fidelity.gaps,
+        least_patients=fidelity.least_patients,
+        repeats=fidelity.repeats,
+        robustness=fidelity.robustness,
     )
     context.store.write_document(record)
     baseline = baseline_of(training, fidelity.training_features, fidelity.extractor, record)
@@ -188,130 +170,10 @@ def _memorisation_control(
             metric_id="memorisation-flagged-fraction",
             value=audit.n_flagged / audit.n_synthetic,
             meaning="training images themselves: the memorisation check must flag all, 1.0",
+            ci95=audit.share_ci95,
+            n_images=audit.n_synthetic,
         ),
     )
-
-
-@dataclass(frozen=True)
-class _Fidelity:
-    """Results of the fidelity metrics; if not evaluated, the notes say why."""
-
-    metrics: tuple[MetricResult, ...]
-    controls: tuple[Control, ...] = ()
-    notes: tuple[str, ...] = ()
-    pretrained: tuple[PretrainedComponent, ...] = ()
-    extraction_s: float = 0.0
-    training_features: Features | None = None
-    extractor: ExtractorFacts | None = None
-
-
-def _fidelity(
-    synthetic: Pixels, training: ImageView, test: TestImages, context: RunContext
-) -> _Fidelity:
-    config, seed = context.config.evaluation, context.config.seed
-    if config.extractor == "none":
-        return _unmeasured("the configuration turned the feature extractor off")
-    weights = find_weights()
-    if weights is None:
-        return _unmeasured(
-            "the FID weights are not on this machine; `medisynth-gov weights fetch` gets them"
-        )
-    from medisynth.metrics.features import InceptionPool3
-
-    started = time.monotonic()
-    extractor = InceptionPool3.load(weights)
-    extraction_s = time.monotonic() - started
-    n = min(config.max_real, len(test.leaves), len(training), len(synthetic))
-    test_rows = _some(len(test.leaves), n, seed)
-    training_rows = _some(len(training), n, seed + 1)
-    console = context.console
-
-    def extract(pixels: Pixels, name: str) -> Features:
-        nonlocal extraction_s
-        started = time.monotonic()
-        features = extractor.extract(
-            pixels, progress=lambda done, total: console.progress(f"features: {name}", done, total)
-        )
-        extraction_s += time.monotonic() - started
-        return features
-
-    try:
-        check_reference(test.pixels[test_rows], "held-out test images")
-    except MetricUndefinedError as error:
-        return _unmeasured(str(error))
-    test_features = extract(test.pixels[test_rows], "test images")
-    training_features = extract(training.pixels[training_rows], "training images")
-    test_patients = [test.patients[row] for row in test_rows]
-    metrics = evaluate_fidelity(
-        test=test_features,
-        test_patients=test_patients,
-        training=training_features,
-        training_patients=[training.patient_ids[row] for row in training_rows],
-        synthetic=extract(synthetic[:n], "synthetic images"),
-        extractor=extractor,
-        n_bootstrap=config.n_bootstrap,
-        seed=seed,
-    )
-
-    def compared(name: str, meaning: str, features: Features) -> Control:
-        value, ci95 = kernel_estimate(
-            test_features, test_patients, features, n_bootstrap=config.n_bootstrap, seed=seed
-        )
-        metric_id = f"kid-{extractor.name}-d{extractor.n_features}"
-        return Control(name=name, metric_id=metric_id, value=value, meaning=meaning, ci95=ci95)
-
-    real = training.pixels[training_rows]
-    controls = tuple(
-        compared(name, meaning, _control_features(name, real, training_features, seed, extract))
-        for name, meaning in MEANINGS.items()
-    )
-    notes = (
-        f"{n} real test images and {n} synthetic images were compared"
-        + (f"; drawn at random from {len(test.leaves)}" if n < len(test.leaves) else ""),
-        f"controls use {_N_CONTROL} images each, resampled one by one in their intervals",
-    )
-    return _Fidelity(
-        metrics,
-        controls,
-        notes,
-        (
-            inception_component(
-                extractor.weights_sha256,
-                "features of FID, KID, precision, recall, density and coverage",
-            ),
-        ),
-        round(extraction_s, 3),
-        training_features,
-        extractor,
-    )
-
-
-def _control_features(
-    name: str,
-    real: Pixels,
-    real_features: Features,
-    seed: int,
-    extract: Callable[[Pixels, str], Features],
-) -> Features:
-    """Return the features of one control's images, made from real training images."""
-    if name == "copycat":  # these features are known already
-        return real_features[:_N_CONTROL]
-    pixels = control_images(name, real, _N_CONTROL, seed)
-    distinct = 1 if name == "black" else len(pixels)
-    features = extract(pixels[:distinct], f"control {name}")
-    repeated: Features = np.repeat(features, len(pixels) // distinct, axis=0)
-    return repeated
-
-
-def _unmeasured(reason: str) -> _Fidelity:
-    metrics = not_evaluated_fidelity(reason)
-    return _Fidelity(metrics, notes=(f"fidelity was not evaluated: {reason}",))
-
-
-def _some(n_all: int, n: int, seed: int) -> Sequence[int]:
-    """Draw n of n_all row numbers without replacement; return them in ascending order."""
-    rows = np.random.default_rng(seed).choice(n_all, size=n, replace=False)
-    return [int(row) for row in np.sort(rows)]
 
 
 def _write_figures(

@@ -6,6 +6,7 @@ unconfined. With several processes, torchrun starts this module once for each.
 
 import ctypes
 import gc
+import inspect
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from governance.records.errors import (
     IsolationError,
     MedisynthGovError,
+    SettingsError,
     TrainingError,
     first_line,
 )
@@ -28,6 +31,7 @@ from governance.records.files import sha256_bytes, write_atomic
 from pipelines.training.parent import (
     ANSWERS,
     ATTEMPTS,
+    FURTHER,
     MESSAGES,
     Message,
     TrainingJob,
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from governance.records.comparison import TuningComparison
     from governance.records.partition import RefusedRead
     from medisynth.data.reading.views import ImageView, Pixels
-    from medisynth.generator import TrainingContext
+    from medisynth.generator import Generator, TrainingContext
     from medisynth.metrics.tuning_distance import TuningDistance
 
 _PR_SET_PDEATHSIG = 1
@@ -311,6 +315,7 @@ def _train_and_draw(
     synthetic = released.sample(job.n_synthetic, context)
     sampling_s = time.monotonic() - started
     np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
+    _draw_further(job, released, context)
     comparison = _compare(score, synthetic, training, context)
     return {
         "report": report.model_dump(mode="json"),
@@ -323,6 +328,26 @@ def _train_and_draw(
         "comparison": comparison.model_dump(mode="json"),
         "extractor_sha256": score.weights_sha256 if score is not None else None,
     }
+
+
+def _draw_further(job: TrainingJob, released: "Generator", context: "TrainingContext") -> None:
+    """Write the job's further draws; those that the generator knows no condition for are left out."""
+    import numpy as np
+
+    from medisynth.generator import Condition
+
+    takes_condition = len(inspect.signature(released.sample).parameters) > 2
+    drawn = {}
+    for place, draw in enumerate(job.draws):
+        own = replace(context, seed=draw.seed)
+        if not draw.attribute:
+            drawn[str(place)] = released.sample(draw.n, own)
+        elif takes_condition:
+            key = "machine" if draw.attribute == "machine" else "plane"
+            with suppress(SettingsError):
+                drawn[str(place)] = released.sample(draw.n, own, Condition(**{key: draw.level}))
+    if job.draws:
+        np.savez(Path(job.work) / FURTHER, allow_pickle=False, **drawn)
 
 
 def _view(job: TrainingJob, partition: str) -> "ImageView":

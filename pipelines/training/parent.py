@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -43,7 +43,24 @@ _KEEP_ENVIRONMENT = (
 )
 _LISTEN_S = 3.0  # attempts come in bursts: collect this long after the first
 _CHILD = "pipelines.training.child"
+FURTHER = "further.npz"  # images of `TrainingJob.draws`, in the work folder, by their place
 MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
+
+
+class FurtherDraw(NamedTuple):
+    """Images drawn from the released checkpoint for the evaluation alone.
+
+    Attributes:
+        n: Number of images.
+        seed: Seed of sampling.
+        attribute: "brain_plane" or "machine", to draw images of one level; "" for any.
+        level: The level.
+    """
+
+    n: int
+    seed: int
+    attribute: str = ""
+    level: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,7 @@ class TrainingJob:
         checkpoints: Folder for checkpoints and, below it, training states (write).
         work: Folder for everything else, also TMPDIR (write).
         n_synthetic: Synthetic images to draw after training.
+        draws: Further images to draw after training; see `FurtherDraw`.
         must_refuse: Description -> path that it must try, and fail, to read before its first step.
         forbidden: Folders that must not be inside anything it may read.
         commit_every: Steps between two committed states.
@@ -97,6 +115,7 @@ class TrainingJob:
     repeats: tuple[str, str] | None = None
     python_path: str | None = None
     view_sha256: dict[str, str] = field(default_factory=dict)
+    draws: tuple[FurtherDraw, ...] = ()
     proof_only: bool = False
 
     @property
@@ -116,7 +135,8 @@ class TrainingJob:
         tuples = {name: tuple(values[name]) for name in ("forbidden", "readable")}
         if values["repeats"] is not None:
             tuples["repeats"] = tuple(values["repeats"])
-        return cls(**values | tuples | {"committed": committed})
+        draws = tuple(FurtherDraw(*draw) for draw in values["draws"])
+        return cls(**values | tuples | {"committed": committed, "draws": draws})
 
 
 Message = dict[str, Any]

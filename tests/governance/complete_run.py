@@ -45,6 +45,9 @@ from governance.records.evaluation import (
     MetricResult,
     NearestPair,
     Opening,
+    RobustnessLoss,
+    SamplingRepeat,
+    SubgroupGap,
 )
 from governance.records.item import CardCheck, CheckResult, TracedPart, TraceLine, TraceTable
 from governance.records.lineage import (
@@ -178,6 +181,29 @@ def metric(family: str, **changes: Any) -> MetricResult:
             "reason": "below 4,096 images: compare with its floor" if family == "fid" else "",
             **changes,
         }
+    )
+
+
+def gap(**changes: Any) -> SubgroupGap:
+    """A gap between two machines that ends within the limit of 0.05, unless changed."""
+    return SubgroupGap.model_validate(
+        {
+            "attribute": "machine",
+            "worst": "S10",
+            "best": "E6",
+            "value": 0.01,
+            "ci95": (-0.01, 0.03),
+            "p_value": 0.4,
+            "n_comparisons": 3,
+            **changes,
+        }
+    )
+
+
+def loss(alteration: str, **changes: Any) -> RobustnessLoss:
+    """A loss under an alteration that ends within the limit of 0.05, unless changed."""
+    return RobustnessLoss.model_validate(
+        {"alteration": alteration, "value": 0.01, "ci95": (0.0, 0.03), "n_images": 48, **changes}
     )
 
 
@@ -740,7 +766,11 @@ def _evaluation() -> EvaluationRecord:
             metric("precision", better="higher"),
             metric("coverage", better="higher", value=0.8),
             metric("recall", better="higher", value=0.6),
-            *(metric("kid", subgroup=name, id=f"kid-{name}") for name in subgroups),
+            *(
+                metric(family, subgroup=name, id=f"{family}-{name}", better=better)
+                for name in subgroups
+                for family, better in (("kid", "lower"), ("fid", "lower"), ("precision", "higher"))
+            ),
             *(
                 metric(family, subgroup=subgroups[0], value=value, better="higher")
                 for family, value in (("coverage", 0.7), ("recall", 0.4))
@@ -778,6 +808,13 @@ def _evaluation() -> EvaluationRecord:
             opened_utc=START + timedelta(minutes=9),
             n_images=100,
         ),
+        gaps=(gap(),),
+        least_patients=30,
+        repeats=tuple(
+            SamplingRepeat(seed=seed, value=value, metric_id="kid-n100")
+            for seed, value in ((0, 0.05), (1, 0.052), (2, 0.048))
+        ),
+        robustness=(loss("gain"), loss("zoom", value=0.02)),
         n_synthetic_in_test=0,
         n_test_patients_in_training=0,
         pretrained=(

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +20,17 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from governance.checks.judged_run import JudgedRun
+from governance.checks.registry import judge_items
 from governance.evidence import verify_run as independent_verifier
+from governance.evidence.folder import RunFolder
 from governance.records.base import document_kinds
 from governance.records.item import ItemRecord
 from governance.records.manifest import Manifest
+from governance.records.people import Declarations
+from governance.records.policy import Policy
+from governance.records.run import Outcome, Plan
+from governance.verdict.rollup import roll_up, waiver_lines
 from medisynth.data.phantom import PhantomSettings, write_phantoms
 from pipelines.cli.app import app
 from tests.held_still.corpus import AUTHORITY, HERE, NAMES, OUTPUTS, PUBLIC_KEY, Corpus
@@ -166,6 +174,51 @@ def all_reports(corpus: Corpus) -> dict[str, Any]:
             run = corpus.copy(name, Path(folder))
             answers[name] = reports(run, Path(folder) / "again")
     return answers
+
+
+def judged_otherwise(run: Path) -> dict[str, Any]:
+    """What today's checks say otherwise of a stored run, judged again at its own time.
+
+    By item: status, reason and every other field that differs, as it is now; and the parts of the
+    roll-up that differ.
+    """
+    folder = RunFolder.closed(run)
+    policy = Policy.model_validate(folder.need(Plan).policy)
+    before = stored_records(run)
+    now = datetime.fromisoformat(before[policy.items[0].id]["time_utc"])
+    records = judge_items(policy, folder, now=now, artifacts=folder.digests)
+    declarations, facts = folder.get(Declarations), JudgedRun(folder, now).facts
+    waivers = waiver_lines(policy, records, declarations, facts, now.date())
+    summary = roll_up(policy, records, folder.need(Outcome), waivers=waivers)
+    again = {record.id: record.model_dump(mode="json") for record in records}
+    if again.keys() != before.keys():
+        raise ValueError(f"{run}: other items than those stored")
+    items = {item: _differing(before[item], again[item]) for item in before}
+    whole = json.loads((run / "summary.json").read_bytes())
+    return {
+        "items": {item: found for item, found in items.items() if found},
+        "summary": _differing(whole, summary.model_dump(mode="json")),
+    }
+
+
+def stored_records(run: Path) -> dict[str, Any]:
+    """The records of a stored run by item."""
+    paths = (run / "records").glob("*.json")
+    return {path.stem: json.loads(path.read_bytes()) for path in paths}
+
+
+def _differing(before: Any, again: Any) -> dict[str, Any]:
+    """Values that differ, as they are now, by key; parts of equally long lists by their place."""
+    one, other = (dict(enumerate(x)) if isinstance(x, list) else x for x in (before, again))
+    found: dict[str, Any] = {}
+    for key in sorted({*one, *other}, key=str):
+        old, new = one.get(key), other.get(key)
+        if old == new:
+            continue
+        both = [type(x) for x in (old, new)]
+        is_nested = both == [dict, dict] or (both == [list, list] and len(old) == len(new))
+        found[str(key)] = _differing(old, new) if is_nested and old and new else new
+    return found
 
 
 def document_schemas() -> dict[str, Any]:

@@ -17,12 +17,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.held_still import ask, train
-from tests.held_still.corpus import ANSWERS, Corpus
+from tests.held_still.corpus import ANSWERS, NAMES, Corpus
 
 
 def _of_the_corpus(question: Callable[[Corpus], dict[str, Any]]) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         return question(Corpus(Path(folder)))
+
+
+def _judged_otherwise(corpus: Corpus) -> dict[str, Any]:
+    return {name: ask.judged_otherwise(corpus.run(name)) for name in NAMES}
 
 
 def _trainings() -> dict[str, Any]:
@@ -35,6 +39,7 @@ ASKED: Mapping[str, Callable[[], Any]] = {
     "verify": partial(_of_the_corpus, ask.verifications),
     "changed_bytes": partial(_of_the_corpus, ask.of_changed_bytes),
     "reports": partial(_of_the_corpus, ask.all_reports),
+    "judged_otherwise": partial(_of_the_corpus, _judged_otherwise),
     "document_schemas": ask.document_schemas,
     "help": ask.help_texts,
     "error_codes": ask.error_codes,

@@ -25,6 +25,7 @@ from governance.reports.sections.metrics import (
     metric_table,
     metric_texts,
     provenance_rows,
+    subgroup_blocks,
 )
 from governance.reports.sections.principles import principle_number, tally
 from governance.reports.sections.training import pretrained_block, sample_rows, stage_table
@@ -213,8 +214,8 @@ def subgroups(evidence: ReportEvidence) -> Answer:
     evaluation = evidence.get(EvaluationRecord)
     listed = evaluation.metrics if evaluation else ()
     parts = tuple(metric for metric in listed if metric.subgroup)
-    if parts:
-        return (metric_table(parts, evidence.unit),)
+    if evaluation is not None and parts:
+        return subgroup_blocks(evaluation, evidence.unit)
     coverage = evidence.get(CoverageAudit)
     if coverage is not None:
         counts = tuple(coverage_table(coverage, attribute) for attribute in coverage.attributes)

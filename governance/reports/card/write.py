@@ -319,8 +319,17 @@ def _section_json(place: int, section: CardSection) -> dict[str, Any]:
     }
 
 
+_LATER_FIELDS = (
+    "interval_method",
+    "synthetic_from",
+)  # of metrics, since version 1 of the documents
+
+
 def _metric_json(metric: MetricResult) -> dict[str, Any]:
-    """Return the exact numbers of a metric, and the same as reports print them."""
+    """Return the exact numbers of a metric, and the same as reports print them.
+
+    Fields that a document of an older version lacks are left out, so that its card stays the same.
+    """
     value, interval, floor, floor_interval = metric_texts(metric)
     printed = {
         "value": value,
@@ -328,7 +337,8 @@ def _metric_json(metric: MetricResult) -> dict[str, Any]:
         "floor": floor,
         "floor_ci95": floor_interval,
     }
-    return metric.model_dump(mode="json") | {"printed": printed}
+    lacking = {name for name in _LATER_FIELDS if name not in metric.model_fields_set}
+    return metric.model_dump(mode="json", exclude=lacking) | {"printed": printed}
 
 
 def _block_json(block: Block) -> dict[str, Any]:

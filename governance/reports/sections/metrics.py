@@ -1,8 +1,9 @@
 """The sections on metrics and on memorisation."""
 
 from governance.records.base import ItemStatus
-from governance.records.comparison import Control
+from governance.records.comparison import Control, ControlVerdict, control_verdicts
 from governance.records.evaluation import EvaluationRecord, MemorisationRecord, MetricResult
+from governance.records.policy import Policy
 from governance.records.run import Plan
 from governance.records.training import TrainingRecord
 from governance.reports import formats
@@ -50,8 +51,12 @@ def metrics_section(evidence: ReportEvidence) -> Section:
         blocks.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
     blocks.append(metric_table(overall, unit))
     blocks.append(Heading("Subgroups"))
-    blocks.append(metric_table(parts, unit) if parts else Text("No subgroup was measured."))
-    blocks.extend(_controls(evaluation))
+    blocks.extend(subgroup_blocks(evaluation, unit) if parts else _no_subgroup(evaluation))
+    orders = Policy.model_validate(plan.policy).controls if plan else ()
+    judged = control_verdicts(evaluation.controls, orders)
+    blocks.extend(_judged_controls(evaluation, judged) if judged else _controls(evaluation))
+    blocks.extend(_repeat_blocks(evaluation))
+    blocks.extend(_robustness_blocks(evaluation))
     blocks.append(Heading("Test set and synthetic images"))
     blocks.append(Facts(provenance_rows(evaluation, unit)))
     blocks.append(Heading("Feature extractors made by others"))
@@ -99,6 +104,80 @@ def metric_table(metrics: tuple[MetricResult, ...], unit: str) -> Table:
     return Table(head, tuple(_metric_row(metric, unit) for metric in metrics))
 
 
+def _no_subgroup(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    known = any(m.status is ItemStatus.RECORDED for m in evaluation.metrics)
+    why = ": no attribute has two levels" if known and evaluation.least_patients else ""
+    return (Text(f"No subgroup was measured{why}."),)
+
+
+def subgroup_blocks(evaluation: EvaluationRecord, unit: str) -> tuple[Block, ...]:
+    """Show every metric of every subgroup, one row each, and the gaps between levels."""
+    by_subgroup: dict[str, list[MetricResult]] = {}
+    for metric in evaluation.metrics:
+        if metric.subgroup:
+            by_subgroup.setdefault(metric.subgroup, []).append(metric)
+    head = columns(("Subgroup", 0.27), ("Synthetic", 0.40), ("Real against real", 0.33))
+    rows = tuple(_subgroup_row(name, own, unit) for name, own in by_subgroup.items())
+    table = Table(head, rows)
+    least = evaluation.least_patients
+    note = (
+        f"Levels with fewer than {least} held-out {unit}s are too few. A level for which images were "
+        "drawn is compared with these, any other with all synthetic images; the floor takes "
+        "training images in the same way."
+        if least
+        else ""
+    )
+    return (*((Text(note),) if note else ()), table, *_gap_blocks(evaluation))
+
+
+def _subgroup_row(name: str, metrics: list[MetricResult], unit: str) -> tuple[Cell, Cell, Cell]:
+    texts = {metric.title: metric_texts(metric) for metric in metrics}
+    known = [metric for metric in metrics if metric.value is not None]
+    values = [
+        small(f"{title}: {value} {f'({interval})' if interval else ''}".strip())
+        for title, (value, interval, _, _) in texts.items()
+        if value
+    ]
+    floors = [
+        small(f"{title}: {floor} {f'({interval})' if interval else ''}".strip())
+        for title, (_, _, floor, interval) in texts.items()
+        if floor
+    ]
+    unknown = dict.fromkeys(m.reason for m in metrics if m.value is None)
+    facts = [small(metric_basis(known[0], unit)), small(known[0].synthetic_from)] if known else []
+    lacking = [status_line(ItemStatus.NOT_EVALUATED)] if unknown else []
+    return (
+        cell(strong(name), *facts),
+        cell(*values, *lacking, *map(small, unknown)),
+        cell(*floors) or cell(formats.DASH),
+    )
+
+
+def _gap_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    if not evaluation.gaps:
+        return ()
+    rows = []
+    for gap in sorted(evaluation.gaps, key=lambda gap: -gap.value):
+        value, interval = formats.estimate(gap.value, gap.ci95)
+        rows.append(
+            (
+                cell(strong(gap.attribute)),
+                cell(gap.worst, small(f"against {gap.best}")),
+                cell(value, small(interval)),
+                cell(formats.number(gap.p_value)),
+            )
+        )
+    head = columns(
+        ("Attribute", 0.22), ("Worst level", 0.38), ("Gap", 0.22, "right"), ("p", 0.18, "right")
+    )
+    n = formats.counted(evaluation.gaps[0].n_comparisons, "pair")
+    note = (
+        "Gap: difference of KID above the floor, the largest of each attribute. p is adjusted by "
+        f"Holm over {n} of levels."
+    )
+    return (Heading("Gaps between levels"), Table(head, tuple(rows), note))
+
+
 def metric_texts(metric: MetricResult) -> tuple[str, str, str, str]:
     """Return value, its interval, floor, its interval, as every report writes them."""
     value = interval = floor = floor_interval = ""
@@ -138,7 +217,11 @@ def _metric_row(metric: MetricResult, unit: str) -> tuple[Cell, ...]:
             mono(metric.id),
             small(goal),
         ),
-        cell(status_line(ItemStatus.NOT_EVALUATED) if unknown else value, small(interval)),
+        cell(
+            status_line(ItemStatus.NOT_EVALUATED) if unknown else value,
+            small(interval),
+            small(metric.interval_method),
+        ),
         cell(floor or formats.DASH, small(floor_interval)),
         cell(
             "" if unknown else metric_basis(metric, unit),
@@ -147,6 +230,50 @@ def _metric_row(metric: MetricResult, unit: str) -> tuple[Cell, ...]:
             small(metric.reason),
         ),
     )
+
+
+def _judged_controls(
+    evaluation: EvaluationRecord, verdicts: tuple[ControlVerdict, ...]
+) -> tuple[Block, ...]:
+    """Show, metric by metric, every control and whether the metric can be believed."""
+    titles = {m.id.partition("-")[0]: m.title for m in evaluation.metrics if not m.subgroup}
+    titles |= {"memorisation": "Share flagged as possible copies"}
+    rows = []
+    for metric in dict.fromkeys(control.metric for control in evaluation.controls):
+        own = [v for v in verdicts if v.metric == metric]
+        values = [
+            small(f"{c.name}: {' '.join(filter(None, formats.estimate(c.value, c.ci95)))}")
+            for c in evaluation.controls
+            if c.metric == metric
+        ]
+        rows.append((cell(strong(titles.get(metric, metric))), cell(*values), _verdict(own)))
+    head = columns(("Metric", 0.24), ("Controls", 0.34), ("Verdict on the metric", 0.42))
+    meanings = dict.fromkeys(f"{c.name}: {c.meaning}" for c in evaluation.controls)
+    return (
+        Heading("Controls"),
+        Text(
+            "Images whose result is known beforehand. The order that each must have is fixed in the "
+            "policy; a metric that puts one out of order is not evaluated."
+        ),
+        Table(head, tuple(rows)),
+        Bullets(tuple(formats.sentence(words) for words in meanings)),
+    )
+
+
+def _verdict(verdicts: list[ControlVerdict]) -> Cell:
+    broken = [v.words for v in verdicts if v.holds is False]
+    unknown = [v.words for v in verdicts if v.holds is None]
+    if broken:
+        return cell(strong("not evaluated: out of order"), *map(small, broken))
+    if not verdicts:
+        return cell("no order is fixed")
+    said = (
+        f"all {len(verdicts)} in order" if not unknown else f"{len(verdicts)} orders, none broken"
+    )
+    lacking = (
+        f"{len(unknown)} cannot be shown without intervals" if unknown else "intervals considered"
+    )
+    return cell(strong(said), small(lacking))
 
 
 def _controls(evaluation: EvaluationRecord) -> tuple[Block, ...]:
@@ -170,6 +297,32 @@ def _control_value(control: Control) -> Cell:
         return cell(formats.number(control.value))
     value, interval = formats.estimate(control.value, control.ci95)
     return cell(value, small(interval))
+
+
+def _repeat_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    if not evaluation.repeats:
+        return ()
+    rows = tuple(
+        cells(str(repeat.seed), formats.number(repeat.value)) for repeat in evaluation.repeats
+    )
+    head = columns(("Seed of sampling", 0.5), ("KID", 0.5, "right"))
+    return (Heading("Images drawn again"), Table(head, rows))
+
+
+def _robustness_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    if not evaluation.robustness:
+        return ()
+    rows = []
+    for loss in evaluation.robustness:
+        value, interval = formats.estimate(loss.value, loss.ci95)
+        rows.append((cell(loss.alteration), cell(value, small(interval))))
+    head = columns(("Held-out images altered in", 0.5), ("Loss of KID", 0.5, "right"))
+    note = (
+        "Rise of KID above its floor when "
+        f"{formats.counted(evaluation.robustness[0].n_images, 'held-out image')} are altered: 0 on "
+        "average for images of the real distribution."
+    )
+    return (Heading("Robustness"), Table(head, tuple(rows), note))
 
 
 def memorisation_section(evidence: ReportEvidence) -> Section:
@@ -217,7 +370,7 @@ def memorisation_rows(record: MemorisationRecord) -> tuple[tuple[str, Cell], ...
         f"{formats.percent(low, 1)} to {formats.percent(high, 1)})"
     )
     return (
-        ("Closer than the threshold", cell(strong(share))),
+        ("Closer than the threshold", cell(strong(share), small(record.interval_method))),
         (
             "Threshold",
             cell(

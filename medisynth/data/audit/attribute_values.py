@@ -1,5 +1,6 @@
 """Declared attributes of each patient: read from the metadata, put into levels or bins."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from governance.records.audit import DeclaredAttribute
-from medisynth.data.audit.levels import Coded, Codes, Floats, membership
+from medisynth.data.audit.levels import Coded, Codes, Floats, membership, patient_codes
 from medisynth.data.audit.target_population import declared_levels
 from medisynth.data.contract.contract import AttributeDeclaration
 
@@ -78,6 +79,42 @@ def attribute_values(
         _spread(codes, patients, len(levels)),
         values,
     )
+
+
+def levels_by_image(
+    table: pd.DataFrame,
+    metadata: pd.DataFrame,
+    declared: Sequence[AttributeDeclaration],
+    attributes: Sequence[str],
+) -> dict[str, dict[str, str]]:
+    """Return the level of every image in each attribute by which results can be divided.
+
+    Args:
+        table: Image table with image_id and patient_id.
+        metadata: Metadata file as text, rows in the table's order; may be empty.
+        declared: Attributes that the contract declares; a number without bins has no levels.
+        attributes: Columns of the table; one of them goes before a declared attribute of its name.
+
+    Returns:
+        Attribute -> image id -> level; images without a value are left out, and so are attributes
+        that no image has a value of.
+    """
+    ids = [str(name) for name in table["image_id"]]
+    found = {
+        name: {i: str(x) for i, x in zip(ids, table[name], strict=True) if isinstance(x, str) and x}
+        for name in attributes
+        if name in table
+    }
+    patients = patient_codes(table)
+    for attribute in declared:
+        values = attribute_values(attribute, table, metadata, patients)
+        by_image = {
+            i: values.levels[code]
+            for i, code in zip(ids, values.codes, strict=True)
+            if code >= 0 and values.levels
+        }
+        found.setdefault(attribute.name, by_image)
+    return {name: by_image for name, by_image in found.items() if by_image}
 
 
 def _categories(

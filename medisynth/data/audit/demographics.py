@@ -35,7 +35,7 @@ from medisynth.data.audit.shift import shifts
 from medisynth.data.audit.suppression import UNASSIGNED, count_levels, demographic_cells
 from medisynth.data.audit.target_population import TargetPopulation, check_levels
 from medisynth.data.contract.contract import AttributeDeclaration
-from medisynth.intervals import percentile_interval
+from medisynth.intervals import MIN_RESAMPLES, most_unseen, percentile_interval
 
 USUAL_ATTRIBUTES = (
     "maternal age",
@@ -358,9 +358,11 @@ def _distances(
         counts = has.sum(axis=0)
         value = float(total_variation(counts, expected))
         resampled = redrawn(has, n_resamples, named_rng(seed, ("target", name)))
+        if n_resamples < MIN_RESAMPLES:
+            raise ValueError(f"{n_resamples} resamples; expected at least {MIN_RESAMPLES}")
         ci95 = percentile_interval(value, total_variation(resampled, expected))
-        if ci95 is None:
-            raise ValueError(f"{n_resamples} resamples; expected at least 40")
+        if ci95 is None:  # all patients are alike: others can be a share of at most this
+            ci95 = (value, value + most_unseen(len(has)))
         distances.append(
             TargetDistance(
                 attribute=name,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from governance.records.audit import LabelAudit, SuspectedLabel
 from governance.records.errors import DataError, SettingsError
 from medisynth.data.reading.views import Pixels
-from medisynth.intervals import patient_counts, wilson_interval
+from medisynth.intervals import patient_counts, share_interval
 
 SUSPECT_BELOW = 0.05
 """Recorded labels less probable than this may be suspected; above it most suspicions are wrong."""
@@ -124,11 +124,13 @@ def _judge(
         )
         for row in order
     )
+    marks = np.isin(np.arange(len(given)), suspected).astype(np.float64)
+    interval, _ = share_interval(marks, patients.tolist())
     return audit.model_copy(
         update={
             "balanced_accuracy": accuracy,
             "n_suspected": len(suspects),
-            "rate_ci95": wilson_interval(len(suspects), len(given)),
+            "rate_ci95": interval,
             "suspects": suspects[:MAX_SUSPECTS],
             "effect": _effect(audit, suspects, len(given)),
         }

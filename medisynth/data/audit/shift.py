@@ -18,7 +18,7 @@ from medisynth.data.audit.levels import (
     redrawn,
     total_variation,
 )
-from medisynth.intervals import percentile_interval
+from medisynth.intervals import MIN_RESAMPLES, most_unseen, percentile_interval
 
 _FLOOR_PERCENTILE = 95
 
@@ -70,13 +70,22 @@ def shifts(
     for left, right in combinations(members, 2):
         pool = np.concatenate((members[left], members[right]))
         deals = dealt(pool, len(members[left]), n_resamples, named_rng(seed, (left, right)))
+        n_patients = (len(members[left]), len(members[right]))
         for (attribute, levels), first, end in zip(columns.items(), ends, ends[1:], strict=False):
             at = slice(int(first), int(end))
             counts = (members[left][:, at].sum(axis=0), members[right][:, at].sum(axis=0))
             if counts[0].any() and counts[1].any():
                 drawn = (redraws[left][:, at], redraws[right][:, at])
                 found.append(
-                    _shift(attribute, (left, right), levels.names, counts, drawn, deals[:, at])
+                    _shift(
+                        attribute,
+                        (left, right),
+                        levels.names,
+                        counts,
+                        drawn,
+                        deals[:, at],
+                        n_patients,
+                    )
                 )
     return tuple(found)
 
@@ -88,11 +97,15 @@ def _shift(
     counts: tuple[Floats, Floats],
     redraws: tuple[Floats, Floats],
     deals: Floats,
+    n_patients: tuple[int, int],
 ) -> AttributeShift:
     """Compare two partitions in one attribute, from observed, resampled and permuted counts."""
     value = float(total_variation(*counts))
     # The interval is moved: resampling alone raises the distance.
     ci95 = percentile_interval(value, total_variation(*redraws))
+    if ci95 is None and len(deals) >= MIN_RESAMPLES:
+        # All patients of each side are alike: others can be a share of at most this.
+        ci95 = (value, value + sum(map(most_unseen, n_patients)))
     chance = total_variation(deals, counts[0] + counts[1] - deals)
     chance = chance[np.isfinite(chance)]
     return AttributeShift(

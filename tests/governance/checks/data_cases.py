@@ -352,8 +352,19 @@ DATA_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         NOT_EVALUATED,
         "nothing of births 2018 could be compared; not compared: BMI: not recorded",
     ),
-    ("P3-05", shifted(shift("machine", 0.1), shift("plane", 0.0)), PASSED, "no more than dealing"),
-    ("P3-05", shifted(shift("machine", 0.11)), FAILED, "no more than dealing patients at random"),
+    ("P3-05", shifted(shift("machine", 0.1), shift("plane", 0.0)), PASSED, "machine: 0.100"),
+    (
+        "P3-05",
+        shifted(shift("machine", 0.11), shift("plane", 0.0)),
+        NOT_EVALUATED,
+        "above the limit of 0.1, but dealing patients at random gives up to",
+    ),
+    (
+        "P3-05",
+        shifted(shift("machine", 0.11), shift("plane", 0.12, floor=0.05)),
+        FAILED,
+        "largest for plane: 0.120",
+    ),
     ("P3-05", shifted(shift("machine", 0.5)), FAILED, "machine: 0.500, 95 % interval 0.25 to 1.00"),
     ("P3-05", shifted(shift("machine", 0.5)), FAILED, "; more than dealing patients at random"),
     (
@@ -386,6 +397,18 @@ DATA_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         "operator and machine (V 0.61, p 0.001); Op. 3 only with machine Aloka",
     ),
     ("P3-07", pairs(pair("operator", "machine", 0.5)), PASSED, "largest: operator and machine"),
+    (
+        "P3-07",
+        pairs(pair("operator", "machine", 0.61, p_value=0.2), pair("plane", "machine", 0.3)),
+        NOT_EVALUATED,
+        "(V 0.61, p 0.200); above the limit of 0.5, but permuting patients",
+    ),
+    (
+        "P3-07",
+        pairs(pair("operator", "machine", 0.61, p_value=0.2), pair("plane", "machine", 0.55)),
+        FAILED,
+        "above the limit: plane and machine (V 0.55",
+    ),
     ("P3-07", pairs(), NOT_EVALUATED, "fewer than two attributes"),
     (
         "P3-08",

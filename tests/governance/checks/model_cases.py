@@ -2,6 +2,7 @@
 
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control, TuningComparison
+from governance.records.evaluation import MetricResult, SamplingRepeat, SubgroupGap
 from governance.records.item import FoundWord
 from governance.records.lineage import ChangedMetric
 from governance.records.run import Hazard
@@ -16,6 +17,8 @@ from tests.governance.complete_run import (
     changed_metric,
     comparison,
     curve,
+    gap,
+    loss,
     metric,
     nested,
     seed_run,
@@ -31,7 +34,6 @@ UNMEASURED = {
     "P7-02": "no command turing-test",
     "P7-03": "no command turing-test",
     "P8-04": "a classifier on unseen real patients, trained with and without synthetic",
-    "P8-06": "gain, speckle, zoom, rotation and compression",
 }
 
 
@@ -53,15 +55,33 @@ def _on_tuning(value: float, **controls: float) -> Change:
     return change("training", comparison=comparison(value, **controls))
 
 
-def _subgroups(*patients: int) -> Change:
-    values = (0.05, 0.25, 0.15)
-    return change(
-        "evaluation",
-        metrics=tuple(
-            metric("kid", subgroup=f"machine=M{k}", n_patients=n, value=values[k])
-            for k, n in enumerate(patients)
-        ),
+def _gaps(*gaps: SubgroupGap) -> Change:
+    return change("evaluation", gaps=gaps)
+
+
+def _overall_and(*parts: MetricResult) -> Change:
+    """Fidelity overall, as in the complete run, and the parts given."""
+    overall = (metric("kid"), metric("fid"), metric("precision", better="higher"))
+    return change("evaluation", metrics=(*overall, *parts))
+
+
+def _by(subgroup: str, **changes: object) -> tuple[MetricResult, ...]:
+    return tuple(
+        metric(family, subgroup=subgroup, **changes) for family in ("kid", "fid", "precision")
     )
+
+
+def _too_few(subgroup: str) -> tuple[MetricResult, ...]:
+    words = "too few: 12 patients, needs 30"
+    return _by(subgroup, status="not evaluated", value=None, reason=words, n_patients=12)
+
+
+def _drawn_again(*values: float) -> Change:
+    repeats = tuple(
+        SamplingRepeat(seed=seed, value=value, metric_id="kid-n100")
+        for seed, value in enumerate(values)
+    )
+    return change("evaluation", repeats=repeats)
 
 
 def _of_kid(**changes: object) -> tuple[ChangedMetric, ...]:
@@ -114,6 +134,57 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         FAILED,
         "no better than pca on held-out test images (KID 0.050 [0.040 to 0.070]; pca 0.040 "
         "[0.030 to 0.060], intervals overlap)",
+    ),
+    (
+        "P6-03",
+        _on_tuning(0.21, pca=0.229, blur=0.352),
+        FAILED,
+        "not better with intervals apart than pca on tuning images (KID 0.210 [0.190 to 0.230]; "
+        "pca 0.229 [0.209 to 0.249], intervals overlap",
+    ),
+    (
+        "P6-03",
+        _controls(0.08, pca=(0.06, 0.1), blur=(0.2, 0.3), augmentation=(0.0, 0.1)),
+        FAILED,
+        "not better with intervals apart than pca on held-out test images",
+    ),
+    (
+        "P6-04",
+        _controls(0.06, pca=(0.055, 0.1), blur=(0.2, 0.3)),
+        NOT_EVALUATED,
+        "the images are too far from real ones for this to mean anything (KID 0.050",
+    ),
+    (
+        "P6-04",
+        _both(
+            _controls(0.06, pca=(0.055, 0.1), blur=(0.2, 0.3)),
+            nested("evaluation", "memorisation", n_flagged=9, share_ci95=(0.04, 0.16)),
+        ),
+        FAILED,
+        "9 of 100 flagged",
+    ),
+    ("P6-04", _controls(pca=(0.2, 0.4)), NOT_EVALUATED, "is unknown: no control blur"),
+    ("P6-04", _controls(pca=None, blur=None), NOT_EVALUATED, "is unknown: no interval"),
+    (
+        "P6-04",
+        change("evaluation", metrics=(metric("kid", value=None, status="not evaluated"),)),
+        NOT_EVALUATED,
+        "is unknown: no KID",
+    ),
+    (
+        "P6-04",
+        change(
+            "evaluation",
+            controls=(Control(name="copycat", metric_id="memorisation-x", value=0.9, meaning=""),),
+        ),
+        NOT_EVALUATED,
+        "its own controls misbehave: copycat 0.9 must be at least 0.99",
+    ),
+    (
+        "P6-07",
+        _controls(0.06, pca=(0.055, 0.1), blur=(0.2, 0.3)),
+        NOT_EVALUATED,
+        "too far from real ones",
     ),
     (
         "P6-03",
@@ -206,15 +277,96 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     ("P6-10", change("hazards", hazards=()), NOT_EVALUATED, "is empty"),
     # P8 testing
-    ("P8-05", change("evaluation", metrics=(metric("kid"),)), NOT_EVALUATED, "fidelity by plane"),
-    ("P8-05", _subgroups(60, 29), NOT_EVALUATED, "too few patients to judge: machine=M1"),
-    ("P8-05", _subgroups(60, 30, 29), RECORDED, "largest between levels of machine"),
+    (
+        "P8-03",
+        _overall_and(),
+        NOT_EVALUATED,
+        "not evaluated: by machine",
+    ),
+    (
+        "P8-03",
+        _overall_and(*_by("plane=Fetal brain"), *_by("operator=Op. 1"), *_too_few("machine=E6")),
+        NOT_EVALUATED,
+        "by machine (too few: 12 patients, needs 30)",
+    ),
+    (
+        "P8-03",
+        _overall_and(
+            *_by("plane=Fetal brain"),
+            *_by("operator=Op. 1"),
+            *_by("machine=E6"),
+            *_too_few("machine=S10"),
+            *_by("maternal age=30 to 35"),
+        ),
+        PASSED,
+        "reported overall and by machine, plane, operator, maternal age",
+    ),
+    (
+        "P8-03",
+        _both(change("coverage", levels=()), _overall_and()),
+        NOT_EVALUATED,
+        "no attribute with two levels is recorded",
+    ),
+    ("P8-05", _overall_and(), NOT_EVALUATED, "no metric by subgroup is on record"),
+    (
+        "P8-05",
+        _both(_overall_and(*_too_few("machine=E6"), *_too_few("machine=S10")), _gaps()),
+        NOT_EVALUATED,
+        "no attribute has two levels of 30 patients that could be compared; too few to judge: "
+        "machine=E6, machine=S10",
+    ),
+    (
+        "P8-05",
+        _gaps(gap(), gap(attribute="plane", value=0.02, ci95=(0.0, 0.04))),
+        PASSED,
+        "largest: plane S10 is 0.020 [0.000 to 0.040] further from real images than E6",
+    ),
+    (
+        "P8-05",
+        _gaps(gap(value=0.2, ci95=(0.15, 0.25), p_value=0.001), gap(attribute="plane")),
+        FAILED,
+        "worst subgroup: machine S10 is 0.200 [0.150 to 0.250] further from real images than E6 "
+        "(p 0.001, adjusted over 3 pairs)",
+    ),
+    (
+        "P8-05",
+        _gaps(gap(value=0.06, ci95=(-0.02, 0.14), p_value=0.3)),
+        NOT_EVALUATED,
+        "its interval reaches beyond the limit of 0.05 and the gap is not shown to be",
+    ),
+    (
+        "P8-05",
+        _gaps(gap(value=0.03, ci95=(0.0, 0.06), p_value=0.04)),
+        NOT_EVALUATED,
+        "more patients would tell",
+    ),
+    ("P8-06", change("evaluation", robustness=()), NOT_EVALUATED, "no result under changed gain"),
+    (
+        "P8-06",
+        change(
+            "evaluation", robustness=(loss("gain", value=0.09, ci95=(0.06, 0.12)), loss("zoom"))
+        ),
+        FAILED,
+        "beyond the limit: gain 0.090 [0.060 to 0.120]; altered: gain, zoom",
+    ),
+    (
+        "P8-06",
+        change("evaluation", robustness=(loss("gain", value=0.06, ci95=(0.03, 0.09)),)),
+        NOT_EVALUATED,
+        "its interval reaches beyond the limit of 0.05 and holds it",
+    ),
+    ("P8-07", _drawn_again(0.05, 0.06, 0.055), PASSED, "KID over 3 seeds of sampling: mean 0.055"),
+    ("P8-07", _drawn_again(0.05, 0.15, 0.1), FAILED, "SD 0.05"),
     (
         "P8-07",
-        change("lineage", seeds=(seed_run(1), seed_run(2, n=50), seed_run(0))),
+        _both(
+            _drawn_again(0.05),
+            change("lineage", seeds=(seed_run(1), seed_run(2, n=50), seed_run(0))),
+        ),
         NOT_EVALUATED,
         "known of 2 seeds",
     ),
+    ("P8-07", _drawn_again(), PASSED, "KID over 3 seeds: mean 0.05, SD 0.01"),
     ("P8-08", change("samples", n_asked=120), FAILED, "120 asked for, 100 drawn, 100 kept"),
     ("P8-08", change("samples", n_drawn=104), FAILED, "100 asked for, 104 drawn, 100 kept"),
     ("P8-08", change("samples", n_asked=None), NOT_EVALUATED, "not on record"),
@@ -281,6 +433,20 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         change("change", metrics=_of_kid(unfair=("other real images",))),
         NOT_EVALUATED,
         "KID by subgroup",
+    ),
+    ("P10-03", change("change", metrics=_of_kid(after=0.1)), PASSED, "0.06, then 0.1"),
+    ("P10-03", change("change", metrics=_of_kid(after=0.2)), FAILED, "largest loss: KID machine"),
+    (
+        "P10-03",
+        change(
+            "change",
+            metrics=(
+                *_of_kid(),
+                changed_metric(name="KID machine=S10", subgroup="machine=S10", after=None),
+            ),
+        ),
+        NOT_EVALUATED,
+        "not comparable: machine=S10",
     ),
     (
         "P10-04",

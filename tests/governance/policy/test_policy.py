@@ -227,6 +227,34 @@ def test_a_fault_in_a_policy_file_is_named_with_file_and_key(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("than: copycat, metrics: [fid, kid,", "than: copycat, metrics: [fid,", "of kid; add it"),
+        ("must_be: at least, than: 0.99", "must_be: at least, than: 0.5", "of memorisation"),
+        (
+            "control: blur, must_be: worse, than: generator",
+            "control: blur, must_be: no better, than: generator",
+            "blur worse than generator is not asked of kid",
+        ),
+        ("nearer_than: [blur, pca]", "nearer_than: [blur]", "fidelity_minimum: expected kid"),
+        ("fidelity_minimum:\n  metric: kid", "fidelity_minimum:\n  metric: fid", "expected kid"),
+    ],
+)
+def test_a_policy_that_asks_less_of_controls_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(PolicyError, match=message):
+        load_policy(changed(tmp_path, old, new))
+
+
+def test_a_policy_of_before_sets_no_orders_and_no_minimum(policy: Policy) -> None:
+    frozen = policy.model_dump(mode="json", exclude={"controls", "fidelity_minimum"})
+    older = Policy.model_validate(frozen)
+
+    assert (older.controls, older.fidelity_minimum) == ((), None)
+
+
 def test_a_core_human_item_cannot_be_made_conditional(tmp_path: Path) -> None:
     old = 'Reader study (readers, protocol, result) or reason for not applicable", source: declaration'
     path = changed(tmp_path, old, f"{old}, when: P4-13 is not evaluated")

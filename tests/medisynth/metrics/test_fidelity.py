@@ -79,6 +79,17 @@ def test_a_constant_synthetic_set_is_legal_and_scores_badly():
     assert all(metric.status == "recorded" for metric in found.values())
 
 
+def test_a_share_of_none_has_a_one_sided_bound_and_never_zero_to_zero():
+    found = _evaluate(np.full((80, D), 4.0))
+
+    for name in ("precision", "recall", "density", "coverage"):
+        assert found[name].value == found[name].ci95[0] == 0
+        assert found[name].ci95[1] > 0
+        assert "rule of three" in found[name].interval_method
+    assert found["precision"].ci95[1] == pytest.approx(1 - 0.05 ** (1 / 80))
+    assert found["kid"].interval_method == ""
+
+
 def test_the_id_carries_extractor_features_neighbours_and_both_n():
     assert _evaluate(_draw(80, 3))["fid"].id == "fid-pixels-d32-n80"
     found = _evaluate(_draw(40, 3))

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from governance.records.errors import MetricUndefinedError
 from medisynth.intervals import (
     image_counts,
+    most_unseen,
     patient_bootstrap,
     patient_counts,
     percentile_interval,
+    share_interval,
     wilson_interval,
 )
 
@@ -97,3 +100,66 @@ def test_plain_means_keep_plain_percentiles():
     assert percentile_interval(0.1, np.linspace(0, 1, 101), centred=False) == pytest.approx(
         (0.025, 0.975)
     )
+
+
+def _marks(n_hits, n):
+    return np.array([1.0] * n_hits + [0.0] * (n - n_hits))
+
+
+@pytest.mark.parametrize(("n_hits", "n"), [(1, 20), (7, 50), (49, 50)])
+def test_a_share_of_independent_images_has_the_interval_of_clopper_and_pearson(n_hits, n):
+    exact = binomtest(n_hits, n).proportion_ci(0.95, method="exact")
+
+    found, method = share_interval(_marks(n_hits, n), [str(i) for i in range(n)])
+
+    assert found == pytest.approx((exact.low, exact.high))
+    assert method == f"exact (Clopper-Pearson), n = {n}"
+
+
+@pytest.mark.parametrize(("n_hits", "ends"), [(0, (0.0, 0.1391)), (20, (0.8609, 1.0))])
+def test_no_share_is_exactly_none_or_all(n_hits, ends):
+    found, method = share_interval(_marks(n_hits, 20), [str(i) for i in range(20)])
+
+    assert found == pytest.approx(ends, abs=5e-5)
+    assert method.startswith("one-sided 95 % bound by the rule of three")
+
+
+def test_a_bound_counts_patients_and_not_their_images():
+    found, method = share_interval(_marks(0, 200), [str(i // 10) for i in range(200)])
+
+    assert found == (0.0, most_unseen(20))
+    assert method.endswith("n = 20")
+
+
+def test_images_of_one_patient_that_agree_count_about_as_one():
+    patients = [str(i // 10) for i in range(400)]
+    agreeing = np.repeat(np.random.default_rng(0).random(40) < 0.4, 10).astype(float)
+    mixed = np.tile([1.0, 1, 1, 1, 0, 0, 0, 0, 0, 0], 40)
+
+    (low, high), method = share_interval(agreeing, patients)
+    exact = binomtest(int(agreeing.sum()) // 10, 40).proportion_ci(0.95, method="exact")
+
+    assert (low, high) == pytest.approx((exact.low, exact.high), abs=0.02)
+    assert "Korn-Graubard" in method
+    assert np.ptp(share_interval(mixed, patients)[0]) < (high - low) / 2
+
+
+def test_the_interval_of_a_clustered_share_holds_the_truth_in_19_of_20_samples():
+    rng, covered = np.random.default_rng(4), 0
+    patients = [str(i // 5) for i in range(150)]
+    for _ in range(300):
+        marks = (rng.random(150) < np.repeat(rng.beta(1, 9, 30), 5)).astype(float)
+        low, high = share_interval(marks, patients)[0]
+        covered += low <= 0.1 <= high
+
+    assert covered >= 0.93 * 300
+
+
+def test_resamples_that_are_all_equal_give_no_interval():
+    assert percentile_interval(0.3, np.full(100, 0.3)) is None
+
+
+def test_the_rule_of_three():
+    assert most_unseen(100) == pytest.approx(3 / 100, rel=0.02)
+    with pytest.raises(MetricUndefinedError):
+        most_unseen(0)

@@ -54,7 +54,7 @@ def _controls(policy: Policy) -> str:
     head = ["## Controls", "", "| control | must be | in |", "|---|---|---|"]
     minimum = policy.fidelity_minimum
     words = (
-        f"Minimum for credit in P6-04 and P6-07: {minimum.metric.upper()} nearer than "
+        f"Minimum for credit in P6-04, P6-05 and P6-07: {minimum.metric.upper()} nearer than "
         f"{' and '.join(minimum.nearer_than)}, intervals apart. {minimum.reason}"
         if minimum
         else "No minimum is set."

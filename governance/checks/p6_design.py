@@ -9,24 +9,17 @@ from governance.checks.registry import (
     LEAST_SEEDS,
     check,
     counted,
+    estimated,
     judge,
     listed,
     not_evaluated,
+    overall_metrics,
     seed_values,
-    seen,
     spread_words,
 )
-from governance.records.base import Document, ItemStatus
-from governance.records.comparison import (
-    MUST_BEAT,
-    Control,
-    control_verdicts,
-    misbehaving,
-    not_beaten,
-    overlap,
-    to_beat,
-)
-from governance.records.evaluation import EvaluationRecord, MetricResult
+from governance.records.base import Document
+from governance.records.comparison import MUST_BEAT, Control, not_beaten, overlap, to_beat
+from governance.records.evaluation import EvaluationRecord
 from governance.records.item import CheckResult, Observed
 from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.partition import SealRecord
@@ -37,7 +30,6 @@ from governance.records.training import Curve, TrainingRecord
 AUGMENTATION = "augmentation"  # name of the control made by simple augmentation
 _BASELINES = ("black", "noise", "blur", "pca", AUGMENTATION)
 _FLOOR_IS_ONE = "fd_ratio"  # already a ratio to the floor, so it has none of its own
-_VARIETY = ("coverage", "recall")
 _METHOD = (
     "KID on tuning images and on the held-out test set beside that of controls; floors of all "
     "overall metrics; metrics of the parent run"
@@ -51,7 +43,6 @@ MODEL_FIELDS = (
     "augmentation",
     "pre-training",
 )
-_COPY_DISTANCE = 1e-6  # an exact copy has distance 0 up to rounding
 
 
 @dataclass(frozen=True)
@@ -77,9 +68,9 @@ class _Bout:
     @property
     def words(self) -> str:
         """Say which controls are beaten or not, with their KID and intervals."""
-        numbers = [f"KID {_estimate(self.value, self.ci95)}"]
+        numbers = [f"KID {estimated(self.value, self.ci95)}"]
         numbers += [
-            f"{control.name} {_estimate(control.value, control.ci95)}"
+            f"{control.name} {estimated(control.value, control.ci95)}"
             + (", intervals overlap" if overlap(self.ci95, control.ci95) else "")
             for control in self.controls
         ]
@@ -209,15 +200,6 @@ def _apart(documents: JudgedRun) -> tuple[str, ...]:
     return to_beat(documents.policy.controls, "kid")
 
 
-def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
-    """Return the metrics with a value that were computed on all images."""
-    return [
-        m
-        for m in evaluation.metrics
-        if not m.subgroup and m.status is ItemStatus.RECORDED and m.value is not None
-    ]
-
-
 def _previous_model(documents: JudgedRun) -> list[str]:
     """Return why there is no comparison with the parent run; empty if there is one."""
     if documents.need(Lineage).is_first:
@@ -258,106 +240,6 @@ def _bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
             where = "held-out test images"
             bouts.append(_Bout(where, metric.value, metric.ci95, controls, EvaluationRecord, apart))
     return tuple(bouts)
-
-
-TOO_FAR = "the images are too far from real ones for this to mean anything"
-
-
-def _below_minimum(documents: JudgedRun, evaluation: EvaluationRecord) -> str:
-    """Return why copying and variety get no credit; "" where the policy's minimum is reached.
-
-    A policy of an older version sets no minimum: its runs are judged as they were planned.
-    """
-    minimum = documents.policy.fidelity_minimum
-    if minimum is None:
-        return ""
-    own = [m for m in overall_metrics(evaluation) if m.id.partition("-")[0] == minimum.metric]
-    name = minimum.metric.upper()
-    if not own or own[0].value is None:
-        return f"whether the images are near enough to real ones is unknown: no {name}"
-    known = {c.name: c for c in evaluation.controls if c.metric == minimum.metric}
-    if missing := [name for name in minimum.nearer_than if name not in known]:
-        return (
-            "whether the images are near enough to real ones is unknown: "
-            f"no control {listed(missing)}"
-        )
-    value, ci95 = own[0].value, own[0].ci95
-    controls = tuple(known[name] for name in minimum.nearer_than)
-    numbers = "; ".join(f"{c.name} {_estimate(c.value, c.ci95)}" for c in controls)
-    words = f"{name} {_estimate(value, ci95)}; {numbers}"
-    if not_beaten(value, controls) or any(overlap(ci95, c.ci95) for c in controls):
-        return f"{TOO_FAR} ({words})"
-    if ci95 is None or any(c.ci95 is None for c in controls):
-        return f"whether the images are near enough to real ones is unknown: no interval ({words})"
-    return ""
-
-
-@check("P6-04", step="s6_evaluate")
-def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Bound the share of synthetic images nearer to training than unseen images are."""
-    evaluation = documents.need(EvaluationRecord)
-    memory = evaluation.memorisation
-    if memory is None or memory.n_synthetic == 0 or memory.n_null == 0:
-        return not_evaluated("nearest training images were not computed", source=EvaluationRecord)
-    verdicts = control_verdicts(evaluation.controls, documents.policy.controls)
-    if fault := misbehaving("memorisation", verdicts):
-        return not_evaluated(fault, method=memory.method, source=EvaluationRecord)
-    n, flagged = memory.n_synthetic, memory.n_flagged
-    copies = [pair.synthetic for pair in memory.closest if pair.distance <= _COPY_DISTANCE]
-    upper = memory.share_ci95[1]
-    words = f"{flagged:,} of {n:,} flagged, upper 95 % bound {upper:.3f}"
-    observed = Observed(value=flagged / n, ci95=memory.share_ci95, n_images=n)
-    limit = criterion.value
-    if flagged and not copies and limit is not None and upper <= limit:
-        # Within the limit, but the item also asks that no flagged image is a copy.
-        return not_evaluated(
-            f"{words}; whether a flagged image is a copy was neither confirmed nor ruled out",
-            observed=observed.model_copy(update={"unit": criterion.unit}),
-            method=memory.method,
-            source=EvaluationRecord,
-        )
-    if copies:
-        words += f"; equal to a training image: {listed(copies)}"
-    elif not flagged and limit is not None and upper > limit:
-        words += "; too few synthetic images to show less, draw more"
-    result = judge(
-        criterion,
-        observed,
-        reason=words,
-        method=f"{memory.method}; threshold from {counted(memory.n_null, 'tuning image')}",
-        source=EvaluationRecord,
-        limitations=(
-            "A 1st percentile of fewer than 100 images is uncertain." if memory.n_null < 100 else ""
-        ),
-        compared=upper,
-        holds=not copies,
-    )
-    return _without_credit(result, documents, evaluation)
-
-
-def _without_credit(
-    result: CheckResult, documents: JudgedRun, evaluation: EvaluationRecord
-) -> CheckResult:
-    """Return the result, not evaluated where the images are too far from real ones for credit.
-
-    A failure stays one: too many flagged images count however bad the images are.
-    """
-    below = _below_minimum(documents, evaluation)
-    if not below or result.status is ItemStatus.FAILED:
-        return result
-    changes = {"status": ItemStatus.NOT_EVALUATED, "reason": f"{below}; {result.reason}"}
-    return result.model_copy(update=changes)
-
-
-@check("P6-05", step="s6_evaluate")
-def membership(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Always unavailable: AUC of an attack that tells training from tuning patients."""
-    documents.need(EvaluationRecord)
-    return not_evaluated(
-        "the metric is missing: AUC of a membership-inference attack, by patient; this version "
-        "has no such attack",
-        source=EvaluationRecord,
-    )
 
 
 @check("P6-06", step="s5_train")
@@ -409,50 +291,6 @@ def _loss(curve: Curve) -> str:
     return " ".join(word for word in words if word not in ("training", "tuning"))
 
 
-@check("P6-07", step="s6_evaluate")
-def variety(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Report the smaller of coverage and recall over all images."""
-    evaluation = documents.need(EvaluationRecord)
-    found = [m for m in overall_metrics(evaluation) if m.id.split("-")[0] in _VARIETY]
-    if not found:
-        listed_all = [m for m in evaluation.metrics if m.id.split("-")[0] in _VARIETY]
-        reason = next((m.reason for m in listed_all if m.reason), "")
-        return not_evaluated(
-            f"neither coverage nor recall was evaluated{f': {reason}' if reason else ''}",
-            source=EvaluationRecord,
-        )
-    smallest = min(found, key=lambda m: m.value or 0.0)
-    lacking = "Vendi score and pairwise similarity against real images are not measured"
-    method = "coverage and recall of synthetic images against held-out real ones, all images"
-    result = judge(
-        criterion,
-        seen(smallest),
-        reason=f"smallest: {smallest.title}",
-        method=method,
-        source=EvaluationRecord,
-        limitations=f"{lacking}.",
-    )
-    if result.status is ItemStatus.PASSED:
-        return not_evaluated(
-            f"{smallest.title} is within the limit, but {lacking}",
-            observed=result.observed,
-            method=method,
-            source=EvaluationRecord,
-        )
-    return _without_credit(result, documents, evaluation)
-
-
-@check("P6-08", step="s6_evaluate")
-def constraints(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Always unavailable: share of synthetic images that show impossible anatomy."""
-    documents.need(EvaluationRecord)
-    return not_evaluated(
-        "the metrics are missing: agreement with a plane classifier, and checks of sector and "
-        "skull on synthetic images; this version has none of them",
-        source=EvaluationRecord,
-    )
-
-
 @check("P6-09", step="s7_evidence")
 def stability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count this configuration's seeds in the workspace and report the endpoint's spread."""
@@ -502,7 +340,3 @@ def hazards_are_linked(documents: JudgedRun, criterion: Criterion) -> CheckResul
         limitations="That the list is complete, and that an item is enough, is for people to "
         "judge; an item that looks at a hazard may itself be open.",
     )
-
-
-def _estimate(value: float, ci95: tuple[float, float] | None) -> str:
-    return f"{value:.3f}" + (f" [{ci95[0]:.3f} to {ci95[1]:.3f}]" if ci95 else "")

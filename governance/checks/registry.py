@@ -369,3 +369,17 @@ def no_metric(evaluation: EvaluationRecord) -> str:
 def family_of(metric: MetricResult) -> str:
     """Return the first word of a metric id: "kid" of "kid-inception_pool3-d2048-n100"."""
     return metric.id.split("-")[0].lower()
+
+
+def overall_metrics(evaluation: EvaluationRecord) -> list[MetricResult]:
+    """Return the metrics with a value that were computed on all images."""
+    return [
+        m
+        for m in evaluation.metrics
+        if not m.subgroup and m.status is ItemStatus.RECORDED and m.value is not None
+    ]
+
+
+def estimated(value: float, ci95: tuple[float, float] | None) -> str:
+    """Write a value and its 95 % interval with three decimals."""
+    return f"{value:.3f}" + (f" [{ci95[0]:.3f} to {ci95[1]:.3f}]" if ci95 else "")

@@ -145,6 +145,41 @@ class MemorisationRecord(Document):
     closest: tuple[NearestPair, ...]
 
 
+class MembershipRecord(Document):
+    """How well an attack tells training patients from others by the synthetic images.
+
+    Attributes:
+        method: What the attack goes by.
+        auc: How often a training patient looks more like one than a tuning patient; 0.5 by chance.
+        ci95: Its interval by patient bootstrap.
+        n_training: Training patients; n_tuning: tuning patients.
+    """
+
+    method: str
+    auc: float
+    ci95: tuple[float, float]
+    n_training: int
+    n_tuning: int
+
+
+class DiversityRecord(Document):
+    """Variety of the synthetic images beside as many real training images.
+
+    Attributes:
+        vendi: Effective number of different synthetic images; vendi_real: of real ones.
+        ms_ssim: Mean similarity of pairs of synthetic images; ms_ssim_real: of real ones. 1 is
+            equal.
+        n_images: Images of each kind; n_pairs: pairs compared of each.
+    """
+
+    vendi: float
+    vendi_real: float
+    ms_ssim: float
+    ms_ssim_real: float
+    n_images: int
+    n_pairs: int
+
+
 class Opening(Document):
     """One recorded opening of the sealed test set."""
 
@@ -166,7 +201,8 @@ class EvaluationRecord(Document):
     the extractors and of extracting features; None in older runs. `gaps`: the largest of each
     attribute; `least_patients`: held-out patients below which a subgroup is "too few", None where
     none was measured. `repeats`: the primary endpoint with other seeds of sampling, the run's own
-    first. `robustness`: one entry for each alteration of the held-out images.
+    first. `robustness`: one entry for each alteration of the held-out images. `membership` and
+    `diversity`: None where they were not measured; the notes say why.
     """
 
     PATH = "metrics/evaluation.json"
@@ -186,6 +222,8 @@ class EvaluationRecord(Document):
     least_patients: int | None = None
     repeats: tuple[SamplingRepeat, ...] = ()
     robustness: tuple[RobustnessLoss, ...] = ()
+    membership: MembershipRecord | None = None
+    diversity: DiversityRecord | None = None
 
 
 class ImageStatistic(Document):

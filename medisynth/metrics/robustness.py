@@ -11,7 +11,7 @@ from medisynth.data.reading.views import Pixels
 from medisynth.intervals import Counts, image_counts, patient_counts, percentile_interval
 from medisynth.metrics.features import Features
 from medisynth.metrics.fidelity import MIN_PATIENTS
-from medisynth.metrics.gram import Grams, grams
+from medisynth.metrics.gram import grams
 from medisynth.metrics.kernel import kernel_distances_from_grams
 
 _GAIN = 1.25  # about 2 dB of amplitude
@@ -69,8 +69,8 @@ def robustness_losses(
     floor = _with_all(patient_counts(training_patients, n_bootstrap, rng))
 
     def above_floor(features: Features) -> NDArray[np.float64]:
-        to_synthetic = _distances(grams(features, synthetic), real, drawn)
-        return to_synthetic - _distances(grams(features, training), real, floor)
+        to_synthetic = kernel_distances_from_grams(grams(features, synthetic), real, drawn)
+        return to_synthetic - kernel_distances_from_grams(grams(features, training), real, floor)
 
     as_it_is = above_floor(test)
     found = []
@@ -91,12 +91,8 @@ def _with_all(counts: Counts) -> Counts:
     return np.vstack([np.ones(counts.shape[1]), counts])
 
 
-def _distances(g: Grams, real: Counts, other: Counts) -> NDArray[np.float64]:
-    return kernel_distances_from_grams(g, real, other)
-
-
 def _gain(image: Pixels, _rng: np.random.Generator) -> Pixels:
-    return _grey(image * _GAIN)
+    return _grey(image.astype(np.float64) * _GAIN)
 
 
 def _speckle(image: Pixels, rng: np.random.Generator) -> Pixels:

@@ -9,12 +9,19 @@ import numpy as np
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control, control_verdicts, misbehaving
 from governance.records.errors import MetricUndefinedError
-from governance.records.evaluation import MetricResult, RobustnessLoss, SamplingRepeat, SubgroupGap
+from governance.records.evaluation import (
+    DiversityRecord,
+    MetricResult,
+    RobustnessLoss,
+    SamplingRepeat,
+    SubgroupGap,
+)
 from governance.records.training import PretrainedComponent
 from governance.sealing.seal import Leaf
 from medisynth.data.audit.coverage import ATTRIBUTES
 from medisynth.data.reading.views import Pixels
 from medisynth.metrics.controls import MEANINGS, control_images
+from medisynth.metrics.diversity import diversity
 from medisynth.metrics.features import ExtractorFacts, Features, InceptionPool3, check_reference
 from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
 from medisynth.metrics.kernel import kernel_distance
@@ -59,6 +66,7 @@ class Fidelity:
     least_patients: int | None = None
     repeats: tuple[SamplingRepeat, ...] = ()
     robustness: tuple[RobustnessLoss, ...] = ()
+    diversity: DiversityRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,9 @@ def measure_fidelity(
     repeats = _repeats(real.test.features, synthetic, metrics, trained, extract, seed)
     believed = _believed((*metrics, *parts.metrics), controls, context)
     is_known = any(m.value is not None for m in believed if _family(m) == "kid")
+    varied, fault = _diversity(real, synthetic, trained.synthetic[:n], seed)
     notes = (
+        *fault,
         f"{n} real test images and {n} synthetic images were compared"
         + (f"; drawn at random from {len(test.leaves)}" if n < len(test.leaves) else ""),
         f"controls use {min(_N_CONTROL, n)} images each, resampled one by one in their intervals",
@@ -162,6 +172,7 @@ def measure_fidelity(
         config.least_patients,
         repeats if is_known else (),
         _robustness(real, test.pixels[test_rows], synthetic, extract, context) if is_known else (),
+        varied,
     )
 
 
@@ -243,6 +254,18 @@ def _robustness(
         n_bootstrap=context.config.evaluation.n_bootstrap,
         seed=seed,
     )
+
+
+def _diversity(
+    real: _Real, synthetic: Features, pixels: Pixels, seed: int
+) -> tuple[DiversityRecord | None, tuple[str, ...]]:
+    try:
+        found = diversity(
+            synthetic, real.training.features, pixels, real.training_pixels, seed=seed
+        )
+    except MetricUndefinedError as error:
+        return None, (f"variety was not evaluated: {error}",)
+    return found, ()
 
 
 def _family(metric: MetricResult) -> str:

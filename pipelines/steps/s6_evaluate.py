@@ -10,6 +10,7 @@ from governance.records.dataset import DatasetIdentity
 from governance.records.errors import MetricUndefinedError
 from governance.records.evaluation import (
     EvaluationRecord,
+    MembershipRecord,
     MemorisationRecord,
     Opening,
 )
@@ -22,6 +23,7 @@ from medisynth.data.reading.ingest import decode_bytes, to_square
 from medisynth.data.reading.synthetic_mark import read_mark
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.metrics.controls import control_images
+from medisynth.metrics.membership import membership_attack
 from medisynth.metrics.memorisation import memorisation
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.finished_runs.lineage import baseline_of
@@ -58,6 +60,7 @@ def evaluate(
         context.console.warn(note)
     context.console.say(f"opened the sealed test set: {opening.label}")
     memory, memory_notes = _memorisation(trained, training, tuning)
+    attack, attack_notes = _membership(trained, training, tuning, context)
     fidelity = measure_fidelity(trained, split, test, context)
     record = EvaluationRecord(
         metrics=fidelity.metrics,
@@ -70,12 +73,14 @@ def evaluate(
         ),
         n_test_images_in_training=_n_test_in(test, training, tuning),
         pretrained=fidelity.pretrained,
-        notes=(*fidelity.notes, *memory_notes),
+        notes=(*fidelity.notes, *memory_notes, *attack_notes),
         extraction_s=fidelity.extraction_s,
         gaps=fidelity.gaps,
         least_patients=fidelity.least_patients,
         repeats=fidelity.repeats,
         robustness=fidelity.robustness,
+        membership=attack,
+        diversity=fidelity.diversity,
     )
     context.store.write_document(record)
     baseline = baseline_of(training, fidelity.training_features, fidelity.extractor, record)
@@ -152,6 +157,23 @@ def _memorisation(
         )
     except MetricUndefinedError as error:
         return None, (f"memorisation was not evaluated: {error}",)
+    return record, ()
+
+
+def _membership(
+    trained: TrainedGenerator, training: ImageView, tuning: ImageView, context: RunContext
+) -> tuple[MembershipRecord | None, tuple[str, ...]]:
+    try:
+        record = membership_attack(
+            trained.synthetic,
+            training.pixels,
+            training.patient_ids,
+            tuning.pixels,
+            tuning.patient_ids,
+            seed=context.config.seed,
+        )
+    except MetricUndefinedError as error:
+        return None, (f"membership was not evaluated: {error}",)
     return record, ()
 
 

@@ -38,9 +38,11 @@ from governance.records.dataset import (
 )
 from governance.records.evaluation import (
     Baseline,
+    DiversityRecord,
     EvaluationRecord,
     FeatureStatistics,
     ImageStatistic,
+    MembershipRecord,
     MemorisationRecord,
     MetricResult,
     NearestPair,
@@ -764,8 +766,8 @@ def _evaluation() -> EvaluationRecord:
             metric("kid"),
             metric("fid"),
             metric("precision", better="higher"),
-            metric("coverage", better="higher", value=0.8),
-            metric("recall", better="higher", value=0.6),
+            metric("coverage", better="higher", value=0.8, floor=0.9),
+            metric("recall", better="higher", value=0.6, floor=0.9),
             *(
                 metric(family, subgroup=name, id=f"{family}-{name}", better=better)
                 for name in subgroups
@@ -815,6 +817,12 @@ def _evaluation() -> EvaluationRecord:
             for seed, value in ((0, 0.05), (1, 0.052), (2, 0.048))
         ),
         robustness=(loss("gain"), loss("zoom", value=0.02)),
+        membership=MembershipRecord(
+            method="by distance", auc=0.51, ci95=(0.44, 0.58), n_training=80, n_tuning=40
+        ),
+        diversity=DiversityRecord(
+            vendi=8, vendi_real=10, ms_ssim=0.4, ms_ssim_real=0.3, n_images=100, n_pairs=200
+        ),
         n_synthetic_in_test=0,
         n_test_patients_in_training=0,
         pretrained=(

@@ -38,11 +38,16 @@ from governance.records.dataset import (
     ValidationRecord,
 )
 from governance.records.evaluation import (
+    DiversityRecord,
     EvaluationRecord,
+    MembershipRecord,
     MemorisationRecord,
     MetricResult,
     NearestPair,
     Opening,
+    RobustnessLoss,
+    SamplingRepeat,
+    SubgroupGap,
 )
 from governance.records.files import canonical_json, sha256_bytes
 from governance.records.item import Artifact, FrozenCriterion, ItemRecord, Observed
@@ -605,6 +610,14 @@ def _evaluation(example: Example, plan: str, model: str) -> EvaluationRecord:
                 metric_id="kid-inception_pool3-n24",
                 value=0.4321,
                 meaning="images of noise are far from real ones",
+                ci95=(0.41, 0.45),
+            ),
+            Control(
+                name="copycat",
+                metric_id="kid-inception_pool3-n24",
+                value=0.0123,
+                meaning=f"training images themselves {example.odd}".strip(),
+                ci95=(0.001, 0.024),
             ),
         ),
         opening=Opening(
@@ -617,6 +630,40 @@ def _evaluation(example: Example, plan: str, model: str) -> EvaluationRecord:
             model_sha256=model,
             opened_utc=START + timedelta(minutes=7),
             n_images=24,
+        ),
+        gaps=(
+            SubgroupGap(
+                attribute=f"machine {example.odd}".strip(),
+                worst="Voluson S10",
+                best=f"Voluson E6 {example.odd}".strip(),
+                value=0.0345,
+                ci95=(-0.0123, 0.0812),
+                p_value=0.1571,
+                n_comparisons=3,
+            ),
+        ),
+        least_patients=30,
+        repeats=tuple(
+            SamplingRepeat(seed=seed, value=value, metric_id="kid-inception_pool3-n24")
+            for seed, value in ((0, 0.04567), (1, 0.0471), (2, 0.0442))
+        ),
+        robustness=(
+            RobustnessLoss(alteration="gain", value=0.0117, ci95=(0.0021, 0.0214), n_images=24),
+        ),
+        membership=MembershipRecord(
+            method="relative distance to the nearest synthetic image",
+            auc=0.5125,
+            ci95=(0.4371, 0.5882),
+            n_training=40,
+            n_tuning=12,
+        ),
+        diversity=DiversityRecord(
+            vendi=8.25,
+            vendi_real=10.75,
+            ms_ssim=0.4125,
+            ms_ssim_real=0.3275,
+            n_images=24,
+            n_pairs=200,
         ),
         n_synthetic_in_test=0,
         n_test_patients_in_training=0,

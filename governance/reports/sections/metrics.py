@@ -57,6 +57,7 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     blocks.extend(_judged_controls(evaluation, judged) if judged else _controls(evaluation))
     blocks.extend(_repeat_blocks(evaluation))
     blocks.extend(_robustness_blocks(evaluation))
+    blocks.extend(_diversity_blocks(evaluation))
     blocks.append(Heading("Test set and synthetic images"))
     blocks.append(Facts(provenance_rows(evaluation, unit)))
     blocks.append(Heading("Feature extractors made by others"))
@@ -325,6 +326,26 @@ def _robustness_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
     return (Heading("Robustness"), Table(head, tuple(rows), note))
 
 
+def _diversity_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    found = evaluation.diversity
+    if found is None:
+        return ()
+    head = columns(("Variety", 0.5), ("Synthetic", 0.25, "right"), ("Real training", 0.25, "right"))
+    rows = (
+        cells(
+            f"Vendi score: effective number of different images among {found.n_images}",
+            formats.number(found.vendi),
+            formats.number(found.vendi_real),
+        ),
+        cells(
+            f"MS-SSIM of {found.n_pairs} pairs: 1 is equal",
+            formats.number(found.ms_ssim),
+            formats.number(found.ms_ssim_real),
+        ),
+    )
+    return (Heading("Variety"), Table(head, rows))
+
+
 def memorisation_section(evidence: ReportEvidence) -> Section:
     """Show whether synthetic images copy training images."""
     evaluation = evidence.get(EvaluationRecord)
@@ -355,10 +376,32 @@ def memorisation_section(evidence: ReportEvidence) -> Section:
         blocks=(
             Facts(memorisation_rows(record)),
             *drawn,
+            *_membership_blocks(evidence),
             Heading("Closest pairs"),
             Table(head, rows, "" if rows else "No pair is on record."),
         ),
     )
+
+
+def _membership_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
+    evaluation = evidence.get(EvaluationRecord)
+    attack = evaluation.membership if evaluation else None
+    if attack is None:
+        return ()
+    unit = evidence.unit
+    value, interval = formats.estimate(attack.auc, attack.ci95)
+    rows = (
+        ("AUC", cell(strong(value), small(f"95 % interval {interval}; 0.5 is chance"))),
+        (
+            "Against each other",
+            cell(
+                f"{formats.counted(attack.n_training, f'training {unit}')}, "
+                f"{formats.counted(attack.n_tuning, f'tuning {unit}')}"
+            ),
+        ),
+        ("Method", cell(attack.method)),
+    )
+    return (Heading("Membership attack"), Facts(rows))
 
 
 def memorisation_rows(record: MemorisationRecord) -> tuple[tuple[str, Cell], ...]:

@@ -29,7 +29,6 @@ PARENT = "20261001T090000Z-abc"
 first_run = change("lineage", parent=None, delta=None, reason="first run")
 damaged = change("lineage", parent=None, delta=None, fault="plan.json: recorded as sha256:1")
 UNMEASURED = {
-    "P6-05": "AUC of a membership-inference attack",
     "P6-08": "agreement with a plane classifier, and checks of sector and skull",
     "P7-02": "no command turing-test",
     "P7-03": "no command turing-test",
@@ -240,7 +239,44 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         RECORDED,
         "diffusion, content loss: training 0.5, tuning 0.75",
     ),
+    (
+        "P6-05",
+        change("evaluation", membership=None),
+        NOT_EVALUATED,
+        "AUC of a membership-inference",
+    ),
+    (
+        "P6-05",
+        nested("evaluation", "membership", auc=0.62, ci95=(0.55, 0.69)),
+        FAILED,
+        "AUC 0.620 [0.550 to 0.690], 80 training patients against 40 tuning patients",
+    ),
+    (
+        "P6-05",
+        nested("evaluation", "membership", auc=0.55, ci95=(0.42, 0.68)),
+        NOT_EVALUATED,
+        "no more than chance, but with so few patients a bound of 0.6 is not shown",
+    ),
+    (
+        "P6-05",
+        _controls(0.06, pca=(0.055, 0.1), blur=(0.2, 0.3)),
+        NOT_EVALUATED,
+        "too far from real ones",
+    ),
     ("P6-07", change("evaluation", metrics=(metric("kid"),)), NOT_EVALUATED, "neither coverage"),
+    (
+        "P6-07",
+        nested("evaluation", "diversity", vendi=4),
+        FAILED,
+        "smallest: Vendi score (COVERAGE",
+    ),
+    (
+        "P6-07",
+        nested("evaluation", "diversity", ms_ssim=0.7),
+        FAILED,
+        "smallest: difference of pairs (1 - MS-SSIM)",
+    ),
+    ("P6-07", change("evaluation", diversity=None), NOT_EVALUATED, "within the limit, but Vendi"),
     (
         "P6-07",
         change(

@@ -78,10 +78,8 @@ EXPECTED_OF_A_GOOD_RUN = {
     "P3-09": RECORDED,
     "P5-04": RECORDED,
     "P8-02": RECORDED,  # measured, but no goal is configured
-    "P6-05": NOT_EVALUATED,  # no such metric in this version
     "P6-06": RECORDED,
-    "P6-07": RECORDED,
-    "P6-08": NOT_EVALUATED,
+    "P6-08": NOT_EVALUATED,  # no such metric in this version
     "P7-02": NOT_EVALUATED,
     "P7-03": NOT_EVALUATED,
     "P8-04": NOT_EVALUATED,

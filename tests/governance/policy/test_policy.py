@@ -274,7 +274,7 @@ def test_an_empty_gate_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "expected keys and values, found NoneType"),
+        (b"", "is empty; expected a policy with keys and values"),
         (b"- a\n- b\n", "expected keys and values, found list"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"#" * (MAX_POLICY_BYTES + 1), "larger than 256 kB"),

@@ -200,7 +200,7 @@ def test_away_in_the_command_is_exit_7_in_one_line(tmp_path, socket_enabled, mon
         ("ftp://tsa.example", "expected the http or https address"),
         ("tsa.example", "expected the http or https address"),
         ("http://", "expected the http or https address"),
-        ("https://ada:secret@tsa.example", "no user name or password in the address"),
+        ("https://ada:secret@tsa.example", "no user name, password or token in an address"),
     ],
 )
 def test_an_address_that_is_none_is_refused_before_any_work(url, said):

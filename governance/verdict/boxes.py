@@ -105,10 +105,10 @@ def _people(summary: RollUp, records: Mapping[str, ItemRecord]) -> VerdictBox:
 
 def _reasons(records: Sequence[ItemRecord]) -> str:
     """Return what each item found, shortened; an item's title where it gave no reason."""
-    return " ".join(f"{r.id}: {_short(plain(r.reason or r.title))}." for r in records)
+    return " ".join(f"{r.id}: {_short(plain(r.reason or r.title))}" for r in records)
 
 
 def _short(text: str) -> str:
     if len(text) <= _REASON_CHARACTERS:
-        return text
+        return f"{text}."
     return text[:_REASON_CHARACTERS].rsplit(" ", 1)[0] + " …"

@@ -18,7 +18,6 @@ from governance.records.comparison import TuningComparison
 from governance.records.errors import (
     EvidenceTamperedError,
     IsolationError,
-    ProcessError,
     WeightsError,
 )
 from governance.records.files import sha256_bytes, sha256_file
@@ -34,18 +33,16 @@ from governance.records.training import (
 from governance.sealing.access_log import AccessLog
 from medisynth.data.reading.ingest import decode_bytes
 from medisynth.data.reading.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
-from medisynth.data.reading.views import ImageView, Pixels
+from medisynth.data.reading.views import Pixels
 from medisynth.models.registry import generator_origin, import_folder, load_generator
 from medisynth.training.states import N_KEPT
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.fetch.weights import find_weights, inception_component
-from pipelines.training.parent import FURTHER, FurtherDraw, Message, TrainingJob, run_training
+from pipelines.steps import further_draws
+from pipelines.training.parent import Message, TrainingJob, run_training
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 
 COMMITTED, ATTEMPT = "step committed", "forbidden attempt"
-DRAWN = "further images drawn"
-_SEEDS_OF_SAMPLING = 3  # the run's own and two more
-_N_BY_LEVEL = 64  # images drawn for each level of an attribute that the generator knows
 _PREVIEWS_SHOWN = 6
 
 
@@ -70,7 +67,7 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
             "see isolation.json, and start a new run once its code was read"
         )
     packed = {view.partition: view.digest for view in (split.training, split.tuning)}
-    draws = _further_draws(split.training, context)
+    draws = further_draws.wanted(split.training, context)
     job = replace(
         _job(split.must_refuse, context),
         view_sha256=packed,
@@ -99,8 +96,7 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
     add_figures(_previews(context), store)
     synthetic = np.load(context.scratch / "work" / "synthetic.npy", allow_pickle=False)
     if draws:
-        body = {"draws": [list(draw) for draw in draws], "sha256": sha256_file(_further(context))}
-        store.journal.append(DRAWN, body)
+        further_draws.put_on_record(draws, context)
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
     _remove_states(job.states, context)
     return TrainedGenerator(
@@ -108,69 +104,8 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
         record.checkpoint_sha256,
         synthetic,
         paths,
-        *_read_further(synthetic.shape[1:], context),
+        *further_draws.read(synthetic.shape[1:], context),
     )
-
-
-def _further_draws(training: ImageView, context: RunContext) -> tuple[FurtherDraw, ...]:
-    """Return what to draw for the evaluation alone: two more seeds, and each level with patients.
-
-    Nothing is drawn where no feature could be extracted. Levels are chosen by their training
-    patients: what the test set holds is not told to the training process.
-    """
-    config = context.config.evaluation
-    if config.extractor == "none" or find_weights() is None:
-        return ()
-    n, seed = min(config.n_synthetic, config.max_real), context.config.seed
-    draws = [FurtherDraw(n, seed + more) for more in range(1, _SEEDS_OF_SAMPLING)]
-    for attribute, labels in (("brain_plane", training.planes), ("machine", training.machines)):
-        patients: dict[str, set[str]] = defaultdict(set)
-        for label, patient in zip(labels, training.patient_ids, strict=True):
-            patients[label].add(patient)
-        levels = [x for x in sorted(patients) if x and len(patients[x]) >= config.least_patients]
-        if len(levels) > 1:
-            n_each = min(n, _N_BY_LEVEL)
-            draws += [FurtherDraw(n_each, seed, attribute, level) for level in levels]
-    return tuple(draws)
-
-
-def _further(context: RunContext) -> Path:
-    return context.scratch / "work" / FURTHER
-
-
-def _read_further(
-    shape: tuple[int, ...], context: RunContext
-) -> tuple[dict[tuple[str, str], Pixels], dict[int, Pixels]]:
-    """Return the images of further draws: by (attribute, level), and by seed.
-
-    Raises:
-        EvidenceTamperedError: The file is not the one that was drawn.
-        ProcessError: The generator returned images of another form than asked for.
-    """
-    bodies = [e.body for e in context.store.journal.events() if e.type == DRAWN]
-    if not bodies or not _further(context).is_file():
-        return {}, {}
-    if (found := sha256_file(_further(context))) != bodies[-1]["sha256"]:
-        path, expected = _further(context), bodies[-1]["sha256"]
-        raise EvidenceTamperedError(path, expected=expected, found=found)
-    by_level: dict[tuple[str, str], Pixels] = {}
-    by_seed: dict[int, Pixels] = {}
-    with np.load(_further(context), allow_pickle=False) as file:
-        for place, fields in enumerate(bodies[-1]["draws"]):
-            if str(place) not in file:
-                continue
-            draw, images = FurtherDraw(*fields), file[str(place)]
-            if images.shape != (draw.n, *shape) or images.dtype != np.uint8:
-                raise ProcessError(
-                    f"the generator drew {images.dtype} of shape {images.shape}, expected uint8 of "
-                    f"{(draw.n, *shape)}; see docs/plugins.md",
-                    code="T901",
-                )
-            if draw.attribute:
-                by_level[draw.attribute, draw.level] = images
-            else:
-                by_seed[draw.seed] = images
-    return by_level, by_seed
 
 
 def prove_isolation(
@@ -207,7 +142,7 @@ def reload(context: RunContext) -> TrainedGenerator:
         record.checkpoint_sha256,
         np.stack(images),
         tuple(path for path, _, _ in samples.files),
-        *_read_further(images[0].shape, context),
+        *further_draws.read(images[0].shape, context),
     )
 
 

@@ -94,7 +94,7 @@ def ready(config: RunConfig) -> Ready:
     scan = read_scan(config.evidence)
     adapter, root = s1_ingest.find_data_set(config.data)  # a mistyped folder is no run
     if config.data.contract is not None:
-        load_contract(adapter.name, Path(config.data.contract).expanduser().resolve())
+        load_contract(adapter.name, Path(config.data.contract).expanduser())
     if config.compute_device != "auto":
         usable_device(config.compute_device)
     if config.evaluation.extractor == "inception":
@@ -155,8 +155,7 @@ def resumed(
     with run_lock(run_dir) as lock:
         earlier = open_earlier_run(run_dir, asked)
         config, store, workspace = earlier.config, earlier.store, run_dir.parent.parent
-        data = None if config.data.path is None else Path(config.data.path).expanduser().resolve()
-        refuse_in_data("workspace", workspace, data)
+        refuse_in_data("workspace", workspace, config.data.folder)
         policy, signer = with_criteria(load_policy(), config.criteria), open_signer(config.signing)
         context = RunContext(config, policy, store, console, workspace, (lock,), signer)
         handed_on: dict[str, Any] = {}

@@ -4,6 +4,7 @@
 from governance.checks import (
     p1_intended_use,
     p2_software,
+    p3_consistency,
     p3_representation,
     p4_independence,
     p5_reference,
@@ -19,6 +20,7 @@ from governance.checks import (
 __all__ = [
     "p1_intended_use",
     "p2_software",
+    "p3_consistency",
     "p3_representation",
     "p4_independence",
     "p5_reference",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 
 from governance.evidence.folder import D, RunFolder
 from governance.people.rules import RunFacts
@@ -31,7 +32,7 @@ class JudgedRun:
         """Return the document of a kind; if absent, the check that asks ends as NOT_EVALUATED."""
         return self.folder.need(kind)
 
-    @property
+    @cached_property
     def policy(self) -> Policy:
         """The frozen policy; without one the check that asks ends as NOT_EVALUATED."""
         return Policy.model_validate(self.need(Plan).policy)

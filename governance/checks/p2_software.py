@@ -4,8 +4,8 @@ from packaging.version import InvalidVersion, Version
 
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import check, counted, joined, judge, listed, not_evaluated
-from governance.records.audit import ContentScan
 from governance.records.base import ItemStatus
+from governance.records.content import ContentScan
 from governance.records.dataset import BoundaryChecks, ValidationRecord
 from governance.records.errors import NotRunError
 from governance.records.evaluation import EvaluationRecord
@@ -399,7 +399,8 @@ def _boundary_doubts(record: BoundaryChecks) -> list[str]:
 def identifier_scan(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count columns and images that hold something identifying and were not reviewed.
 
-    Metadata in an image file counts unless it is known to be harmless. A name, a date or a number counts; a time of day alone identifies nobody and does not.
+    Metadata in an image file counts unless it is known to be harmless. A name, a date or a number
+    counts; a time of day alone identifies nobody and does not.
     """
     scan = documents.need(ContentScan)
     columns = [c.column for c in scan.columns if not _is_reviewed(c.column, scan)]

@@ -15,9 +15,10 @@ from governance.checks.registry import (
     recorded_attributes,
     unit_note,
 )
-from governance.records.audit import CoverageAudit, DuplicateAudit
+from governance.records.audit import CoverageAudit
 from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
 from governance.records.dataset import DatasetIdentity
+from governance.records.duplicates import DuplicateAudit
 from governance.records.evaluation import EvaluationRecord
 from governance.records.item import CheckResult, Observed
 from governance.records.partition import IsolationRecord, SealRecord, SplitRecord

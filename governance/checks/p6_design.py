@@ -75,8 +75,8 @@ class _Bout:
             for control in self.controls
         ]
         names = self.not_beaten
-        clearly = set(names) - set(not_beaten(self.value, self.controls)) == set(names)
-        worse = "not better with intervals apart than" if clearly else "no better than"
+        is_worse = bool(not_beaten(self.value, self.controls))
+        worse = "no better than" if is_worse else "not better with intervals apart than"
         said = worse if names else "better than"
         whom = listed(names or [control.name for control in self.controls])
         return f"{said} {whom} on {self.where} ({'; '.join(numbers)})"

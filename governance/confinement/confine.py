@@ -215,8 +215,7 @@ def confine(
     for path in (*read, *write):
         if not path.exists():
             raise IsolationError(f"{path}: allowed for training, but there is no such path")
-    abi = landlock_abi()
-    absence = landlock_absence() if not abi else ""
+    abi, absence = _probe()
     if abi:
         absence = _apply_landlock(abi, read, write, allow_tcp=allow_tcp)
     if abi and not absence:

@@ -123,9 +123,8 @@ class Policy(_Closed):
         gate: Items whose failure stops the run or changes the exit code. The gate is configured
             apart from the statuses and can never improve one.
         controls: Expected order of the controls; empty in policies of older versions.
-        fidelity_minimum: Below it, copying, membership and variety (P6-04, P6-05, P6-07)
-            get no credit; None in
-            policies of older versions.
+        fidelity_minimum: Below it, copying, membership and variety (P6-04, P6-05, P6-07) get no
+            credit; None in policies of older versions.
     """
 
     name: str

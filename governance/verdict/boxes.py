@@ -11,10 +11,10 @@ from governance.verdict.sentence import plain, short_title
 
 Standing = Literal["not met", "unknown", "met"]
 
-INTENDED_USE = "P1-H1"
+INTENDED_USE, BETTER_THAN_CONTROLS = "P1-H1", "P6-03"
 # What decides whether images are acceptable; the first two must have passed.
-_BETTER_THAN_CONTROLS, _NO_COPIES = "P6-03", "P6-04"
-_QUALITY = (_BETTER_THAN_CONTROLS, _NO_COPIES, "P6-07", "P8-05")
+_MUST_PASS = (BETTER_THAN_CONTROLS, "P6-04")
+_QUALITY = (*_MUST_PASS, "P6-07", "P8-05")
 _ORDER: tuple[Standing, ...] = ("not met", "unknown", "met")
 _REASON_CHARACTERS = 220
 
@@ -34,11 +34,6 @@ class VerdictBox:
     standing: Standing
     words: str
     sentence: str
-
-    @property
-    def text(self) -> str:
-        """The box on one line."""
-        return f"{self.title}: {self.words}. {self.sentence}".strip()
 
 
 def verdict_boxes(summary: RollUp, records: Mapping[str, ItemRecord]) -> tuple[VerdictBox, ...]:
@@ -77,10 +72,9 @@ def _quality(records: Mapping[str, ItemRecord]) -> VerdictBox:
     title = "Quality of the images"
     if failed:
         return VerdictBox(title, "not met", "not acceptable", _reasons(failed))
-    if {_BETTER_THAN_CONTROLS, _NO_COPIES} <= {record.id for record in passed}:
+    if {*_MUST_PASS} <= {record.id for record in passed}:
         return VerdictBox(title, "met", "acceptable", _reasons(passed))
-    wanted = (_BETTER_THAN_CONTROLS, _NO_COPIES)
-    unknown = [r for r in known if r.id in wanted and r.status is not ItemStatus.PASSED]
+    unknown = [r for r in known if r.id in _MUST_PASS and r.status is not ItemStatus.PASSED]
     return VerdictBox(title, "unknown", "not judged", _reasons(unknown) or "Nothing was measured.")
 
 

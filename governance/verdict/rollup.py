@@ -296,11 +296,12 @@ def _gate_line(
         status=status,
         exit_code=0 if is_waived else codes.get(status, _UNKNOWN_IN_GATE),
         reason=_reason(item, by_id),
-        waiver=_waiver_words(waiver) if waiver is not None and is_waived else "",
+        waiver=waiver_words(waiver) if waiver is not None and is_waived else "",
     )
 
 
-def _waiver_words(waiver: WaiverLine) -> str:
+def waiver_words(waiver: WaiverLine) -> str:
+    """Return who waived an item, until when and why."""
     return f"waived by {waiver.author} through {waiver.expires}: {plain(waiver.reason)}"
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from governance.records.audit import DuplicatePair
 from governance.records.base import PARTITIONS, TEST, TRAINING, TUNING
+from governance.records.duplicates import DuplicatePair
 from governance.records.errors import DataError, LeakageError, SettingsError
 from medisynth.data.duplicates.exact import exact_pairs
 

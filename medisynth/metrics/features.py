@@ -45,14 +45,6 @@ class ExtractorFacts(Protocol):
         ...
 
 
-class FeatureExtractor(ExtractorFacts, Protocol):
-    """Turns grey images into feature vectors."""
-
-    def extract(self, pixels: Pixels, progress: Progress | None = None) -> Features:
-        """Map images (n, h, w) uint8 to features (n, n_features) float64, each image by itself."""
-        ...
-
-
 @dataclass(frozen=True)
 class RecordedExtractor:
     """The facts of an extractor that is no longer in memory.

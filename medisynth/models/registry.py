@@ -84,6 +84,11 @@ def read_settings(generator: type[Generator], values: Mapping[str, Any]) -> Base
     return settings
 
 
+def takes_condition(generator: Generator) -> bool:
+    """Whether a generator's `sample` can be told what to draw; one without classes leaves it out."""
+    return len(inspect.signature(generator.sample).parameters) > 2
+
+
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 

@@ -44,9 +44,8 @@ def main() -> None:
     except RuntimeError:  # libraries ask for a home when they are imported
         os.environ["HOME"] = "/nonexistent"
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a terminal that lacks a character still gets text
+        # A terminal that lacks a character still gets text.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         with _errors(False):

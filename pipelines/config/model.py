@@ -304,8 +304,8 @@ def _validate(values: dict[str, Any], where: Callable[[str], str] = lambda _key:
 def _refuse_seal_folders(config: RunConfig) -> None:
     """Refuse a ledger or key folder inside the data folder or the run folders."""
     refused = {"run folders": config.workspace_path / "runs"}
-    if config.data.path is not None:
-        refused["data folder"] = Path(config.data.path).expanduser().resolve()
+    if config.data.folder is not None:
+        refused["data folder"] = config.data.folder
     for name in ("ledger_dir", "key_dir"):
         folder = config.seal.folder(name)
         for what, place in refused.items():

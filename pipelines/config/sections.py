@@ -137,6 +137,11 @@ class DataConfig(Section):
     cache: PathText = "auto"
     phantom: PhantomConfig = PhantomConfig()
 
+    @property
+    def folder(self) -> Path | None:
+        """The data folder as an absolute path, links followed; None for phantoms."""
+        return None if self.path is None else Path(self.path).expanduser().resolve()
+
     @field_validator("planes", mode="before")
     @classmethod
     def _one_plane_is_a_list_of_one(cls, value: Any) -> Any:
@@ -154,6 +159,8 @@ class AuditConfig(Section):
             none.
         smallest_cell: Demographic cells with fewer patients are suppressed in what is written.
         n_resamples: Permutations and bootstrap samples of patients behind each interval.
+        n_calibrated: Images that are copied and changed to try the search for duplicates on; 0 tries
+            none.
         n_text_images: Images in which burned-in text is read, drawn evenly over machines; 0 reads
             none. "all" may take a second an image.
         distinct_pairs: Pairs of images that a person looked at and found to be different patients'
@@ -165,6 +172,7 @@ class AuditConfig(Section):
     target_population: PathText | None = None
     smallest_cell: int = Field(default=5, ge=1, le=1_000)
     n_resamples: int = Field(default=500, ge=100, le=100_000)
+    n_calibrated: int = Field(default=24, ge=0, le=1_000)
     n_text_images: int | Literal["all"] = 60
     distinct_pairs: Annotated[Texts, _each(_DISTINCT, "'left = right: reason'")] = ()
     reviewed: Annotated[Texts, _each(_REVIEWED, "'name: reason'")] = ()

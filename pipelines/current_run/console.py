@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 from governance.records.credentials import without_credentials
 from governance.records.errors import InterruptedByUser
+from governance.records.files import typed
 
 _LONGEST_LINE = 2_000
 _LONG_WORD = re.compile(r"\S{300,}")
@@ -35,6 +37,11 @@ def _folded_line(line: str) -> str:
     if len(line) <= _LONGEST_LINE:
         return line
     return f"{line[:_LONGEST_LINE]}… ({len(line):,} characters)"
+
+
+def of_workspace(workspace: Path) -> str:
+    """Return the option that names a workspace to a command; "" for the current folder."""
+    return "" if workspace == Path.cwd() else f" -w {typed(workspace)}"
 
 
 def write_or_leave(stream: TextIO, text: str) -> None:

@@ -11,8 +11,8 @@ from governance.evidence.folder import RunFolder
 from governance.evidence.journal import Journal
 from governance.evidence.manifest import SCRATCH
 from governance.evidence.store import EvidenceStore
-from governance.records.audit import DatasetAudit, DuplicateAudit, DuplicatePair
-from governance.records.files import typed
+from governance.records.audit import DatasetAudit
+from governance.records.duplicates import DuplicateAudit, DuplicatePair
 from governance.records.policy import Policy
 from governance.records.run import Figure, Figures
 from governance.sealing.access_log import AccessLog
@@ -24,7 +24,7 @@ from medisynth.data.adapters.selection import not_selected
 from medisynth.data.contract.contract import DataContract
 from medisynth.data.reading.views import ImageView, Pixels
 from pipelines.config.model import RunConfig
-from pipelines.current_run.console import Console
+from pipelines.current_run.console import Console, of_workspace
 
 IMAGE_TABLE = "data/images.parquet"
 _FIGURE = "figure drawn"
@@ -77,8 +77,7 @@ class RunContext:
     @property
     def resume_command(self) -> str:
         """The command that resumes this run."""
-        workspace = "" if self.workspace == Path.cwd() else f" -w {typed(self.workspace)}"
-        return f"medisynth-gov run --resume {self.store.run_id}{workspace}"
+        return f"medisynth-gov run --resume {self.store.run_id}{of_workspace(self.workspace)}"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def refuse_misplaced_folders(config: RunConfig) -> None:
             data folder or in another one with the layout of a data set; or the data folder lies
             in the workspace.
     """
-    data = None if config.data.path is None else _absolute(config.data.path)
+    data = config.data.folder
     for key, path in _written(config):
         refuse_in_data(key, path, data)
     if data is not None and data.is_relative_to(config.workspace_path):
@@ -56,9 +56,8 @@ def refuse_in_data(key: str, path: Path, data: Path | None = None) -> None:
 
 def refuse_check_in_data(data: DataConfig, out: Path | None) -> None:
     """Refuse to check data with a cache or an output folder in it; ConfigError as above."""
-    folder = None if data.path is None else _absolute(data.path)
     for key, path in (*_caches(data), *([("--out", out)] if out is not None else [])):
-        refuse_in_data(key, path, folder)
+        refuse_in_data(key, path, data.folder)
 
 
 def refuse_readable_folders(config: RunConfig) -> None:
@@ -94,7 +93,7 @@ def _keys_and_ledger(config: RunConfig) -> Iterator[tuple[str, Path]]:
             yield f"seal.{name}", folder
     key = config.signing.key
     if key is not None and Path(key).expanduser().is_file():  # not the address of a key service
-        yield "signing.key", _absolute(key)
+        yield "signing.key", Path(key).expanduser().resolve()
 
 
 def _caches(data: DataConfig) -> Iterator[tuple[str, Path]]:
@@ -109,8 +108,8 @@ def _caches(data: DataConfig) -> Iterator[tuple[str, Path]]:
 
 
 def _kept_from_training(config: RunConfig) -> Iterator[tuple[str, Path]]:
-    if config.data.path is not None:
-        yield "data.path", _absolute(config.data.path)
+    if config.data.folder is not None:
+        yield "data.path", config.data.folder
     yield from _keys_and_ledger(config)
     cache = image_cache(config.data)
     if cache is not None:
@@ -126,7 +125,3 @@ def _data_around(place: Path) -> Path | None:
             if any(adapter.detects(folder) for adapter in adapters):
                 return folder
     return None
-
-
-def _absolute(path: str) -> Path:
-    return Path(path).expanduser().resolve()

@@ -29,22 +29,20 @@ from typing import Any
 from governance.checks.registry import CHECKS, judge_items
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy, with_criteria
-from governance.records.audit import CoverageAudit, DuplicateAudit, ListingSummary
-from governance.records.dataset import RuleResult
+from governance.records.audit import ListingSummary
 from governance.records.errors import DataError, LeakageError
 from governance.records.item import ItemRecord
-from governance.reports import formats
 from governance.reports.evidence import read_pictures
 from governance.reports.sections.data_check import DataCheckEvidence, write_data_check_html
-from governance.verdict.rollup import short_title
 from medisynth.data.adapters import adapter_names, load_adapter
 from medisynth.data.adapters.layout import known_tables
-from medisynth.data.audit.coverage import ALL, NOT_RECORDED, classes_not_trained, listing_summary
+from medisynth.data.audit.coverage import listing_summary
 from pipelines.config.model import RunConfig
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
 from pipelines.current_run.identity import DISTRIBUTION, tool_version
 from pipelines.data_check.junit import junit_xml
+from pipelines.data_check.text import check_text
 from pipelines.fetch.cache import cache_folder
 from pipelines.steps import s1_ingest, s2_validate, s3_audit, s4_split
 from pipelines.steps.boundaries import boundary_checks
@@ -105,7 +103,7 @@ class CheckMemory:
     """
 
     def __init__(self, config: RunConfig, progress: Callable[[int, int], None]) -> None:
-        self._root = Path(str(config.data.path)).expanduser().resolve()
+        self._root = config.data.folder or Path()
         self._progress = progress
         self._places: Places | None = None
         self._entry: Path | None = None
@@ -325,8 +323,6 @@ def now() -> datetime:
 
 
 DATA_STEPS = ("s1_ingest", "s2_validate", "s3_audit", "s4_split")
-_SHOWN_PAIRS = 20
-_REASON_CHARACTERS = 220  # the whole reason stands in JSON and page
 
 
 def check_data(config: RunConfig, console: Console) -> CheckedData:
@@ -345,7 +341,7 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         audit_listing(listed, context)
         error: DataError | LeakageError | None = None
         read_sha256: dict[str, str] = {}
-        given = Path(str(config.data.path)).expanduser().resolve()
+        given = config.data.folder or listed.root
         below = f"{listed.root.relative_to(given).as_posix()}/".removeprefix("./")
         try:
             images = s1_ingest.decode_all(listed, context)
@@ -357,7 +353,8 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
             error = caught
         if (between_steps := boundary_checks(store.journal)) is not None:
             store.write_document(between_steps)
-        checked = _gather(context, summary, str(listed.root), error)
+        left_out = s1_ingest.left_out_sentence(listed.not_selected)
+        checked = _gather(context, summary, str(listed.root), error, left_out)
         in_folder = frozenset(below + listed.listing.table["path"].astype(str))
         return replace(checked, read_sha256=read_sha256, listed=in_folder)
 
@@ -367,6 +364,7 @@ def _gather(
     summary: ListingSummary,
     folder: str,
     error: DataError | LeakageError | None,
+    left_out: str,
 ) -> CheckedData:
     """Judge the data items and return the result as text, JSON data, HTML and JUnit XML."""
     store = context.store
@@ -392,7 +390,7 @@ def _gather(
     )
     facts = _facts(store.run_dir, summary, records, exit_code, sentence)
     return CheckedData(
-        text=_text(facts, summary, records),
+        text=check_text(documents, summary, records, left_out),
         facts=facts,
         html=write_data_check_html(evidence),
         junit=junit_xml(records, name=f"medisynth-gov data check {folder}", stopped_by=error),
@@ -422,115 +420,3 @@ def _facts(
         if path.name != "great_expectations.json":
             facts[path.stem] = json.loads(path.read_bytes())
     return facts
-
-
-def _text(facts: dict[str, Any], summary: ListingSummary, records: tuple[ItemRecord, ...]) -> str:
-    lines = [
-        f"{facts['dataset']['title']}",
-        f"{summary.n_images:,} rows, {summary.n_patients:,} {facts['dataset']['split_unit']}s, "
-        f"{summary.images_per_patient[0]} to {summary.images_per_patient[2]} images each "
-        f"(median {summary.images_per_patient[1]:g})",
-    ]
-    partitions = [name for name in summary.images_per_partition if name != NOT_RECORDED]
-    for name in partitions:
-        lines.append(
-            f"official {name}: {summary.images_per_partition[name]:,} images, "
-            f"{summary.patients_per_partition[name]:,} patients"
-        )
-    if partitions:
-        lines.append(f"patients in both official partitions: {summary.shared_patients}")
-    lines += _level_table(summary, partitions)
-    for attribute, level, partition in summary.one_sided:
-        lines.append(f"only in {partition}: {attribute} {level}")
-    absent = [attribute["name"] for attribute in facts["dataset"]["absent_attributes"]]
-    if absent:
-        lines.append(f"not recorded: {', '.join(absent)}")
-    selected = next(step for step in facts["dataset"]["flow"] if step["step"] == "selected")
-    if "not selected: " in selected["note"]:
-        lines.append(f"not selected: {selected['note'].partition('not selected: ')[2]}")
-    lines += facts["dataset"]["unread"]
-    lines += _step_lines(facts)
-    lines.append("")
-    lines += [
-        f"{record.id}  {record.status.value:<13}  {short_title(record.title)}: "
-        f"{formats.clean(record.reason, _REASON_CHARACTERS)}"
-        for record in records
-    ]
-    return "\n".join(lines)
-
-
-def _level_table(summary: ListingSummary, partitions: list[str]) -> list[str]:
-    columns = [*partitions, ALL]
-    names = dict.fromkeys(
-        (row.attribute, row.level) for row in summary.rows if row.level != NOT_RECORDED
-    )
-    if not names:
-        return []
-    width = max(len(f"{attribute}: {level}") for attribute, level in names)
-    lines = [" " * width + "".join(f"  {name:>22}" for name in columns)]
-    counted = {
-        (row.attribute, row.level, row.partition): f"{row.n_images:,} ({row.n_patients:,})"
-        for row in summary.rows
-    }
-    for attribute, level in names:
-        cells = [counted.get((attribute, level, name), "0 (0)") for name in columns]
-        counts = "".join(f"  {cell:>22}" for cell in cells)
-        lines.append(f"{f'{attribute}: {level}':<{width}}{counts}")
-    return [*lines, "images (patients)"]
-
-
-def _step_lines(facts: dict[str, Any]) -> list[str]:
-    lines = []
-    if "validation" in facts:
-        rules = facts["validation"]["rules"]
-        judged = [rule for rule in rules if rule["n_evaluated"]]
-        failed = [rule for rule in rules if not rule["passed"]]
-        lines.append(
-            f"data contract: {len(judged) - len(failed)} of {len(judged)} rules hold; "
-            f"{len(rules) - len(judged)} not evaluated, nothing recorded to judge"
-        )
-        for rule in map(RuleResult.model_validate, failed):
-            lines.append(
-                f"  {rule.severity}, {rule.engine}: {rule.rule} ({rule.n_unexpected:,} of "
-                f"{rule.n_evaluated:,} rows)"
-            )
-            lines += [f"    {one.sentence}" for one in rule.breaks]
-    if "split" in facts:
-        lines += classes_not_trained(CoverageAudit.model_validate(facts["coverage"]).levels)
-    if "duplicates" in facts:
-        found = facts["duplicates"]
-        lines.append(
-            f"images that occur twice: {found['n_pairs']:,} pairs, {found['n_near']:,} of them "
-            f"near-duplicates; {found['n_pairs_across_patients']:,} under different patients, "
-            f"{found['n_pairs_across_partitions']:,} across the split"
-        )
-        lines += [_pair_line(pair) for pair in found["pairs"][:_SHOWN_PAIRS]]
-        if found["n_pairs"] > _SHOWN_PAIRS:
-            lines.append(f"  … and {found['n_pairs'] - _SHOWN_PAIRS:,} more")
-        if tried := DuplicateAudit.model_validate(found).calibration_sentence:
-            lines.append(tried)
-    if "content" in facts:
-        found = facts["content"]
-        lines.append(
-            f"burned-in text ({found['engine']}): {found['n_scanned']:,} of {found['n_images']:,} "
-            f"images looked at, {found['n_images_with_marks']:,} with text that looks identifying; "
-            f"{len(found['columns']):,} columns that look identifying"
-        )
-        lines += [
-            f"  metadata in image files: {kind['kind']} of {kind['n_images']:,} images "
-            f"({', '.join(kind['image_ids'][:3])}{', …' if kind['n_images'] > 3 else ''}): "
-            f"{kind['reason']}"
-            for kind in found["file_metadata"]
-        ]
-    if facts["dataset"]["content_sha256"]:
-        lines.append(f"data.digest: {facts['dataset']['content_sha256']}")
-    return lines
-
-
-def _pair_line(pair: dict[str, Any]) -> str:
-    words = pair["kind"]
-    if pair["similarity"] is not None:
-        words += f" {pair['similarity']:.3f}"
-    if pair["transform"] != "as is":
-        words += f", {pair['transform']}"
-    return f"  {pair['left_id']} = {pair['right_id']} ({words})"

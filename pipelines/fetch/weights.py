@@ -11,7 +11,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -225,6 +225,16 @@ def _checked(arrays: Arrays, source: Path) -> Arrays:
 
 
 def _holds_weights(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return _has_digest(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _has_digest(path: Path, *_state: int) -> bool:
+    """Whether a file holds the pinned weights; read once a process while it does not change."""
     try:
         return arrays_sha256(load_file(path)) == INCEPTION_SHA256
     except (OSError, SafetensorError, ValueError, KeyError):

@@ -23,7 +23,9 @@ from governance.records.item import ItemRecord
 from governance.records.people import SigningRecord
 from governance.records.rollup import GateLine, RollUp
 from governance.records.run import Outcome
-from governance.verdict.sentence import plain, short_title
+from governance.verdict.boxes import BETTER_THAN_CONTROLS, INTENDED_USE
+from governance.verdict.rollup import waiver_words
+from governance.verdict.sentence import short_title
 from pipelines.finished_runs.promotions import (
     Promotion,
     append_promotion,
@@ -42,7 +44,6 @@ from pipelines.finished_runs.verify import verify_all
 
 STAGES = ("candidate", "released")
 CARDS = "model_cards"
-BEATS_CONTROLS, INTENDED_USE = "P6-03", "P1-H1"
 _UNVERIFIED = 5
 _MAX_TEXT = 2_000
 
@@ -191,7 +192,7 @@ class _Waivers:
         line = self._lines.get(item_id)
         if line is None:
             return ""
-        words = f"waived by {line.author} through {line.expires}: {plain(line.reason)}"
+        words = waiver_words(line)
         if line.expires < self._today:
             return f"{words}; the waiver has expired"
         if not self._is_accepting:
@@ -225,10 +226,12 @@ def _open_for_release(run: RunFolder, request: Request, waivers: _Waivers) -> li
         and record.status is ItemStatus.FAILED
         and (why := waivers.open_because(record.id)) is not None
     ]
-    beaten, intended = records.get(BEATS_CONTROLS), records.get(INTENDED_USE)
+    beaten, intended = records.get(BETTER_THAN_CONTROLS), records.get(INTENDED_USE)
     if beaten is None or beaten.status not in (ItemStatus.PASSED, ItemStatus.FAILED):
         status = "not on record" if beaten is None else f"{beaten.status.value}; {beaten.reason}"
-        found.append(f"{BEATS_CONTROLS} the images must be better than simple controls: {status}")
+        found.append(
+            f"{BETTER_THAN_CONTROLS} the images must be better than simple controls: {status}"
+        )
     if intended is None or intended.status is not ItemStatus.DECLARED:
         found.append(f"{INTENDED_USE} intended use: not declared")
     signing = run.get(SigningRecord)

@@ -5,7 +5,6 @@ folder, which is complete or does not exist.
 """
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -40,6 +39,7 @@ from medisynth.data.reading.synthetic_mark import (
 )
 from medisynth.data.reading.views import Pixels
 from medisynth.generator import Condition, Generator, StoppedError, TrainingContext
+from medisynth.models.registry import takes_condition
 from pipelines.current_run.console import Console
 from pipelines.current_run.identity import tool_version
 from pipelines.current_run.places import refuse_in_data
@@ -185,7 +185,7 @@ def _context(seed: int, device: str, console: Console) -> TrainingContext:
 def _draw(generator: Generator, n: int, context: TrainingContext, condition: Condition) -> Pixels:
     if condition == Condition():
         return generator.sample(n, context)
-    if len(inspect.signature(generator.sample).parameters) < 3:
+    if not takes_condition(generator):
         raise ConfigError(f"{generator.name}: knows no condition; leave plane and machine out")
     return generator.sample(n, context, condition)
 

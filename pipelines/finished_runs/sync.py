@@ -23,6 +23,7 @@ from governance.records.errors import ConfigError, MedisynthGovError, RecordWrit
 from governance.records.files import typed
 from governance.records.yaml_text import read_yaml
 from pipelines.config.sections import TrackingConfig
+from pipelines.current_run.console import of_workspace
 from pipelines.current_run.lock import folder_lock
 from pipelines.finished_runs.promotions import aliases_of
 from pipelines.finished_runs.resume import PREPARED
@@ -181,14 +182,8 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
         except MedisynthGovError as error:
             say(f"run {run_id} cannot be closed in MLflow: {error}")
     if n_waiting:
-        say(
-            f"finished runs that wait to be mirrored: {n_waiting:,}; medisynth-gov sync{of_workspace(workspace)}"
-        )
-
-
-def of_workspace(workspace: Path) -> str:
-    """Return the option that names a workspace to a command; "" for the current folder."""
-    return "" if workspace == Path.cwd() else f" -w {typed(workspace)}"
+        command = f"medisynth-gov sync{of_workspace(workspace)}"
+        say(f"finished runs that wait to be mirrored: {n_waiting:,}; {command}")
 
 
 def sync(workspace: Path, say: Callable[[str], None]) -> tuple[Synced, ...]:

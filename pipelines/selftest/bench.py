@@ -270,6 +270,7 @@ _SETTINGS = {
     "data.cache": "off",
     "data.adapter": "phantom",
     "audit.n_text_images": 0,
+    "audit.n_calibrated": 0,
     "audit.n_resamples": 100,
     "split.tuning_fraction": 0.4,  # few patients: with one tuning patient there is no null
     "evaluation.extractor": "none",

@@ -11,11 +11,10 @@ from governance.records.audit import (
     CoverageAudit,
     DatasetAudit,
     DemographicCell,
-    DuplicateAudit,
-    DuplicatePair,
     LabelAudit,
 )
 from governance.records.base import TRAINING
+from governance.records.duplicates import DuplicateAudit, DuplicatePair
 from medisynth.data.audit.confounding import confounding
 from medisynth.data.audit.coverage import ATTRIBUTES, completeness, concentration, coverage
 from medisynth.data.audit.demographics import declared_shifts, demographics_audit

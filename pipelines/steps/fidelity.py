@@ -1,8 +1,9 @@
 """The second half of s6: fidelity of the synthetic images to the opened test set, and controls."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from medisynth.metrics.tuning_distance import evenly
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator
 from pipelines.fetch.weights import find_weights, inception_component
 
+_T = TypeVar("_T")
 _N_ALTERED = 48  # held-out images that each alteration is tried on
 _N_CONTROL = 64  # images a control at most: enough to tell it apart, a third of the extraction
 
@@ -152,7 +154,19 @@ def measure_fidelity(
     repeats = _repeats(real.test.features, synthetic, metrics, trained, extract, seed)
     believed = _believed((*metrics, *parts.metrics), controls, context)
     is_known = any(m.value is not None for m in believed if _family(m) == "kid")
-    varied, fault = _diversity(real, synthetic, trained.synthetic[:n], seed)
+    robustness: tuple[RobustnessLoss, ...] = ()
+    if is_known:
+        robustness = _robustness(real, test.pixels[test_rows], synthetic, extract, context)
+    varied, fault = measured_or_note(
+        "variety",
+        lambda: diversity(
+            synthetic,
+            real.training.features,
+            trained.synthetic[:n],
+            real.training_pixels,
+            seed=seed,
+        ),
+    )
     notes = (
         *fault,
         f"{n} real test images and {n} synthetic images were compared"
@@ -161,18 +175,18 @@ def measure_fidelity(
     )
     used_for = "features of FID, KID, precision, recall, density and coverage"
     return Fidelity(
-        believed,
-        controls,
-        notes,
-        (inception_component(extractor.weights_sha256, used_for),),
-        round(extract.seconds, 3),
-        real.training.features,
-        extractor,
-        parts.gaps if is_known else (),
-        config.least_patients,
-        repeats if is_known else (),
-        _robustness(real, test.pixels[test_rows], synthetic, extract, context) if is_known else (),
-        varied,
+        metrics=believed,
+        controls=controls,
+        notes=notes,
+        pretrained=(inception_component(extractor.weights_sha256, used_for),),
+        extraction_s=round(extract.seconds, 3),
+        training_features=real.training.features,
+        extractor=extractor,
+        gaps=parts.gaps if is_known else (),
+        least_patients=config.least_patients,
+        repeats=repeats if is_known else (),
+        robustness=robustness,
+        diversity=varied,
     )
 
 
@@ -256,16 +270,12 @@ def _robustness(
     )
 
 
-def _diversity(
-    real: _Real, synthetic: Features, pixels: Pixels, seed: int
-) -> tuple[DiversityRecord | None, tuple[str, ...]]:
+def measured_or_note(what: str, measure: Callable[[], _T]) -> tuple[_T | None, tuple[str, ...]]:
+    """Return what was measured, or None and a note on why it is not defined for these images."""
     try:
-        found = diversity(
-            synthetic, real.training.features, pixels, real.training_pixels, seed=seed
-        )
+        return measure(), ()
     except MetricUndefinedError as error:
-        return None, (f"variety was not evaluated: {error}",)
-    return found, ()
+        return None, (f"{what} was not evaluated: {error}",)
 
 
 def _family(metric: MetricResult) -> str:

@@ -48,9 +48,9 @@ def find_data_set(data: DataConfig) -> tuple[DatasetAdapter, Path | None]:
         DataError: The folder is missing, empty, or has no known layout.
         SettingsError: The named adapter does not exist.
     """
-    if data.path is None:
+    if data.folder is None:
         return load_adapter("phantom"), None
-    return locate_data_set(_folder(data.path), data.adapter)
+    return locate_data_set(data.folder, data.adapter)
 
 
 def list_data(context: RunContext) -> ListedData:
@@ -62,7 +62,7 @@ def list_data(context: RunContext) -> ListedData:
     """
     adapter, found = find_data_set(context.config.data)
     root = found or data_root(context)
-    if found is not None and found != _folder(str(context.config.data.path)):
+    if found is not None and found != context.config.data.folder:
         context.console.say(f"the data set lies one folder deeper and is read from {found}")
     listing = adapter.list_images(root)
     selected = select_planes(listing, context.config.data.planes)
@@ -194,7 +194,7 @@ def _contract(root: Path, listing: Listing, data: DataConfig) -> DataContract:
         SettingsError: The contract cannot be used, or a file beside the data nearly has its name.
     """
     if data.contract is not None:
-        return load_contract(listing.info.name, _folder(data.contract))
+        return load_contract(listing.info.name, Path(data.contract).expanduser())
     beside = root / OWN_CONTRACT
     if os.path.lexists(beside):  # also what is no regular file, which reading refuses
         return load_contract(listing.info.name, beside)
@@ -225,15 +225,10 @@ def _metadata(listing: Listing, table: pd.DataFrame) -> pd.DataFrame:
     return listing.metadata.iloc[rows].reset_index(drop=True)
 
 
-def _folder(path: str) -> Path:
-    return Path(path).expanduser().resolve()
-
-
 def data_root(context: RunContext) -> Path:
     """Return the data folder; simulate the phantoms first if they are not there yet."""
     data = context.config.data
-    if data.path is not None:
-        folder = _folder(data.path)  # gone where a run is resumed: its caller says so
+    if (folder := data.folder) is not None:  # gone where a run is resumed: its caller says so
         return locate_data_set(folder, data.adapter)[1] if folder.is_dir() else folder
     settings = PhantomSettings(
         n_patients=data.phantom.n_patients,

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from governance.records.audit import CopyRecall, DatasetAudit, DuplicateAudit, DuplicatePair
+from governance.records.audit import DatasetAudit
+from governance.records.duplicates import CopyRecall, DuplicateAudit, DuplicatePair
 from governance.records.run import Figure
 from medisynth.data.audit.confounding import confounding
 from medisynth.data.audit.coverage import concentration
@@ -116,7 +117,8 @@ def _duplicate_audit(
 def _calibration(images: ImageSet, context: RunContext) -> tuple[CopyRecall, ...]:
     """Try the search on changed copies of some of the images, read again at their own size."""
     folder, seed = DataFolder(images.root), context.config.seed
-    paths = images.table["path"].iloc[chosen_rows(len(images.table), seed)]
+    rows = chosen_rows(len(images.table), context.config.audit.n_calibrated, seed)
+    paths = images.table["path"].iloc[rows]
     frames = [decode_bytes(folder.read(path), path).grey for path in paths]
     return calibrate(frames, seed)
 

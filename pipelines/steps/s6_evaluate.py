@@ -7,10 +7,8 @@ import numpy as np
 
 from governance.records.comparison import Control
 from governance.records.dataset import DatasetIdentity
-from governance.records.errors import MetricUndefinedError
 from governance.records.evaluation import (
     EvaluationRecord,
-    MembershipRecord,
     MemorisationRecord,
     Opening,
 )
@@ -28,7 +26,7 @@ from medisynth.metrics.memorisation import memorisation
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.finished_runs.lineage import baseline_of
 from pipelines.steps import boundaries
-from pipelines.steps.fidelity import TestImages, measure_fidelity
+from pipelines.steps.fidelity import TestImages, measure_fidelity, measured_or_note
 
 _N_CONTROL = 24
 _N_SHOWN = 8
@@ -59,8 +57,27 @@ def evaluate(
     if note := sealed_test.take_note():
         context.console.warn(note)
     context.console.say(f"opened the sealed test set: {opening.label}")
-    memory, memory_notes = _memorisation(trained, training, tuning)
-    attack, attack_notes = _membership(trained, training, tuning, context)
+    memory, memory_notes = measured_or_note(
+        "memorisation",
+        lambda: memorisation(
+            trained.synthetic,
+            trained.sample_paths,
+            training.pixels,
+            training.image_ids,
+            tuning.pixels,
+        ),
+    )
+    attack, attack_notes = measured_or_note(
+        "membership",
+        lambda: membership_attack(
+            trained.synthetic,
+            training.pixels,
+            training.patient_ids,
+            tuning.pixels,
+            tuning.patient_ids,
+            seed=context.config.seed,
+        ),
+    )
     fidelity = measure_fidelity(trained, split, test, context)
     record = EvaluationRecord(
         metrics=fidelity.metrics,
@@ -142,39 +159,6 @@ def _n_test_in(test: TestImages, *views: ImageView) -> int:
 
 def _digests(images: Pixels) -> Iterator[bytes]:
     return (hashlib.sha256(pixels.tobytes()).digest() for pixels in images)
-
-
-def _memorisation(
-    trained: TrainedGenerator, training: ImageView, tuning: ImageView
-) -> tuple[MemorisationRecord | None, tuple[str, ...]]:
-    try:
-        record = memorisation(
-            trained.synthetic,
-            trained.sample_paths,
-            training.pixels,
-            training.image_ids,
-            tuning.pixels,
-        )
-    except MetricUndefinedError as error:
-        return None, (f"memorisation was not evaluated: {error}",)
-    return record, ()
-
-
-def _membership(
-    trained: TrainedGenerator, training: ImageView, tuning: ImageView, context: RunContext
-) -> tuple[MembershipRecord | None, tuple[str, ...]]:
-    try:
-        record = membership_attack(
-            trained.synthetic,
-            training.pixels,
-            training.patient_ids,
-            tuning.pixels,
-            tuning.patient_ids,
-            seed=context.config.seed,
-        )
-    except MetricUndefinedError as error:
-        return None, (f"membership was not evaluated: {error}",)
-    return record, ()
 
 
 def _memorisation_control(

@@ -75,9 +75,12 @@ class Store:
 
 def store_uri(workspace: Path, config: TrackingConfig) -> str:
     """Return the tracking URI: the configured one, or a sqlite file in the workspace."""
-    path = str(workspace / "mlflow" / _DATABASE)
-    # In a URI these two mean something else; what reads it decodes it once.
-    return config.uri or _SQLITE + path.replace("%", "%25").replace("?", "%3F")
+    return config.uri or _sqlite_uri(workspace / "mlflow" / _DATABASE)
+
+
+def _sqlite_uri(file: Path) -> str:
+    # In a URI these two signs mean something else; what reads it decodes it once.
+    return _SQLITE + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def metric_name(text: str) -> str:
@@ -274,7 +277,7 @@ def _make_sqlite(uri: str) -> None:
 def _make_tables(file: Path) -> None:
     from mlflow import MlflowClient
 
-    uri = _SQLITE + str(file).replace("%", "%25").replace("?", "%3F")
+    uri = _sqlite_uri(file)
     with _no_stray_folders(uri):
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     # The default experiment names this folder; MLflow makes a new one when it opens the copy.

@@ -6,7 +6,6 @@ unconfined. With several processes, torchrun starts this module once for each.
 
 import ctypes
 import gc
-import inspect
 import json
 import os
 import re
@@ -335,14 +334,14 @@ def _draw_further(job: TrainingJob, released: "Generator", context: "TrainingCon
     import numpy as np
 
     from medisynth.generator import Condition
+    from medisynth.models.registry import takes_condition
 
-    takes_condition = len(inspect.signature(released.sample).parameters) > 2
     drawn = {}
     for place, draw in enumerate(job.draws):
         own = replace(context, seed=draw.seed)
         if not draw.attribute:
             drawn[str(place)] = released.sample(draw.n, own)
-        elif takes_condition:
+        elif takes_condition(released):
             key = "machine" if draw.attribute == "machine" else "plane"
             with suppress(SettingsError):
                 drawn[str(place)] = released.sample(draw.n, own, Condition(**{key: draw.level}))

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medisynth.data.duplicates.search import find_duplicates
-from tests.benchmarks.planted import CHANGES, Planted, plant, score, thumbnail
+from medisynth.data.reading.decode import to_thumbnail
+from tests.benchmarks.planted import CHANGES, Planted, plant, score
 
 Grey = NDArray[np.uint8]
 
@@ -94,7 +95,7 @@ def search_files(planted: Planted, folder: Path) -> tuple[float, set[tuple[str, 
 
     def read(image_id: str) -> Grey:
         with Image.open(folder / f"{image_id}.png") as picture:
-            return thumbnail(np.asarray(picture))
+            return to_thumbnail(np.asarray(picture))
 
     started = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:

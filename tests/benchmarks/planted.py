@@ -5,25 +5,28 @@ Run from the repository root: python -m tests.benchmarks.planted [--copies 200] 
 
 import argparse
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image
 
+from medisynth.data.duplicates.calibration import (
+    Change,
+    Grey,
+    cropped,
+    cropped_all_round,
+    mirrored,
+    turned,
+)
 from medisynth.data.duplicates.search import find_duplicates
 from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import plan_cohort
 from medisynth.data.phantom.overlay import draw_callipers
-
-Grey = NDArray[np.uint8]
-Change = Callable[[Grey, np.random.Generator], Grey]
-
-THUMBNAIL_PX = 64
+from medisynth.data.reading.decode import to_thumbnail
 
 
 def recompressed(image: Grey, rng: np.random.Generator) -> Grey:
@@ -68,34 +71,9 @@ def next_frame(image: Grey, rng: np.random.Generator) -> Grey:
     return np.clip(np.rint(moved * (1 + noise)), 0, 255).astype(np.uint8)
 
 
-def mirrored_left_right(image: Grey, _rng: np.random.Generator) -> Grey:
-    """Mirrored left to right."""
-    return image[:, ::-1].copy()
-
-
 def mirrored_top_bottom(image: Grey, _rng: np.random.Generator) -> Grey:
     """Mirrored top to bottom."""
     return image[::-1].copy()
-
-
-def turned(image: Grey, _rng: np.random.Generator) -> Grey:
-    """Turned by 180 degrees."""
-    return image[::-1, ::-1].copy()
-
-
-def cropped(image: Grey, rng: np.random.Generator) -> Grey:
-    """3 % of width and height cut away, shared at random between opposite sides."""
-    height, width = image.shape
-    cut_y, cut_x = round(0.03 * height), round(0.03 * width)
-    top, left = int(rng.integers(cut_y + 1)), int(rng.integers(cut_x + 1))
-    return image[top : top + height - cut_y, left : left + width - cut_x].copy()
-
-
-def cropped_all_round(image: Grey, _rng: np.random.Generator) -> Grey:
-    """3 % cut away on each of the four sides."""
-    height, width = image.shape
-    y, x = round(0.03 * height), round(0.03 * width)
-    return image[y : height - y, x : width - x].copy()
 
 
 CHANGES: dict[str, Change] = {
@@ -104,18 +82,12 @@ CHANGES: dict[str, Change] = {
     "brighter": brighter,
     "with callipers": with_callipers,
     "next frame": next_frame,
-    "mirrored left to right": mirrored_left_right,
+    "mirrored left to right": mirrored,
     "mirrored top to bottom": mirrored_top_bottom,
     "turned by 180 degrees": turned,
-    "3 % crop": cropped,
-    "3 % crop on each side": cropped_all_round,
+    "3 % crop": cropped(0.03),
+    "3 % crop on each side": cropped_all_round(0.03),
 }
-
-
-def thumbnail(image: Grey) -> Grey:
-    """The whole frame stretched to a square by area means, as the ingest does it."""
-    picture = Image.fromarray(image)
-    return np.asarray(picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX))
 
 
 @dataclass(frozen=True)
@@ -192,7 +164,7 @@ def plant(
     def keep(name: str, frame: Grey) -> Grey:
         if folder is not None:
             Image.fromarray(frame).save(folder / f"{name}.png", compress_level=1)
-        return thumbnail(frame)
+        return to_thumbnail(np.ascontiguousarray(frame))
 
     def one(k: int) -> list[tuple[str, str, str, Grey]]:
         frame = simulate_image(settings, plan[k])

@@ -13,19 +13,17 @@ from governance.records.audit import (
     AttributeShift,
     Concentration,
     Confounding,
-    ContentScan,
     CoverageAudit,
     CoverageLevel,
     DatasetAudit,
     DeclaredAttribute,
     DemographicsAudit,
-    DuplicateAudit,
     LabelAudit,
-    SimilarityNull,
     TargetDistance,
 )
 from governance.records.base import TEST, TRAINING, TUNING, Document, ItemStatus
 from governance.records.comparison import Control, TuningComparison
+from governance.records.content import ContentScan
 from governance.records.dataset import (
     BoundaryCheck,
     BoundaryChecks,
@@ -36,6 +34,7 @@ from governance.records.dataset import (
     RuleResult,
     ValidationRecord,
 )
+from governance.records.duplicates import DuplicateAudit, SimilarityNull
 from governance.records.evaluation import (
     Baseline,
     DiversityRecord,

@@ -10,25 +10,21 @@ from governance.records.audit import (
     AttributeShift,
     Concentration,
     Confounding,
-    ContentScan,
     CoverageAudit,
     CoverageLevel,
     DatasetAudit,
     DeclaredAttribute,
     DemographicCell,
     DemographicsAudit,
-    DuplicateAudit,
-    DuplicatePair,
-    IdentifyingColumn,
     LabelAudit,
     QuantityLevel,
-    SimilarityNull,
     SuspectedLabel,
     TargetDistance,
-    TextMark,
 )
 from governance.records.base import PARTITIONS, TEST, TRAINING, TUNING, Document
+from governance.records.content import ContentScan, IdentifyingColumn, TextMark
 from governance.records.dataset import BoundaryCheck, BoundaryChecks, FlowLevel, FlowStep
+from governance.records.duplicates import DuplicateAudit, DuplicatePair, SimilarityNull
 
 # Partition -> (patients, images).
 COUNTS = {TRAINING: (38, 80), TUNING: (8, 16), TEST: (12, 24), "all": (58, 120)}

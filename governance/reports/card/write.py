@@ -319,10 +319,8 @@ def _section_json(place: int, section: CardSection) -> dict[str, Any]:
     }
 
 
-_LATER_FIELDS = (
-    "interval_method",
-    "synthetic_from",
-)  # of metrics, since version 1 of the documents
+# Fields of metrics that documents of older versions lack.
+_LATER_FIELDS = ("interval_method", "synthetic_from")
 
 
 def _metric_json(metric: MetricResult) -> dict[str, Any]:

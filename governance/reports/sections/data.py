@@ -1,14 +1,9 @@
 """The data section: its parts in order, completeness, and sentences on the findings."""
 
-from governance.records.audit import (
-    ContentScan,
-    CoverageAudit,
-    DatasetAudit,
-    DemographicsAudit,
-    DuplicateAudit,
-    LabelAudit,
-)
+from governance.records.audit import CoverageAudit, DatasetAudit, DemographicsAudit, LabelAudit
+from governance.records.content import ContentScan
 from governance.records.dataset import DatasetIdentity, FlowStep
+from governance.records.duplicates import DuplicateAudit
 from governance.records.partition import SplitRecord
 from governance.reports import formats
 from governance.reports.blocks import (

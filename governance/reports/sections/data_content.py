@@ -1,6 +1,6 @@
 """Text and marks in images and metadata besides anatomy."""
 
-from governance.records.audit import ContentScan
+from governance.records.content import ContentScan
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,

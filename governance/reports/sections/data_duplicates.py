@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from governance.records.audit import DuplicateAudit, DuplicatePair, SimilarityNull
+from governance.records.duplicates import DuplicateAudit, DuplicatePair, SimilarityNull
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,

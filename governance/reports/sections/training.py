@@ -1,6 +1,6 @@
 """The sections on training and on figures and samples."""
 
-from governance.records.audit import DuplicateAudit
+from governance.records.duplicates import DuplicateAudit
 from governance.records.run import Figures
 from governance.records.training import (
     Curve,

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 import pandas as pd
 
-from governance.records.audit import IdentifyingColumn, TextKind
+from governance.records.content import IdentifyingColumn, TextKind
 
 _MONTHS = (
     "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|january|february|march|april|june|july|"

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
-from governance.records.audit import ContentScan, FileMetadata, TextMark
+from governance.records.content import ContentScan, FileMetadata, TextMark
 from governance.records.errors import DataError, SettingsError
 from medisynth.data.content.identifiers import (
     identifying_columns,

@@ -12,15 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from governance.records.audit import CopyRecall
+from governance.records.duplicates import CopyRecall
 from medisynth.data.duplicates.search import find_duplicates
 from medisynth.data.reading.decode import to_thumbnail
 
 Grey = NDArray[np.uint8]
 Change = Callable[[Grey, np.random.Generator], Grey]
-
-N_CALIBRATED = 24
-"""Images that are copied, at most."""
 
 _LARGEST_PX = 512  # larger frames are reduced first, as the search reduces them far more
 
@@ -53,15 +50,19 @@ def _next_frame(image: Grey, rng: np.random.Generator) -> Grey:
     return changed
 
 
-def _mirrored(image: Grey, _rng: np.random.Generator) -> Grey:
+def mirrored(image: Grey, _rng: np.random.Generator) -> Grey:
+    """Mirror left to right."""
     return image[:, ::-1]
 
 
-def _turned(image: Grey, _rng: np.random.Generator) -> Grey:
+def turned(image: Grey, _rng: np.random.Generator) -> Grey:
+    """Turn by 180 degrees."""
     return image[::-1, ::-1]
 
 
-def _cropped(share: float) -> Change:
+def cropped(share: float) -> Change:
+    """Cut a share of width and height away, divided at random between opposite sides."""
+
     def crop(image: Grey, rng: np.random.Generator) -> Grey:
         height, width = image.shape
         cut_y, cut_x = round(share * height), round(share * width)
@@ -71,7 +72,9 @@ def _cropped(share: float) -> Change:
     return crop
 
 
-def _cropped_all_round(share: float) -> Change:
+def cropped_all_round(share: float) -> Change:
+    """Cut a share of width and height away on each of the four sides."""
+
     def crop(image: Grey, _rng: np.random.Generator) -> Grey:
         height, width = image.shape
         y, x = round(share * height), round(share * width)
@@ -90,19 +93,19 @@ CHANGES: dict[str, Change] = {
     "resized to half": _resized,
     "brighter, other gamma": _brighter,
     "next frame (moved up to 0.6 %, fresh speckle)": _next_frame,
-    "mirrored left to right": _mirrored,
-    "turned by 180 degrees": _turned,
-    "3 % of width and height cropped": _cropped(0.03),
-    "8 % of width and height cropped": _cropped(0.08),
-    "8 % cropped on each side": _cropped_all_round(0.08),
+    "mirrored left to right": mirrored,
+    "turned by 180 degrees": turned,
+    "3 % of width and height cropped": cropped(0.03),
+    "8 % of width and height cropped": cropped(0.08),
+    "8 % cropped on each side": cropped_all_round(0.08),
     "turned by 3 degrees": _rotated,
 }
 
 
-def chosen_rows(n_images: int, seed: int) -> list[int]:
-    """Places of the images that are copied: at most 24, without repetition, ascending."""
+def chosen_rows(n_images: int, n_most: int, seed: int) -> list[int]:
+    """Places of the images that are copied: at most `n_most`, without repetition, ascending."""
     rng = np.random.default_rng([seed, n_images])
-    return sorted(rng.choice(n_images, min(N_CALIBRATED, n_images), replace=False).tolist())
+    return sorted(rng.choice(n_images, min(n_most, n_images), replace=False).tolist())
 
 
 def calibrate(frames: list[Grey], seed: int) -> tuple[CopyRecall, ...]:

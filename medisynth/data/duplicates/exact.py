@@ -7,8 +7,8 @@ from itertools import combinations, groupby, pairwise
 import numpy as np
 import pandas as pd
 
-from governance.records.audit import AS_IS, DuplicateKind, DuplicatePair
 from governance.records.base import PARTITIONS
+from governance.records.duplicates import AS_IS, DuplicateKind, DuplicatePair
 
 _Copy = tuple[str, ...]  # pixel digest, file digest, image, patient
 _Link = tuple[_Copy, _Copy]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from governance.records.audit import DuplicatePair, SimilarityNull
+from governance.records.duplicates import DuplicatePair, SimilarityNull
 from governance.records.errors import DataError
 from medisynth.data.duplicates.alignment import aligned_similarity
 from medisynth.data.duplicates.candidates import (

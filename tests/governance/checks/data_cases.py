@@ -11,13 +11,11 @@ from governance.records.audit import (
     CoverageAudit,
     DeclaredAttribute,
     DemographicCell,
-    FileMetadata,
-    IdentifyingColumn,
     MissingCombination,
     SuspectedLabel,
-    TextMark,
 )
 from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
+from governance.records.content import FileMetadata, IdentifyingColumn, TextMark
 from governance.records.dataset import AbsentAttribute, BoundaryChecks, FlowStep
 from tests.governance.complete_run import (
     FAILED,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from governance.evidence.folder import RunFolder
-from governance.records.audit import DuplicateAudit
 from governance.records.base import document_kinds
+from governance.records.duplicates import DuplicateAudit
 from governance.records.item import CardCheck
 from governance.records.partition import SplitRecord
 from governance.reports.blocks import Section, Text

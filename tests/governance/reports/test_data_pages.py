@@ -8,14 +8,11 @@ import pytest
 from PIL import Image
 
 from governance.evidence.folder import RunFolder
-from governance.records.audit import (
-    ContentScan,
-    DemographicsAudit,
-    DuplicateAudit,
-    MissingCombination,
-)
+from governance.records.audit import DemographicsAudit, MissingCombination
 from governance.records.base import ItemClass, ItemStatus
+from governance.records.content import ContentScan
 from governance.records.dataset import DatasetIdentity
+from governance.records.duplicates import DuplicateAudit
 from governance.records.item import ItemRecord
 from governance.records.partition import SplitRecord
 from governance.records.run import Figure, Figures

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from governance.records.audit import DuplicatePair
+from governance.records.duplicates import DuplicatePair
 from governance.records.errors import DataError, LeakageError, SettingsError
 from medisynth.data.duplicates.exact import duplicate_pair, exact_pairs, leakage_groups
 from medisynth.data.split import (

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from governance.records.audit import CopyRecall, DuplicateAudit
-from medisynth.data.duplicates.calibration import CHANGES, N_CALIBRATED, calibrate, chosen_rows
+from governance.records.duplicates import CopyRecall, DuplicateAudit
+from medisynth.data.duplicates.calibration import CHANGES, calibrate, chosen_rows
 from medisynth.data.reading.decode import to_thumbnail
+
+N_MOST = 24
 
 
 def speckle(number: int, height: int = 96, width: int = 128) -> np.ndarray:
@@ -56,8 +58,8 @@ def test_a_calibration_repeats_and_a_flat_or_missing_image_is_none(recall):
     assert {one.n_planted for one in again} == {2}
     assert again == calibrate([speckle(0), speckle(1)], seed=0)
     assert calibrate([], seed=0) == ()
-    assert len(chosen_rows(1000, 3)) == len(set(chosen_rows(1000, 3))) == N_CALIBRATED
-    assert chosen_rows(2, 3) == [0, 1]
+    assert len(chosen_rows(1000, N_MOST, 3)) == len(set(chosen_rows(1000, N_MOST, 3))) == N_MOST
+    assert chosen_rows(2, N_MOST, 3) == [0, 1]
 
 
 def test_the_thumbnail_of_a_mirrored_small_frame_is_the_mirrored_thumbnail():

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from governance.records.audit import DuplicatePair
+from governance.records.duplicates import DuplicatePair
 from medisynth.data.adapters import locate_data_set
 from medisynth.data.adapters.selection import missing_images
 from medisynth.data.duplicates.exact import (

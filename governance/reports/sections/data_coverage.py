@@ -162,8 +162,8 @@ def _cell_table(entries: list[DemographicCell], smallest: int) -> Table:
     parts = partition_order({entry.partition for entry in entries})
     found = {(entry.attributes, entry.levels, entry.partition): entry for entry in entries}
     keys = list(dict.fromkeys((entry.attributes, entry.levels) for entry in entries))
-    counts, rest = part_columns(parts, 0.72)
-    head = (Column("Attribute", 0.13), Column("Level", 0.15), *counts)
+    counts, rest = part_columns(parts, 0.66)
+    head = (Column("Attribute", 0.16), Column("Level", 0.18), *counts)
     shown = keys[:_ROWS_SHOWN]
     rows: list[tuple[Cell, ...]] = []
     named: tuple[str, ...] = ()

@@ -186,8 +186,13 @@ def child(folder, n_steps, subject):
     write_through(folder / "result.json", json.dumps(result).encode())
 
 
-def attempt(folder, n_steps, subject, kill_after_s):
-    """Fork a child; kill it after a while unless it ends before. Returns whether it was killed."""
+def attempt(folder, n_steps, subject, n_commits=None, further_s=0.0):
+    """Fork a child; kill it `further_s` seconds after its `n_commits`-th commit, unless it ends before.
+
+    Counted in commits, so that a busy machine moves no kill to before the first of them. Returns whether
+    the child was killed; without `n_commits` it runs to its end.
+    """
+    before = len(journalled(folder))
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -196,10 +201,16 @@ def attempt(folder, n_steps, subject, kill_after_s):
             status = 0
         finally:
             os._exit(status)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
+    ended, status = 0, 0
+    if n_commits is not None:
+        while not ended and len(journalled(folder)) < before + n_commits:
+            time.sleep(0.001)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            time.sleep(further_s)
+            os.kill(pid, signal.SIGKILL)
+    if not ended:
+        _, status = os.waitpid(pid, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
         raise SystemExit(f"the child failed after {len(journalled(folder))} commits")
     return os.WIFSIGNALED(status)
@@ -217,12 +228,11 @@ def main():
     whole = folder / "whole"
     whole.mkdir()
     started = time.perf_counter()
-    attempt(whole, n_steps, subject, None)
+    attempt(whole, n_steps, subject)
     took_s = time.perf_counter() - started
     expected = json.loads((whole / "result.json").read_bytes())
 
-    # a whole generator takes a while before its first commit
-    latest_s = took_s / 3 if subject == "toy" else took_s
+    n_commits = len(journalled(whole))
     moments = random.Random(seed)  # noqa: S311 - moments, not secrets
     kills, runs, differing, largest_n_files, steps_killed_at = 0, 0, 0, 0, []
     while kills < n_kills:
@@ -231,7 +241,8 @@ def main():
         run.mkdir()
         while not (run / "result.json").exists():
             last = kills >= n_kills
-            if attempt(run, n_steps, subject, None if last else moments.uniform(0, latest_s)):
+            after = None if last else moments.randint(0, max(1, n_commits // 3))
+            if attempt(run, n_steps, subject, after, moments.uniform(0, took_s / n_commits)):
                 kills += 1
                 lines = journalled(run)
                 steps_killed_at.append(lines[-1][:2] if lines else ())

@@ -11,6 +11,24 @@ import pytest
 from pipelines.fetch.cache import CACHE_VARIABLE, cache_dir
 from tests.suite_report import SuiteReporter, add_option, name_kinds
 
+HERE = Path(__file__).parent
+# Tests of whole commands and whole run folders. Counting covered lines would double their time, and
+# what they run is counted where units test it.
+NOT_COUNTED = (
+    *(
+        "flow",
+        "held_still",
+        "pipelines/data_check",
+        "pipelines/finished_runs",
+        "pipelines/selftest",
+    ),
+    *(
+        "governance/evidence/test_independent_verifier.py",
+        "governance/reports",
+        "governance/verify",
+    ),
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_option(parser)
@@ -24,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     name_kinds(items)
+    folders = [HERE / name for name in NOT_COUNTED]
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker("no_cover")
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

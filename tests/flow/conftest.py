@@ -1,18 +1,8 @@
-"""What keeps whole runs in these tests affordable: guards tried in some of them, lines not counted."""
-
-from pathlib import Path
+"""What keeps whole runs in these tests affordable: the guards are tried in some of them alone."""
 
 import pytest
 
 TRY_THE_GUARDS = ("test_smoke_run", "test_plugin_run")
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Do not count covered lines in whole runs: it doubles their time, and units cover them."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -31,6 +31,7 @@ from governance.records.lineage import Lineage
 from governance.records.policy import Criterion
 from governance.records.run import Plan
 from governance.records.training import SampleSet, TrainingRecord
+from governance.records.utility import ADDED, MACRO_F1, REAL, UtilityRecord
 
 ALL = "all"
 _SUBGROUPS = ("plane", "brain_plane", "machine", "operator", "site")
@@ -194,13 +195,49 @@ def _divided(coverage: CoverageAudit, evaluation: EvaluationRecord) -> tuple[str
 
 @check("P8-04", step="s6_evaluate")
 def utility(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Always unavailable: gain of a classifier from synthetic images on unseen real patients."""
+    """Judge the lower bound of the gain in macro F1 on unseen real patients."""
     documents.need(EvaluationRecord)
-    return not_evaluated(
-        "the metric is missing: performance of a classifier on unseen real patients, trained with "
-        "and without synthetic images; this version trains none",
-        source=EvaluationRecord,
+    record = documents.get(UtilityRecord)
+    if record is None:
+        return not_evaluated(
+            "no classifier was trained with and without synthetic images: evaluation.utility is "
+            "off, or there was no feature extractor",
+            source=EvaluationRecord,
+        )
+    real, added = record.arm(REAL), record.arm(ADDED)
+    gain = added.measure(MACRO_F1) if added is not None else None
+    if real is None or added is None or gain is None or gain.difference is None:
+        why = record.reason or "real images alone, or with synthetic ones, are missing"
+        return not_evaluated(f"no classifiers were compared: {why}", source=UtilityRecord)
+    bound = gain.difference_ci95[0] if gain.difference_ci95 else None
+    return judge(
+        criterion,
+        Observed(
+            value=gain.difference,
+            ci95=gain.difference_ci95,
+            n_patients=record.n_test_patients,
+            n_images=record.n_test,
+            partition=TEST,
+        ),
+        reason=f"{record.attribute.replace('_', ' ')} told apart with macro F1 "
+        f"{real.measure(MACRO_F1).value:.3f} by real images alone, {gain.value:.3f} with "
+        f"{added.n_other:,} synthetic images besides"
+        + ("" if bound is not None else "; no interval"),
+        method=f"{record.method}; labels of synthetic images: {record.labels_from}",
+        source=UtilityRecord,
+        limitations=_gain_limits(record, gain.difference),
+        compared=bound,
+        holds=bound is not None,
     )
+
+
+def _gain_limits(record: UtilityRecord, own: float) -> str:
+    """Return what stands beside the gain: simple additions that give as much, and the classifier."""
+    others = [arm for arm in record.arms if arm.name.startswith(f"{REAL} + ") and arm.name != ADDED]
+    gains = {arm.name: arm.measure(MACRO_F1).difference for arm in others}
+    as_good = [name for name, gain in gains.items() if gain is not None and gain >= own]
+    cheaper = f"{listed(as_good)} gains as much or more; " if as_good else ""
+    return f"{cheaper}a linear classifier on features of a network for photographs"
 
 
 @check("P8-05", step="s6_evaluate")

@@ -248,6 +248,8 @@ class EvaluationConfig(Section):
         extractor: "inception" needs the FID weights; "none" leaves fidelity not evaluated.
         least_patients: Held-out patients below which a subgroup is marked "too few" and not
             measured.
+        utility: Whether classifiers are trained on real and synthetic images and compared on the
+            held-out patients; needs the extractor.
     """
 
     n_synthetic: int = Field(default=200, ge=16, le=100_000)
@@ -255,6 +257,7 @@ class EvaluationConfig(Section):
     n_bootstrap: int = Field(default=200, ge=50, le=10_000)
     extractor: Literal["inception", "none"] = "inception"
     least_patients: int = Field(default=30, ge=10, le=100_000)
+    utility: bool = True
 
 
 class TrackingConfig(Section):

@@ -129,12 +129,12 @@ def measure_fidelity(
         GroupedImages(
             extract(test.pixels[test_rows], "test images"),
             [test.patients[row] for row in test_rows],
-            _levels(split, [ids[row] for row in test_rows]),
+            levels_of(split, [ids[row] for row in test_rows]),
         ),
         GroupedImages(
             extract(training.pixels[training_rows], "training images"),
             [training.patient_ids[row] for row in training_rows],
-            _levels(split, [training.image_ids[row] for row in training_rows]),
+            levels_of(split, [training.image_ids[row] for row in training_rows]),
         ),
         training.pixels[training_rows],
     )
@@ -190,7 +190,7 @@ def measure_fidelity(
     )
 
 
-def _levels(split: SplitImages, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def levels_of(split: SplitImages, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return attribute -> level of each image, "" where it is not recorded."""
     return {
         attribute: tuple(by_image.get(name, "") for name in image_ids)

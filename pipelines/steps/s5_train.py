@@ -38,7 +38,7 @@ from medisynth.models.registry import generator_origin, import_folder, load_gene
 from medisynth.training.states import N_KEPT
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.fetch.weights import find_weights, inception_component
-from pipelines.steps import further_draws
+from pipelines.steps import further_draws, usefulness
 from pipelines.training.parent import Message, TrainingJob, run_training
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 
@@ -97,6 +97,7 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
     synthetic = np.load(context.scratch / "work" / "synthetic.npy", allow_pickle=False)
     if draws:
         further_draws.put_on_record(draws, context)
+    usefulness.put_on_record(context)
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
     _remove_states(job.states, context)
     return TrainedGenerator(
@@ -170,6 +171,7 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
         readable=_pretrained_files(must_refuse, context),
         repeat_steps=config.training.repeat_steps,
         segment_kept=is_kept(context),
+        task_images=usefulness.wanted(context),
     )
 
 

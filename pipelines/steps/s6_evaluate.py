@@ -25,8 +25,8 @@ from medisynth.metrics.membership import membership_attack
 from medisynth.metrics.memorisation import memorisation
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.finished_runs.lineage import baseline_of
-from pipelines.steps import boundaries
-from pipelines.steps.fidelity import TestImages, measure_fidelity, measured_or_note
+from pipelines.steps import boundaries, usefulness
+from pipelines.steps.fidelity import TestImages, levels_of, measure_fidelity, measured_or_note
 
 _N_CONTROL = 24
 _N_SHOWN = 8
@@ -100,6 +100,10 @@ def evaluate(
         diversity=fidelity.diversity,
     )
     context.store.write_document(record)
+    levels = levels_of(split, [leaf.id for leaf in test.leaves])
+    worth = usefulness.judge(test.pixels, test.patients, levels, context)
+    if worth is not None:
+        context.store.write_document(worth)
     baseline = baseline_of(training, fidelity.training_features, fidelity.extractor, record)
     context.store.write_document(baseline)
     _write_figures(trained, training, record, context)

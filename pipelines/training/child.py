@@ -30,6 +30,7 @@ from governance.records.files import sha256_bytes, write_atomic
 from pipelines.training.parent import (
     ANSWERS,
     ATTEMPTS,
+    CLASSIFIERS,
     FURTHER,
     MESSAGES,
     Message,
@@ -314,7 +315,8 @@ def _train_and_draw(
     synthetic = released.sample(job.n_synthetic, context)
     sampling_s = time.monotonic() - started
     np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
-    _draw_further(job, released, context)
+    drawn = _draw_further(job, released, context)
+    _fit_classifiers(job, training, tuning, drawn, synthetic, context)
     comparison = _compare(score, synthetic, training, context)
     return {
         "report": report.model_dump(mode="json"),
@@ -329,8 +331,13 @@ def _train_and_draw(
     }
 
 
-def _draw_further(job: TrainingJob, released: "Generator", context: "TrainingContext") -> None:
-    """Write the job's further draws; those that the generator knows no condition for are left out."""
+def _draw_further(
+    job: TrainingJob, released: "Generator", context: "TrainingContext"
+) -> "dict[tuple[str, str], Pixels]":
+    """Write the job's further draws, and return those of a level by attribute and level.
+
+    Draws that the generator knows no condition for are left out.
+    """
     import numpy as np
 
     from medisynth.generator import Condition
@@ -347,6 +354,45 @@ def _draw_further(job: TrainingJob, released: "Generator", context: "TrainingCon
                 drawn[str(place)] = released.sample(draw.n, own, Condition(**{key: draw.level}))
     if job.draws:
         np.savez(Path(job.work) / FURTHER, allow_pickle=False, **drawn)
+    return {
+        (draw.attribute, draw.level): drawn[str(place)]
+        for place, draw in enumerate(job.draws)
+        if draw.attribute and str(place) in drawn
+    }
+
+
+def _fit_classifiers(
+    job: TrainingJob,
+    training: "ImageView",
+    tuning: "ImageView",
+    drawn: "dict[tuple[str, str], Pixels]",
+    synthetic: "Pixels",
+    context: "TrainingContext",
+) -> None:
+    """Fit and write the classifiers of all arms, which the parent judges on the held-out images."""
+    from medisynth.generator import StoppedError
+    from medisynth.metrics.features import InceptionPool3
+    from medisynth.utility.fitting import TaskFeatures, fit_classifiers
+
+    if not job.task_images or job.weights is None:
+        return
+
+    def progress(done: int, total: int) -> None:
+        if context.should_stop():
+            raise StoppedError("asked to stop while classifiers were fitted")
+        context.progress("classifiers of real and synthetic images", done, total)
+
+    fitted = fit_classifiers(
+        training,
+        tuning,
+        drawn,
+        synthetic,
+        TaskFeatures(InceptionPool3.load(Path(job.weights), compute_device=context.compute_device)),
+        most_images=job.task_images,
+        seed=job.seed,
+        progress=progress,
+    )
+    write_atomic(Path(job.work) / CLASSIFIERS, fitted.to_bytes())
 
 
 def _view(job: TrainingJob, partition: str) -> "ImageView":

@@ -44,6 +44,7 @@ _KEEP_ENVIRONMENT = (
 _LISTEN_S = 3.0  # attempts come in bursts: collect this long after the first
 _CHILD = "pipelines.training.child"
 FURTHER = "further.npz"  # images of `TrainingJob.draws`, in the work folder, by their place
+CLASSIFIERS = "classifiers.npz"  # of `TrainingJob.task_images`, in the work folder
 MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
 
 
@@ -91,6 +92,8 @@ class TrainingJob:
             of training to the end; None trains.
         python_path: Folder that the generator's module is imported from; None when it is installed.
         view_sha256: Partition -> digest of its packed view; training refuses any other view.
+        task_images: Real images at most for the classifiers that show what synthetic images are
+            worth; 0 fits none.
         proof_only: End after proving the confinement, without training and drawing.
     """
 
@@ -116,6 +119,7 @@ class TrainingJob:
     python_path: str | None = None
     view_sha256: dict[str, str] = field(default_factory=dict)
     draws: tuple[FurtherDraw, ...] = ()
+    task_images: int = 0
     proof_only: bool = False
 
     @property

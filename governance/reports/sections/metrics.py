@@ -27,6 +27,7 @@ from governance.reports.blocks import (
 )
 from governance.reports.evidence import ReportEvidence
 from governance.reports.sections.training import pretrained_block
+from governance.reports.sections.usefulness import usefulness_section
 
 _FLOOR_NOTE = (
     "Intervals are two-sided 95 % by {unit} bootstrap. The floor is the same metric between real "
@@ -64,7 +65,9 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     blocks.append(pretrained_block(evaluation.pretrained))
     if evaluation.notes:
         blocks.append(Bullets(evaluation.notes))
-    return Section("metrics", "7", "Metrics", blocks=tuple(blocks))
+    worth = usefulness_section(evidence)
+    parts_below = (worth,) if worth is not None else ()
+    return Section("metrics", "7", "Metrics", blocks=tuple(blocks), sections=parts_below)
 
 
 def comparison_sentence(evidence: ReportEvidence) -> str:

@@ -3,7 +3,15 @@
 from packaging.version import InvalidVersion, Version
 
 from governance.checks.judged_run import JudgedRun
-from governance.checks.registry import check, counted, joined, judge, listed, not_evaluated
+from governance.checks.registry import (
+    OUR_TRAINING,
+    check,
+    counted,
+    joined,
+    judge,
+    listed,
+    not_evaluated,
+)
 from governance.records.base import ItemStatus
 from governance.records.content import ContentScan
 from governance.records.dataset import BoundaryChecks, ValidationRecord
@@ -190,7 +198,7 @@ def _tests(documents: JudgedRun) -> SuiteReport:
     return suite
 
 
-@check("P2-06", step="s5_train")
+@check("P2-06", step="s5_train", needs=OUR_TRAINING)
 def repeated_segment(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Check that repeating the first training steps with the same seed gives the same state."""
     repeat = documents.need(RepeatRecord)

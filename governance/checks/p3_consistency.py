@@ -5,6 +5,7 @@ from typing import Any
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     NOT_RECORDED,
+    TRAINING_IMAGES,
     check,
     counted,
     joined,
@@ -28,7 +29,7 @@ _BY_CHANCE = 0.05  # p above which a confounding is no more than permuted patien
 _SCOPE_ATTRIBUTES = ("machine", "plane", "brain_plane")
 
 
-@check("P3-05", step="s4_split")
+@check("P3-05", step="s4_split", needs=TRAINING_IMAGES)
 def partition_shift(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Report the largest total variation of an attribute between training and test set."""
     audit = documents.need(DatasetAudit)

@@ -3,6 +3,8 @@
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     NO_PARTITIONS,
+    OUR_TRAINING,
+    TRAINING_IMAGES,
     across_pairs,
     by_partition,
     check,
@@ -31,7 +33,7 @@ _LEAST_LEVEL = 2  # a separate process with clean environment and packed view
 ASKED_FOR = ("patient", "duplicate", "early read")
 
 
-@check("P4-01", step="s4_split")
+@check("P4-01", step="s4_split", needs=TRAINING_IMAGES)
 def shared_patients(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count patients who are in both partitions of any pair."""
     split = documents.need(SplitRecord)
@@ -67,7 +69,7 @@ def shared_patients(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     )
 
 
-@check("P4-02", step="s4_split")
+@check("P4-02", step="s4_split", needs=TRAINING_IMAGES)
 def shared_content(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count images with equal decoded pixels in both partitions of any pair."""
     split = documents.need(SplitRecord)
@@ -91,7 +93,7 @@ def shared_content(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     )
 
 
-@check("P4-03", step="s4_split")
+@check("P4-03", step="s4_split", needs=TRAINING_IMAGES)
 def shared_near_duplicates(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count near-duplicate pairs across partitions that nobody declared to be different."""
     split, audit = documents.need(SplitRecord), documents.need(DuplicateAudit)
@@ -152,7 +154,7 @@ def _search_doubts(audit: DuplicateAudit, n_images: int, unit: str) -> list[str]
     return doubts
 
 
-@check("P4-04", step="s4_split")
+@check("P4-04", step="s4_split", needs=TRAINING_IMAGES)
 def official_split(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Check that the official split of the data set is kept, or the departure is stated."""
     split = documents.need(SplitRecord)
@@ -174,7 +176,7 @@ def official_split(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     )
 
 
-@check("P4-05", step="s5_train")
+@check("P4-05", step="s5_train", needs=OUR_TRAINING)
 def sequestration(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Check that sealed files stayed unread until the opening, and training could not read them."""
     isolation = documents.need(IsolationRecord)
@@ -233,7 +235,7 @@ def test_use(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     )
 
 
-@check("P4-07", step="s5_train")
+@check("P4-07", step="s5_train", needs=OUR_TRAINING)
 def fitted_on_training(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count fitted components that were fitted on other images than the training view."""
     training = documents.need(TrainingRecord)
@@ -253,7 +255,7 @@ def fitted_on_training(documents: JudgedRun, criterion: Criterion) -> CheckResul
     )
 
 
-@check("P4-08", step="s5_train")
+@check("P4-08", step="s5_train", needs=OUR_TRAINING)
 def selected_on_tuning(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Check that the released checkpoint was chosen on the tuning view."""
     training = documents.need(TrainingRecord)
@@ -322,7 +324,7 @@ def _behind(components: tuple[PretrainedComponent, ...]) -> str:
     return "; ".join(words)
 
 
-@check("P4-10", step="s4_split")
+@check("P4-10", step="s4_split", needs=TRAINING_IMAGES)
 def shared_sources(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count sites, operators and machines that are in both training and test set."""
     coverage = documents.need(CoverageAudit)
@@ -348,7 +350,7 @@ def shared_sources(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     )
 
 
-@check("P4-11", step="s6_evaluate")
+@check("P4-11", step="s6_evaluate", needs=TRAINING_IMAGES)
 def synthetic_apart(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count synthetic images in the test set, and test patients or images seen in training."""
     evaluation, split = documents.need(EvaluationRecord), documents.need(SplitRecord)

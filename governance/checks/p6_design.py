@@ -7,6 +7,7 @@ from statistics import fmean
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     LEAST_SEEDS,
+    OUR_TRAINING,
     check,
     counted,
     estimated,
@@ -82,7 +83,7 @@ class _Bout:
         return f"{said} {whom} on {self.where} ({'; '.join(numbers)})"
 
 
-@check("P6-01", step="s5_train")
+@check("P6-01", step="s5_train", needs=OUR_TRAINING)
 def model_description(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count fields of the model description that are empty."""
     training = documents.need(TrainingRecord)
@@ -107,7 +108,7 @@ def _field(name: str) -> str:
     return name.strip().lower().replace("_", "-").replace(" ", "-")
 
 
-@check("P6-02", step="s5_train")
+@check("P6-02", step="s5_train", needs=OUR_TRAINING)
 def goals_frozen_before_training(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Check that the plan was frozen and hashed before the test set was sealed."""
     plan, seal = documents.need(Plan), documents.need(SealRecord)
@@ -242,7 +243,7 @@ def _bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
     return tuple(bouts)
 
 
-@check("P6-06", step="s5_train")
+@check("P6-06", step="s5_train", needs=OUR_TRAINING)
 def overfitting(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Report the largest relative gap between a loss on tuning images and in training."""
     training = documents.need(TrainingRecord)

@@ -5,6 +5,7 @@ from statistics import fmean, stdev
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
     LEAST_SEEDS,
+    OUR_TRAINING,
     check,
     counted,
     family_of,
@@ -394,7 +395,7 @@ def repeatability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     )
 
 
-@check("P8-08", step="s5_train")
+@check("P8-08", step="s5_train", needs=OUR_TRAINING)
 def rejected_samples(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Count requested synthetic images that are neither kept nor counted as rejected."""
     samples = documents.need(SampleSet)

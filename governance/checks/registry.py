@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 from statistics import fmean, stdev
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -27,6 +28,7 @@ from governance.records.lineage import Lineage
 from governance.records.people import Declarations
 from governance.records.policy import Criterion, Item, Policy, Principle
 from governance.records.run import Plan
+from governance.records.training import TrainingRecord
 
 NO_CHECK = "not implemented yet"
 _NAMES_SHOWN = 5
@@ -38,6 +40,9 @@ _FROM_A_CHECK = (
 )
 
 Check = Callable[[JudgedRun, Criterion], CheckResult]
+Needs = Literal["", "our training", "training images"]
+OUR_TRAINING: Needs = "our training"
+TRAINING_IMAGES: Needs = "training images"
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,14 @@ class RegisteredCheck:
 CHECKS: dict[str, RegisteredCheck] = {}
 
 
-def check(item_id: str, *, step: str) -> Callable[[Check], Check]:
+def check(item_id: str, *, step: str, needs: Needs = "") -> Callable[[Check], Check]:
     """Register a check under the id of the item it computes.
 
     Args:
         item_id: Id of a computed item, e.g. "P4-01".
         step: Step that leaves the evidence, e.g. "s4_split".
+        needs: What the item says nothing without: `OUR_TRAINING`, or `TRAINING_IMAGES`. Where
+            images were made elsewhere and it is missing, the item is not evaluated.
 
     Raises:
         PolicyError: Another check has this id.
@@ -70,6 +77,8 @@ def check(item_id: str, *, step: str) -> Callable[[Check], Check]:
         @functools.wraps(function)
         def complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
             try:
+                if needs and (why := _made_elsewhere(documents, needs)):
+                    return not_evaluated(why, source=TrainingRecord)
                 return function(documents, criterion)
             except NotRunError as absence:
                 return not_evaluated(absence.absence)
@@ -78,6 +87,18 @@ def check(item_id: str, *, step: str) -> Callable[[Check], Check]:
         return complete
 
     return register
+
+
+def _made_elsewhere(documents: JudgedRun, needs: Needs) -> str:
+    """Return why an item is unknown where images were made elsewhere; "" where it is known."""
+    training = documents.get(TrainingRecord)
+    if training is None or training.elsewhere is None:
+        return ""
+    if needs == OUR_TRAINING:
+        return "trained elsewhere: nothing is known of how the generator was trained"
+    if training.elsewhere.has_training:
+        return ""
+    return "trained elsewhere, and the images that the generator was trained on were not given"
 
 
 def not_evaluated(

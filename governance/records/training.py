@@ -139,11 +139,25 @@ class FitReport(Document):
     pretrained: tuple[PretrainedComponent, ...] = ()
 
 
+class Elsewhere(Document):
+    """Images that were made elsewhere: nothing was trained in the run.
+
+    Attributes:
+        n_images: Images in the folder that was given.
+        sha256: Digest over their paths and bytes.
+        has_training: Whether the images that their generator was trained on were given.
+    """
+
+    n_images: int
+    sha256: Sha256
+    has_training: bool
+
+
 class TrainingRecord(Document):
     """The trained model and how it was trained (metrics/training.json).
 
     `comparison` sets the released checkpoint beside simple controls on tuning images; None in
-    records of earlier versions.
+    records of earlier versions. `elsewhere` stands for a run that assesses images made elsewhere.
     """
 
     PATH = "metrics/training.json"
@@ -166,6 +180,7 @@ class TrainingRecord(Document):
     duration_s: float
     pretrained: tuple[PretrainedComponent, ...] = ()
     comparison: TuningComparison | None = None
+    elsewhere: Elsewhere | None = None
 
 
 class SampleSet(Document):

@@ -45,6 +45,7 @@ def split_images(
     tuning_fraction: float,
     seed: int,
     on_duplicate: Literal["stop", "drop_training"],
+    tuning_from: Literal["training", "held-out"] = "training",
 ) -> SplitResult:
     """Split images by group.
 
@@ -65,6 +66,8 @@ def split_images(
         seed: Seed of the shuffling, 0 or above.
         on_duplicate: What to do with a group that crosses the official split: "stop", or
             "drop_training" to drop its training images, on record.
+        tuning_from: Where an official split takes tuning groups from: its training part, or the
+            held-out part where nothing is trained here and all training images must be searched.
 
     Raises:
         SettingsError: A fraction or the seed is out of range.
@@ -77,11 +80,12 @@ def split_images(
     else:
         held_out, dropped, deviations = _computed(table, groups, test_fraction, seed)
     used = ~dropped.notna()
-    rest = table[used & ~held_out]
+    from_held_out = source == "official" and tuning_from == "held-out"
+    rest = table[used & (held_out if from_held_out else ~held_out)]
     tuning_groups = _draw(rest, groups[rest.index], tuning_fraction, seed, stream=1)
     partition = pd.Series(TRAINING, index=table.index, dtype="string", name="partition")
-    partition[groups.isin(tuning_groups)] = TUNING
     partition[held_out] = TEST
+    partition[groups.isin(tuning_groups)] = TUNING
     partition = partition[used]
     _check_filled(table, partition, groups, source)
     reasons = zip(table["image_id"][~used].astype(str), dropped[~used].astype(str), strict=True)

@@ -177,6 +177,59 @@ def run(
 
 
 @app.command()
+def assess(
+    real: Annotated[Path, typer.Option(help="Folder of real images to compare with.")],
+    synthetic: Annotated[Path, typer.Option(help="Folder of synthetic images (PNG).")],
+    training: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images that the generator was trained on, if known."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file (YAML) for everything else.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side to bring all images to; none is the synthetic ones'.")
+    ] = None,
+    fit: Annotated[str, typer.Option(help="How a frame becomes square: pad or stretch.")] = "pad",
+    planes: Annotated[
+        str, typer.Option(help="Planes of a known data set: default, all or a name.")
+    ] = "default",
+    seed: Annotated[int, typer.Option(help="Seed of draws and resampling.")] = 0,
+    workspace: Annotated[
+        str | None, typer.Option("--workspace", "-w", help="Folder for runs/, mlflow/, ledger/.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-o", help="KEY=VALUE, e.g. -o evaluation.max_real=300.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate images made anywhere, with controls, report and evidence; nothing is trained."""
+    from pipelines.current_run.console import Console
+
+    with _errors(as_json):
+        console = Console(json_lines=as_json)
+        from pipelines.assess import Asked, assessment_config
+        from pipelines.flow import run_flow
+
+        asked = Asked(
+            real=real,
+            synthetic=synthetic,
+            training=training,
+            size=size,
+            fit=fit,
+            planes=planes,
+            config=config,
+            workspace=workspace,
+            seed=seed,
+            overrides=tuple(override or ()),
+        )
+        with console.stop.listening(), console.live():
+            result = run_flow(assessment_config(asked), sys.argv, console)
+        _print_result(result, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
 def report(
     run_name: Run,
     out: Annotated[

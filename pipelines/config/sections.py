@@ -198,6 +198,8 @@ class SplitConfig(Section):
         seed: Seed of the drawing.
         on_duplicate: A group that crosses the official split stops the run, or its training
             copies are dropped, on record.
+        tuning_from: Where an official split takes tuning patients from; "held-out" is for
+            assessments, in which nothing is trained.
     """
 
     source: Literal["auto", "official", "computed"] = "auto"
@@ -205,6 +207,7 @@ class SplitConfig(Section):
     tuning_fraction: float = Field(default=0.2, gt=0, lt=0.9)
     seed: int = Field(default=0, ge=0)
     on_duplicate: Literal["stop", "drop_training"] = "stop"
+    tuning_from: Literal["training", "held-out"] = "training"
 
 
 class ModelConfig(Section):

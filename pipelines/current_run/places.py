@@ -13,6 +13,8 @@ from pipelines.config.model import RunConfig
 from pipelines.config.sections import DataConfig
 from pipelines.fetch.cache import CACHE_VARIABLE, cache_dir, image_cache
 
+LAID_OUT = "data/assessed"  # folder of the workspace for what assessments lay out
+
 
 def refuse_misplaced_folders(config: RunConfig) -> None:
     """Refuse a configuration under which we would write into data, or whose data lie in ours.
@@ -27,7 +29,8 @@ def refuse_misplaced_folders(config: RunConfig) -> None:
     data = config.data.folder
     for key, path in _written(config):
         refuse_in_data(key, path, data)
-    if data is not None and data.is_relative_to(config.workspace_path):
+    workspace, ours = config.workspace_path, config.workspace_path / LAID_OUT
+    if data is not None and data.is_relative_to(workspace) and not data.is_relative_to(ours):
         raise ConfigError(
             f"data.path: {data} is in the workspace {config.workspace_path}, which is written to; "
             "give the workspace a folder of its own with --workspace"

@@ -8,6 +8,7 @@ import numpy as np
 from governance.records.errors import EvidenceTamperedError, ProcessError
 from governance.records.files import sha256_file
 from medisynth.data.reading.views import ImageView, Pixels
+from medisynth.models.elsewhere import NAME as ELSEWHERE
 from pipelines.current_run.context import RunContext
 from pipelines.fetch.weights import find_weights
 from pipelines.training.parent import FURTHER, FurtherDraw
@@ -20,11 +21,12 @@ _N_BY_LEVEL = 64  # images drawn for each level of an attribute that the generat
 def wanted(training: ImageView, context: RunContext) -> tuple[FurtherDraw, ...]:
     """Return what to draw for the evaluation alone: two more seeds, and each level with patients.
 
-    Nothing is drawn where no feature could be extracted. Levels are chosen by their training
+    Nothing is drawn where no feature could be extracted, or where images were made elsewhere. Levels are chosen by their training
     patients: what the test set holds is not told to the training process.
     """
     config = context.config.evaluation
-    if config.extractor == "none" or find_weights() is None:
+    is_elsewhere = context.config.model.name == ELSEWHERE
+    if is_elsewhere or config.extractor == "none" or find_weights() is None:
         return ()
     n, seed = min(config.n_synthetic, config.max_real), context.config.seed
     draws = [FurtherDraw(n, seed + more) for more in range(1, _SEEDS_OF_SAMPLING)]

@@ -159,6 +159,7 @@ def _divided(images: ImageSet, audited: AuditedImages, context: RunContext) -> S
             tuning_fraction=config.tuning_fraction,
             seed=config.seed,
             on_duplicate=config.on_duplicate,
+            tuning_from=config.tuning_from,
         )
     except LeakageError as error:
         refused = SplitResult(partition=official, dropped=(), deviations=())

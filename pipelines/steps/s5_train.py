@@ -25,6 +25,7 @@ from governance.records.partition import IsolationRecord, RefusedRead
 from governance.records.run import Figure
 from governance.records.training import (
     Curve,
+    Elsewhere,
     FitReport,
     PretrainedComponent,
     SampleSet,
@@ -34,8 +35,10 @@ from governance.sealing.access_log import AccessLog
 from medisynth.data.reading.ingest import decode_bytes
 from medisynth.data.reading.synthetic_mark import LICENCE, SyntheticMark, marked_png, read_mark
 from medisynth.data.reading.views import Pixels
+from medisynth.models.elsewhere import ElsewhereSettings
 from medisynth.models.registry import generator_origin, import_folder, load_generator
 from medisynth.training.states import N_KEPT
+from pipelines.config.model import RunConfig
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.steps import further_draws, usefulness
@@ -412,6 +415,19 @@ def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> 
         duration_s=result["duration_s"],
         pretrained=(*report.pretrained, *_extractor(result)),
         comparison=TuningComparison.model_validate(result["comparison"]),
+        elsewhere=elsewhere_of(config),
+    )
+
+
+def elsewhere_of(config: RunConfig) -> Elsewhere | None:
+    """Return what is known of images made elsewhere; None where the run trains a generator."""
+    settings = config.generator_settings()
+    if not isinstance(settings, ElsewhereSettings):
+        return None
+    return Elsewhere(
+        n_images=config.evaluation.n_synthetic,
+        sha256=settings.digest,
+        has_training=settings.has_training,
     )
 
 

@@ -1,7 +1,8 @@
 """s6 evaluate: opens the test set and measures fidelity and memorisation; draws figures."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from governance.records.evaluation import (
 )
 from governance.records.partition import IsolationRecord
 from governance.records.run import Figure
+from governance.records.training import TrainingRecord
 from governance.sealing.access_log import AccessLog
 from governance.sealing.seal import Leaf, SealedTestSet
 from medisynth.data.reading.contact_sheet import contact_sheet
@@ -28,6 +30,8 @@ from pipelines.finished_runs.lineage import baseline_of
 from pipelines.steps import boundaries, usefulness
 from pipelines.steps.fidelity import TestImages, levels_of, measure_fidelity, measured_or_note
 
+_T = TypeVar("_T")
+_NOT_GIVEN = "the images that the generator was trained on were not given"
 _N_CONTROL = 24
 _N_SHOWN = 8
 
@@ -57,7 +61,15 @@ def evaluate(
     if note := sealed_test.take_note():
         context.console.warn(note)
     context.console.say(f"opened the sealed test set: {opening.label}")
-    memory, memory_notes = measured_or_note(
+    made = context.folder.get(TrainingRecord)  # the self-test trains nothing
+    is_known = made is None or made.elsewhere is None or made.elsewhere.has_training
+
+    def searched(what: str, measure: Callable[[], _T]) -> tuple[_T | None, tuple[str, ...]]:
+        if is_known:
+            return measured_or_note(what, measure)
+        return None, (f"{what} was not evaluated: {_NOT_GIVEN}",)
+
+    memory, memory_notes = searched(
         "memorisation",
         lambda: memorisation(
             trained.synthetic,
@@ -67,7 +79,7 @@ def evaluate(
             tuning.pixels,
         ),
     )
-    attack, attack_notes = measured_or_note(
+    attack, attack_notes = searched(
         "membership",
         lambda: membership_attack(
             trained.synthetic,

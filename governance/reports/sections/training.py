@@ -4,6 +4,7 @@ from governance.records.duplicates import DuplicateAudit
 from governance.records.run import Figures
 from governance.records.training import (
     Curve,
+    Elsewhere,
     PretrainedComponent,
     RepeatRecord,
     SampleSet,
@@ -50,7 +51,9 @@ def training_section(evidence: ReportEvidence) -> Section:
     if training is None:
         blocks: tuple[Block, ...] = (Text("This run left no trained model."),)
         return Section("training", "5", "Training", blocks=blocks)
+    elsewhere = (Text(elsewhere_sentence(training.elsewhere)),) if training.elsewhere else ()
     blocks = (
+        *elsewhere,
         Facts(training_rows(training)),
         Heading("Model"),
         Facts(tuple((name, cell(text)) for name, text in sorted(training.description.items()))),
@@ -68,6 +71,21 @@ def training_section(evidence: ReportEvidence) -> Section:
         pretrained_block(training.pretrained),
     )
     return Section("training", "5", "Training", blocks=blocks)
+
+
+def elsewhere_sentence(elsewhere: Elsewhere) -> str:
+    """Say that nothing was trained in this run, and whether the training images are known."""
+    given = (
+        "The images that their generator was trained on were given."
+        if elsewhere.has_training
+        else "The images that their generator was trained on were not given: copies of them cannot "
+        "be found. What is called training images here are real images set aside for floors and "
+        "controls."
+    )
+    return (
+        f"Nothing was trained in this run: it assesses {elsewhere.n_images:,} images that were made "
+        f"elsewhere (sha256:{formats.short(elsewhere.sha256)}). {given}"
+    )
 
 
 def training_rows(training: TrainingRecord) -> tuple[tuple[str, Cell], ...]:

@@ -183,7 +183,8 @@ class Gallery:
 
 
 SmallChart = LineChart | ShareBars | RangeBars
-Block = Text | Heading | Bullets | Facts | Table | SmallChart | Histogram | Picture | Gallery
+Chart = SmallChart | Histogram
+Block = Text | Heading | Bullets | Facts | Table | Chart | Picture | Gallery
 
 
 @dataclass(frozen=True)

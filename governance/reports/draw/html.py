@@ -9,12 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from governance.reports import formats
-from governance.reports.blocks import Histogram, Picture, RangeBars, Report, ShareBars, SmallChart
-from governance.reports.draw.bar_charts import range_bars, share_bars
-from governance.reports.draw.charts import Box, Chart, Label, Stroke, histogram, line_chart
+from governance.reports.blocks import Chart, Picture, Report
+from governance.reports.draw.charts import chart_svg
 
 _TEMPLATE = "report.html.j2"
-_CHART_SIZE, _HISTOGRAM_SIZE = (340.0, 170.0), (620.0, 230.0)
+_CHART_WIDTH = 360.0
 _LONG_TEXT_CHARACTERS = 6_000
 
 
@@ -41,9 +40,8 @@ def _environment() -> Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "kind": lambda block: type(block).__name__,
-        "drawn": _drawn,
+        "svg": _svg,
         "data_address": _data_address,
-        "points": _points,
         "short": formats.short,
     }
     environment.filters.update(filters)
@@ -57,23 +55,10 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _drawn(block: SmallChart | Histogram) -> Chart:
-    if isinstance(block, Histogram):
-        return histogram(block, *_HISTOGRAM_SIZE)
-    if isinstance(block, ShareBars):
-        return share_bars(block, _CHART_SIZE[0])
-    if isinstance(block, RangeBars):
-        return range_bars(block, _CHART_SIZE[0])
-    return line_chart(block, *_CHART_SIZE)
+def _svg(chart: Chart) -> Markup:
+    return Markup(chart_svg(chart, _CHART_WIDTH))  # noqa: S704 - the renderer escapes every text
 
 
 def _data_address(picture: Picture) -> Markup:
     encoded = base64.b64encode(picture.data).decode("ascii")
     return Markup(f"data:{picture.media_type};base64,{encoded}")  # noqa: S704 - letters of base64
-
-
-def _points(shape: Stroke | Box | Label, chart: Chart) -> str:
-    """Return the points of a line in SVG, whose y grows downwards."""
-    if not isinstance(shape, Stroke):
-        return ""
-    return " ".join(f"{x:g},{round(chart.height - y, 2):g}" for x, y in shape.points)

@@ -5,7 +5,6 @@ from io import BytesIO
 from itertools import pairwise, zip_longest
 from typing import Any
 
-from reportlab.graphics.shapes import Drawing
 from reportlab.lib.units import mm
 from reportlab.platypus import (
     CondPageBreak,
@@ -29,10 +28,8 @@ from governance.reports.blocks import (
     Histogram,
     Line,
     Picture,
-    RangeBars,
     Report,
     Section,
-    ShareBars,
     SmallChart,
     Table,
     Text,
@@ -40,8 +37,7 @@ from governance.reports.blocks import (
     Tone,
     Verdict,
 )
-from governance.reports.draw.bar_charts import range_bars, share_bars
-from governance.reports.draw.charts import histogram, line_chart
+from governance.reports.draw.charts import chart_drawing
 from governance.reports.draw.pdf_layout import (
     ACCENT,
     RULE,
@@ -50,7 +46,6 @@ from governance.reports.draw.pdf_layout import (
     Bookmark,
     ReportDocument,
     contents,
-    drawing,
     height_of,
     paragraph,
     register_fonts,
@@ -62,8 +57,6 @@ _GAP = 4 * mm
 _HEADING_ROOM = 10  # points: the space between a sentence and the block it stays with
 _MOST_WAITING = 6
 _HALF = (WIDTH - _GAP) / 2
-_CHART_HEIGHT = 150.0
-_HISTOGRAM_HEIGHT = 190.0
 _PICTURE_HEIGHT, _TILE_HEIGHT = 150 * mm, 70 * mm
 _FACT_NAME_SHARE = 0.27
 _STRIP_NAME_WIDTH = 84.0
@@ -250,23 +243,14 @@ def _draw(group: list[Block]) -> list[Flowable]:
     if isinstance(block, Picture):
         return [_picture(block)]
     if isinstance(block, Histogram):
-        return [drawing(histogram(block, WIDTH, _HISTOGRAM_HEIGHT))]
+        return [chart_drawing(block, WIDTH)]
     if isinstance(block, Gallery):
         return [_gallery(block)]
-    cells = [_small_chart(part) for part in group if isinstance(part, SmallChart)]
+    cells = [chart_drawing(part, _HALF) for part in group if isinstance(part, SmallChart)]
     row = PdfTable([[cells[0], "", *cells[1:]]], colWidths=[_HALF, _GAP, _HALF][: len(cells) + 1])
     row.hAlign = "LEFT"
     row.setStyle(_plain_style())
     return [row]
-
-
-def _small_chart(block: SmallChart) -> Drawing:
-    """Draw a chart of half the page's width; bar charts grow with their rows."""
-    if isinstance(block, ShareBars):
-        return drawing(share_bars(block, _HALF))
-    if isinstance(block, RangeBars):
-        return drawing(range_bars(block, _HALF))
-    return drawing(line_chart(block, _HALF, _CHART_HEIGHT))
 
 
 def _gallery(block: Gallery) -> PdfTable:

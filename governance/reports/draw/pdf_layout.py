@@ -1,4 +1,4 @@
-"""Page layout, fonts, text styles and drawn charts of the PDF."""
+"""Page layout, fonts and text styles of the PDF."""
 
 import importlib.util
 import unicodedata
@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from reportlab.graphics.shapes import Drawing, Group, PolyLine, Rect, String
-from reportlab.lib.colors import Color, HexColor
+from reportlab.lib.colors import HexColor
 from reportlab.lib.enums import TA_LEFT, TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -34,7 +33,6 @@ from reportlab.platypus.tableofcontents import TableOfContents
 from governance.records.errors import RecordWriteError
 from governance.reports import formats
 from governance.reports.blocks import Report
-from governance.reports.draw.charts import Box, Chart, Label, Stroke
 
 REGULAR, BOLD, MONO = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"
 INK, MUTED, RULE, ACCENT = (HexColor(c) for c in ("#1b2430", "#5b6673", "#d3d9df", "#17506b"))
@@ -292,66 +290,3 @@ def tallest_row(table: Table) -> float:
     """Return the height of the tallest row of a table laid out in the frame."""
     table.wrap(WIDTH, 10_000)
     return float(max(getattr(table, "_rowHeights", None) or [0]))
-
-
-_COLOURS: dict[str, Color] = {
-    "ink": INK,
-    "muted": MUTED,
-    "grid": RULE,
-    "axis": MUTED,
-    "series0": HexColor("#17506b"),
-    "series1": HexColor("#b3541e"),
-    "series2": HexColor("#a3241c"),
-    "series3": HexColor("#4d4a8f"),
-    "fill0": HexColor("#8fb6c8"),
-    "fill1": HexColor("#e3b594"),
-    "fill2": HexColor("#8c8ab8"),
-    "fill3": HexColor("#b9c4a0"),
-}
-_TITLE_SIZE = 7.6
-
-
-def drawing(chart: Chart) -> Drawing:
-    """Turn a chart's shapes into a drawing of the same size in points."""
-    made = Drawing(chart.width, chart.height)
-    for shape in chart.shapes:
-        if isinstance(shape, Stroke):
-            made.add(_line(shape))
-        elif isinstance(shape, Box):
-            made.add(_rectangle(shape))
-        else:
-            made.add(_text(shape))
-    return made
-
-
-def _rectangle(box: Box) -> Rect:
-    made = Rect(box.x, box.y, box.width, box.height)
-    made.fillColor, made.strokeColor = _COLOURS[box.role], None
-    return made
-
-
-def _line(stroke: Stroke) -> PolyLine:
-    made = PolyLine([value for point in stroke.points for value in point])
-    made.strokeColor, made.strokeWidth = _COLOURS[stroke.role], stroke.width
-    made.strokeLineJoin = 1
-    if stroke.dash:
-        made.strokeDashArray = list(stroke.dash)
-    return made
-
-
-def _text(label: Label) -> Group | String:
-    text = String(
-        0 if label.upright else label.x,
-        0 if label.upright else label.y,
-        drawable(label.text, 120),
-        fontName=BOLD if label.size >= _TITLE_SIZE else REGULAR,
-        fontSize=label.size,
-        fillColor=_COLOURS[label.role],
-        textAnchor=label.anchor,
-    )
-    if not label.upright:
-        return text
-    turned = Group(text)
-    turned.translate(label.x, label.y)
-    turned.rotate(90)
-    return turned

@@ -2,9 +2,19 @@ import hashlib
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from reportlab.graphics.shapes import (
+    Circle,
+    Group,
+    Hatching,
+    Line,
+    PolyLine,
+    Rect,
+    String,
+)
 from reportlab.lib.pagesizes import A4
 
 from governance.records.base import ItemStatus
@@ -23,8 +33,7 @@ from governance.reports.blocks import (
     Table,
 )
 from governance.reports.card.write import write_model_card
-from governance.reports.draw.bar_charts import range_bars, share_bars
-from governance.reports.draw.charts import Box, Label, Stroke, histogram, line_chart, ticks
+from governance.reports.draw.charts import chart_drawing, chart_svg, ticks
 from governance.reports.draw.pdf_layout import MARGIN, drawable
 from governance.reports.evidence import load_evidence
 from governance.reports.items import item_views
@@ -346,55 +355,65 @@ def test_axis_ticks_are_round_and_span_the_values():
     assert ticks(3, 3)[0] < 3 < ticks(3, 3)[-1]
 
 
+def shapes_of(chart, kind, width=300):
+    return [shape for shape in chart_drawing(chart, width).contents if isinstance(shape, kind)]
+
+
+def texts_of(chart, width=300):
+    return [shape.text for shape in shapes_of(chart, String, width)]
+
+
+def legend_of(chart):
+    """Texts that stand right of a line or bar of the legend."""
+    drawn = chart_drawing(chart, 300).contents
+    pairs = pairwise(drawn)
+    return [x.text for key, x in pairs if isinstance(key, Group) and isinstance(x, String)]
+
+
+def marks_of(chart):
+    """Places of the marks of the axis across."""
+    return {s.text: s.x for s in shapes_of(chart, String) if s.text.isdigit()}
+
+
 def test_a_line_chart_puts_values_where_its_axes_say():
     chart = LineChart("t", "step", "loss", (Series("a", (0.0, 10.0), (0.0, 10.0)),))
-    drawn = line_chart(chart, 200, 120)
-    curve = next(
-        s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series0" and s.width == 1.1
-    )
-    axis = next(
-        s
-        for s in drawn.shapes
-        if isinstance(s, Stroke) and s.role == "axis" and len({y for _, y in s.points}) == 1
-    )
+    (curve,) = shapes_of(chart, PolyLine)
+    lines = shapes_of(chart, Line)
+    left, right = min(s.x1 for s in lines), max(s.x2 for s in lines)
+    low, high = min(s.y1 for s in lines if s.y1 == s.y2), max(s.y1 for s in lines)
 
-    assert curve.points[0] == axis.points[0]
-    assert curve.points[1][0] == axis.points[1][0]
+    assert curve.points == [left, low, right, high]
 
 
 def test_a_line_chart_leaves_a_gap_at_a_value_that_is_not_finite():
     values = (1.0, 2.0, float("nan"), 3.0, 4.0)
     chart = LineChart("t", "step", "loss", (Series("a", (0.0, 1.0, 2.0, 3.0, 4.0), values),))
-    drawn = line_chart(chart, 200, 120)
-    curves = [s for s in drawn.shapes if isinstance(s, Stroke) and s.width == 1.1]
 
-    assert [len(curve.points) for curve in curves] == [2, 2]
+    assert [len(curve.points) / 2 for curve in shapes_of(chart, PolyLine)] == [2, 2]
 
 
 def test_a_value_without_neighbours_is_drawn_as_a_dot():
-    chart = LineChart("t", "step", "loss", (Series("a", (0.0, 1.0), (1.0, 2.0)),))
-    alone = LineChart("t", "step", "loss", (*chart.series, Series("b", (1.0,), (1.5,))))
-    dots = [
-        s
-        for s in line_chart(alone, 200, 120).shapes
-        if isinstance(s, Stroke) and s.role == "series1" and s.width > 3
-    ]
+    series = (Series("a", (0.0, 1.0), (1.0, 2.0)), Series("b", (1.0,), (1.5,)))
 
-    assert len(dots) == 1
-    assert dots[0].points[0][1] == dots[0].points[1][1]
+    assert len(shapes_of(LineChart("t", "step", "loss", series), Circle)) == 1
+
+
+def test_a_chart_without_a_finite_value_says_so():
+    chart = LineChart("t", "step", "loss", (Series("a", (1.0,), (float("nan"),)),))
+
+    assert texts_of(chart) == ["t", "no finite value"]
 
 
 def test_a_histogram_shows_shares_of_each_set_and_the_threshold():
     chart = Histogram(
         "t", "distance", "share", ("real", (0.0, 0.0)), ("synthetic", (0.0, 1.0)), ("limit", 0.5)
     )
-    drawn = histogram(chart, 300, 150)
-    bars = [s for s in drawn.shapes if isinstance(s, Box) and s.y < 100]
-    labels = {s.text for s in drawn.shapes if isinstance(s, Label)}
+    bars = shapes_of(chart, Rect)
 
     assert len(bars) == 2
     assert bars[0].height == bars[1].height
-    assert {"real", "synthetic", "limit", "distance", "share"} <= labels
+    assert legend_of(chart) == ["real", "synthetic", "limit"]
+    assert {"distance", "0", "100"} <= set(texts_of(chart))
 
 
 @pytest.mark.parametrize(
@@ -405,12 +424,10 @@ def test_a_histogram_leaves_an_empty_set_out_of_picture_and_legend(reference, su
     chart = Histogram(
         "t", "x", "y", ("others", reference), ("pairs", subject), ("limit", 0.9), as_strokes=True
     )
-    drawn = histogram(chart, 300, 150)
-    labels = {s.text for s in drawn.shapes if isinstance(s, Label)}
 
-    assert missing not in labels
-    assert "limit" in labels
-    assert not [s for s in drawn.shapes if isinstance(s, Box)]
+    assert missing not in legend_of(chart)
+    assert "limit" in legend_of(chart)
+    assert shapes_of(chart, Rect) == []
 
 
 def test_a_few_values_are_strokes_that_do_not_scale_the_shares():
@@ -418,41 +435,87 @@ def test_a_few_values_are_strokes_that_do_not_scale_the_shares():
     chart = Histogram(
         "t", "x", "y", ("others", values), ("pairs", (0.97, 0.99)), ("limit", 0.9), as_strokes=True
     )
-    drawn = histogram(chart, 300, 150)
-    strokes = [s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series1"]
-    labels = [s.text for s in drawn.shapes if isinstance(s, Label)]
+    upright = [s for s in shapes_of(chart, PolyLine) if s.points[0] == s.points[2]]
 
-    assert len(strokes) == 3  # two pairs and the legend
-    assert "100" not in labels
+    assert len([s for s in upright if len(s.points) == 4]) == 3  # two pairs and the threshold
+    assert "100" not in texts_of(chart)
 
 
 def test_share_bars_put_shares_and_intervals_where_the_axis_says():
     rows = (("Aloka", (Share(0.5, (0.25, 0.75)), None)), ("Other", (Share(0.0), Share(1.0))))
-    drawn = share_bars(ShareBars("machine", "share (%)", ("training", "test"), rows), 250)
-    axis = {s.text: s.x for s in drawn.shapes if isinstance(s, Label) and s.text.isdigit()}
-    bars = [s for s in drawn.shapes if isinstance(s, Box) and s.width != 14]
-    (interval,) = (s for s in drawn.shapes if isinstance(s, Stroke) and s.width == 0.7)
-    width = axis["100"] - axis["0"]
+    chart = ShareBars("machine", "share (%)", ("training", "test"), rows)
+    axis = marks_of(chart)
+    (interval,) = (s for s in shapes_of(chart, Line) if s.y1 == s.y2)
+    left, right = (
+        min(s.x for s in shapes_of(chart, Rect)),
+        max(s.x1 for s in shapes_of(chart, Line)),
+    )
 
-    assert [round(bar.width / width, 2) for bar in bars] == [0.5, 1.0]
-    assert [round((x - axis["0"]) / width, 2) for x, _ in interval.points] == [0.25, 0.75]
-    assert "not known" in {s.text for s in drawn.shapes if isinstance(s, Label)}
+    assert len(axis) == 6
+    assert [round(s.width / (right - left), 2) for s in shapes_of(chart, Rect)] == [0.5, 1.0]
+    ends = [round((x - left) / (right - left), 2) for x in (interval.x1, interval.x2)]
+    assert ends == [0.25, 0.75]
+    assert "not known" in texts_of(chart)
 
 
 def test_range_bars_show_quartiles_median_and_range():
-    drawn = range_bars(RangeBars("size", "mm", (("all", (0.0, 25.0, 50.0, 75.0, 100.0)),)), 250)
-    (box,) = (s for s in drawn.shapes if isinstance(s, Box))
-    axis = {s.text: s.x for s in drawn.shapes if isinstance(s, Label) and s.text.isdigit()}
-    (median,) = (s for s in drawn.shapes if isinstance(s, Stroke) and s.role == "series0")
-    width = axis["100"] - axis["0"]
+    chart = RangeBars("size", "mm", (("all", (0.0, 25.0, 50.0, 75.0, 100.0)),))
+    (box,) = shapes_of(chart, Rect)
+    *_, across, median = shapes_of(chart, Line)
+    width = across.x2 - across.x1
 
-    assert round((box.x - axis["0"]) / width, 2) == 0.25
+    assert round((box.x - across.x1) / width, 2) == 0.25
     assert round(box.width / width, 2) == 0.5
-    assert round((median.points[0][0] - axis["0"]) / width, 2) == 0.5
+    assert round((median.x1 - across.x1) / width, 2) == 0.5
 
 
 def test_names_of_rows_are_cut_to_their_room():
     rows = (("a name that is far too long for the room left of the bars", (Share(0.5),)),)
-    drawn = share_bars(ShareBars("t", "x", ("all",), rows), 250)
+    chart = ShareBars("t", "x", ("all",), rows)
 
-    assert [s.text[-1] for s in drawn.shapes if isinstance(s, Label) and "name" in s.text] == ["…"]
+    assert [text[-1] for text in texts_of(chart) if "name" in text] == ["…"]
+
+
+ONE_OF_EACH = (
+    LineChart("loss", "step", "y", (Series("a", (0.0, 1.0), (1.0, 2.0)),) * 5),
+    Histogram("pairs", "x", "y", ("real", (0.1, 0.2)), ("synthetic", (0.3,)), ("limit", 0.5)),
+    ShareBars("site", "x", ("a", "b", "c", "d"), (("one", (Share(0.5), None) * 2),)),
+    RangeBars("size", "mm", (("all", (0.0, 25.0, 50.0, 75.0, 100.0)),)),
+)
+
+
+@pytest.mark.parametrize("chart", ONE_OF_EACH, ids=lambda chart: chart.title)
+def test_no_text_of_a_chart_is_smaller_than_eight_points_or_out_of_its_frame(chart):
+    drawing = chart_drawing(chart, 240)
+
+    for text in (shape for shape in drawing.contents if isinstance(shape, String)):
+        left, _, right, _ = text.getBounds()
+        assert text.fontSize >= 8
+        assert left >= -1, text.text
+        assert right <= drawing.width + 1, text.text
+
+
+@pytest.mark.parametrize("chart", ONE_OF_EACH, ids=lambda chart: chart.title)
+def test_a_chart_of_the_page_repeats_and_has_a_title_and_a_description(chart):
+    svg = chart_svg(chart, 360)
+
+    assert svg == chart_svg(chart, 360)
+    assert f"<title>{chart.title}</title>" in svg
+    assert "<desc>" in svg
+    assert " id=" not in svg
+
+
+def test_bars_and_lines_differ_without_colours():
+    lines, bars = ONE_OF_EACH[0], ONE_OF_EACH[2]
+    dashes = [str(s.strokeDashArray) for s in shapes_of(lines, PolyLine)[:4]]
+    hatches = [tuple(s.angles) for s in shapes_of(bars, Hatching)]
+
+    assert len(set(dashes)) == 4
+    assert hatches == [(135,)]  # the first bar is plain; the others are not known
+
+
+def test_markup_in_the_names_of_a_chart_stays_text():
+    chart = ShareBars("<b>&", "x", ("all",), (("</svg><script>", (Share(0.5),)),))
+
+    assert "<script>" not in chart_svg(chart, 360)
+    assert "<title>&lt;b&gt;&amp;</title>" in chart_svg(chart, 360)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from reportlab.graphics.shapes import String
 
 from governance.evidence.folder import RunFolder
 from governance.records.audit import DemographicsAudit, MissingCombination
@@ -31,8 +32,7 @@ from governance.reports.blocks import (
     Table,
     Text,
 )
-from governance.reports.draw.bar_charts import share_bars
-from governance.reports.draw.charts import Label
+from governance.reports.draw.charts import chart_drawing
 from governance.reports.evidence import Evidence, PictureFile, ReportEvidence, load_evidence
 from governance.reports.sections.data import completeness_blocks, data_parts
 from governance.reports.sections.data_check import (
@@ -218,8 +218,9 @@ def test_a_withheld_share_is_no_bar_and_says_that_it_is_withheld(evidence):
     chart = charts_of(with_charts(evidence, cells=cells))["parity"]
 
     assert all(bars == (None,) for _, bars in chart.rows)
-    drawn = [shape.text for shape in share_bars(chart, 240.0).shapes if isinstance(shape, Label)]
-    assert drawn.count("withheld, to protect few patients") == len(chart.rows)
+    drawn = chart_drawing(chart, 240.0).contents
+    words = [shape.text for shape in drawn if isinstance(shape, String)]
+    assert words.count("withheld, to protect few patients") == len(chart.rows)
 
 
 def test_missing_combinations_are_named_and_an_older_audit_says_nothing_of_them(evidence):

@@ -14,7 +14,7 @@ from governance.records.errors import ConfigError, DataError, MachineError
 from governance.records.policy import Policy
 from governance.records.run import RunIdentity
 from governance.signing.keys import RunSigner
-from medisynth.data.adapters import DatasetAdapter
+from medisynth.data.adapters import DatasetAdapter, locate_data_set
 from medisynth.data.adapters.selection import select_planes
 from medisynth.data.audit.target_population import load_target_population
 from medisynth.data.contract.contract import load_contract
@@ -93,6 +93,8 @@ def ready(config: RunConfig) -> Ready:
     declared = read_declarations(config.declarations, policy) if config.declarations else None
     scan = read_scan(config.evidence)
     adapter, root = s1_ingest.find_data_set(config.data)  # a mistyped folder is no run
+    for one in config.evaluation.external:
+        locate_data_set(one.folder, one.adapter)
     if config.data.contract is not None:
         load_contract(adapter.name, Path(config.data.contract).expanduser())
     if config.compute_device != "auto":

@@ -21,7 +21,7 @@ from governance.records.audit import CoverageAudit
 from governance.records.base import TEST, TRAINING, TUNING, ItemStatus
 from governance.records.dataset import DatasetIdentity
 from governance.records.duplicates import DuplicateAudit
-from governance.records.evaluation import EvaluationRecord
+from governance.records.evaluation import EvaluationRecord, ExternalSet
 from governance.records.item import CheckResult, Observed
 from governance.records.partition import IsolationRecord, SealRecord, SplitRecord
 from governance.records.policy import Criterion
@@ -415,7 +415,37 @@ def _failure(trial: PlantTrial) -> str:
 
 @check("P4-13", step="s6_evaluate")
 def external_test_set(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Always unavailable: a test set from another source cannot be configured yet."""
-    return not_evaluated(
-        "no test set from another source was used; using one is not implemented yet"
+    """Count the test sets from other sources that the images were compared with."""
+    evaluation = documents.need(EvaluationRecord)
+    if not evaluation.external:
+        return not_evaluated(
+            "no test set from another source was used; name one in evaluation.external",
+            source=EvaluationRecord,
+        )
+    told = [_external_words(one) for one in evaluation.external]
+    measured = [one for one in evaluation.external if one.kid is not None]
+    if not measured:
+        return not_evaluated("; ".join(told), source=EvaluationRecord)
+    return judge(
+        criterion,
+        Observed(
+            value=len(measured),
+            n_images=sum(one.n_images for one in measured),
+            n_patients=sum(one.n_patients for one in measured),
+        ),
+        reason="; ".join(told),
+        method="images that this run's data hold as well, equal or nearly, were left out before",
+        source=EvaluationRecord,
+        limitations="whether the sources are independent beyond that rests on their description",
+    )
+
+
+def _external_words(one: ExternalSet) -> str:
+    kid = one.kid
+    if kid is None:
+        return f"{one.name}: not measured: {one.reason or 'no kernel distance'}"
+    floor = "no floor" if kid.floor is None else f"real training images {kid.floor:.3f}"
+    return (
+        f"{one.name}: KID {kid.value:.3f} ({floor}), {counted(one.n_images, 'image')}, "
+        f"{one.n_left_out:,} left out"
     )

@@ -192,6 +192,42 @@ class Opening(Document):
     n_images: int
 
 
+class ExternalSet(Document):
+    """A test set from another source, and the same synthetic images compared with it.
+
+    Attributes:
+        name: Name in the configuration; title, adapter, licence: of the data set.
+        content_sha256: Digest of the selected images.
+        unit: "patient" or what stands for it.
+        n_listed: Images selected; n_left_out: of them, those that this run's data hold as well.
+        left_out: The first 20 of these, each with the reason.
+        n_images: Images compared; n_patients: their patients.
+        metrics: As for the held-out test set; the floor is this run's real training images against
+            this set, so it holds the shift between the sources.
+        reason: Why nothing was measured; "" where something was.
+    """
+
+    name: str
+    title: str
+    adapter: str
+    licence: str
+    content_sha256: Sha256
+    unit: str
+    n_listed: int
+    n_left_out: int
+    left_out: tuple[str, ...]
+    n_images: int
+    n_patients: int
+    metrics: tuple[MetricResult, ...] = ()
+    reason: str = ""
+
+    @property
+    def kid(self) -> MetricResult | None:
+        """The kernel distance; None where it was not measured."""
+        found = (m for m in self.metrics if m.id.startswith("kid-") and m.value is not None)
+        return next(found, None)
+
+
 class EvaluationRecord(Document):
     """All results on the synthetic images (metrics/evaluation.json).
 
@@ -202,7 +238,8 @@ class EvaluationRecord(Document):
     attribute; `least_patients`: held-out patients below which a subgroup is "too few", None where
     none was measured. `repeats`: the primary endpoint with other seeds of sampling, the run's own
     first. `robustness`: one entry for each alteration of the held-out images. `membership` and
-    `diversity`: None where they were not measured; the notes say why.
+    `diversity`: None where they were not measured; the notes say why. `external`: test sets from
+    other sources.
     """
 
     PATH = "metrics/evaluation.json"
@@ -224,6 +261,7 @@ class EvaluationRecord(Document):
     robustness: tuple[RobustnessLoss, ...] = ()
     membership: MembershipRecord | None = None
     diversity: DiversityRecord | None = None
+    external: tuple[ExternalSet, ...] = ()
 
 
 class ImageStatistic(Document):

@@ -241,6 +241,34 @@ class TrainingConfig(Section):
     repeat_tolerance: float = Field(default=1e-3, ge=0, le=1)
 
 
+class ExternalConfig(Section):
+    """A test set from another source.
+
+    Attributes:
+        name: Name for reports, letters, digits, "-" and "_".
+        data: Its folder.
+        adapter: Adapter name; None detects it.
+        planes: As `data.planes`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    data: PathText
+    adapter: str | None = None
+    planes: Literal["default", "all"] | tuple[str, ...] = "default"
+
+    @property
+    def folder(self) -> Path:
+        """The folder as an absolute path, links followed."""
+        return Path(self.data).expanduser().resolve()
+
+    @field_validator("planes", mode="before")
+    @classmethod
+    def _one_plane_is_a_list_of_one(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("default", "all"):
+            return (value,)
+        return _as_tuple(value)
+
+
 class EvaluationConfig(Section):
     """Settings of the evaluation of synthetic images.
 
@@ -251,6 +279,7 @@ class EvaluationConfig(Section):
         extractor: "inception" needs the FID weights; "none" leaves fidelity not evaluated.
         least_patients: Held-out patients below which a subgroup is marked "too few" and not
             measured.
+        external: Test sets from other sources that the same images are compared with.
         utility: Whether classifiers are trained on real and synthetic images and compared on the
             held-out patients; needs the extractor.
     """
@@ -261,6 +290,20 @@ class EvaluationConfig(Section):
     extractor: Literal["inception", "none"] = "inception"
     least_patients: int = Field(default=30, ge=10, le=100_000)
     utility: bool = True
+    external: tuple[ExternalConfig, ...] = ()
+
+    @field_validator("external", mode="before")
+    @classmethod
+    def _a_list_of_sets(cls, value: Any) -> Any:
+        return _as_tuple(value)
+
+    @field_validator("external", mode="after")
+    @classmethod
+    def _names_differ(cls, value: tuple[ExternalConfig, ...]) -> tuple[ExternalConfig, ...]:
+        names = [one.name for one in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sets are named {twice[0]!r}; give each a name of its own")
+        return value
 
 
 class TrackingConfig(Section):

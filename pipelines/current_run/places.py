@@ -27,8 +27,16 @@ def refuse_misplaced_folders(config: RunConfig) -> None:
             in the workspace.
     """
     data = config.data.folder
+    external = {f"evaluation.external {x.name}": x.folder for x in config.evaluation.external}
     for key, path in _written(config):
-        refuse_in_data(key, path, data)
+        for folder in (data, *external.values()):
+            refuse_in_data(key, path, folder)
+    for key, path in external.items():
+        if data is not None and (path.is_relative_to(data) or data.is_relative_to(path)):
+            raise ConfigError(
+                f"{key}: {path} and the data folder {data} lie in one another; an external test "
+                "set comes from another source, in a folder of its own"
+            )
     workspace, ours = config.workspace_path, config.workspace_path / LAID_OUT
     if data is not None and data.is_relative_to(workspace) and not data.is_relative_to(ours):
         raise ConfigError(

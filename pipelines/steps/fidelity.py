@@ -12,6 +12,7 @@ from governance.records.comparison import Control, control_verdicts, misbehaving
 from governance.records.errors import MetricUndefinedError
 from governance.records.evaluation import (
     DiversityRecord,
+    ExternalSet,
     MetricResult,
     RobustnessLoss,
     SamplingRepeat,
@@ -31,6 +32,7 @@ from medisynth.metrics.subgroups import GroupedImages, SubgroupResults, evaluate
 from medisynth.metrics.tuning_distance import evenly
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator
 from pipelines.fetch.weights import find_weights, inception_component
+from pipelines.steps import external
 
 _T = TypeVar("_T")
 _N_ALTERED = 48  # held-out images that each alteration is tried on
@@ -69,6 +71,7 @@ class Fidelity:
     repeats: tuple[SamplingRepeat, ...] = ()
     robustness: tuple[RobustnessLoss, ...] = ()
     diversity: DiversityRecord | None = None
+    external: tuple[ExternalSet, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,35 @@ def measure_fidelity(
         repeats=repeats if is_known else (),
         robustness=robustness,
         diversity=varied,
+        external=_external(real, synthetic, extract, context),
     )
+
+
+def _external(
+    real: _Real, synthetic: Features, extract: _Extraction, context: RunContext
+) -> tuple[ExternalSet, ...]:
+    """Compare the same synthetic images with each test set from another source."""
+    config = context.config
+    found = []
+    for one in external.read(context):
+        if fault := external.fault_of(one):
+            found.append(one.facts.model_copy(update={"reason": fault}))
+            continue
+        features = extract(one.pixels, f"external test set {one.facts.name}")
+        metrics = evaluate_fidelity(
+            test=features,
+            test_patients=one.patients,
+            training=real.training.features,
+            training_patients=real.training.patients,
+            synthetic=synthetic,
+            extractor=extract.extractor,
+            n_bootstrap=config.evaluation.n_bootstrap,
+            seed=config.seed,
+        )
+        partition = {"partition": f"external test set {one.facts.name}"}
+        named = tuple(metric.model_copy(update=partition) for metric in metrics)
+        found.append(one.facts.model_copy(update={"metrics": named}))
+    return tuple(found)
 
 
 def levels_of(split: SplitImages, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -36,7 +36,7 @@ from pipelines.current_run.context import (
     SplitImages,
 )
 from pipelines.fetch.cache import image_cache
-from pipelines.steps import boundaries
+from pipelines.steps import boundaries, external
 from pipelines.steps.data_audit import write_audits
 from pipelines.training.parent import batch_sizes
 
@@ -49,6 +49,7 @@ def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitI
     _warn_of_large_batches(int((result.partition == TRAINING).sum()), context)
     split = _views_and_seal(images, result.partition, context)
     boundaries.views_packed(images, split, context)
+    external.prepare(images, context)
     return split
 
 
@@ -293,6 +294,7 @@ def _must_refuse(
         # also those of other runs on the same data
         "folder of vaults": str(context.vault.path.parent),
         "folder of keys": str(context.vault.key_path.parent),
+        **external.folders(context),
     }
     cache = image_cache(context.config.data)
     if cache is not None and cache.is_dir():

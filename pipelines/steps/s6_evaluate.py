@@ -27,7 +27,7 @@ from medisynth.metrics.membership import membership_attack
 from medisynth.metrics.memorisation import memorisation
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
 from pipelines.finished_runs.lineage import baseline_of
-from pipelines.steps import boundaries, usefulness
+from pipelines.steps import boundaries, external, usefulness
 from pipelines.steps.fidelity import TestImages, levels_of, measure_fidelity, measured_or_note
 
 _T = TypeVar("_T")
@@ -110,6 +110,7 @@ def evaluate(
         robustness=fidelity.robustness,
         membership=attack,
         diversity=fidelity.diversity,
+        external=fidelity.external or external.unmeasured(context),
     )
     context.store.write_document(record)
     levels = levels_of(split, [leaf.id for leaf in test.leaves])

@@ -59,6 +59,7 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     blocks.extend(_repeat_blocks(evaluation))
     blocks.extend(_robustness_blocks(evaluation))
     blocks.extend(_diversity_blocks(evaluation))
+    blocks.extend(_external_blocks(evaluation))
     blocks.append(Heading("Test set and synthetic images"))
     blocks.append(Facts(provenance_rows(evaluation, unit)))
     blocks.append(Heading("Feature extractors made by others"))
@@ -180,6 +181,42 @@ def _gap_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
         f"Holm over {n} of levels."
     )
     return (Heading("Gaps between levels"), Table(head, tuple(rows), note))
+
+
+def _external_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    """Show the same images beside test sets from other sources."""
+    if not evaluation.external:
+        return ()
+    blocks: list[Block] = [
+        Heading("Test sets from other sources"),
+        Text(
+            "The floor is this run's real training images against the other source, so it holds "
+            "what differs between the sources; images that this run's data hold as well were left "
+            "out first."
+        ),
+    ]
+    for one in evaluation.external:
+        blocks.append(
+            Facts(
+                (
+                    (one.name, cell(one.title, small(f"{one.adapter}; licence: {one.licence}"))),
+                    (
+                        "Images",
+                        cell(
+                            f"{formats.counted(one.n_images, 'image')} of "
+                            f"{formats.counted(one.n_patients, one.unit)}",
+                            small(f"{one.n_left_out:,} of {one.n_listed:,} left out"),
+                            *map(small, one.left_out[:3]),
+                        ),
+                    ),
+                )
+            )
+        )
+        if one.reason:
+            blocks.append(Text(formats.sentence(f"Not evaluated: {one.reason}")))
+        else:
+            blocks.append(metric_table(one.metrics, one.unit))
+    return tuple(blocks)
 
 
 def metric_texts(metric: MetricResult) -> tuple[str, str, str, str]:

@@ -68,6 +68,8 @@ class Environment(Document):
         packages: Installed distributions, sorted by name.
         lock_file: Name of the lock file compared with; None when none was found.
         lock_differences: Installed versions that differ from the lock; empty when equal.
+        renderer: SHA-256 of the code and libraries that draw card and reports; "" in runs made
+            before it was recorded.
     """
 
     PATH = "environment.json"
@@ -81,6 +83,7 @@ class Environment(Document):
     packages: tuple[Package, ...]
     lock_file: str | None
     lock_differences: tuple[str, ...] = ()
+    renderer: str = ""
 
 
 class StepTiming(Document):

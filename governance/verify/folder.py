@@ -34,7 +34,7 @@ from governance.records.files import canonical_json
 from governance.records.manifest import Manifest, ManifestFile
 from governance.records.run import Outcome
 from governance.signing.timestamp import check_time_stamp
-from governance.verify.claims import check_claims
+from governance.verify.claims import NOT_DRAWN, check_claims
 from governance.verify.signatures import (
     NOTHING_HELD,
     Anchors,
@@ -60,6 +60,7 @@ class Verification:
         journal_events: Events in the journal.
         signature: Signer, and the key it was checked with; "unsigned" when nobody signed.
         time_stamp: Time at which an authority saw the manifest, and how far that was checked.
+        outputs: How card and reports were compared with the documents.
         faults: Every mismatch, each with the file's name first; empty when all is as written.
         working: Working paths that lie beside the evidence and are not checked.
     """
@@ -72,6 +73,7 @@ class Verification:
     journal_events: int
     signature: str
     time_stamp: str
+    outputs: str
     faults: tuple[str, ...]
     working: tuple[str, ...] = ()
 
@@ -110,9 +112,11 @@ def verify_run(
         run_id = journal.events[0].run if journal.events else ""
         faults += _check_run_id(run_dir, run_id) + _check_seal(run_dir, journal.events)
         faults += check_anchors(anchors, journal, "", has_manifest=False)
-        n_events, unread = len(journal.events), (_UNSIGNED_YET, _UNSTAMPED_YET)
+        n_events, unread = len(journal.events), (_UNSIGNED_YET, _UNSTAMPED_YET, NOT_DRAWN)
         return Verification(run_id, 0, 0, "", journal.head, n_events, *unread, tuple(faults))
     n_bytes, found = _check_files(run_dir, manifest)
+    evidence = {file.path for file in manifest.evidence}
+    is_whole = not any(fault.split(":")[0] in evidence for fault in found)
     faults += found
     faults += _check_extra_files(run_dir, manifest, is_ended=is_ended)
     faults += _check_end(manifest) if is_ended else []
@@ -125,7 +129,8 @@ def verify_run(
     faults += found
     time_stamp, found = check_time_stamp(run_dir, anchors.authority, timestamp_url(run_dir))
     faults += found
-    faults += check_claims(run_dir, manifest)
+    outputs, found = check_claims(run_dir, manifest) if is_whole else (NOT_DRAWN, [])
+    faults += found
     faults += check_anchors(anchors, journal, root, has_manifest=True)
     return Verification(
         run_id=manifest.run_id,
@@ -136,6 +141,7 @@ def verify_run(
         journal_events=len(journal.events),
         signature=signature,
         time_stamp=time_stamp,
+        outputs=outputs,
         faults=tuple(faults),
         working=working_paths(run_dir),
     )

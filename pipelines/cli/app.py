@@ -240,15 +240,15 @@ def report(
     """Render card and reports again from the evidence; the same evidence gives the same bytes."""
     with _errors(False):
         from governance.records.files import write_atomic
+        from governance.reports.audit_report import drawn_outputs
         from pipelines.finished_runs.find import named_folder
-        from pipelines.steps.s8_report import render
 
         if out is not None:
             from pipelines.current_run.places import refuse_in_data
 
             refuse_in_data("--out", out)
         run_dir = named_folder(run_name, workspace)
-        outputs = render(run_dir)
+        outputs = drawn_outputs(run_dir)
         different = []
         for name, rendered in outputs.items():
             if out is not None:

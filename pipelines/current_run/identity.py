@@ -126,8 +126,16 @@ def installed_packages() -> dict[str, PackageMetadata]:
     return dict(sorted(found.items()))
 
 
-def environment(compute_device: str, packages: Mapping[str, PackageMetadata]) -> Environment:
-    """Describe machine and packages; compare versions with the lock file if there is one."""
+def environment(
+    compute_device: str, packages: Mapping[str, PackageMetadata], renderer: str = ""
+) -> Environment:
+    """Describe machine and packages; compare versions with the lock file if there is one.
+
+    Args:
+        compute_device: Device trained on.
+        packages: Installed packages.
+        renderer: Digest of what draws card and reports.
+    """
     lock_file = _SOURCE / "constraints.txt"
     locked = _read_lock(lock_file) if lock_file.is_file() else {}
     installed = {name: metadata["Version"] for name, metadata in packages.items()}
@@ -148,6 +156,7 @@ def environment(compute_device: str, packages: Mapping[str, PackageMetadata]) ->
         ),
         lock_file=lock_file.name if locked else None,
         lock_differences=differences if locked else (),
+        renderer=renderer,
     )
 
 

@@ -46,6 +46,7 @@ class Verified:
             "journal_head": run.journal_head,
             "signature": run.signature,
             "time_stamp": run.time_stamp,
+            "outputs": run.outputs,
             "ledger": self.ledger,
             "mirror": self.mirror,
             "stages": list(self.stages),
@@ -60,6 +61,7 @@ class Verified:
             f"verified: {run.n_files:,} files, {run.journal_events:,} journal events\n"
             f"evidence root {run.evidence_root}\njournal head  {run.journal_head}\n"
             f"signature     {run.signature}\ntime-stamp    {run.time_stamp}\n"
+            f"card, reports {run.outputs}\n"
             f"ledger        {self.ledger}\nMLflow mirror {self.mirror}\n"
             f"not evidence  {', '.join(run.working) or 'nothing'}\n"
             f"promoted to   {'; '.join(self.stages) or 'nothing'}"

@@ -20,6 +20,7 @@ from governance.records.people import Declarations, SigningRecord
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, RunIdentity
 from governance.records.training import TrainingRecord
+from governance.reports.audit_report import renderer
 from governance.reports.card.check import check_card
 from governance.reports.evidence import draft_evidence
 from governance.sealing.seal import remove_vault
@@ -90,7 +91,7 @@ def _write_software(store: EvidenceStore) -> None:
     folder = RunFolder.open(store, as_found=[kind.PATH for kind in kinds])
     installed, training = installed_packages(), folder.get(TrainingRecord)
     device = training.compute_device if training else "none: nothing was trained"
-    store.write_document(environment(device, installed))
+    store.write_document(environment(device, installed, renderer()))
     parts = (training, folder.get(EvaluationRecord))
     pretrained = [component for part in parts if part for component in part.pretrained]
     write_bill_of_materials(folder.identity, installed, pretrained, store)

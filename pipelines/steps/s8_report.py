@@ -8,9 +8,7 @@ from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import SIGNED_PDF, VERIFIER, add_outputs
 from governance.records.files import sha256_bytes, write_atomic
 from governance.records.manifest import Manifest
-from governance.reports.audit_report import write_audit_report, write_html
-from governance.reports.card.write import write_model_card
-from governance.reports.evidence import load_evidence
+from governance.reports.audit_report import PDF, drawn_outputs
 from governance.signing.keys import RunSigner, sign_manifest
 from governance.signing.pdf import certify_pdf
 from governance.signing.statements import attestations
@@ -51,8 +49,8 @@ def write_outputs(
 
 def _signed(run_dir: Path, outputs: Mapping[str, bytes], signer: RunSigner) -> dict[str, bytes]:
     signed: dict[str, bytes] = {}
-    if signer.certificate is not None and "report.pdf" in outputs:
-        signed[SIGNED_PDF] = certify_pdf(outputs["report.pdf"], signer)
+    if signer.certificate is not None and PDF in outputs:
+        signed[SIGNED_PDF] = certify_pdf(outputs[PDF], signer)
     digests = {name: sha256_bytes(data) for name, data in {**outputs, **signed}.items()}
     folder = RunFolder.closed(run_dir)
     return signed | attestations(folder.manifest, digests, folder.identity.command, signer)
@@ -72,20 +70,4 @@ def write_report(run_dir: Path, signer: RunSigner | None = None) -> Manifest:
 
     The same evidence always gives the same bytes.
     """
-    return write_outputs(run_dir, render(run_dir), signer)
-
-
-def render(run_dir: Path) -> dict[str, bytes]:
-    """Return card and reports as bytes, by file name.
-
-    Raises:
-        EvidenceTamperedError: A file is not the one in the manifest.
-    """
-    evidence = load_evidence(run_dir)
-    card_md, card_json = write_model_card(evidence)
-    return {
-        "model_card.md": card_md,
-        "model_card.json": card_json,
-        "report.pdf": write_audit_report(evidence),
-        "report.html": write_html(evidence),
-    }
+    return write_outputs(run_dir, drawn_outputs(run_dir), signer)

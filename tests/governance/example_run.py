@@ -79,6 +79,7 @@ from governance.records.training import (
     TrainingRecord,
     TrainingStage,
 )
+from governance.reports.audit_report import renderer
 from governance.reports.evidence import ReportEvidence
 from governance.verdict.rollup import roll_up
 from tests.governance.example_audit import (
@@ -229,6 +230,7 @@ def _environment() -> Environment:
         packages=(*packages, Package(name="torch", version="2.6.1", locked="2.6.0")),
         lock_file="constraints.txt",
         lock_differences=("torch 2.6.1 is installed, the lock says 2.6.0",),
+        renderer=renderer(),
     )
 
 

@@ -19,6 +19,9 @@ from pipelines.training.parent import CLASSIFIERS
 
 FITTED = "classifiers fitted"
 TASK = "classification of real images"
+_NOT_FITTED = (
+    "the training process had no feature extractor, which it gets where training.selection is auto"
+)
 _REAL_IMAGES_PER_TEST_IMAGE = 2  # training images at most, in held-out images at most
 
 
@@ -54,10 +57,10 @@ def judge(
         EvidenceTamperedError: The classifiers are not those that were fitted.
     """
     fitted = _read(context)
-    if fitted is None:
-        return None
     seed = context.config.seed
     facts: dict[str, Any] = {"task": TASK, "seed": seed, "method": METHOD}
+    if fitted is None:
+        return UtilityRecord(**facts, reason=_NOT_FITTED) if wanted(context) else None
     if fitted.reason:
         return UtilityRecord(**facts, reason=fitted.reason)
     facts |= {

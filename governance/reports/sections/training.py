@@ -51,9 +51,16 @@ def training_section(evidence: ReportEvidence) -> Section:
     if training is None:
         blocks: tuple[Block, ...] = (Text("This run left no trained model."),)
         return Section("training", "5", "Training", blocks=blocks)
-    elsewhere = (Text(elsewhere_sentence(training.elsewhere)),) if training.elsewhere else ()
+    if training.elsewhere:
+        size = f"{training.image_size_px} {formats.TIMES} {training.image_size_px} px"
+        blocks = (
+            Text(elsewhere_sentence(training.elsewhere)),
+            Facts((("Image size", cell(size)),)),
+            Heading("Components made by others"),
+            pretrained_block(training.pretrained),
+        )
+        return Section("training", "5", "Training", blocks=blocks)
     blocks = (
-        *elsewhere,
         Facts(training_rows(training)),
         Heading("Model"),
         Facts(tuple((name, cell(text)) for name, text in sorted(training.description.items()))),

@@ -20,7 +20,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from governance.records.errors import EvidenceError, first_line
-from governance.records.files import canonical_json, sha256_bytes, unwritable, utf8_only
+from governance.records.files import (
+    canonical_json,
+    sha256_bytes,
+    sync_folder,
+    unwritable,
+    utf8_only,
+)
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
@@ -227,24 +233,58 @@ class Chain:
                 body = body(self._catch_up(descriptor))
             elif os.fstat(descriptor).st_size != self._n_bytes:
                 self._catch_up(descriptor)
-            if self.is_closed and event != RUN_RESUMED:
-                raise EvidenceError(
-                    f"{self.path}: {event!r} cannot be recorded, the evidence is closed; "
-                    "record it before the manifest is written"
-                )
-            written = self._next(event, body, run=run, version=version)
-            line = canonical_json(written.model_dump()) + b"\n"
-            self._write(descriptor, line)
-            self._last, self._n_bytes = written, self._n_bytes + len(line)
-        return written
+            return self._add(descriptor, event, [body], run=run, version=version)[-1]
 
-    def _next(self, event: str, body: Mapping[str, Any], *, run: str, version: str) -> JournalEvent:
+    def append_all(
+        self, event: str, bodies: Sequence[Mapping[str, Any]], *, run: str, version: str
+    ) -> tuple[JournalEvent, ...]:
+        """Append an event for each body, in one write; return after all are on disk.
+
+        Errors as in `append`.
+        """
+        with self._locked() as descriptor:
+            if os.fstat(descriptor).st_size != self._n_bytes:
+                self._catch_up(descriptor)
+            return self._add(descriptor, event, bodies, run=run, version=version)
+
+    def _add(
+        self,
+        descriptor: int,
+        event: str,
+        bodies: Sequence[Mapping[str, Any]],
+        *,
+        run: str,
+        version: str,
+    ) -> tuple[JournalEvent, ...]:
+        if self.is_closed and event != RUN_RESUMED:
+            raise EvidenceError(
+                f"{self.path}: {event!r} cannot be recorded, the evidence is closed; "
+                "record it before the manifest is written"
+            )
+        last, written = self._last, list[JournalEvent]()
+        for body in bodies:
+            last = self._after(last, event, body, run=run, version=version)
+            written.append(last)
+        lines = b"".join(canonical_json(one.model_dump()) + b"\n" for one in written)
+        self._write(descriptor, lines)
+        self._last, self._n_bytes = last, self._n_bytes + len(lines)
+        return tuple(written)
+
+    def _after(
+        self,
+        last: JournalEvent | None,
+        event: str,
+        body: Mapping[str, Any],
+        *,
+        run: str,
+        version: str,
+    ) -> JournalEvent:
         now = utc_text(datetime.now(UTC))
         fields = {
-            "seq": self.n_events,
-            "previous": self.head,
+            "seq": 0 if last is None else last.seq + 1,
+            "previous": NO_EVENT if last is None else last.digest,
             # A clock that was set back must not make an honest chain look broken.
-            "time_utc": now if self._last is None else max(now, self._last.time_utc),
+            "time_utc": now if last is None else max(now, last.time_utc),
             "actor": _actor(),
             "version": version,
             "run": run,
@@ -304,10 +344,10 @@ class Chain:
         self._n_bytes = len(whole)
         return check.events
 
-    def _write(self, descriptor: int, line: bytes) -> None:
+    def _write(self, descriptor: int, lines: bytes) -> None:
         try:
-            n_written = os.write(descriptor, line)
-            if n_written != len(line):
+            n_written = os.write(descriptor, lines)
+            if n_written != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         except OSError as error:
@@ -322,13 +362,9 @@ def make_empty(path: Path, *, exist_ok: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, flags | (0 if exist_ok else os.O_EXCL), 0o666))
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
         raise unwritable(path, error) from error
+    sync_folder(path.parent)
 
 
 def _read_all(descriptor: int) -> bytes:

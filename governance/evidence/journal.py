@@ -1,6 +1,6 @@
 """The event log of one run (journal.jsonl), an append-only chain of events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,6 +99,12 @@ class Journal:
             RecordWriteError: The line cannot be written; the file is as it was before.
         """
         return self._chain.append(event, body, run=self.run_id, version=self.tool_version)
+
+    def append_all(
+        self, event: str, bodies: Sequence[Mapping[str, Any]]
+    ) -> tuple[JournalEvent, ...]:
+        """Append an event for each body, return after all are on disk; errors as in `append`."""
+        return self._chain.append_all(event, bodies, run=self.run_id, version=self.tool_version)
 
 
 def read_journal(path: Path) -> JournalCheck:

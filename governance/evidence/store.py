@@ -6,9 +6,9 @@ any moment the record tells which bytes belong there, and `reopen` finishes the 
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,14 @@ from governance.records.errors import (
     MedisynthGovError,
     RecordWriteError,
 )
-from governance.records.files import sha256_bytes, sha256_file, unwritable, utf8_only, write_atomic
+from governance.records.files import (
+    sha256_bytes,
+    sha256_file,
+    sync_folder,
+    unwritable,
+    utf8_only,
+    write_together,
+)
 from governance.records.item import Artifact, ItemRecord
 from governance.records.manifest import ManifestFile
 from governance.records.run import IntegrityRecord
@@ -129,9 +136,9 @@ class EvidenceStore:
                 raise unwritable(folder, error) from error
         kept = [path for path in scan_folder(self.run_dir)[0] if path.startswith(f"{HISTORY}/")]
         torn = f"{JOURNAL}.torn"
-        for rel in [*kept, *([torn] if (self.run_dir / torn).is_file() else [])]:
-            if self._on_record.get(rel) != sha256_file(self.run_dir / rel):
-                self.register(rel)
+        names = [*kept, *([torn] if (self.run_dir / torn).is_file() else [])]
+        found = [self._measured(rel) for rel in names]
+        self._record([file for file in found if self._on_record.get(file.path) != file.sha256])
 
     def _n_ends(self) -> int:
         folder = self.run_dir / HISTORY
@@ -142,7 +149,7 @@ class EvidenceStore:
         path = self._place(rel)
         staged = _staged(path, sha256)
         if staged.is_file() and sha256_file(staged) == sha256:
-            _move(staged, path)
+            _move({path: staged})
         if not path.is_file():
             raise EvidenceError(f"{path}: on record, but there is no such file; restore it")
         found = measure(self.run_dir, rel).sha256
@@ -162,6 +169,9 @@ class EvidenceStore:
             RecordWriteError: The file or the journal cannot be written.
         """
         rel = path or document.PATH
+        return self.write_bytes(rel, self._as_json(document, rel))
+
+    def _as_json(self, document: Document, rel: str) -> bytes:
         value = utf8_only(document.model_dump(mode="json"))
         fault = _not_finite(value, "")
         if fault is not None:
@@ -170,22 +180,41 @@ class EvidenceStore:
                 "record None with a reason instead"
             )
         text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        return self.write_bytes(rel, text.encode() + b"\n")
+        return text.encode() + b"\n"
 
     def write_bytes(self, rel: str, data: bytes) -> Artifact:
         """Write a file, whole or not at all, and put its digest on record; errors as above."""
-        path = self._place(rel)
-        self._refuse_when_closed(rel)
-        sha256 = sha256_bytes(data)
-        staged = _staged(path, sha256)
-        write_atomic(staged, data)
+        return self.write_files({rel: data})[0]
+
+    def write_files(self, files: Mapping[str, bytes]) -> tuple[Artifact, ...]:
+        """Write files, each whole or not at all, and put them on record together.
+
+        All are on disk before the first is on record, and all are on record before the first is in
+        its place. The disk is waited for once for all of them. Errors as in `write_document`.
+
+        Args:
+            files: POSIX path in the run folder -> bytes.
+        """
+        staged: dict[Path, bytes] = {}
+        places: dict[Path, Path] = {}
+        found = []
+        for rel, data in files.items():
+            path = self._place(rel)
+            self._refuse_when_closed(rel)
+            file = ManifestFile(path=rel, n_bytes=len(data), sha256=sha256_bytes(data))
+            found.append(file)
+            places[path] = _staged(path, file.sha256)
+            staged[places[path]] = data
         try:
-            artifact = self._record(ManifestFile(path=rel, n_bytes=len(data), sha256=sha256))
+            write_together(staged)
+            artifacts = self._record(found)
         except MedisynthGovError:
-            staged.unlink(missing_ok=True)
+            for part in staged:
+                with suppress(OSError):
+                    part.unlink()
             raise
-        _move(staged, path)
-        return artifact
+        _move(places)
+        return artifacts
 
     def register(self, rel: str) -> Artifact:
         """Put a file that another process wrote on record.
@@ -194,14 +223,12 @@ class EvidenceStore:
             EvidenceError: The path is not allowed, names no regular file, or evidence is closed.
             RecordWriteError: The journal cannot be written.
         """
-        self._place(rel)
-        self._refuse_when_closed(rel)
-        return self._record(measure(self.run_dir, rel))
+        return self._record([self._measured(rel)])[0]
 
     def write_records(self, records: Sequence[ItemRecord]) -> None:
         """Write one file for each item, records/<item id>.json; errors as in `write_document`."""
-        for record in records:
-            self.write_document(record, f"records/{record.id}.json")
+        paths = {f"records/{record.id}.json": record for record in records}
+        self.write_files({rel: self._as_json(record, rel) for rel, record in paths.items()})
 
     def artifacts(self) -> dict[str, str]:
         """Return the last recorded SHA-256 of every file, by path."""
@@ -234,12 +261,16 @@ class EvidenceStore:
             journal_faults=tuple(faults),
         )
 
-    def _record(self, file: ManifestFile) -> Artifact:
-        self.journal.append(
-            ARTIFACT_WRITTEN, {"path": file.path, "bytes": file.n_bytes, "sha256": file.sha256}
-        )
-        self._on_record[file.path] = file.sha256
-        return Artifact(path=file.path, sha256=file.sha256)
+    def _measured(self, rel: str) -> ManifestFile:
+        self._place(rel)
+        self._refuse_when_closed(rel)
+        return measure(self.run_dir, rel)
+
+    def _record(self, files: Sequence[ManifestFile]) -> tuple[Artifact, ...]:
+        bodies = [{"path": one.path, "bytes": one.n_bytes, "sha256": one.sha256} for one in files]
+        self.journal.append_all(ARTIFACT_WRITTEN, bodies)
+        self._on_record |= {file.path: file.sha256 for file in files}
+        return tuple(Artifact(path=file.path, sha256=file.sha256) for file in files)
 
     def _refuse_when_closed(self, rel: str) -> None:
         # Checked before the file changes: afterwards the manifest would no longer fit.
@@ -269,16 +300,15 @@ def _staged(path: Path, sha256: str) -> Path:
     return path.with_name(f".{path.name[:100]}.{sha256[:16]}.part")
 
 
-def _move(staged: Path, path: Path) -> None:
-    try:
-        staged.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+def _move(places: Mapping[Path, Path]) -> None:
+    """Move a staged file to each place, and return after the folders are on disk."""
+    for path, staged in places.items():
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise unwritable(path, error) from error
+            staged.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+    for folder in {path.parent for path in places}:
+        sync_folder(folder)
 
 
 def _not_finite(value: Any, where: str) -> str | None:

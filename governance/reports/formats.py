@@ -21,7 +21,8 @@ def clean(text: str, limit: int = _CELL_CHARACTERS) -> str:
     as `\uXXXX`, so that no name can hide or reverse its neighbours; what exceeds `limit`
     characters is cut and counted.
     """
-    shown = "".join(_visible(letter) for letter in text)
+    # Printable is what has none of the categories that `_visible` writes out.
+    shown = text if text.isprintable() else "".join(_visible(letter) for letter in text)
     if len(shown) <= limit:
         return shown
     return f"{shown[:limit]}… ({len(shown) - limit:,} more characters)"

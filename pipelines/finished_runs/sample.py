@@ -4,13 +4,12 @@ Needs the run folder only, neither data nor MLflow, and does not change it. The 
 folder, which is complete or does not exist.
 """
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,13 @@ from governance.records.errors import (
     ResourceError,
     first_line,
 )
-from governance.records.files import working_name, write_atomic
+from governance.records.files import (
+    WRITTEN_TOGETHER,
+    sha256_bytes,
+    working_name,
+    write_atomic,
+    write_together,
+)
 from governance.records.run import RunIdentity
 from governance.records.training import TrainingRecord
 from medisynth.data.reading.synthetic_mark import (
@@ -325,17 +330,20 @@ def _write_images(
     folder: Path, pixels: Pixels, first: SyntheticMark, console: Console
 ) -> tuple[list[dict[str, Any]], int]:
     """Write each image, read its mark back; return manifest entries and number of marks."""
-    values, files, n_read_back = asdict(first), [], 0
-    for index, image in enumerate(pixels):
-        mark = SyntheticMark(**values | {"index": index})
-        path = folder / f"{index:05d}.png"
-        sha256 = write_atomic(path, marked_png(image, mark))
-        n_read_back += read_mark(path.read_bytes()) == mark
-        pixel_sha256 = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-        files.append(
-            {"path": path.name, "index": index, "sha256": sha256, "pixel_sha256": pixel_sha256}
-        )
-        console.progress("writing images", index + 1, len(pixels))
+    n_read_back = 0
+    files: list[dict[str, Any]] = []
+    for begin in range(0, len(pixels), WRITTEN_TOGETHER):
+        images: dict[Path, bytes] = {}
+        for index in range(begin, min(begin + WRITTEN_TOGETHER, len(pixels))):
+            data = marked_png(pixels[index], replace(first, index=index))
+            images[folder / f"{index:05d}.png"] = data
+            console.progress("writing images", index + 1, len(pixels))
+        write_together(images)
+        for index, (path, data) in enumerate(images.items(), start=begin):
+            n_read_back += read_mark(path.read_bytes()) == replace(first, index=index)
+            drawn = np.ascontiguousarray(pixels[index]).tobytes()
+            entry = {"path": path.name, "index": index, "sha256": sha256_bytes(data)}
+            files.append(entry | {"pixel_sha256": sha256_bytes(drawn)})
     if n_read_back < len(files):
         raise MachineError(
             f"{len(files) - n_read_back:,} of {len(files):,} marks could not be read back from the "

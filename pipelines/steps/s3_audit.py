@@ -138,16 +138,15 @@ def _draw_pairs(
     """Draw both images of each pair side by side; return the pairs with their figure's path."""
     row_of = {name: row for row, name in enumerate(images.table["image_id"])}
     unit = images.info.split_unit
-    drawn, figures = [], []
+    drawn, figures, sheets = [], [], {}
     for number, pair in enumerate(pairs, start=1):
         both = [images.pixels[row_of[name]] for name in (pair.left_id, pair.right_id)]
         words = pair.kind if pair.similarity is None else f"{pair.kind} {pair.similarity:.3f}"
-        sheet = contact_sheet(
+        path = f"figures/duplicates/{number:03d}.png"
+        sheets[path] = contact_sheet(
             [(words, [np.asarray(picture) for picture in both], [pair.left_id, pair.right_id])],
             tile_px=_TILE_PX,
         )
-        path = f"figures/duplicates/{number:03d}.png"
-        context.store.write_bytes(path, sheet)
         figures.append(
             Figure(
                 path=path,
@@ -158,5 +157,6 @@ def _draw_pairs(
         )
         drawn.append(pair.model_copy(update={"figure": path}))
     if figures:
+        context.store.write_files(sheets)
         add_figures(figures, context.store)
     return drawn

@@ -1,6 +1,5 @@
 """s5 train: trains in a confined child process that can read training and tuning views only."""
 
-import hashlib
 import re
 import shutil
 from collections import defaultdict
@@ -20,7 +19,7 @@ from governance.records.errors import (
     IsolationError,
     WeightsError,
 )
-from governance.records.files import sha256_bytes, sha256_file
+from governance.records.files import WRITTEN_TOGETHER, sha256_bytes, sha256_file
 from governance.records.partition import IsolationRecord, RefusedRead
 from governance.records.run import Figure
 from governance.records.training import (
@@ -463,18 +462,23 @@ def _write_samples(
 ) -> tuple[str, ...]:
     """Write every synthetic image with its mark, read the marks back; return the paths."""
     store, files = context.store, []
-    for index, pixels in enumerate(synthetic):
-        mark = SyntheticMark(
-            generator=record.generator,
-            run_id=store.run_id,
-            checkpoint_sha256=record.checkpoint_sha256,
-            seed=context.config.seed,
-            index=index,
-            licence=LICENCE,
-        )
-        artifact = store.write_bytes(f"samples/{index:05d}.png", marked_png(pixels, mark))
-        files.append((artifact.path, artifact.sha256, hashlib.sha256(pixels.tobytes()).hexdigest()))
-        context.console.progress("writing samples", index + 1, len(synthetic))
+    mark = SyntheticMark(
+        generator=record.generator,
+        run_id=store.run_id,
+        checkpoint_sha256=record.checkpoint_sha256,
+        seed=context.config.seed,
+        index=0,
+        licence=LICENCE,
+    )
+    for first in range(0, len(synthetic), WRITTEN_TOGETHER):
+        images: dict[str, bytes] = {}
+        for index in range(first, min(first + WRITTEN_TOGETHER, len(synthetic))):
+            data = marked_png(synthetic[index], replace(mark, index=index))
+            images[f"samples/{index:05d}.png"] = data
+            context.console.progress("writing samples", index + 1, len(synthetic))
+        for index, artifact in enumerate(store.write_files(images), start=first):
+            pixels_sha256 = sha256_bytes(synthetic[index].tobytes())
+            files.append((artifact.path, artifact.sha256, pixels_sha256))
     samples = SampleSet(
         generator=record.generator,
         checkpoint_sha256=record.checkpoint_sha256,

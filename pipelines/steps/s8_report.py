@@ -6,7 +6,7 @@ from pathlib import Path
 from governance.evidence import verify_run as independent_verifier
 from governance.evidence.folder import RunFolder
 from governance.evidence.manifest import SIGNED_PDF, VERIFIER, add_outputs
-from governance.records.files import sha256_bytes, write_atomic
+from governance.records.files import sha256_bytes, write_together
 from governance.records.manifest import Manifest
 from governance.reports.audit_report import PDF, drawn_outputs
 from governance.signing.keys import RunSigner, sign_manifest
@@ -39,8 +39,7 @@ def write_outputs(
     written = {**outputs, VERIFIER: verifier_script()}
     if signer is not None:
         written |= _signed(run_dir, written, signer)
-    for name, data in written.items():
-        write_atomic(run_dir / name, data)
+    write_together({run_dir / name: data for name, data in written.items()})
     manifest = add_outputs(run_dir, sorted(written))
     if signer is not None:
         sign_manifest(run_dir, signer)

@@ -188,20 +188,34 @@ def _reporter(job: TrainingJob) -> "Callable[[RefusedRead], None]":
     return report
 
 
+class _Stop:
+    """Whether a stop signal came; until `heed` is called one ends the process at once.
+
+    Loading libraries, images and weights takes seconds on a busy machine, and leaves nothing that
+    a clean end would keep.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def heed(self) -> None:
+        """From now on a stop signal is only noted, and obeyed between two steps of training."""
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self._came = True
+
+    def __call__(self) -> bool:
+        return self._came
+
+
 def _work(job: TrainingJob, parent: Parent, rank: int) -> int:
     """Train and draw, or repeat the segment; send the result and return the exit code."""
     from medisynth.generator import StoppedError
 
-    stopping = False
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
     work = _train_and_draw if job.repeats is None else _repeat
     try:
-        result = work(job, parent, lambda: stopping, rank)
+        result = work(job, parent, _Stop(), rank)
     except StoppedError:
         return 128 + signal.SIGTERM
     if rank == 0:
@@ -246,9 +260,7 @@ def _context(
     )
 
 
-def _repeat(
-    job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], rank: int
-) -> dict[str, Any]:
+def _repeat(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: int) -> dict[str, Any]:
     """Train anew until the segment is reached; return its comparison with the kept one."""
     from medisynth.data.reading.views import load_view
     from medisynth.generator import StoppedError
@@ -265,6 +277,7 @@ def _repeat(
         should_stop=lambda: comparison.found is not None or should_stop(),
         segment=comparison,
     )
+    should_stop.heed()
     try:
         generator.fit(training, tuning, context)
     except StoppedError:
@@ -276,7 +289,7 @@ def _repeat(
 
 
 def _train_and_draw(
-    job: TrainingJob, parent: Parent, should_stop: Callable[[], bool], rank: int
+    job: TrainingJob, parent: Parent, should_stop: _Stop, rank: int
 ) -> dict[str, Any]:
     """Train, write the checkpoint, draw; the result is empty for all but the first process."""
     import numpy as np
@@ -291,6 +304,7 @@ def _train_and_draw(
     training, tuning = _view(job, "training"), _view(job, "tuning")
     score = _score(job, tuning)
     context = _context(job, parent, should_stop, score)
+    should_stop.heed()
     started = time.monotonic()
     report = generator.fit(training, tuning, context)
     duration_s = time.monotonic() - started

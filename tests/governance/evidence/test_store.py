@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -347,3 +348,53 @@ def test_a_torn_journal_is_kept_as_evidence(tmp_path):
 
     assert again.artifacts()["journal.jsonl.torn"] == sha256(b'{"actor":"x\n')
     assert read_journal(store.journal.path).faults == ()
+
+
+def test_files_written_together_are_on_disk_before_they_are_on_record(tmp_path, monkeypatch):
+    store, synced = new_store(tmp_path), []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if synced[-1].name == "journal.jsonl":
+            waiting = list((store.run_dir / "many").iterdir())
+            assert len(waiting) == 40
+            assert all(path.name.endswith(".part") for path in waiting)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    written = store.write_files({f"many/{n:02d}": bytes([n]) * n for n in range(40)})
+
+    folder, journal = store.run_dir / "many", store.run_dir / "journal.jsonl"
+    assert [artifact.sha256 for artifact in written] == [sha256(bytes([n]) * n) for n in range(40)]
+    assert synced[-3:] == [folder, journal, folder]
+    assert len(synced) == 40 + 3
+    assert len(set(synced[:40])) == 40
+    assert store.recheck().mismatches == ()
+    assert len(read_journal(store.journal.path).events) == 40
+
+
+def test_a_kill_while_files_written_together_are_moved_loses_none(tmp_path):
+    store = new_store(tmp_path)
+    store.write_files({f"many/{n}": bytes([n]) for n in range(5)})
+    for n in (1, 3, 4):
+        path = store.run_dir / "many" / f"{n}"
+        path.rename(path.with_name(f".{n}.{sha256(bytes([n]))[:16]}.part"))
+
+    again = EvidenceStore.reopen(store.run_dir, tool_version="0.1.0")
+
+    assert again.recheck().mismatches == ()
+    assert [(store.run_dir / "many" / f"{n}").read_bytes() for n in range(5)] == [
+        bytes([n]) for n in range(5)
+    ]
+
+
+def test_of_files_written_together_none_is_on_record_if_one_cannot_be_written(tmp_path):
+    store = new_store(tmp_path)
+    (store.run_dir / "taken").write_bytes(b"")
+
+    with pytest.raises(RecordWriteError, match="taken"):
+        store.write_files({"many/a": b"a", "taken/b": b"b"})
+
+    assert store.artifacts() == {}
+    assert list((store.run_dir / "many").iterdir()) == []

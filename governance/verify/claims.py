@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.evidence.folder import RunFolder
+from governance.evidence.manifest import MANIFEST
 from governance.records.errors import EvidenceError, first_line
 from governance.records.files import sha256_bytes
 from governance.records.manifest import Manifest
@@ -14,7 +15,8 @@ from governance.records.run import Environment
 from governance.reports.audit_report import CARD, drawn_card, drawn_outputs, renderer
 
 NOT_DRAWN = "not compared: the evidence itself does not verify"
-_NOTHING_LISTED = "not compared: none is listed"
+_NOT_JUDGED = "no roll-up to draw from: only the names and digests of the run were compared"
+_PAGE = "report.html"
 _COMPARED = "drawn again from the documents: the same bytes"
 _SHOWN_DIFFERENCES = 5
 # What the card states of a run, whatever words and layout a version gives it.
@@ -34,7 +36,8 @@ def check_claims(run_dir: Path, manifest: Manifest) -> tuple[str, list[str]]:
     """Draw card and reports again and compare them with those listed.
 
     Bytes are compared if this code drew them. If another version did, what the card's JSON file
-    claims of the run is compared alone: identity, digests, gate, statuses, waivers and metrics.
+    claims of the run is compared: identity, digests, gate, statuses, waivers and metrics. The page
+    must then name the run, and so must card and page of a run that was never judged.
 
     Args:
         run_dir: Folder of a run whose evidence has the digests on its manifest.
@@ -45,7 +48,10 @@ def check_claims(run_dir: Path, manifest: Manifest) -> tuple[str, list[str]]:
     """
     listed = {file.path: file.sha256 for file in manifest.outputs}
     if CARD not in listed or RollUp.PATH not in {file.path for file in manifest.evidence}:
-        return _NOTHING_LISTED, []
+        return _NOT_JUDGED, [
+            *(_name_faults(run_dir, manifest) if CARD in listed else ()),
+            *(_page_faults(run_dir, manifest) if _PAGE in listed else ()),
+        ]
     try:
         environment = RunFolder.closed(run_dir).get(Environment)
         drew = environment.renderer if environment else ""
@@ -54,7 +60,11 @@ def check_claims(run_dir: Path, manifest: Manifest) -> tuple[str, list[str]]:
     except EvidenceError as error:
         return NOT_DRAWN, [f"{CARD}: cannot be drawn again: {first_line(error)}"]
     if not is_same:
-        return _another_version(drew), _card_faults(run_dir, drawn[CARD], claims_alone=True)
+        faults = _card_faults(run_dir, drawn[CARD], claims_alone=True)
+        return _another_version(drew), [
+            *faults,
+            *(_page_faults(run_dir, manifest) if _PAGE in listed else ()),
+        ]
     faults = []
     for name, data in drawn.items():
         if name in listed and listed[name] != sha256_bytes(data):
@@ -71,6 +81,40 @@ def _another_version(drew: str) -> str:
         f"drawn by {who}, so their bytes cannot be compared; identity, digests, gate, statuses, "
         f"waivers and metrics of {CARD} were compared with the documents"
     )
+
+
+def _name_faults(run_dir: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield where a card names another run or other digests than the manifest."""
+    try:
+        card = json.loads((run_dir / CARD).read_bytes())
+    except OSError:
+        return  # missing or unreadable: reported when compared with the manifest
+    except (ValueError, RecursionError):
+        card = None
+    hashes = card.get("hashes") if isinstance(card, dict) else None
+    if not isinstance(hashes, dict):
+        yield f"{CARD}: not a model card with its digests"
+        return
+    told = {**hashes, "run_id": card.get("run_id")}
+    for name in ("run_id", "evidence_root", "journal_head", "journal_events", "previous_run"):
+        if told.get(name) != (true := getattr(manifest, name)):
+            yield f"{CARD}: its {name} is {told.get(name)!a}, {MANIFEST} has {true!a}"
+
+
+def _page_faults(run_dir: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield what a page does not name of its run."""
+    try:
+        page = (run_dir / _PAGE).read_bytes()
+    except OSError:
+        return  # as above
+    named = {
+        "run": manifest.run_id,
+        "evidence root": manifest.evidence_root,
+        "journal head": manifest.journal_head,
+    }
+    for what, value in named.items():
+        if value.encode() not in page:
+            yield f"{_PAGE}: does not name the {what} of {MANIFEST}, {value}"
 
 
 def _card_faults(run_dir: Path, drawn: bytes, *, claims_alone: bool = False) -> list[str]:

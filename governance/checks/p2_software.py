@@ -66,7 +66,7 @@ def locked_environment(documents: JudgedRun, criterion: Criterion) -> CheckResul
     return judge(
         criterion,
         Observed(value=len(differences)),
-        reason=listed(differences) or f"no version of {environment.lock_file} is unlike the lock",
+        reason=listed(differences) or f"all versions match {environment.lock_file}",
         method=f"{n_packages} compared with {environment.lock_file}",
         source=Environment,
         limitations="Python, operating system, driver and GPU are recorded, not locked.",

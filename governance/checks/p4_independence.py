@@ -228,7 +228,8 @@ def test_use(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     return judge(
         criterion,
         Observed(value=opening.number, n_images=opening.n_images),
-        reason=f"{opening.label}; purpose: {opening.purpose}",
+        reason=f"{'first use of this test set' if opening.number == 1 else opening.label}; purpose: "
+        f"{opening.purpose}",
         method="number of this opening in the ledger of the data set",
         source=EvaluationRecord,
         limitations="The ledger knows the openings of one workspace, or of those that share it.",

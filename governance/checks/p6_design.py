@@ -100,7 +100,7 @@ def model_description(documents: JudgedRun, criterion: Criterion) -> CheckResult
         reason=f"empty: {listed(empty)}" if empty else f"filled: {', '.join(MODEL_FIELDS)}",
         method="fields of the description that the generator gives of itself",
         source=TrainingRecord,
-        limitations="That a field is filled says nothing about how well.",
+        limitations="Completeness was checked, not quality.",
     )
 
 
@@ -334,8 +334,7 @@ def hazards_are_linked(documents: JudgedRun, criterion: Criterion) -> CheckResul
         Observed(value=len(loose)),
         reason=f"links that lead to no item: {listed(loose)}"
         if loose
-        else f"{counted(len(hazards), 'hazard')}, {n_own} of them from the configuration, each "
-        "with items that exist",
+        else f"0 of {counted(len(hazards), 'hazard')} without a check; {n_own} from the configuration",
         method="item ids of every listed hazard looked up in the frozen policy",
         source=Hazards,
         limitations="That the list is complete, and that an item is enough, is for people to "

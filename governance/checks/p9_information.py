@@ -17,10 +17,7 @@ from governance.records.lineage import ChangeRecord, Lineage
 from governance.records.policy import Criterion
 from governance.records.training import SampleSet
 
-_DRAFT = (
-    "The draft differs from what is published in the items that this check decides, and in root "
-    "and journal head."
-)
+_DRAFT = "Checked on the draft; its own results, root and head were added afterwards."
 
 
 @check("P9-01", step="s7_evidence")
@@ -39,7 +36,7 @@ def card_is_complete(documents: JudgedRun, criterion: Criterion) -> CheckResult:
         "reason instead",
         method="every field of the drafted card; one without a word counts as empty",
         source=CardCheck,
-        limitations="That a field is filled says nothing about how well.",
+        limitations="Completeness was checked, not quality.",
     )
 
 

@@ -92,12 +92,13 @@ LIMITS: tuple[str, ...] = (
     "A public data set cannot be kept secret: whoever has network access or another copy has it.",
     "Confinement goes by path: a copy of a test image, or a hard link to one made earlier, inside "
     "a folder that training may read is not recognised.",
-    "Landlock hides contents, not existence: names and sizes of files whose path is known, and "
-    "the environment of other processes of the same user, can still be seen.",
+    "Training cannot read these files but can see that they exist: under Landlock, names and sizes "
+    "of files whose path is known, and the environment of other processes of the same user, can "
+    "still be seen.",
     "TCP is refused from Landlock ABI 4 on; UDP and other kinds of network traffic are not.",
-    "Encrypted is the sealed copy that is judged. The original files in the data folder stay "
-    "readable for the user, and so do vault and key, which lie on the same machine; steps before "
-    "and after training run as that user. Only the training process is kept from all of them.",
+    "Only the sealed copy is encrypted; the originals stay readable for the user, and so do vault "
+    "and key, which lie on the same machine; steps before and after training run as that user. "
+    "Only the training process is kept from all of them.",
     "Below level 3 a Python audit hook refuses opens; compiled code is not stopped by it.",
 )
 

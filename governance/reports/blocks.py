@@ -165,6 +165,15 @@ class RangeBars:
     title: str
     x_label: str
     rows: tuple[tuple[str, tuple[float, float, float, float, float]], ...]
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Diagram of named boxes, row below row; rows of equal length are joined one to one."""
+
+    title: str
+    rows: tuple[tuple[tuple[str, str], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -183,13 +192,16 @@ class Gallery:
 
 
 SmallChart = LineChart | ShareBars | RangeBars
-Chart = SmallChart | Histogram
+Chart = SmallChart | Histogram | Boxes
 Block = Text | Heading | Bullets | Facts | Table | Chart | Picture | Gallery
 
 
 @dataclass(frozen=True)
 class Section:
-    """Section of a report; `number` is "" for sections without one."""
+    """Section of a report; `number` is "" for sections without one.
+
+    `main` holds the blocks that a report shows in its main part; `blocks` stand in the annex.
+    """
 
     key: str
     number: str
@@ -198,6 +210,8 @@ class Section:
     status: Line | None = None
     blocks: tuple[Block, ...] = ()
     sections: tuple["Section", ...] = ()
+    main: tuple[Block, ...] = ()
+    is_annex: bool = False
 
 
 @dataclass(frozen=True)
@@ -302,7 +316,7 @@ def section_texts(section: Section) -> Iterator[str]:
     yield section.subtitle
     if section.status is not None:
         yield from cell_texts((section.status,))
-    for block in section.blocks:
+    for block in (*section.main, *section.blocks):
         yield from block_texts(block)
     for child in section.sections:
         yield from section_texts(child)

@@ -73,12 +73,18 @@ def _standings(lines: Sequence[GateLine]) -> str:
 def _principles_with_gaps(principles: Sequence[PrincipleLine]) -> str:
     gaps = [line for line in principles if line.status not in _WITHOUT_GAPS]
     if not gaps:
-        return f"None of {len(principles)} principles has gaps"
+        return f"All {len(principles)} principles have no gaps"
     worst = [line.id for line in gaps if line.status is PrincipleStatus.NOT_SATISFIED]
-    words = (
-        f"{len(gaps)} of {len(principles)} principles {'has' if len(gaps) == 1 else 'have'} gaps"
+    n_met = len(principles) - len(gaps)
+    met = (
+        f"{n_met} of {len(principles)} principles have no gaps"
+        if n_met
+        else "No principle is fully met"
     )
-    return f"{words}, not satisfied: {', '.join(worst)}" if worst else words
+    if not worst:
+        return met
+    numbers = ", ".join(one.removeprefix("P") for one in worst)
+    return f"{met}; {len(worst)} {'is' if len(worst) == 1 else 'are'} not met: {numbers}"
 
 
 def _stopped(outcome: Outcome) -> str:

@@ -19,6 +19,7 @@ from governance.reports.items import ItemView, by_weight, item_views
 from governance.reports.sections.data import limit_sentences_on_data
 from governance.reports.sections.data_coverage import coverage_table
 from governance.reports.sections.front import full_titles, identity_rows, report_title
+from governance.reports.sections.isolation import opening_words
 from governance.reports.sections.limits_and_plan import limit_sentences
 from governance.reports.sections.metrics import (
     memorisation_rows,
@@ -204,7 +205,7 @@ def test_use(evidence: ReportEvidence) -> Answer:
     opening = evaluation.opening if evaluation else None
     if opening is None:
         return "the held-out test set was not opened"
-    use = f"Opened {formats.counted(opening.number, 'time')} over all runs; {opening.label}."
+    use = f"Opened {formats.counted(opening.number, 'time')} over all runs; {opening_words(evidence)}."
     rows = provenance_rows(evaluation, evidence.unit) if evaluation else ()
     return (Text(f"{use} Purpose: {opening.purpose}."), Facts(rows))
 

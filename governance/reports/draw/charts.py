@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 from reportlab.graphics import renderSVG
@@ -22,7 +23,15 @@ from reportlab.lib.utils import simpleSplit
 from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from governance.reports import formats
-from governance.reports.blocks import Chart, Histogram, LineChart, RangeBars, Share, ShareBars
+from governance.reports.blocks import (
+    Boxes,
+    Chart,
+    Histogram,
+    LineChart,
+    RangeBars,
+    Share,
+    ShareBars,
+)
 from governance.reports.draw.pdf_layout import (
     ACCENT,
     BOLD,
@@ -45,6 +54,7 @@ _LEFT, _RIGHT, _BOTTOM = 48.0, 12.0, 36.0
 _LINE_HEIGHT, _HISTOGRAM_HEIGHT = 165.0, 205.0
 _NAMES_SHARE, _BAR, _GROUP_GAP, _RANGE_ROW = 0.4, 9.0, 6.0, 16.0
 _TICKS, _BINS, _STROKE_SHARE = 5, 30, 0.35
+_BOX, _BOX_GAP, _BOX_WIDTH = 30.0, 14.0, 300.0
 _FAMILY = "DejaVu Sans, Verdana, sans-serif"
 
 
@@ -75,6 +85,8 @@ def chart_drawing(chart: Chart, width: float) -> Drawing:
         return _share_bars(chart, width)
     if isinstance(chart, RangeBars):
         return _range_bars(chart, width)
+    if isinstance(chart, Boxes):
+        return _boxes(chart, width)
     return _histogram(chart, width) if isinstance(chart, Histogram) else _line_chart(chart, width)
 
 
@@ -104,10 +116,12 @@ def described(chart: Chart) -> str:
         parts[:0] = [f"Bars: {', '.join(chart.groups)}"] if len(chart.groups) > 1 else []
     elif isinstance(chart, RangeBars):
         parts = [
-            f"{name}: {formats.number(row[0])} to {formats.number(row[-1])}, "
-            f"median {formats.number(row[2])}"
+            f"{name}: {formats.number(row[2])}, "
+            f"from {formats.number(row[0])} to {formats.number(row[-1])}"
             for name, row in chart.rows
         ]
+    elif isinstance(chart, Boxes):
+        parts = [f"{name}: {note}" for row in chart.rows for name, note in row]
     elif isinstance(chart, Histogram):
         sets = (chart.reference, chart.subject)
         parts = [f"{name}: {_span(values)}" for name, values in sets if values]
@@ -323,6 +337,36 @@ def _bar_plot(
 
 def _row_name(name: str, frame: Frame, middle: float) -> String:
     return _text((frame.left - 5, middle - 3), name or "(no value)", frame.left - 6, "end")
+
+
+# ---------------------------------------------------------------- diagrams
+
+
+def _boxes(chart: Boxes, width: float) -> Drawing:
+    """Draw rows of boxes, joined from row to row."""
+    above = _ROW * len(_title_lines(chart.title, width)) + 6
+    step = _BOX + _BOX_GAP
+    drawing = _empty(width, math.ceil(above + step * len(chart.rows) - _BOX_GAP + 2))
+    _heading(drawing, chart.title)
+    bottom = float(drawing.height) - above - _BOX
+    before: list[float] = []
+    for row in chart.rows:
+        room = min(_BOX_WIDTH, (width - 2 - _BOX_GAP * (len(row) - 1)) / len(row))
+        left = (width - room * len(row) - _BOX_GAP * (len(row) - 1)) / 2
+        middles = [left + place * (room + _BOX_GAP) + room / 2 for place in range(len(row))]
+        is_paired = len(before) == len(row)
+        joins = zip(before, middles, strict=True) if is_paired else product(before, middles)
+        for start, end in joins:
+            line = (start, bottom + step, end, bottom + _BOX)
+            drawing.add(Line(*line, strokeColor=MUTED, strokeWidth=0.8))
+        for middle, (name, note) in zip(middles, row, strict=True):
+            box = Rect(middle - room / 2, bottom, room, _BOX)
+            box.fillColor, box.strokeColor, box.strokeWidth = None, ACCENT, 0.9
+            drawing.add(box)
+            drawing.add(_text((middle, bottom + 17), name, room - 8, "middle", bold=True))
+            drawing.add(_text((middle, bottom + 6), note, room - 8, "middle", MUTED))
+        before, bottom = middles, bottom - step
+    return drawing
 
 
 # ---------------------------------------------------------------- parts

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from governance.reports import formats
 from governance.reports.blocks import Chart, Picture, Report
 from governance.reports.draw.charts import chart_svg
+from governance.reports.draw.pdf_layout import ANNEX
 
 _TEMPLATE = "report.html.j2"
 _CHART_WIDTH = 360.0
@@ -24,7 +25,7 @@ def html_page(report: Report) -> bytes:
         UTF-8 HTML with inline styles and pictures as data addresses. All text is escaped; a
         content security policy forbids scripts and any load.
     """
-    return _environment().get_template(_TEMPLATE).render(report=report).encode("utf-8")
+    return _environment().get_template(_TEMPLATE).render(report=report, annex=ANNEX).encode("utf-8")
 
 
 @cache

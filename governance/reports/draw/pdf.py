@@ -20,6 +20,7 @@ from reportlab.platypus.flowables import Flowable
 
 from governance.reports.blocks import (
     Block,
+    Boxes,
     Bullets,
     Cell,
     Facts,
@@ -28,6 +29,7 @@ from governance.reports.blocks import (
     Histogram,
     Line,
     Picture,
+    RangeBars,
     Report,
     Section,
     SmallChart,
@@ -40,6 +42,7 @@ from governance.reports.blocks import (
 from governance.reports.draw.charts import chart_drawing
 from governance.reports.draw.pdf_layout import (
     ACCENT,
+    ANNEX,
     RULE,
     TONES,
     WIDTH,
@@ -60,8 +63,7 @@ _HALF = (WIDTH - _GAP) / 2
 _PICTURE_HEIGHT, _TILE_HEIGHT = 150 * mm, 70 * mm
 _FACT_NAME_SHARE = 0.27
 _STRIP_NAME_WIDTH = 84.0
-_CONTENTS_LINE = 10.2
-_NEW_PAGE = {"items", "data"}
+_CONTENTS_LINE = 10.8
 _ABOVE_SECTION, _BELOW_TITLE = 9 * mm, 2 * mm
 _TALLEST_ROW = 200 * mm
 
@@ -83,7 +85,11 @@ def _story(report: Report) -> list[Flowable]:
     room = _CONTENTS_LINE * (len(report.sections) + 4)
     heading = paragraph("Contents", "heading")
     story.extend((CondPageBreak(room), Spacer(0, 8 * mm), heading, Spacer(0, 1.5 * mm), contents()))
+    is_annex = False
     for section in report.sections:
+        if section.is_annex and not is_annex:
+            story.extend((PageBreak(), paragraph("Annex", "title"), paragraph(ANNEX, "about")))
+        is_annex = section.is_annex
         story.extend(_section(section, 0))
     return story
 
@@ -160,7 +166,7 @@ def _strip(report: Report) -> PdfTable:
 def _section(section: Section, level: int) -> list[Flowable]:
     shown = f"{section.number}  {section.title}"
     if section.key.startswith("principle-"):
-        shown = f"Principle {section.number.removeprefix('2.')}. {section.title}"
+        shown = f"Principle {section.key.removeprefix('principle-P')}. {section.title}"
     head: list[Flowable] = [Bookmark(section.key, shown, level)]
     head.append(paragraph(shown, "section" if level == 0 else "principle"))
     if section.subtitle and section.subtitle != section.title:
@@ -171,9 +177,7 @@ def _section(section: Section, level: int) -> list[Flowable]:
     room = room_to_start(head, whole=True)
     room += _ABOVE_SECTION + _BELOW_TITLE + room_to_start(drawn, whole=section.key == "principles")
     if level == 0:
-        start = PageBreak() if section.key in _NEW_PAGE else CondPageBreak(room)
-        before = Spacer(0, 0 if section.key in _NEW_PAGE else _ABOVE_SECTION)
-        story = [start, before, *head, _rule()]
+        story = [CondPageBreak(room), Spacer(0, _ABOVE_SECTION), *head, _rule()]
     else:
         story = [CondPageBreak(room), Spacer(0, 5 * mm), *head]
     story.append(Spacer(0, _BELOW_TITLE))
@@ -216,7 +220,7 @@ def _grouped(blocks: tuple[Block, ...]) -> Iterable[list[Block]]:
     """Pair neighbouring small charts, which stand side by side."""
     pending: list[Block] = []
     for block in blocks:
-        if isinstance(block, SmallChart):
+        if isinstance(block, SmallChart) and not (isinstance(block, RangeBars) and block.is_wide):
             pending.append(block)
             if len(pending) == 2:
                 yield pending
@@ -242,7 +246,7 @@ def _draw(group: list[Block]) -> list[Flowable]:
         return _table(block)
     if isinstance(block, Picture):
         return [_picture(block)]
-    if isinstance(block, Histogram):
+    if isinstance(block, Histogram | Boxes) or (isinstance(block, RangeBars) and block.is_wide):
         return [chart_drawing(block, WIDTH)]
     if isinstance(block, Gallery):
         return [_gallery(block)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from reportlab.graphics.shapes import Drawing
 from reportlab.lib.colors import HexColor
 from reportlab.lib.enums import TA_LEFT, TA_RIGHT
 from reportlab.lib.pagesizes import A4
@@ -18,6 +19,7 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     BaseDocTemplate,
+    CondPageBreak,
     Frame,
     KeepTogether,
     PageTemplate,
@@ -53,29 +55,29 @@ def _style(name: str, size: float, leading: float, **more: Any) -> ParagraphStyl
 
 
 STYLES: dict[str, ParagraphStyle] = {
-    "kicker": _style("kicker", 7.6, 10, textColor=ACCENT, fontName=BOLD),
+    "kicker": _style("kicker", 8, 10.5, textColor=ACCENT, fontName=BOLD),
     "title": _style("title", 15.5, 20, fontName=BOLD, spaceAfter=2),
-    "about": _style("about", 7.2, 10, textColor=MUTED, spaceAfter=9),
+    "about": _style("about", 8, 11, textColor=MUTED, spaceAfter=9),
     "verdict": _style("verdict", 17, 22, fontName=BOLD),
     "box": _style("box", 11, 14, fontName=BOLD),
     "sentence": _style("sentence", 8.6, 12.6),
     "section": _style("section", 13.5, 17.5, fontName=BOLD),
     "principle": _style("principle", 10.6, 14, fontName=BOLD),
-    "subtitle": _style("subtitle", 7.8, 11, textColor=MUTED),
+    "subtitle": _style("subtitle", 8, 11, textColor=MUTED),
     "heading": _style("heading", 8.8, 12, fontName=BOLD, textColor=ACCENT),
     "body": _style("body", 8, 12),
     "lead": _style("lead", 8.4, 12.4, fontName=BOLD),
-    "note": _style("note", 7.2, 10.4, textColor=MUTED),
+    "note": _style("note", 8, 11, textColor=MUTED),
     "bullet": _style("bullet", 8, 12, leftIndent=11, bulletIndent=1),
-    "head": _style("head", 6.6, 9, fontName=BOLD, textColor=MUTED),
-    "plain": _style("plain", 7.2, 10),
-    "strong": _style("strong", 7.2, 10, fontName=BOLD),
-    "small": _style("small", 6.3, 8.8, textColor=MUTED),
-    "fact": _style("fact", 7.2, 10, textColor=MUTED),
-    "mono": _style("mono", 6.2, 9.4, fontName=MONO, textColor=MUTED),
-    "mark": _style("mark", 7.2, 10, fontName=BOLD),
-    "statement": _style("statement", 6.8, 9.8, textColor=MUTED),
-    "contents": _style("contents", 7.2, 10.2),
+    "head": _style("head", 8, 10.5, fontName=BOLD, textColor=MUTED),
+    "plain": _style("plain", 8, 10.8),
+    "strong": _style("strong", 8, 10.8, fontName=BOLD),
+    "small": _style("small", 8, 10.4, textColor=MUTED),
+    "fact": _style("fact", 8, 10.8, textColor=MUTED),
+    "mono": _style("mono", 8, 10.4, fontName=MONO, textColor=MUTED),
+    "mark": _style("mark", 8, 10.8, fontName=BOLD),
+    "statement": _style("statement", 8, 10.8, textColor=MUTED),
+    "contents": _style("contents", 8, 10.8),
 }
 RIGHT_STYLES = {
     name: ParagraphStyle(f"{name}-right", parent=style, alignment=TA_RIGHT)
@@ -140,8 +142,9 @@ def _toned(style: ParagraphStyle, tone: str) -> ParagraphStyle:
     return ParagraphStyle(f"{style.name}-{tone}", parent=style, textColor=TONES[tone][0])
 
 
-MARGIN, TOP, BOTTOM = 20 * mm, 22 * mm, 20 * mm
+MARGIN, TOP, BOTTOM = 18 * mm, 20 * mm, 18 * mm
 WIDTH = A4[0] - 2 * MARGIN
+ANNEX = "The evidence behind the main part: every item, rule, table, package and digest."
 FOOT = "Not a medical device · synthetic images · research use"
 _MOST_PASSES = 8
 _MOST_ROOM = 225 * mm
@@ -228,7 +231,7 @@ class ReportDocument(BaseDocTemplate):
     def _running_lines(self, canvas: Canvas, document: BaseDocTemplate) -> None:
         self.page_total.total = document.page
         canvas.saveState()
-        canvas.setFont(REGULAR, 6.4)
+        canvas.setFont(REGULAR, 8)
         canvas.setFillColor(MUTED)
         canvas.setStrokeColor(RULE)
         canvas.setLineWidth(0.4)
@@ -269,7 +272,7 @@ def height_of(flowable: Flowable) -> float:
 
 
 def room_to_start(story: list[Flowable], *, whole: bool = False) -> float:
-    """Return the height needed below a section's title: up to the first rows of its first table.
+    """Return the height needed below a section's title: up to the first rows of its first table, or its first picture.
 
     Args:
         story: Flowables of the section.
@@ -277,11 +280,12 @@ def room_to_start(story: list[Flowable], *, whole: bool = False) -> float:
     """
     room = 0.0
     for part in story:
-        if isinstance(part, Spacer):
+        if isinstance(part, Spacer) and not isinstance(part, CondPageBreak):
             room += part.height
-        elif isinstance(part, Paragraph | Table):
-            room += float(part.wrap(WIDTH, 10_000)[1]) if whole else height_of(part)
-            if isinstance(part, Table) and not whole:
+        elif isinstance(part, Paragraph | Table | Drawing | KeepTogether):
+            whole_part = whole and not isinstance(part, KeepTogether)
+            room += float(part.wrap(WIDTH, 10_000)[1]) if whole_part else height_of(part)
+            if not isinstance(part, Paragraph) and not whole:
                 break
     return min(room, _MOST_ROOM)
 

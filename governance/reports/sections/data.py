@@ -8,12 +8,14 @@ from governance.records.partition import SplitRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
+    Boxes,
     Bullets,
     Cell,
     Facts,
     Heading,
     Line,
     Section,
+    ShareBars,
     Table,
     Text,
     cell,
@@ -28,8 +30,12 @@ from governance.reports.evidence import Evidence
 from governance.reports.sections.data_consistency import consistency_blocks
 from governance.reports.sections.data_content import content_blocks
 from governance.reports.sections.data_correctness import correctness_blocks
-from governance.reports.sections.data_coverage import coverage_blocks, partition_blocks
-from governance.reports.sections.data_tables import limit_of, more, share_text, units
+from governance.reports.sections.data_coverage import (
+    coverage_blocks,
+    partition_blocks,
+    partition_boxes,
+)
+from governance.reports.sections.data_tables import counts_text, limit_of, more, share_text, units
 
 _STATES: dict[str, Line] = {
     "absent": Line("absent", "mark", "∅", "unsure"),
@@ -137,25 +143,54 @@ _READING = (
 
 def data_section(evidence: Evidence) -> Section:
     """Build the section on the data that went in and what is known of it."""
-    return Section("data", "3", "Data", blocks=(Text(_READING),), sections=data_parts(evidence, 3))
+    found = quality_sentences(evidence)
+    return Section(
+        "data",
+        "3",
+        "Data",
+        blocks=(Text(_READING),),
+        sections=data_parts(evidence, 3),
+        main=(Bullets(found),) if found else (Text("The data was not looked at."),),
+    )
 
 
 def data_parts(evidence: Evidence, number: int | None = None) -> tuple[Section, ...]:
     """Build the six parts: children of section `number`, or own sections from 2 on."""
-    parts = (
-        ("identity", "Identity and flow", _identity_blocks(evidence)),
-        ("correctness", "Correctness", correctness_blocks(evidence)),
-        ("completeness", "Completeness", completeness_blocks(evidence)),
-        ("coverage", "Coverage", coverage_blocks(evidence)),
-        ("consistency", "Consistency", consistency_blocks(evidence)),
-        ("content", "Image content", content_blocks(evidence)),
+    covered = coverage_blocks(evidence)
+    charts = tuple(block for block in covered if isinstance(block, ShareBars))
+    tables = tuple(block for block in covered if not isinstance(block, ShareBars))
+    parts: tuple[tuple[str, str, tuple[Block, ...], tuple[Block, ...]], ...] = (
+        ("identity", "Identity and flow", _flow_diagram(evidence), _identity_blocks(evidence)),
+        ("correctness", "Correctness", (), correctness_blocks(evidence)),
+        ("completeness", "Completeness", (), completeness_blocks(evidence)),
+        ("coverage", "Coverage", charts, tables),
+        ("consistency", "Consistency", (), consistency_blocks(evidence)),
+        ("content", "Image content", (), content_blocks(evidence)),
     )
     return tuple(
         Section(
-            f"data-{key}", f"{number}.{place}" if number else str(place + 1), title, blocks=blocks
+            f"data-{key}",
+            f"{number}.{place}" if number else str(place + 1),
+            title,
+            blocks=blocks,
+            main=main,
         )
-        for place, (key, title, blocks) in enumerate(parts, start=1)
+        for place, (key, title, main, blocks) in enumerate(parts, start=1)
     )
+
+
+def _flow_diagram(evidence: Evidence) -> tuple[Block, ...]:
+    """Draw the images left after each step, and the partitions that they came into."""
+    data, split = evidence.get(DatasetIdentity), evidence.get(SplitRecord)
+    if data is None:
+        return ()
+    steps = (*data.flow, *((split.flow,) if split and split.flow else ()))
+    rows: list[tuple[tuple[str, str], ...]] = [
+        ((s.step, counts_text(s.n_images, s.n_patients, data.split_unit)),) for s in steps
+    ]
+    if split is not None:
+        rows.append(partition_boxes(split))
+    return (Boxes("From the publisher's list to the partitions", tuple(rows)),) if rows else ()
 
 
 def _identity_blocks(evidence: Evidence) -> tuple[Block, ...]:

@@ -1,6 +1,6 @@
 """The page of a data check without a run: its findings and the data section of the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from governance.records.base import ItemStatus
 from governance.records.dataset import DatasetIdentity
@@ -85,7 +85,13 @@ def build_data_check(evidence: DataCheckEvidence) -> Report:
         verdict=_verdict(evidence),
         strip=_strip(evidence),
         front=(),
-        sections=(_items_section(evidence), *data_parts(evidence)),
+        sections=(
+            _items_section(evidence),
+            *(
+                replace(part, blocks=(*part.main, *part.blocks), main=())
+                for part in data_parts(evidence)
+            ),
+        ),
         is_open=True,
     )
 

@@ -34,6 +34,7 @@ from governance.reports.evidence import Evidence
 from governance.reports.sections.data_quantities import quantity_blocks
 from governance.reports.sections.data_tables import (
     beyond,
+    counts_text,
     limit_of,
     more,
     part_columns,
@@ -109,7 +110,7 @@ def _charts(record: DemographicsAudit, unit: str) -> tuple[Block, ...]:
             charts.append(
                 ShareBars(
                     title=f"{name}{' (by proxy)' if declared.is_proxy else ''}, {words}",
-                    x_label=f"share of the {unit}s with a value (%), line: 95 % interval",
+                    x_label=f"% of {unit}s with a value; line: 95 % interval",
                     groups=(
                         *("all together" if part == _ALL else part for part in drawn),
                         *(("target population",) if target else ()),
@@ -303,7 +304,7 @@ def coverage_chart(coverage: CoverageAudit, attribute: str, unit: str) -> ShareB
     known = any(bar is not None for _, bars in rows for bar in bars)
     return ShareBars(
         title=attribute,
-        x_label=f"share of the partition's {unit}s (%), line: 95 % interval",
+        x_label=f"% of the partition's {unit}s; line: 95 % interval",
         groups=drawn,
         rows=rows if known else (),
     )
@@ -359,6 +360,14 @@ def _concentration_row(entry: Concentration, limit: float | None, unit: str) -> 
 OFFICIAL_SPLIT_UNUSED = "the official split of the data set was not used"
 _SAID_BARELY = {OFFICIAL_SPLIT_UNUSED, "the data set's official split was not used"}
 _DROPPED_SHOWN = 20
+
+
+def partition_boxes(split: SplitRecord) -> tuple[tuple[str, str], ...]:
+    """Return a box for each partition: its name and what it holds."""
+    return tuple(
+        (part.partition, counts_text(part.n_images, part.n_patients, split.unit))
+        for part in split.partitions
+    )
 
 
 def partition_blocks(split: SplitRecord | None) -> tuple[Block, ...]:

@@ -90,8 +90,7 @@ def _null_sentence(null: SimilarityNull, unit: str) -> str:
         f"How alike images of different {unit}s are, over {formats.counted(null.n_pairs, 'pair')}: "
         f"for each image the most similar image of another {unit}. A pair counts as a "
         f"near-duplicate from {null.threshold:.3f} on{highest}. The threshold is good when it lies "
-        "clear of the outline, and a confirmed pair is beyond doubt when its stroke lies far to the "
-        "right of it."
+        "clear of the outline. Pairs far right of the curve are certain copies."
     )
 
 

@@ -65,3 +65,8 @@ def share_text(share: float | None, ci95: tuple[float, float] | None) -> str:
         return ""
     interval = f" ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f})" if ci95 else ""
     return f"{formats.percent(share, 1)}{interval}"
+
+
+def counts_text(n_images: int, n_patients: int, unit: str) -> str:
+    """Return images and patients, or the unit that stands for them, in words."""
+    return f"{formats.counted(n_images, 'image')} of {formats.counted(n_patients, unit)}"

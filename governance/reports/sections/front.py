@@ -35,6 +35,7 @@ from governance.reports.evidence import ReportEvidence
 from governance.reports.items import CLASS_WORDS, ItemView, by_weight, item_views
 from governance.reports.sections.data import missing_sentence
 from governance.reports.sections.data_coverage import OFFICIAL_SPLIT_UNUSED, split_deviations
+from governance.reports.sections.isolation import opening_words
 from governance.reports.sections.people import declaration_words, waiver_blocks
 from governance.verdict.boxes import Standing, VerdictBox, verdict_boxes
 
@@ -125,13 +126,8 @@ def _test_conditions(evidence: ReportEvidence) -> list[str]:
     opening = evaluation.opening if evaluation else None
     if opening is None:
         sentences.append("The held-out test set was not opened.")
-    elif opening.number > 1:
-        sentences.append(
-            f"Test set use: {opening.label}; this test set was opened {formats.count(opening.number - 1)} "
-            f"{'time' if opening.number == 2 else 'times'} before; repeated use inflates results."
-        )
     else:
-        sentences.append(f"First opening of this test set ({opening.label}).")
+        sentences.append(formats.sentence(opening_words(evidence)))
     return sentences
 
 
@@ -340,12 +336,13 @@ def _gate_rows(gate: list[GateLine]) -> list[tuple[Cell, ...]]:
 
 def _gate_row(status: ItemStatus, reason: str, lines: list[GateLine]) -> tuple[Cell, ...]:
     if len(lines) == 1:
-        name, titles = lines[0].item_id, [lines[0].title]
+        name, shown, more = lines[0].item_id, lines[0].title, ""
     else:
-        name, titles = f"{len(lines)} items", [f"{line.item_id} {line.title}" for line in lines]
+        name, shown = f"{len(lines)} items", joined([line.item_id for line in lines])
+        more = "; ".join(f"{line.item_id} {line.title}" for line in lines)
     waivers = [small(f"{line.item_id} {line.waiver}") for line in lines if line.waiver]
-    why = (*_reason_cell(reason), *cell(*waivers))
-    return cell(strong(name), status_line(status)), cell(*titles), why
+    why = (*_reason_cell(reason), *cell(small(more), *waivers))
+    return cell(strong(name), status_line(status)), cell(shown), why
 
 
 def _reason_cell(reason: str) -> Cell:
@@ -372,7 +369,7 @@ def _failed_outside_gate(items: tuple[ItemView, ...]) -> tuple[Block, ...]:
 
 
 def _news_table(title: str, rows: Sequence[tuple[Cell, ...]], note: str = "") -> Table:
-    head = columns((title, 0.15), ("What must be shown", 0.25), ("Why", 0.60))
+    head = columns((title, 0.17), ("What must be shown", 0.17), ("Why", 0.66))
     return Table(head, tuple(rows), note)
 
 
@@ -387,10 +384,8 @@ def _unknown_sentences(items: tuple[ItemView, ...]) -> tuple[str, ...]:
     missing = [i for i in items if i.status is ItemStatus.MISSING]
     sentences = []
     if unknown:
-        sentences.append(
-            f"{formats.count(len(unknown))} of {formats.counted(len(items), 'item')} not evaluated"
-            f"{_core(unknown)}: unknown is neither zero nor a pass."
-        )
+        n = formats.counted(len(unknown), "check")
+        sentences.append(f"{n} could not be run and count as unknown{_core(unknown)}.")
     if missing:
         sentences.append(
             f"{formats.counted(len(missing), 'item')} missing{_core(missing)}: "

@@ -1,11 +1,13 @@
 """The section on isolation of the held-out test set and on the self-test of the guards."""
 
+from governance.records.base import TEST, TRAINING, TUNING
 from governance.records.evaluation import EvaluationRecord
-from governance.records.partition import IsolationRecord, RefusedRead, SealRecord
+from governance.records.partition import IsolationRecord, RefusedRead, SealRecord, SplitRecord
 from governance.records.selftest import STOPPED, GuardAnswer, PlantTrial, SelftestRecord
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
+    Boxes,
     Bullets,
     Cell,
     Facts,
@@ -21,8 +23,10 @@ from governance.reports.blocks import (
     strong,
 )
 from governance.reports.evidence import ReportEvidence
+from governance.reports.sections.data_coverage import partition_boxes
 
 _SENTENCE_CHARACTERS = 150
+_PRIMARY_ENDPOINT = "P8-02"
 _WHOLE = (
     "The whole self-test, with every fault, is the command medisynth-gov selftest; it leaves the "
     "same record."
@@ -121,20 +125,68 @@ THREAT_MODEL = (
 def isolation_section(evidence: ReportEvidence) -> Section:
     """Build the section: level in force, refused reads, seal, openings, limits."""
     isolation = evidence.get(IsolationRecord)
-    blocks: list[Block] = [Text(THREAT_MODEL)]
-    blocks.extend(_level(isolation))
-    blocks.extend(_seal(evidence.get(SealRecord), evidence.unit))
-    blocks.extend(_opening(evidence))
-    blocks.extend(selftest_blocks(evidence.get(SelftestRecord)))
+    tried = selftest_blocks(evidence.get(SelftestRecord))
+    blocks: list[Block] = [*_attempts(isolation), *(tried[:1] if tried[2:] else ()), *tried[2:]]
     if isolation and isolation.limits:
         blocks.extend((Heading("What it does not protect against"),))
         blocks.append(Bullets(isolation.limits))
-    return Section("isolation", "4", "Isolation of the held-out test set", blocks=tuple(blocks))
+    return Section(
+        "isolation",
+        "4",
+        "Isolation of the held-out test set",
+        blocks=tuple(blocks),
+        main=(
+            Text(THREAT_MODEL),
+            *_partition_diagram(evidence),
+            *_level(isolation),
+            *_seal(evidence.get(SealRecord), evidence.unit),
+            *_opening(evidence),
+            *tried[:2],
+        ),
+    )
+
+
+def _partition_diagram(evidence: ReportEvidence) -> tuple[Block, ...]:
+    """Draw each partition, and below it who may read it."""
+    split, seal = evidence.get(SplitRecord), evidence.get(SealRecord)
+    if split is None:
+        return ()
+    evaluation = evidence.get(EvaluationRecord)
+    opening = evaluation.opening if evaluation else None
+    sealed = "sealed and encrypted" if seal and seal.encryption else "sealed"
+    read = {
+        TRAINING: ("training process", "fits the generator"),
+        TUNING: ("training process", "chooses the checkpoint"),
+        TEST: (
+            sealed if seal else "not sealed",
+            f"opening {opening.number}" if opening else "never opened",
+        ),
+    }
+    boxes = partition_boxes(split)
+    below = tuple(read.get(name, ("nobody", "not used")) for name, _ in boxes)
+    return (Boxes("Who may read which part of the data", (boxes, below)),)
 
 
 def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
     if isolation is None:
         return (Text("No training process is on record, so no isolation was in force."),)
+    n_refused = sum(attempt.refused for attempt in isolation.attempts)
+    refused = (
+        f"{formats.count(n_refused)} of {formats.counted(len(isolation.attempts), 'attempt')} to "
+        "read what training must not"
+    )
+    facts = (
+        ("Level in force", cell(strong(f"{isolation.level} of 5: {isolation.level_name}"))),
+        ("Enforced by", cell(isolation.mechanism)),
+        ("Refused before the first step", cell(refused)),
+        ("Reads of sealed files before the opening", cell(formats.count(isolation.n_sealed_reads))),
+    )
+    return (Facts(facts), *_noticed(isolation))
+
+
+def _attempts(isolation: IsolationRecord | None) -> tuple[Block, ...]:
+    if isolation is None:
+        return ()
     rows = tuple(
         (cell(attempt.target), _result(attempt), cell(attempt.error))
         for attempt in isolation.attempts
@@ -142,16 +194,9 @@ def _level(isolation: IsolationRecord | None) -> tuple[Block, ...]:
     head = columns(
         ("What it tried to read", 0.40), ("Result", 0.22), ("Answer of the system", 0.38)
     )
-    facts = (
-        ("Level in force", cell(strong(f"{isolation.level} of 5: {isolation.level_name}"))),
-        ("Enforced by", cell(isolation.mechanism)),
-        ("Reads of sealed files before the opening", cell(formats.count(isolation.n_sealed_reads))),
-    )
     return (
-        Facts(facts),
         Heading("What the training process tried before its first step"),
         Table(head, rows, "" if rows else "No attempt is on record."),
-        *_noticed(isolation),
     )
 
 
@@ -205,13 +250,38 @@ def _seal(seal: SealRecord | None, unit: str) -> tuple[Block, ...]:
     return (Heading("Seal"), Facts(facts))
 
 
+def opening_words(evidence: ReportEvidence) -> str:
+    """Say what an opening of the test set is worth: confirmatory only with a limit frozen before it.
+
+    "" where the test set was not opened.
+    """
+    evaluation = evidence.get(EvaluationRecord)
+    opening = evaluation.opening if evaluation else None
+    if opening is None:
+        return ""
+    if opening.number > 1:
+        times = formats.counted(opening.number - 1, "time")
+        return (
+            f"this test set has been used before, {times} ({opening.label}): read the numbers as "
+            "exploratory"
+        )
+    endpoint = evidence.records.get(_PRIMARY_ENDPOINT)
+    limit = endpoint.criterion if endpoint else None
+    if limit is not None and limit.value is not None:
+        return "first use of this test set, confirmatory: a limit was frozen before it"
+    return "first use of this test set, descriptive: no limit was frozen before it"
+
+
 def _opening(evidence: ReportEvidence) -> tuple[Block, ...]:
     evaluation = evidence.get(EvaluationRecord)
     opening = evaluation.opening if evaluation else None
     if opening is None:
         return (Heading("Opening"), Text("The sealed test set was not opened in this run."))
     facts = (
-        ("Number over all runs", cell(f"{formats.count(opening.number)} ({opening.label})")),
+        (
+            "Number over all runs",
+            cell(formats.count(opening.number), small(opening_words(evidence))),
+        ),
         ("Purpose", cell(opening.purpose)),
         ("Opened", cell(formats.utc(opening.opened_utc))),
         ("Images read", cell(formats.count(opening.n_images))),

@@ -43,15 +43,21 @@ DRAFT_NOTE = (
 def limits_section(evidence: ReportEvidence) -> Section:
     """List all that is failed, missing, not evaluated or absent, and limits of the results."""
     items = item_views(evidence)
+    main: list[Block] = []
     blocks: list[Block] = []
     for status in (*GAPS, ItemStatus.NOT_APPLICABLE):
-        blocks.extend(_gaps(status, tuple(item for item in items if item.status is status)))
-    blocks.extend(_integrity_faults(evidence))
-    blocks.extend(_absent(evidence))
+        own = tuple(item for item in items if item.status is status)
+        (main if status is ItemStatus.FAILED else blocks).extend(_gaps(status, own))
+        if own and status is not ItemStatus.FAILED:
+            named = joined([item.id for item in by_weight(own)])
+            n = formats.counted(len(own), "item")
+            main.append(Text(f"{status.value.capitalize()}: {n}, {named}; reasons in the annex."))
+    main.extend(_integrity_faults(evidence))
+    main.extend(_absent(evidence))
     shown = limit_sentences(evidence, items)
     if shown:
         blocks.extend((Heading("What the results do not show"), Bullets(shown)))
-    return Section("limits", "9", "Limits", blocks=tuple(blocks))
+    return Section("limits", "9", "Limits", blocks=tuple(blocks), main=tuple(main))
 
 
 def _gaps(status: ItemStatus, items: tuple[ItemView, ...]) -> tuple[Block, ...]:
@@ -224,7 +230,7 @@ def evidence_section(evidence: ReportEvidence) -> Section:
     for entry in manifest.evidence:
         grouped.setdefault(_row_name(entry.path), []).append(entry)
     rows = tuple(_file_row(name, entries) for name, entries in grouped.items())
-    head = columns(("File", 0.34), ("Bytes", 0.12, "right"), ("SHA-256", 0.54))
+    head = columns(("File", 0.25), ("Bytes", 0.10, "right"), ("SHA-256", 0.65))
     text = (
         f"{formats.counted(len(manifest.evidence), 'file')}, closed "
         f"{formats.utc(manifest.created_utc)}. manifest.json lists each of them with its digest; "
@@ -284,7 +290,7 @@ def verify_section(evidence: ReportEvidence) -> Section:
         "verify",
         "B",
         "How to verify",
-        blocks=(
+        main=(
             Bullets(
                 (
                     f"medisynth-gov verify runs/{run_id} reads every file again, recomputes every "
@@ -297,11 +303,9 @@ def verify_section(evidence: ReportEvidence) -> Section:
                     "alone. In a folder that you do not trust, take that script from the release.",
                     *_signature_hint(evidence),
                     *_time_stamp_hint(evidence),
-                    "verify also compares this run with the ledger of its data set, where that is "
-                    "at hand, and card, page and page 1 of this report with the evidence; verify "
+                    "verify also draws card and report again and compares every byte, and compares "
+                    "this run with the ledger of its data set, where that is at hand; verify "
                     "--mirror compares what MLflow shows.",
-                    f"medisynth-gov report runs/{run_id} writes this report again from the same "
-                    "evidence; the bytes are the same.",
                     "A chain alone cannot show that its owner rebuilt all of it: keep the journal "
                     "head where the owner of the machine cannot change it.",
                 )

@@ -1,5 +1,7 @@
 """The sections on metrics and on memorisation."""
 
+from collections.abc import Sequence
+
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control, ControlVerdict, control_verdicts
 from governance.records.evaluation import EvaluationRecord, MemorisationRecord, MetricResult
@@ -14,12 +16,14 @@ from governance.reports.blocks import (
     Facts,
     Heading,
     Histogram,
+    RangeBars,
     Section,
     Table,
     Text,
     cell,
     cells,
     columns,
+    joined,
     mono,
     small,
     status_line,
@@ -29,6 +33,7 @@ from governance.reports.evidence import ReportEvidence
 from governance.reports.sections.training import pretrained_block
 from governance.reports.sections.usefulness import usefulness_section
 
+_SYNTHETIC, _FLOOR = "synthetic images", "real training images (floor)"
 _FLOOR_NOTE = (
     "Intervals are two-sided 95 % by {unit} bootstrap. The floor is the same metric between real "
     "training and real held-out images at the same numbers: what perfect images could be expected "
@@ -42,16 +47,21 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     evaluation = evidence.get(EvaluationRecord)
     if evaluation is None:
         text = Text("The synthetic images were not evaluated in this run: every metric is unknown.")
-        return Section("metrics", "7", "Metrics", blocks=(text,))
+        return Section("metrics", "7", "Metrics", main=(text,))
     overall = tuple(metric for metric in evaluation.metrics if not metric.subgroup)
     parts = tuple(metric for metric in evaluation.metrics if metric.subgroup)
     unit = evidence.unit
-    blocks: list[Block] = [Text(comparison_sentence(evidence)), Text(_FLOOR_NOTE.format(unit=unit))]
+    main: list[Block] = [Text(comparison_sentence(evidence)), Text(_FLOOR_NOTE.format(unit=unit))]
     if plan:
         endpoint = formats.sentence(plan.primary_endpoint)
-        blocks.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
-    blocks.append(metric_table(overall, unit))
-    blocks.append(Heading("Subgroups"))
+        main.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
+    main.extend(_distance_charts(evaluation))
+    main.append(metric_table(overall, unit))
+    main.extend(_gap_blocks(evaluation))
+    main.extend(_external_blocks(evaluation))
+    main.append(Heading("Test set and synthetic images"))
+    main.append(Facts(provenance_rows(evaluation, unit)))
+    blocks: list[Block] = [Heading("Subgroups")]
     blocks.extend(subgroup_blocks(evaluation, unit) if parts else _no_subgroup(evaluation))
     orders = Policy.model_validate(plan.policy).controls if plan else ()
     judged = control_verdicts(evaluation.controls, orders)
@@ -59,16 +69,45 @@ def metrics_section(evidence: ReportEvidence) -> Section:
     blocks.extend(_repeat_blocks(evaluation))
     blocks.extend(_robustness_blocks(evaluation))
     blocks.extend(_diversity_blocks(evaluation))
-    blocks.extend(_external_blocks(evaluation))
-    blocks.append(Heading("Test set and synthetic images"))
-    blocks.append(Facts(provenance_rows(evaluation, unit)))
     blocks.append(Heading("Feature extractors made by others"))
     blocks.append(pretrained_block(evaluation.pretrained))
     if evaluation.notes:
         blocks.append(Bullets(evaluation.notes))
     worth = usefulness_section(evidence)
     parts_below = (worth,) if worth is not None else ()
-    return Section("metrics", "7", "Metrics", blocks=tuple(blocks), sections=parts_below)
+    return Section(
+        "metrics", "7", "Metrics", blocks=tuple(blocks), sections=parts_below, main=tuple(main)
+    )
+
+
+def _distance_charts(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    """Draw KID with its floor and every control on one axis, and below it that of each subgroup."""
+    found = [m for m in evaluation.metrics if m.value is not None and m.id.startswith("kid-")]
+    overall = [m for m in found if not m.subgroup]
+    if not overall:
+        return ()
+    label = "KID (lower is better); stroke: value, line: 95 % interval"
+    metric = overall[0]
+    rows = [(_SYNTHETIC, metric.value, metric.ci95), (_FLOOR, metric.floor, metric.floor_ci95)]
+    rows += [(c.name, c.value, c.ci95) for c in evaluation.controls if c.metric == "kid"]
+    charts = [
+        RangeBars("KID beside its floor and every control", label, _known(rows), is_wide=True)
+    ]
+    parts = [(m.subgroup, m.value, m.ci95) for m in found if m.subgroup]
+    parts += [(f"{m.subgroup}, floor", m.floor, m.floor_ci95) for m in found if m.subgroup]
+    if parts:
+        charts.append(RangeBars("KID by subgroup", label, _known(sorted(parts)), is_wide=True))
+    return tuple(charts)
+
+
+def _known(
+    rows: Sequence[tuple[str, float | None, tuple[float, float] | None]],
+) -> tuple[tuple[str, tuple[float, float, float, float, float]], ...]:
+    return tuple(
+        (name, ((ci95 or (value, value))[0], value, value, value, (ci95 or (value, value))[1]))
+        for name, value, ci95 in rows
+        if value is not None
+    )
 
 
 def comparison_sentence(evidence: ReportEvidence) -> str:
@@ -101,12 +140,29 @@ def provenance_rows(evaluation: EvaluationRecord, unit: str) -> tuple[tuple[str,
 def metric_table(metrics: tuple[MetricResult, ...], unit: str) -> Table:
     """Return one row for each metric: value and floor with intervals, counts, reference."""
     head = columns(
-        ("Metric", 0.36),
-        ("Synthetic", 0.17, "right"),
-        ("Real against real", 0.17, "right"),
-        ("Measured on", 0.30),
+        ("Metric", 0.28),
+        ("Synthetic", 0.22, "right"),
+        ("Real against real", 0.23, "right"),
+        ("Measured on", 0.27),
     )
-    return Table(head, tuple(_metric_row(metric, unit) for metric in metrics))
+    methods: dict[str, list[str]] = {}
+    for metric in metrics:
+        methods.setdefault(_method(metric), []).append(metric.title)
+    told = [
+        f"{method} ({joined(titles)})" if len(methods) > 1 else method
+        for method, titles in methods.items()
+        if method
+    ]
+    note = f"Features: {'; '.join(told)}." if told else ""
+    return Table(head, tuple(_metric_row(metric, unit) for metric in metrics), note)
+
+
+def _method(metric: MetricResult) -> str:
+    """Return extractor, its digest, and how images were resized for it; "" without one."""
+    if not metric.extractor:
+        return ""
+    resize = f", resize {metric.resize}" if metric.resize else ""
+    return f"{metric.extractor} {formats.short(metric.extractor_sha256 or None)}{resize}"
 
 
 def _no_subgroup(evaluation: EvaluationRecord) -> tuple[Block, ...]:
@@ -116,7 +172,7 @@ def _no_subgroup(evaluation: EvaluationRecord) -> tuple[Block, ...]:
 
 
 def subgroup_blocks(evaluation: EvaluationRecord, unit: str) -> tuple[Block, ...]:
-    """Show every metric of every subgroup, one row each, and the gaps between levels."""
+    """Show every metric of every subgroup, one row each."""
     by_subgroup: dict[str, list[MetricResult]] = {}
     for metric in evaluation.metrics:
         if metric.subgroup:
@@ -132,7 +188,7 @@ def subgroup_blocks(evaluation: EvaluationRecord, unit: str) -> tuple[Block, ...
         if least
         else ""
     )
-    return (*((Text(note),) if note else ()), table, *_gap_blocks(evaluation))
+    return (*((Text(note),) if note else ()), table)
 
 
 def _subgroup_row(name: str, metrics: list[MetricResult], unit: str) -> tuple[Cell, Cell, Cell]:
@@ -247,11 +303,6 @@ def _metric_row(metric: MetricResult, unit: str) -> tuple[Cell, ...]:
         else (f"{metric.better} is better")
     )
     title = f"{metric.title}: {metric.subgroup}" if metric.subgroup else metric.title
-    extractor = " ".join(
-        part
-        for part in (metric.extractor, formats.short(metric.extractor_sha256 or None))
-        if metric.extractor
-    )
     return (
         cell(
             strong(title),
@@ -266,8 +317,6 @@ def _metric_row(metric: MetricResult, unit: str) -> tuple[Cell, ...]:
         cell(floor or formats.DASH, small(floor_interval)),
         cell(
             "" if unknown else metric_basis(metric, unit),
-            small(extractor),
-            small(f"resize: {metric.resize}" if metric.resize else ""),
             small(metric.reason),
         ),
     )
@@ -392,7 +441,7 @@ def memorisation_section(evidence: ReportEvidence) -> Section:
     record = evaluation.memorisation if evaluation else None
     if record is None:
         text = Text("Memorisation was not measured in this run: whether it copies is unknown.")
-        return Section("memorisation", "8", "Memorisation", blocks=(text,))
+        return Section("memorisation", "8", "Memorisation", main=(text,))
     head = columns(
         ("Synthetic image", 0.42), ("Nearest training image", 0.38), ("Distance", 0.20, "right")
     )
@@ -413,10 +462,8 @@ def memorisation_section(evidence: ReportEvidence) -> Section:
         "memorisation",
         "8",
         "Memorisation",
+        main=(Facts(memorisation_rows(record)), *drawn, *_membership_blocks(evidence)),
         blocks=(
-            Facts(memorisation_rows(record)),
-            *drawn,
-            *_membership_blocks(evidence),
             Heading("Closest pairs"),
             Table(head, rows, "" if rows else "No pair is on record."),
         ),

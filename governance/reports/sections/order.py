@@ -1,6 +1,8 @@
 """The whole audit report as blocks, which PDF and HTML page both draw."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from string import ascii_uppercase
 
 from governance.reports import formats
 from governance.reports.blocks import Report, Section
@@ -51,6 +53,51 @@ SECTIONS: tuple[Callable[[ReportEvidence], Section], ...] = (
 )
 
 
+# Sections with a main part, in the order in which a reader asks; the rest is the annex.
+MAIN_PART = (
+    *("data", "isolation", "training", "samples", "metrics", "memorisation", "limits"),
+    *("declarations", "principles", "verify"),
+)
+
+
+def arranged(sections: tuple[Section, ...]) -> tuple[Section, ...]:
+    """Return the main part, numbered, then the annex, lettered; no block stands in both."""
+    found = {section.key: section for section in sections}
+    main = [_main(found[key], str(n)) for n, key in enumerate(MAIN_PART, start=1) if key in found]
+    left = [section for section in sections if section.blocks or _annexed(section.sections)]
+    annex = [
+        _annex(section, letter) for letter, section in zip(ascii_uppercase, left, strict=False)
+    ]
+    return (*main, *annex)
+
+
+def _main(section: Section, number: str) -> Section:
+    parts = [part for part in section.sections if part.main]
+    return replace(
+        section,
+        key=f"main-{section.key}",
+        number=number,
+        blocks=section.main,
+        main=(),
+        sections=tuple(_main(part, f"{number}.{n}") for n, part in enumerate(parts, start=1)),
+    )
+
+
+def _annexed(parts: tuple[Section, ...]) -> tuple[Section, ...]:
+    return tuple(part for part in parts if part.blocks)
+
+
+def _annex(section: Section, number: str) -> Section:
+    parts = enumerate(_annexed(section.sections), start=1)
+    return replace(
+        section,
+        number=number,
+        main=(),
+        sections=tuple(_annex(part, f"{number}.{n}") for n, part in parts),
+        is_annex=True,
+    )
+
+
 def build_report(evidence: ReportEvidence) -> Report:
     """Build the report's content from evidence; equal evidence gives an equal report."""
     return Report(
@@ -68,6 +115,6 @@ def build_report(evidence: ReportEvidence) -> Report:
         verdict=verdict(evidence),
         strip=strip_rows(evidence),
         front=front_blocks(evidence),
-        sections=tuple(section(evidence) for section in SECTIONS),
+        sections=arranged(tuple(section(evidence) for section in SECTIONS)),
         statement=STATEMENT,
     )

@@ -40,7 +40,11 @@ def waiver_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
         return ()
     ordered = sorted(waivers, key=lambda line: line.state != "in force")
     more = len(ordered) - _MOST_ON_PAGE_ONE
-    note = f"{_NEVER} {formats.count(more)} more in section 12." if more > 0 else _NEVER
+    note = (
+        f"{_NEVER} {formats.count(more)} more under Declarations and waivers."
+        if more > 0
+        else _NEVER
+    )
     return (Heading("Waivers"), _waiver_table(tuple(ordered[:_MOST_ON_PAGE_ONE]), note))
 
 
@@ -119,7 +123,7 @@ def declarations_section(evidence: ReportEvidence) -> Section:
 
 
 def _section(*blocks: Block) -> Section:
-    return Section("declarations", "12", "Declarations and waivers", blocks=blocks)
+    return Section("declarations", "12", "Declarations and waivers", main=blocks)
 
 
 def _row(evidence: ReportEvidence, entry: Declaration) -> tuple[Cell, ...]:

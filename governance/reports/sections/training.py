@@ -34,7 +34,9 @@ from governance.reports.sections.data_duplicates import duplicate_figures
 from governance.reports.sections.software import repeat_block
 
 _POINTS_DRAWN = 400
-_CANDIDATES_SHOWN = 20
+_CANDIDATES_SHOWN = 8
+_LOSSES_IN_MAIN_PART = 2
+_PREVIEWS = "figures/preview"  # of the images while training
 # Content losses compare images with images; beside adversarial losses they would look flat.
 _QUANTITIES = {
     "content loss": "content loss",
@@ -49,35 +51,42 @@ def training_section(evidence: ReportEvidence) -> Section:
     """Show the model, its training data, the course of training and the choice of checkpoint."""
     training = evidence.get(TrainingRecord)
     if training is None:
-        blocks: tuple[Block, ...] = (Text("This run left no trained model."),)
-        return Section("training", "5", "Training", blocks=blocks)
+        none: tuple[Block, ...] = (Text("This run left no trained model."),)
+        return Section("training", "5", "Training", main=none)
     if training.elsewhere:
         size = f"{training.image_size_px} {formats.TIMES} {training.image_size_px} px"
-        blocks = (
+        told: tuple[Block, ...] = (
             Text(elsewhere_sentence(training.elsewhere)),
             Facts((("Image size", cell(size)),)),
             Heading("Components made by others"),
             pretrained_block(training.pretrained),
         )
-        return Section("training", "5", "Training", blocks=blocks)
-    blocks = (
+        return Section("training", "5", "Training", main=told)
+    charts = curve_charts(training.curves)
+    losses = tuple(chart for chart in charts if "loss" in chart.title)[:_LOSSES_IN_MAIN_PART]
+    main: tuple[Block, ...] = (
         Facts(training_rows(training)),
-        Heading("Model"),
-        Facts(tuple((name, cell(text)) for name, text in sorted(training.description.items()))),
-        Heading("Stages"),
         stage_table(training),
-        Heading("Curves"),
-        *(curve_charts(training.curves) or (Text("No curve was recorded."),)),
-        Heading("First steps made twice"),
-        repeat_block(evidence.get(RepeatRecord)),
+        *losses,
         Heading("Choice of the checkpoint"),
         *_selection(training),
+    )
+    others: tuple[Block, ...] = tuple(chart for chart in charts if chart not in losses)
+    if not charts:
+        others = (Text("No curve was recorded."),)
+    curves = (Heading("Curves"), *others) if others else ()
+    blocks: tuple[Block, ...] = (
+        Heading("Model"),
+        Facts(tuple((name, cell(text)) for name, text in sorted(training.description.items()))),
+        *curves,
+        Heading("First steps made twice"),
+        repeat_block(evidence.get(RepeatRecord)),
         Heading("Fitted things and the view each was fitted on"),
         _fitted(training),
         Heading("Components made by others"),
         pretrained_block(training.pretrained),
     )
-    return Section("training", "5", "Training", blocks=blocks)
+    return Section("training", "5", "Training", blocks=blocks, main=main)
 
 
 def elsewhere_sentence(elsewhere: Elsewhere) -> str:
@@ -121,15 +130,15 @@ def _images_seen(training: TrainingRecord) -> str:
 def stage_table(training: TrainingRecord) -> Table:
     """Return a table with one row for each training stage."""
     head = columns(
-        ("Stage", 0.17),
-        ("Parameters", 0.125, "right"),
-        ("Steps", 0.085, "right"),
+        ("Stage", 0.125),
+        ("Parameters", 0.135, "right"),
+        ("Steps", 0.08, "right"),
         ("Batch", 0.075, "right"),
-        ("Time", 0.11, "right"),
-        ("Images/s", 0.115, "right"),
-        ("Precision", 0.10),
-        ("Processes", 0.12, "right"),
-        ("Memory", 0.10, "right"),
+        ("Time", 0.115, "right"),
+        ("Images/s", 0.125, "right"),
+        ("Precision", 0.12),
+        ("Processes", 0.13, "right"),
+        ("Memory", 0.095, "right"),
     )
     rows = tuple(
         cells(
@@ -257,6 +266,7 @@ def samples_section(evidence: ReportEvidence) -> Section:
     """Show the sample set and the pictures of the run."""
     figures = evidence.get(Figures)
     blocks: list[Block] = []
+    previews: list[Block] = []
     samples = evidence.get(SampleSet)
     if samples is None:
         blocks.append(Text("No synthetic image was made in this run."))
@@ -270,7 +280,7 @@ def samples_section(evidence: ReportEvidence) -> Section:
         if figure.path in of_pairs:
             continue  # shown beside its pair
         picture = evidence.pictures[figure.path]
-        blocks.append(
+        (previews if figure.path.startswith(_PREVIEWS) else blocks).append(
             Picture(
                 figure.title,
                 figure.caption,
@@ -281,7 +291,8 @@ def samples_section(evidence: ReportEvidence) -> Section:
                 picture.height_px,
             )
         )
-    return Section("samples", "6", "Figures and synthetic samples", blocks=tuple(blocks))
+    title = "Figures and synthetic samples"
+    return Section("samples", "6", title, blocks=tuple(previews), main=tuple(blocks))
 
 
 def sample_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:

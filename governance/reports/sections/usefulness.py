@@ -44,7 +44,7 @@ def usefulness_section(evidence: ReportEvidence) -> Section | None:
         blocks = [Text(verdict_sentence(record), "lead"), Text(_HOW), _bars(record), _table(record)]
         blocks += _curve(record)
         blocks += [Facts(_facts(record))]
-    return Section("usefulness", "7.1", "Is it useful?", blocks=tuple(blocks))
+    return Section("usefulness", "7.1", "Is it useful?", main=tuple(blocks))
 
 
 def verdict_sentence(record: UtilityRecord) -> str:

@@ -169,7 +169,7 @@ CASES: list[tuple[str, Change, ItemStatus, str]] = [
         "the generator tried to reach what it must not: key of the vault (open)",
     ),
     ("P4-05", without("evaluation"), NOT_EVALUATED, "evaluation step did not run"),
-    ("P4-06", nested("evaluation", "opening", number=2), FAILED, "confirmatory"),
+    ("P4-06", nested("evaluation", "opening", number=2), FAILED, "purpose: "),
     ("P4-06", change("evaluation", opening=None), NOT_EVALUATED, "was not opened"),
     (
         "P4-07",

@@ -226,7 +226,7 @@ def test_report_and_page_print_declared_not_verified_beside_every_declaration(
 def test_without_a_file_the_report_says_so(run_dir: Path) -> None:
     sections = {section.key: section for section in build_report(load_evidence(run_dir)).sections}
 
-    section = sections["declarations"]
+    section = sections["main-declarations"]
     assert "No declarations file was given" in str(section.blocks[0])
 
 

@@ -98,7 +98,7 @@ def test_page_one_says_verdict_bad_news_conditions_and_identity(complete, comple
     assert page.count("The official split of the data set was not used.") == 1
     assert page.count("Deviation from the official split:") == 1
     assert "12,280 of 12,400 listed images have no file and were dropped, as the" in page
-    assert "First opening of this test set (confirmatory)." in page
+    assert "First use of this test set, descriptive: no limit was frozen before it." in page
     assert "The images are no better than simple controls on the tuning images: KID 0.364" in page
     assert "Isolation level in force: 4 of 5" in page
     assert evidence.manifest.evidence_root in page
@@ -175,14 +175,14 @@ def test_the_line_to_pin_stands_whole_on_page_one_and_the_verdict_is_short(tmp_p
     evidence = load_evidence(run_dir)
     page = pdf_text(write_audit_report(evidence), tmp_path, last_page=1)
 
-    assert PIN_LINE in page
+    assert all(part in page for part in PIN_LINE.split())  # key and digest, neither cut
     assert PIN_LINE in write_html(evidence).decode()
     assert [PIN_LINE in part.decode() for part in write_model_card(evidence)] == [True, True]
     assert "✗ Gate not passed: 7" in page
     assert "P5-01 Dataset identity: not evaluated." in page
     assert page.count("if it is the one you mean") == 1
     assert "Simulated data: no patient is behind any image." in page
-    assert "Test set use: exploratory, opening 3; this test set was opened 2 times" in page
+    assert "This test set has been used before, 2 times (exploratory, opening 3)" in page
     assert "(FID) not evaluated: the Inception weights are not in the cache." in page
 
 

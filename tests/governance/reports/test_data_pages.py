@@ -126,9 +126,11 @@ def test_run_and_data_check_show_the_same_parts_in_the_order_of_the_four_words(e
     check = build_data_check(_check(evidence))
 
     assert [part.key for part in section.sections] == [f"data-{key}" for key in _PARTS]
-    assert [part.number for part in section.sections] == [f"3.{n}" for n in range(1, 7)]
+    assert [part.number for part in section.sections] == [f"B.{n}" for n in range(1, 7)]
     assert [part.number for part in check.sections] == [str(n) for n in range(1, 8)]
-    assert [p.blocks for p in check.sections[1:]] == [p.blocks for p in section.sections]
+    parts = data_parts(evidence)
+    assert [p.blocks for p in section.sections] == [p.blocks for p in parts]
+    assert [p.blocks for p in check.sections[1:]] == [(*p.main, *p.blocks) for p in parts]
 
 
 def test_every_part_of_a_check_that_knows_nothing_says_so_and_counts_nothing():
@@ -292,7 +294,7 @@ def test_pictures_of_pairs_stand_beside_both_identities_and_not_among_the_sample
     figure = next(pair.figure for pair in evidence.get(DuplicateAudit).pairs if pair.figure)
     drawn = _with_picture(evidence, figure)
     (gallery,) = (b for b in duplicate_blocks(drawn) if isinstance(b, Gallery))
-    samples = [b.path for b in samples_section(drawn).blocks if isinstance(b, Picture)]
+    samples = [b.path for b in samples_section(drawn).main if isinstance(b, Picture)]
 
     assert [_text(tile.lines) for tile in gallery.tiles] == [
         "near-duplicate, similarity 0.971, mirrored left to right / "

@@ -385,7 +385,7 @@ def test_a_run_that_did_not_finish_never_passes_the_gate(status: Any) -> None:
 
 def test_the_verdict_of_a_good_run() -> None:
     assert rolled().verdict == (
-        "Gate passed: all 8 gate items passed. None of 10 principles has gaps."
+        "Gate passed: all 8 gate items passed. All 10 principles have no gaps."
     )
 
 
@@ -393,7 +393,7 @@ def test_a_passed_gate_does_not_hide_the_gaps() -> None:
     changes = {"P6-05": NOT_EVALUATED, "P3-02": FAILED}
 
     assert rolled(changes).verdict == (
-        "Gate passed: all 8 gate items passed. 2 of 10 principles have gaps, not satisfied: P3."
+        "Gate passed: all 8 gate items passed. 8 of 10 principles have no gaps; 1 is not met: 3."
     )
 
 
@@ -404,7 +404,7 @@ def test_a_gate_item_that_is_unknown_is_named_and_its_reason_stays_in_its_line()
     line = next(line for line in summary.gate_items if line.item_id == "P5-01")
 
     assert summary.verdict == (
-        "Gate not passed: P5-01 Dataset identity: not evaluated. 1 of 10 principles has gaps."
+        "Gate not passed: P5-01 Dataset identity: not evaluated. 9 of 10 principles have no gaps."
     )
     assert line.reason == "not pinned; use `data.digest: ab`."
 
@@ -415,7 +415,7 @@ def test_the_worst_gate_item_comes_first() -> None:
     assert rolled(changes).verdict == (
         "Gate not passed: P2-07 Integrity manifest of inputs, checkpoints, samples, reports: "
         "failed; P4-01 Patients shared between training, tuning, test: failed; P5-01 Dataset "
-        "identity: not evaluated. 3 of 10 principles have gaps, not satisfied: P2, P4."
+        "identity: not evaluated. 7 of 10 principles have no gaps; 2 are not met: 2, 4."
     )
 
 
@@ -424,7 +424,7 @@ def test_many_open_gate_items_stand_in_the_verdict_by_id_alone() -> None:
 
     assert rolled(changes).verdict == (
         "Gate not passed: P4-01 failed, P4-02 failed, P4-11 not evaluated, P5-01 not evaluated. "
-        "2 of 10 principles have gaps, not satisfied: P4."
+        "8 of 10 principles have no gaps; 1 is not met: 4."
     )
 
 

@@ -191,7 +191,7 @@ def by_weight(items: tuple[ItemView, ...]) -> tuple[ItemView, ...]:
 def item_table(items: tuple[ItemView, ...]) -> Table:
     """Return a table of items with criterion, observed value, status, reason and digest."""
     return Table(
-        columns(("Item", 0.10), ("What must be shown", 0.32), ("Observed", 0.22), ("Status", 0.36)),
+        columns(("Item", 0.13), ("What must be shown", 0.29), ("Observed", 0.18), ("Status", 0.40)),
         tuple((_name(item), _asked(item), _seen(item), _standing(item)) for item in items),
     )
 

@@ -64,7 +64,7 @@ _PICTURE_HEIGHT, _TILE_HEIGHT = 150 * mm, 70 * mm
 _FACT_NAME_SHARE = 0.27
 _STRIP_NAME_WIDTH = 84.0
 _CONTENTS_LINE = 10.8
-_ABOVE_SECTION, _BELOW_TITLE = 9 * mm, 2 * mm
+_ABOVE_SECTION, _RULE_ROOM, _BELOW_TITLE = 9 * mm, 12, 2 * mm
 _TALLEST_ROW = 200 * mm
 
 
@@ -175,7 +175,12 @@ def _section(section: Section, level: int) -> list[Flowable]:
         head.append(_status(section.status))
     drawn = _blocks(section.blocks)
     room = room_to_start(head, whole=True)
-    room += _ABOVE_SECTION + _BELOW_TITLE + room_to_start(drawn, whole=section.key == "principles")
+    room += (
+        _ABOVE_SECTION
+        + _RULE_ROOM
+        + _BELOW_TITLE
+        + room_to_start(drawn, whole=section.key == "principles")
+    )
     if level == 0:
         story = [CondPageBreak(room), Spacer(0, _ABOVE_SECTION), *head, _rule()]
     else:

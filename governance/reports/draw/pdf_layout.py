@@ -280,7 +280,10 @@ def room_to_start(story: list[Flowable], *, whole: bool = False) -> float:
     """
     room = 0.0
     for part in story:
-        if isinstance(part, Spacer) and not isinstance(part, CondPageBreak):
+        if isinstance(part, CondPageBreak):
+            if not whole:  # it says what its own group needs
+                return min(room + part.height, _MOST_ROOM)
+        elif isinstance(part, Spacer):
             room += part.height
         elif isinstance(part, Paragraph | Table | Drawing | KeepTogether):
             whole_part = whole and not isinstance(part, KeepTogether)

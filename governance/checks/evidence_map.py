@@ -59,7 +59,15 @@ def _controls(policy: Policy) -> str:
         if minimum
         else "No minimum is set."
     )
-    return "\n".join([*head, *rows, "", words])
+    limits = policy.copying
+    copying = (
+        f"Search for copied parts (P6-04): at least {100 * limits.least_recall:g} % of planted altered "
+        f"copies found, at most {100 * limits.most_unseen:g} % of unseen images flagged, C_T at least "
+        f"{limits.least_c_t:g}. {limits.reason}"
+        if limits
+        else "No limit is set on the search for copied parts."
+    )
+    return "\n".join([*head, *rows, "", words, "", copying])
 
 
 def _principle(principle: Principle) -> str:

@@ -1,6 +1,7 @@
 """Checks of principle 6 on the images: copies, members, variety, constraints."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from governance.checks.judged_run import JudgedRun
 from governance.checks.registry import (
@@ -15,7 +16,13 @@ from governance.checks.registry import (
 )
 from governance.records.base import ItemStatus
 from governance.records.comparison import control_verdicts, misbehaving, not_beaten, overlap
-from governance.records.evaluation import DiversityRecord, EvaluationRecord, MetricResult
+from governance.records.evaluation import (
+    CopiedPartsRecord,
+    DiversityRecord,
+    EvaluationRecord,
+    MemorisationRecord,
+    MetricResult,
+)
 from governance.records.item import CheckResult, Observed
 from governance.records.policy import Criterion
 
@@ -56,7 +63,11 @@ def _below_minimum(documents: JudgedRun, evaluation: EvaluationRecord) -> str:
 
 @check("P6-04", step="s6_evaluate")
 def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Bound the share of synthetic images nearer to training than unseen images are."""
+    """Bound the share of images that copy training images or parts of them; none may be confirmed.
+
+    Where no search could confirm a flagged image, or it misses copies planted in this run, a share
+    within the limit is not evaluated.
+    """
     evaluation = documents.need(EvaluationRecord)
     memory = evaluation.memorisation
     if memory is None or memory.n_synthetic == 0 or memory.n_null == 0:
@@ -64,37 +75,95 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     verdicts = control_verdicts(evaluation.controls, documents.policy.controls)
     if fault := misbehaving("memorisation", verdicts):
         return not_evaluated(fault, method=memory.method, source=EvaluationRecord)
-    n, flagged = memory.n_synthetic, memory.n_flagged
+    parts = evaluation.parts
     copies = [pair.synthetic for pair in memory.closest if pair.distance <= _COPY_DISTANCE]
-    upper = memory.share_ci95[1]
-    words = f"{flagged:,} of {n:,} flagged, upper 95 % bound {upper:.3f}"
-    observed = Observed(value=flagged / n, ci95=memory.share_ci95, n_images=n)
+    share = _flagged(memory, parts)
+    words = [f"{share.n:,} of {share.of:,} flagged, upper 95 % bound {share.ci95[1]:.3f}"]
+    observed = Observed(value=share.n / share.of, ci95=share.ci95, n_images=share.of)
     limit = criterion.value
-    if flagged and not copies and limit is not None and upper <= limit:
-        # Within the limit, but the item also asks that no flagged image is a copy.
+    if copies:
+        words.append(f"equal to a training image: {listed(copies)}")
+    elif not share.n and limit is not None and share.ci95[1] > limit:
+        words.append("too few synthetic images to show less, draw more")
+    if parts is not None:
+        words += _part_words(parts, documents.unit)
+    shown_nearer = _nearer_than_unseen(documents, evaluation)
+    words += [shown_nearer] if shown_nearer else []
+    is_copied = bool(copies or shown_nearer or (parts is not None and parts.n_confirmed))
+    within = limit is not None and share.ci95[1] <= limit and not is_copied
+    method = f"{memory.method}; threshold from {counted(memory.n_null, 'tuning image')}"
+    if parts is not None:
+        method += f". Parts: {parts.method}"
+    if within and (fault := _cannot_confirm(parts, documents) if parts or share.n else ""):
         return not_evaluated(
-            f"{words}; whether a flagged image is a copy was neither confirmed nor ruled out",
+            f"{'; '.join(words)}; {fault}",
             observed=observed.model_copy(update={"unit": criterion.unit}),
-            method=memory.method,
+            method=method,
             source=EvaluationRecord,
         )
-    if copies:
-        words += f"; equal to a training image: {listed(copies)}"
-    elif not flagged and limit is not None and upper > limit:
-        words += "; too few synthetic images to show less, draw more"
     result = judge(
         criterion,
         observed,
-        reason=words,
-        method=f"{memory.method}; threshold from {counted(memory.n_null, 'tuning image')}",
+        reason="; ".join(words),
+        method=method,
         source=EvaluationRecord,
         limitations=(
             "A 1st percentile of fewer than 100 images is uncertain." if memory.n_null < 100 else ""
         ),
-        compared=upper,
-        holds=not copies,
+        compared=share.ci95[1],
+        holds=not is_copied,
     )
     return _without_credit(result, documents, evaluation)
+
+
+class _Share(NamedTuple):
+    n: int
+    of: int
+    ci95: tuple[float, float]
+
+
+def _flagged(memory: MemorisationRecord, parts: CopiedPartsRecord | None) -> _Share:
+    """Return the share flagged by either search; by whole images alone where more were searched."""
+    whole = _Share(memory.n_flagged, memory.n_synthetic, memory.share_ci95)
+    if parts is None:
+        return whole
+    either = _Share(parts.n_flagged_either, parts.n_synthetic, parts.share_ci95)
+    return max(either, whole, key=lambda share: share.ci95[1])
+
+
+def _part_words(parts: CopiedPartsRecord, unit: str) -> list[str]:
+    found = (
+        f"parts of training images in {parts.n_flagged:,} of {parts.n_synthetic:,}, "
+        f"{parts.n_confirmed:,} confirmed"
+    )
+    if parts.n_of_one_patient > 1:
+        found += f", {parts.n_of_one_patient:,} of them from one {unit}"
+    n_planted = sum(planted.n for planted in parts.planted)
+    tried = (
+        f"the search found {100 * parts.recall:.0f} % of {n_planted} altered copies and flagged "
+        f"{parts.n_unseen_flagged:,} of {counted(parts.n_unseen, 'unseen image')}"
+    )
+    return [found, tried]
+
+
+def _cannot_confirm(parts: CopiedPartsRecord | None, documents: JudgedRun) -> str:
+    """Return why flagged images are neither confirmed nor ruled out as copies; "" if they are."""
+    limits = documents.policy.copying
+    if parts is None or limits is None:
+        return "whether a flagged image is a copy was neither confirmed nor ruled out"
+    if parts.recall < limits.least_recall:
+        return f"fewer than {100 * limits.least_recall:g} % of altered copies were found"
+    if parts.unseen_ci95[0] > limits.most_unseen:
+        return f"more than {100 * limits.most_unseen:g} % of unseen images were flagged"
+    return ""
+
+
+def _nearer_than_unseen(documents: JudgedRun, evaluation: EvaluationRecord) -> str:
+    """Return the words on a C_T below the policy's limit; "" where there is none."""
+    found, limits = evaluation.data_copying, documents.policy.copying
+    if found is None or limits is None or found.value >= limits.least_c_t:
+        return ""
+    return f"C_T {found.value:.1f} is below {limits.least_c_t:g}: nearer to training than unseen images"
 
 
 def _without_credit(

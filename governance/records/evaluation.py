@@ -145,6 +145,100 @@ class MemorisationRecord(Document):
     closest: tuple[NearestPair, ...]
 
 
+class PlantedRecall(Document):
+    """How many copies of training images, altered in one way, the search for parts finds."""
+
+    kind: str
+    n: int
+    n_found: int
+
+
+class CopiedPartsRecord(Document):
+    """Whether synthetic images show training images, whole or in part, by their speckle.
+
+    Attributes:
+        method: What is compared, and how.
+        threshold: Agreement from which an image is flagged, -1 to 1.
+        confirmed_from: Agreement from which it counts as a confirmed copy: halfway to 1.
+        null_median: Median agreement of training images with those of other patients.
+        synthetic_median: Median agreement of synthetic images with training images.
+        n_null: Training images behind the threshold; n_synthetic: synthetic images searched.
+        n_flagged: Flagged by this search; n_confirmed: confirmed among them.
+        n_flagged_either: Flagged by this search or by the one by whole images.
+        share_ci95: 95 % interval of the share flagged by either; interval_method: how.
+        n_of_one_patient: Most flagged images that go back to one training patient.
+        n_unseen: Tuning images searched; n_unseen_flagged: flagged though they copy nobody.
+        unseen_ci95: Interval of their share.
+        planted: What the search finds of altered copies.
+        null_agreements: Sorted agreements of the null; synthetic_agreements: of synthetic images.
+        closest: The 12 closest pairs; their distance is one minus the agreement.
+    """
+
+    method: str
+    threshold: float
+    confirmed_from: float
+    null_median: float
+    synthetic_median: float
+    n_null: int
+    n_synthetic: int
+    n_flagged: int
+    n_confirmed: int
+    n_flagged_either: int
+    share_ci95: tuple[float, float]
+    interval_method: str
+    n_of_one_patient: int
+    n_unseen: int
+    n_unseen_flagged: int
+    unseen_ci95: tuple[float, float]
+    planted: tuple[PlantedRecall, ...]
+    null_agreements: tuple[float, ...]
+    synthetic_agreements: tuple[float, ...]
+    closest: tuple[NearestPair, ...]
+
+    @property
+    def recall(self) -> float:
+        """Share of all altered copies that the search finds."""
+        return sum(p.n_found for p in self.planted) / max(sum(p.n for p in self.planted), 1)
+
+
+class AuthenticityRecord(Document):
+    """Images nearer to a training image than its own nearest one of another patient is.
+
+    Attributes:
+        method: Distance used.
+        share_nearer: Their share of the synthetic images; authenticity is one minus it.
+        ci95: Its interval; interval_method: how it was computed.
+        control_share: The same share of real tuning images; control_ci95: its interval.
+        n_synthetic: Synthetic images; n_control: tuning images.
+    """
+
+    method: str
+    share_nearer: float
+    ci95: tuple[float, float]
+    interval_method: str
+    control_share: float
+    control_ci95: tuple[float, float]
+    n_synthetic: int
+    n_control: int
+
+
+class DataCopyingRecord(Document):
+    """C_T: z-score of how much nearer to training images synthetic images lie than unseen ones.
+
+    Attributes:
+        method: Distance, cells and test.
+        value: Far below 0 for copies, near 0 for images like unseen ones.
+        n_cells: Cells with enough images of both kinds.
+        n_synthetic: Synthetic images; n_tuning: tuning images, one of each patient.
+    """
+
+    method: str
+    value: float
+    n_cells: int
+    n_synthetic: int
+    n_tuning: int
+
+
 class MembershipRecord(Document):
     """How well an attack tells training patients from others by the synthetic images.
 
@@ -237,9 +331,9 @@ class EvaluationRecord(Document):
     the extractors and of extracting features; None in older runs. `gaps`: the largest of each
     attribute; `least_patients`: held-out patients below which a subgroup is "too few", None where
     none was measured. `repeats`: the primary endpoint with other seeds of sampling, the run's own
-    first. `robustness`: one entry for each alteration of the held-out images. `membership` and
-    `diversity`: None where they were not measured; the notes say why. `external`: test sets from
-    other sources.
+    first. `robustness`: one entry for each alteration of the held-out images. `membership`,
+    `diversity`, `parts`, `authenticity` and `data_copying`: None where they were not measured; the
+    notes say why. `external`: test sets from other sources.
     """
 
     PATH = "metrics/evaluation.json"
@@ -262,6 +356,9 @@ class EvaluationRecord(Document):
     membership: MembershipRecord | None = None
     diversity: DiversityRecord | None = None
     external: tuple[ExternalSet, ...] = ()
+    parts: CopiedPartsRecord | None = None
+    authenticity: AuthenticityRecord | None = None
+    data_copying: DataCopyingRecord | None = None
 
 
 class ImageStatistic(Document):

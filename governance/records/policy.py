@@ -113,6 +113,22 @@ class FidelityMinimum(_Closed):
     reason: str
 
 
+class CopyingLimits(_Closed):
+    """When the search for copied parts is believed, and what C_T must not fall below.
+
+    Attributes:
+        least_recall: Share of planted altered copies that the search must find.
+        most_unseen: Share of tuning images, which copy nobody, that it may flag.
+        least_c_t: C_T below which synthetic images are shown to lie too near to training images.
+        reason: Why these limits.
+    """
+
+    least_recall: float = Field(ge=0, le=1)
+    most_unseen: float = Field(ge=0, le=1)
+    least_c_t: float
+    reason: str
+
+
 class Policy(_Closed):
     """All principles, the gate, and what controls must show.
 
@@ -125,6 +141,7 @@ class Policy(_Closed):
         controls: Expected order of the controls; empty in policies of older versions.
         fidelity_minimum: Below it, copying, membership and variety (P6-04, P6-05, P6-07) get no
             credit; None in policies of older versions.
+        copying: Limits of the search for copied parts (P6-04); None in policies of older versions.
     """
 
     name: str
@@ -133,6 +150,7 @@ class Policy(_Closed):
     gate: tuple[GateItem, ...]
     controls: tuple[ControlOrder, ...] = ()
     fidelity_minimum: FidelityMinimum | None = None
+    copying: CopyingLimits | None = None
 
     def item(self, item_id: str) -> Item:
         """Return the item with this id; KeyError when the policy has none."""

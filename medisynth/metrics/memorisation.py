@@ -52,17 +52,12 @@ def nearest_training(
         raise MetricUndefinedError(
             f"memorisation needs at least 2 training images, got {len(training)}"
         )
-    reduced = _reduced(training)
-    mean = reduced.mean(axis=0)
-    references = _unit(reduced - mean)
     rank = _rank(len(training)) - 1
     index = np.empty(len(synthetic), np.intp)
     distance = np.empty(len(synthetic))
     for start in range(0, len(synthetic), _BLOCK):
-        block = _reduced(synthetic[start : start + _BLOCK])
-        views = (block, block[:, :, ::-1], block[:, ::-1, :])
-        alike = np.max([_unit(view - mean) @ references.T for view in views], axis=0)
-        part = slice(start, start + len(block))
+        alike = mirrored_alike(synthetic[start : start + _BLOCK], training)
+        part = slice(start, start + len(alike))
         index[part] = alike.argmax(axis=1)
         # Unit vectors: squared distance = 2 - 2 x correlation, whose rounding can pass 1.
         sorted_distances = np.sqrt(np.maximum(2 - 2 * -np.partition(-alike, (0, rank), axis=1), 0))
@@ -118,8 +113,8 @@ def memorisation(
         n_flagged=int(flagged.sum()),
         share_ci95=share_ci95,
         interval_method=interval_method,
-        null_distances=_at_most(null),
-        synthetic_distances=_at_most(distance),
+        null_distances=at_most(null),
+        synthetic_distances=at_most(distance),
         closest=tuple(
             NearestPair(
                 synthetic=synthetic_ids[i],
@@ -129,6 +124,25 @@ def memorisation(
             for i in order
         ),
     )
+
+
+def mirrored_alike(images: Pixels, training: Pixels) -> Matrix:
+    """Correlate images with training images as they are and mirrored; the best counts.
+
+    Args:
+        images: Shape (n, height, width), uint8.
+        training: Shape (t, height, width), uint8.
+
+    Returns:
+        Shape (n, t), -1 to 1, of reduced images less the mean training image.
+    """
+    reduced = area_means(training, SIDE)
+    mean = reduced.mean(axis=0)
+    references = _unit(reduced - mean)
+    own = area_means(images, SIDE)
+    views = (own, own[:, :, ::-1], own[:, ::-1, :])
+    alike: Matrix = np.max([_unit(view - mean) @ references.T for view in views], axis=0)
+    return alike
 
 
 def _method(n_training: int) -> str:
@@ -144,19 +158,20 @@ def _rank(n_training: int) -> int:
     return min(NEIGHBOUR, max(2, n_training // 2))
 
 
-def _reduced(pixels: Pixels) -> Matrix:
-    rows, columns = _area_weights(pixels.shape[1]), _area_weights(pixels.shape[2])
+def area_means(pixels: Pixels, side: int) -> Matrix:
+    """Reduce images, shape (n, height, width), any size, to (n, side, side) by area means."""
+    rows, columns = (_area_weights(length, side) for length in pixels.shape[1:])
     reduced: Matrix = rows @ pixels.astype(np.float64) @ columns.T
     return reduced
 
 
-def _area_weights(n_px: int) -> Matrix:
-    """Weights (16, n_px) of area means; each row sums to 1, any size."""
-    edges = np.linspace(0, n_px, SIDE + 1)
+def _area_weights(n_px: int, side: int) -> Matrix:
+    """Weights (side, n_px) of area means; each row sums to 1, any size."""
+    edges = np.linspace(0, n_px, side + 1)
     pixel = np.arange(n_px)
     ends = np.minimum(edges[1:, None], pixel + 1)
     starts = np.maximum(edges[:-1, None], pixel)
-    weights: Matrix = np.maximum(ends - starts, 0) * (SIDE / n_px)
+    weights: Matrix = np.maximum(ends - starts, 0) * (side / n_px)
     return weights
 
 
@@ -168,7 +183,8 @@ def _unit(images: Matrix) -> Matrix:
     return unit
 
 
-def _at_most(distances: NDArray[np.float64]) -> tuple[float, ...]:
+def at_most(distances: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the values in ascending order; 500 quantiles where there are more."""
     if len(distances) > _MOST_DISTANCES:
         distances = np.quantile(distances, np.linspace(0, 1, _MOST_DISTANCES))
     return tuple(float(value) for value in np.sort(distances))

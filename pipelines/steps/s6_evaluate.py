@@ -2,15 +2,19 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from governance.records.comparison import Control
 from governance.records.dataset import DatasetIdentity
 from governance.records.evaluation import (
+    AuthenticityRecord,
+    CopiedPartsRecord,
+    DataCopyingRecord,
     EvaluationRecord,
     MemorisationRecord,
+    NearestPair,
     Opening,
 )
 from governance.records.partition import IsolationRecord
@@ -23,6 +27,7 @@ from medisynth.data.reading.ingest import decode_bytes, to_square
 from medisynth.data.reading.synthetic_mark import read_mark
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.metrics.controls import control_images
+from medisynth.metrics.copying import authenticity, copied_parts, data_copying
 from medisynth.metrics.membership import membership_attack
 from medisynth.metrics.memorisation import memorisation
 from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
@@ -90,6 +95,10 @@ def evaluate(
             seed=context.config.seed,
         ),
     )
+    copying = _Copying()
+    copying_notes: tuple[str, ...] = (f"copied parts were not evaluated: {_NOT_GIVEN}",)
+    if is_known:
+        copying, copying_notes = _copying(trained, training, tuning, memory, context)
     fidelity = measure_fidelity(trained, split, test, context)
     record = EvaluationRecord(
         metrics=fidelity.metrics,
@@ -102,7 +111,7 @@ def evaluate(
         ),
         n_test_images_in_training=_n_test_in(test, training, tuning),
         pretrained=fidelity.pretrained,
-        notes=(*fidelity.notes, *memory_notes, *attack_notes),
+        notes=(*fidelity.notes, *memory_notes, *attack_notes, *copying_notes),
         extraction_s=fidelity.extraction_s,
         gaps=fidelity.gaps,
         least_patients=fidelity.least_patients,
@@ -111,6 +120,9 @@ def evaluate(
         membership=attack,
         diversity=fidelity.diversity,
         external=fidelity.external or external.unmeasured(context),
+        parts=copying.parts,
+        authenticity=copying.authenticity,
+        data_copying=copying.data_copying,
     )
     context.store.write_document(record)
     levels = levels_of(split, [leaf.id for leaf in test.leaves])
@@ -121,6 +133,37 @@ def evaluate(
     context.store.write_document(baseline)
     _write_figures(trained, training, record, context)
     return record
+
+
+class _Copying(NamedTuple):
+    parts: CopiedPartsRecord | None = None
+    authenticity: AuthenticityRecord | None = None
+    data_copying: DataCopyingRecord | None = None
+
+
+def _copying(
+    trained: TrainedGenerator,
+    training: ImageView,
+    tuning: ImageView,
+    memory: MemorisationRecord | None,
+    context: RunContext,
+) -> tuple[_Copying, tuple[str, ...]]:
+    """Measure what the search by whole images cannot see; return it with notes on what lacks."""
+    seed, images = context.config.seed, trained.synthetic
+    parts, notes = measured_or_note(
+        "the search for copied parts",
+        lambda: copied_parts(
+            images,
+            trained.sample_paths,
+            training,
+            tuning,
+            memorised_below=memory.threshold if memory else 0.0,
+            seed=seed,
+        ),
+    )
+    nearer, more = measured_or_note("authenticity", lambda: authenticity(images, training, tuning))
+    score, last = measured_or_note("C_T", lambda: data_copying(images, training, tuning, seed=seed))
+    return _Copying(parts, nearer, score), (*notes, *more, *last)
 
 
 def _close_access_log(access_log: AccessLog, context: RunContext) -> None:
@@ -226,7 +269,43 @@ def _write_figures(
         )
     ]
     if record.memorisation is not None:
-        figures.append(_nearest_figure(trained, training, record.memorisation, context))
+        threshold = record.memorisation.threshold
+        figures.append(
+            _pairs_figure(
+                _Sheet(
+                    "figures/nearest_training.png",
+                    "Nearest training images",
+                    "The synthetic images closest to a training image, each above its neighbour. "
+                    "Distance is relative to that of a typical neighbour; at or below "
+                    f"{threshold:.3f} an image is flagged as a possible copy.",
+                    ("the images nearest to any training image", "the nearest training image"),
+                    [f"distance {pair.distance:.3f}" for pair in record.memorisation.closest],
+                ),
+                record.memorisation.closest,
+                trained,
+                training,
+                context,
+            )
+        )
+    if record.parts is not None:
+        figures.append(
+            _pairs_figure(
+                _Sheet(
+                    "figures/copied_parts.png",
+                    "Training images that synthetic ones agree with in parts",
+                    "The synthetic images that agree best with a training image or a part of one, "
+                    "mirrored, moved or enlarged if need be, each above that image. From an agreement "
+                    f"of {record.parts.threshold:.3f} an image is flagged, from "
+                    f"{record.parts.confirmed_from:.3f} it is a confirmed copy.",
+                    ("the images that agree best in a part", "the training image"),
+                    [f"agreement {1 - pair.distance:.3f}" for pair in record.parts.closest],
+                ),
+                record.parts.closest,
+                trained,
+                training,
+                context,
+            )
+        )
     add_figures(figures, store)
 
 
@@ -235,27 +314,32 @@ def _source(context: RunContext) -> str:
     return "simulated" if context.folder.need(DatasetIdentity).is_simulated else "real"
 
 
-def _nearest_figure(
+class _Sheet(NamedTuple):
+    """Words of a sheet of pairs; `rows` are those above the synthetic and the real images."""
+
+    path: str
+    title: str
+    caption: str
+    rows: tuple[str, str]
+    captions: Sequence[str]
+
+
+def _pairs_figure(
+    sheet: _Sheet,
+    pairs: Sequence[NearestPair],
     trained: TrainedGenerator,
     training: ImageView,
-    memory: MemorisationRecord,
     context: RunContext,
 ) -> Figure:
-    pairs = memory.closest[:_N_SHOWN]
+    shown = pairs[:_N_SHOWN]
     by_name = {path: k for k, path in enumerate(trained.sample_paths)}
     by_id = {image_id: k for k, image_id in enumerate(training.image_ids)}
-    synthetic = [trained.synthetic[by_name[pair.synthetic]] for pair in pairs]
-    nearest = [training.pixels[by_id[pair.training_id]] for pair in pairs]
-    captions = [f"distance {pair.distance:.3f}" for pair in pairs]
+    synthetic = [trained.synthetic[by_name[pair.synthetic]] for pair in shown]
+    nearest = [training.pixels[by_id[pair.training_id]] for pair in shown]
+    above, below = sheet.rows
     rows: list[tuple[str, Sequence[Pixels], Sequence[str]]] = [
-        ("SYNTHETIC: the images nearest to any training image", synthetic, captions),
-        (f"{_source(context).upper()}: the nearest training image of each", nearest, ()),
+        (f"SYNTHETIC: {above}", synthetic, sheet.captions[:_N_SHOWN]),
+        (f"{_source(context).upper()}: {below} of each", nearest, ()),
     ]
-    context.store.write_bytes("figures/nearest_training.png", contact_sheet(rows))
-    return Figure(
-        path="figures/nearest_training.png",
-        title="Nearest training images",
-        caption="The synthetic images closest to a training image, each above its neighbour. "
-        f"Distance is relative to that of a typical neighbour; at or below "
-        f"{memory.threshold:.3f} an image is flagged as a possible copy.",
-    )
+    context.store.write_bytes(sheet.path, contact_sheet(rows))
+    return Figure(path=sheet.path, title=sheet.title, caption=sheet.caption)

@@ -21,8 +21,8 @@ from governance.reports.sections.data_coverage import coverage_table
 from governance.reports.sections.front import full_titles, identity_rows, report_title
 from governance.reports.sections.isolation import opening_words
 from governance.reports.sections.limits_and_plan import limit_sentences
+from governance.reports.sections.memorisation import copying_rows, memorisation_rows
 from governance.reports.sections.metrics import (
-    memorisation_rows,
     metric_table,
     metric_texts,
     provenance_rows,
@@ -228,7 +228,10 @@ def memorisation(evidence: ReportEvidence) -> Answer:
     """Return the share of synthetic images too close to a training image."""
     evaluation = evidence.get(EvaluationRecord)
     record = evaluation.memorisation if evaluation else None
-    return (Facts(memorisation_rows(record)),) if record else stopped(evidence)
+    if evaluation is None or record is None:
+        return stopped(evidence)
+    more = copying_rows(evaluation, evidence.unit)
+    return (Facts((*memorisation_rows(record), *more)),)
 
 
 def membership(evidence: ReportEvidence) -> Answer:

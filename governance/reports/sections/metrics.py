@@ -1,10 +1,10 @@
-"""The sections on metrics and on memorisation."""
+"""The section on metrics."""
 
 from collections.abc import Sequence
 
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control, ControlVerdict, control_verdicts
-from governance.records.evaluation import EvaluationRecord, MemorisationRecord, MetricResult
+from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.policy import Policy
 from governance.records.run import Plan
 from governance.records.training import TrainingRecord
@@ -15,7 +15,6 @@ from governance.reports.blocks import (
     Cell,
     Facts,
     Heading,
-    Histogram,
     RangeBars,
     Section,
     Table,
@@ -433,88 +432,3 @@ def _diversity_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
         ),
     )
     return (Heading("Variety"), Table(head, rows))
-
-
-def memorisation_section(evidence: ReportEvidence) -> Section:
-    """Show whether synthetic images copy training images."""
-    evaluation = evidence.get(EvaluationRecord)
-    record = evaluation.memorisation if evaluation else None
-    if record is None:
-        text = Text("Memorisation was not measured in this run: whether it copies is unknown.")
-        return Section("memorisation", "8", "Memorisation", main=(text,))
-    head = columns(
-        ("Synthetic image", 0.42), ("Nearest training image", 0.38), ("Distance", 0.20, "right")
-    )
-    rows = tuple(
-        cells(pair.synthetic, pair.training_id, formats.number(pair.distance))
-        for pair in record.closest
-    )
-    chart = Histogram(
-        title="Distance to the nearest training image",
-        x_label="distance (unit of the method above)",
-        y_label="share of images (%)",
-        reference=("real tuning images (the null)", record.null_distances),
-        subject=("synthetic images", record.synthetic_distances),
-        threshold=(f"threshold {formats.number(record.threshold)}", record.threshold),
-    )
-    drawn = (chart,) if record.null_distances or record.synthetic_distances else ()
-    return Section(
-        "memorisation",
-        "8",
-        "Memorisation",
-        main=(Facts(memorisation_rows(record)), *drawn, *_membership_blocks(evidence)),
-        blocks=(
-            Heading("Closest pairs"),
-            Table(head, rows, "" if rows else "No pair is on record."),
-        ),
-    )
-
-
-def _membership_blocks(evidence: ReportEvidence) -> tuple[Block, ...]:
-    evaluation = evidence.get(EvaluationRecord)
-    attack = evaluation.membership if evaluation else None
-    if attack is None:
-        return ()
-    unit = evidence.unit
-    value, interval = formats.estimate(attack.auc, attack.ci95)
-    rows = (
-        ("AUC", cell(strong(value), small(f"95 % interval {interval}; 0.5 is chance"))),
-        (
-            "Against each other",
-            cell(
-                f"{formats.counted(attack.n_training, f'training {unit}')}, "
-                f"{formats.counted(attack.n_tuning, f'tuning {unit}')}"
-            ),
-        ),
-        ("Method", cell(attack.method)),
-    )
-    return (Heading("Membership attack"), Facts(rows))
-
-
-def memorisation_rows(record: MemorisationRecord) -> tuple[tuple[str, Cell], ...]:
-    """Return names and values of the memorisation audit."""
-    low, high = record.share_ci95
-    share = (
-        f"{formats.count(record.n_flagged)} of {formats.count(record.n_synthetic)} synthetic "
-        f"images ({formats.percent(record.n_flagged, record.n_synthetic)}, 95 % interval "
-        f"{formats.percent(low, 1)} to {formats.percent(high, 1)})"
-    )
-    return (
-        ("Closer than the threshold", cell(strong(share), small(record.interval_method))),
-        (
-            "Threshold",
-            cell(
-                f"{formats.number(record.threshold)}: 1st percentile of the distances of "
-                f"{formats.counted(record.n_null, 'real tuning image')} to their nearest "
-                "training image"
-            ),
-        ),
-        (
-            "Median distance",
-            cell(
-                f"synthetic {formats.number(record.synthetic_median)}, real tuning images "
-                f"{formats.number(record.null_median)}"
-            ),
-        ),
-        ("Method", cell(record.method)),
-    )

@@ -26,7 +26,8 @@ from governance.reports.sections.limits_and_plan import (
     verify_section,
 )
 from governance.reports.sections.lineage import lineage_section
-from governance.reports.sections.metrics import memorisation_section, metrics_section
+from governance.reports.sections.memorisation import memorisation_section
+from governance.reports.sections.metrics import metrics_section
 from governance.reports.sections.people import declarations_section
 from governance.reports.sections.principles import matrix_section, principle_sections
 from governance.reports.sections.trace import trace_section

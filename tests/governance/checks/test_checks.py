@@ -17,6 +17,7 @@ from governance.records.partition import RefusedRead, SplitRecord
 from governance.records.policy import Criterion
 from governance.records.run import Figure, Figures
 from governance.records.training import FittedThing
+from tests.governance.checks.copying_cases import COPYING_CASES
 from tests.governance.checks.data_cases import (
     COLUMN,
     DATA_CASES,
@@ -92,6 +93,7 @@ CASES: list[tuple[str, Change, ItemStatus, str]] = [
     *DATA_CASES,
     *SOFTWARE_CASES,
     *MODEL_CASES,
+    *COPYING_CASES,
     (
         "P1-02",
         change("declarations", declarations=(declaration(expires=date(2026, 11, 1)),)),

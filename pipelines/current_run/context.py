@@ -13,6 +13,7 @@ from governance.evidence.manifest import SCRATCH
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import DatasetAudit
 from governance.records.duplicates import DuplicateAudit, DuplicatePair
+from governance.records.partition import IsolationRecord, RefusedRead
 from governance.records.policy import Policy
 from governance.records.run import Figure, Figures
 from governance.sealing.access_log import AccessLog
@@ -28,6 +29,7 @@ from pipelines.current_run.console import Console, of_workspace
 
 IMAGE_TABLE = "data/images.parquet"
 _FIGURE = "figure drawn"
+ISOLATION, ATTEMPT, SEALED_READS = "isolation proved", "forbidden attempt", "sealed reads counted"
 
 
 @dataclass(frozen=True)
@@ -215,3 +217,23 @@ def figures_on_record(journal: Journal) -> Figures | None:
     drawn = [Figure.model_validate(e.body) for e in journal.events() if e.type == _FIGURE]
     latest = {figure.path: figure for figure in drawn}
     return Figures(figures=tuple(latest.values())) if latest else None
+
+
+def isolation_on_record(journal: Journal) -> IsolationRecord | None:
+    """Return what the training process proved, tried and read so far; None before its proof.
+
+    The proof and the count of a resumed run replace the earlier ones; attempts add up.
+    """
+    proof: IsolationRecord | None = None
+    noticed, n_reads = [], 0
+    for event in journal.events():
+        if event.type == ISOLATION:
+            proof = IsolationRecord.model_validate(event.body)
+            n_reads = proof.n_sealed_reads
+        elif event.type == ATTEMPT:
+            noticed.append(RefusedRead.model_validate(event.body))
+        elif event.type == SEALED_READS:
+            n_reads = event.body["n_sealed_reads"]
+    if proof is None:
+        return None
+    return proof.model_copy(update={"noticed": tuple(noticed), "n_sealed_reads": n_reads})

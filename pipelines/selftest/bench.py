@@ -22,7 +22,6 @@ from governance.records.base import ItemStatus
 from governance.records.errors import InterruptedByUser, MedisynthGovError
 from governance.records.files import sha256_bytes
 from governance.records.item import ItemRecord
-from governance.records.partition import IsolationRecord
 from governance.records.run import RunIdentity
 from governance.records.selftest import STOPPED, GuardAnswer
 from medisynth.data.contract.contract import warm_up
@@ -32,11 +31,13 @@ from medisynth.metrics.controls import control_images
 from pipelines.config.model import changed_config, load_config
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import (
+    ISOLATION,
     AuditedImages,
     ImageSet,
     RunContext,
     SplitImages,
     TrainedGenerator,
+    isolation_on_record,
 )
 from pipelines.current_run.identity import test_plan, tool_version
 from pipelines.selftest.generator import NAME
@@ -141,8 +142,10 @@ class SmallRun:
 
     @property
     def folder(self) -> RunFolder:
-        """The run folder with everything on record so far."""
-        return RunFolder.open(self.context.store)
+        """The run folder with everything on record so far, the isolation as of now."""
+        folder = RunFolder.open(self.context.store)
+        isolation = isolation_on_record(self.context.store.journal)
+        return folder if isolation is None else folder.knowing(isolation)
 
     @property
     def images(self) -> ImageSet:
@@ -213,6 +216,9 @@ class SmallRun:
     def close(self) -> None:
         """Do step 7 with the items of `_RECORDED` only: integrity, records, manifest."""
         store, now = self.context.store, datetime.now(UTC)
+        isolation = isolation_on_record(store.journal)
+        if isolation is not None:
+            store.write_document(isolation)
         integrity = store.recheck()
         store.write_document(integrity)
         folder = RunFolder.open(store, as_found=integrity.mismatches)
@@ -398,8 +404,9 @@ class Bench:
 
     def lend_isolation(self, run: SmallRun) -> None:
         """Give a run the control's isolation record, to save another training process."""
-        proof = self.control.folder.need(IsolationRecord)
-        run.context.store.write_document(proof)
+        proof = isolation_on_record(self.control.context.store.journal)
+        if proof is not None:  # without it the evaluation refuses
+            run.context.store.journal.append(ISOLATION, proof.model_dump(mode="json"))
 
     def end(self) -> None:
         """Stop all access logs; the caller removes the folder."""

@@ -20,7 +20,7 @@ from governance.records.errors import (
     MedisynthGovError,
 )
 from governance.records.files import canonical_json, sha256_bytes, write_atomic
-from governance.records.partition import IsolationRecord, PartitionSummary, SplitRecord
+from governance.records.partition import PartitionSummary, SplitRecord
 from governance.sealing.access_log import AccessLog
 from governance.sealing.ledger import Ledger
 from governance.sealing.seal import Leaf, reopen_sealed_test_set, seal_test_set
@@ -34,6 +34,7 @@ from pipelines.current_run.context import (
     ImageSet,
     RunContext,
     SplitImages,
+    isolation_on_record,
 )
 from pipelines.fetch.cache import image_cache
 from pipelines.steps import boundaries, external
@@ -72,7 +73,7 @@ def reload(root: Path, context: RunContext) -> SplitImages:
     if not root.is_dir():
         raise DataError(f"{root}: the data folder of this run is gone; put it back")
     store = context.store
-    identity, isolation = context.folder.need(DatasetIdentity), context.folder.get(IsolationRecord)
+    identity, isolation = context.folder.need(DatasetIdentity), isolation_on_record(store.journal)
     sealed = reopen_sealed_test_set(
         store=store,
         ledger=Ledger(context.ledger_dir, str(identity.content_sha256)),

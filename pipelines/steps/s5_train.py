@@ -38,13 +38,20 @@ from medisynth.models.elsewhere import ElsewhereSettings
 from medisynth.models.registry import generator_origin, import_folder, load_generator
 from medisynth.training.states import N_KEPT
 from pipelines.config.model import RunConfig
-from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
+from pipelines.current_run.context import (
+    ATTEMPT,
+    ISOLATION,
+    RunContext,
+    SplitImages,
+    TrainedGenerator,
+    add_figures,
+)
 from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.steps import further_draws, usefulness
 from pipelines.training.parent import Message, TrainingJob, run_training
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 
-COMMITTED, ATTEMPT = "step committed", "forbidden attempt"
+COMMITTED = "step committed"
 _PREVIEWS_SHOWN = 6
 
 
@@ -295,7 +302,6 @@ class _Messages:
     def __init__(self, context: RunContext, access_log: AccessLog) -> None:
         self._context, self._access_log = context, access_log
         self._points: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
-        self._record: IsolationRecord | None = None
 
     def receive(self, message: Message) -> None:
         match message["type"]:
@@ -342,17 +348,7 @@ class _Messages:
             n_sealed_reads=self._access_log.n_opens,
             limits=LIMITS,
         )
-        self._record = record
-        self._context.store.write_document(record)
-        self._context.store.journal.append(
-            "isolation proved",
-            {
-                "level": record.level,
-                "mechanism": record.mechanism,
-                "refused": sum(attempt.refused for attempt in record.attempts),
-                "attempts": len(record.attempts),
-            },
-        )
+        self._context.store.journal.append(ISOLATION, record.model_dump(mode="json"))
         self._context.console.say(f"isolation level {record.level}: {record.mechanism}")
         read = [attempt.target for attempt in record.attempts if not attempt.refused]
         if read:
@@ -364,12 +360,7 @@ class _Messages:
     def _attempt(self, message: Message) -> None:
         """Record an attempt of the generator at once, not only when training ends."""
         attempt = RefusedRead.model_validate({k: v for k, v in message.items() if k != "type"})
-        store = self._context.store
-        store.journal.append(ATTEMPT, attempt.model_dump(mode="json"))
-        if self._record is not None:
-            noticed = (*self._record.noticed, attempt)
-            self._record = self._record.model_copy(update={"noticed": noticed})
-            store.write_document(self._record)
+        self._context.store.journal.append(ATTEMPT, attempt.model_dump(mode="json"))
         answer = "refused" if attempt.refused else "NOT refused"
         self._context.console.warn(
             f"the generator tried: {attempt.target} ({attempt.way}): {answer}"

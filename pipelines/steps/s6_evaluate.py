@@ -8,6 +8,7 @@ import numpy as np
 
 from governance.records.comparison import Control
 from governance.records.dataset import DatasetIdentity
+from governance.records.errors import EvidenceError
 from governance.records.evaluation import (
     AuthenticityRecord,
     CopiedPartsRecord,
@@ -17,7 +18,6 @@ from governance.records.evaluation import (
     NearestPair,
     Opening,
 )
-from governance.records.partition import IsolationRecord
 from governance.records.run import Figure
 from governance.records.training import TrainingRecord
 from governance.sealing.access_log import AccessLog
@@ -30,7 +30,14 @@ from medisynth.metrics.controls import control_images
 from medisynth.metrics.copying import authenticity, copied_parts, data_copying
 from medisynth.metrics.membership import membership_attack
 from medisynth.metrics.memorisation import memorisation
-from pipelines.current_run.context import RunContext, SplitImages, TrainedGenerator, add_figures
+from pipelines.current_run.context import (
+    SEALED_READS,
+    RunContext,
+    SplitImages,
+    TrainedGenerator,
+    add_figures,
+    isolation_on_record,
+)
 from pipelines.finished_runs.lineage import baseline_of
 from pipelines.steps import boundaries, external, usefulness
 from pipelines.steps.fidelity import TestImages, levels_of, measure_fidelity, measured_or_note
@@ -168,10 +175,13 @@ def _copying(
 
 def _close_access_log(access_log: AccessLog, context: RunContext) -> None:
     access_log.stop()
-    isolation = context.folder.need(IsolationRecord)
-    if isolation.n_sealed_reads != access_log.n_opens:
-        isolation = isolation.model_copy(update={"n_sealed_reads": access_log.n_opens})
-        context.store.write_document(isolation)
+    journal = context.store.journal
+    if isolation_on_record(journal) is None:
+        raise EvidenceError(
+            f"{journal.path}: no proof of the training process's isolation is on record; start a "
+            "new run"
+        )
+    journal.append(SEALED_READS, {"n_sealed_reads": access_log.n_opens})
 
 
 def _open(

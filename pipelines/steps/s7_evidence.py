@@ -25,7 +25,7 @@ from governance.reports.card.check import check_card
 from governance.reports.evidence import draft_evidence
 from governance.sealing.seal import remove_vault
 from governance.verdict.rollup import roll_up, waiver_lines
-from pipelines.current_run.context import RunContext, figures_on_record
+from pipelines.current_run.context import RunContext, figures_on_record, isolation_on_record
 from pipelines.current_run.identity import environment, installed_packages, tool_version
 from pipelines.current_run.software import write_bill_of_materials
 from pipelines.finished_runs.lineage import write_lineage
@@ -49,7 +49,11 @@ def run(outcome: Outcome, context: RunContext) -> RollUp:
     signing = SigningRecord() if context.signer is None else context.signer.record
     asked = {"timestamp_url": context.config.signing.timestamp_url}
     store.write_document(signing.model_copy(update=asked))
-    for accumulated in (boundary_checks(store.journal), figures_on_record(store.journal)):
+    for accumulated in (
+        boundary_checks(store.journal),
+        figures_on_record(store.journal),
+        isolation_on_record(store.journal),
+    ):
         if accumulated is not None:
             store.write_document(accumulated)
     write_lineage(context)

@@ -8,14 +8,25 @@ import pandas as pd
 import pytest
 
 from governance.confinement.confine import attempt_read
+from governance.evidence.journal import Journal
 from governance.evidence.store import EvidenceStore
 from governance.policy.load import load_policy
 from governance.records.base import TEST, TRAINING, TUNING
 from governance.records.errors import IsolationError, SealError
+from governance.records.partition import IsolationRecord, RefusedRead
 from medisynth.data.reading.ingest import decode_bytes, to_square
 from pipelines.config.model import load_config
 from pipelines.current_run.console import Console
-from pipelines.current_run.context import ImageSet, RunContext, SplitImages, TrainedGenerator
+from pipelines.current_run.context import (
+    ATTEMPT,
+    ISOLATION,
+    SEALED_READS,
+    ImageSet,
+    RunContext,
+    SplitImages,
+    TrainedGenerator,
+    isolation_on_record,
+)
 from pipelines.steps import s1_ingest, s4_split, s5_train, s6_evaluate
 
 PLAN, MODEL = "b" * 64, "c" * 64
@@ -143,8 +154,13 @@ def test_a_generator_that_asks_for_a_test_image_as_its_weights_is_refused(first,
 
 def test_a_run_cut_short_after_a_forbidden_attempt_does_not_go_on(first):
     context, _, split = first
-    record = {"target": "sealed image", "way": "open", "refused": True}
-    context.store.journal.append(s5_train.ATTEMPT, record)
+    record = {
+        "target": "sealed image",
+        "way": "open",
+        "refused": True,
+        "error": "PermissionError 13",
+    }
+    context.store.journal.append(ATTEMPT, record)
 
     with pytest.raises(IsolationError, match="before this run was cut short"):
         s5_train.run(split, context)
@@ -155,3 +171,26 @@ def test_other_runs_vaults_and_keys_are_tried_as_well(first):
 
     assert split.must_refuse["folder of vaults"] == str(context.workspace / "vault")
     assert split.must_refuse["folder of keys"] == str(context.workspace / "keys")
+
+
+def test_what_is_known_of_the_isolation_adds_up_in_the_journal(tmp_path):
+    journal = Journal.create(tmp_path / "journal.jsonl", run_id="r", tool_version="0.1.0")
+    refused = RefusedRead(target="sealed image", refused=True, error="PermissionError 13")
+    proof = IsolationRecord(
+        level=4,
+        level_name="encrypted",
+        mechanism="Landlock ABI 7",
+        attempts=(refused,),
+        n_sealed_reads=0,
+        limits=("some",),
+    )
+    tried = refused.model_copy(update={"way": "open"})
+
+    assert isolation_on_record(journal) is None
+    journal.append(ISOLATION, proof.model_dump(mode="json"))
+    journal.append(ATTEMPT, tried.model_dump(mode="json"))
+    journal.append(SEALED_READS, {"n_sealed_reads": 2})
+
+    assert isolation_on_record(journal) == proof.model_copy(
+        update={"noticed": (tried,), "n_sealed_reads": 2}
+    )

@@ -16,18 +16,18 @@ from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.verify.claims import _is_rounded
 from governance.verify.folder import verify_run
 from pipelines.steps.s8_report import write_outputs
-from tests.governance.example_run import HOSTILE, Example, build_example_run, showing
 from tests.governance.signing.signed_run import small_pdf
+from tests.stored_run.stored import HOSTILE, Variant, showing, write_run
 
 _EXAMPLES = {
-    "complete": Example(openings=2),
-    "blocked": Example(blocked=True, gate_passed=False),
-    "hostile": Example(odd=HOSTILE, fid=False, gate_passed=False),
+    "complete": Variant(openings=2),
+    "blocked": Variant(blocked=True),
+    "hostile": Variant(odd=HOSTILE, fid=False, gate_passed=False),
 }
 
 
-def build(folder: Path, example: Example) -> Path:
-    run_dir = build_example_run(folder, example)
+def build(folder: Path, example: Variant) -> Path:
+    run_dir = write_run(folder, example)
     evidence = load_evidence(run_dir)
     text, data = write_model_card(evidence)
     outputs = {"model_card.md": text, "model_card.json": data, "report.html": write_html(evidence)}

@@ -4,7 +4,7 @@ from typing import Any
 
 from governance.records.base import ItemStatus
 from governance.records.evaluation import CopiedPartsRecord, DataCopyingRecord, PlantedRecall
-from tests.governance.complete_run import Change, change
+from tests.governance.checks.faults import Change, but
 
 PASSED, FAILED, NOT_EVALUATED = ItemStatus.PASSED, ItemStatus.FAILED, ItemStatus.NOT_EVALUATED
 
@@ -40,7 +40,7 @@ def parts(**changes: Any) -> CopiedPartsRecord:
 
 def _searched(c_t: float = 0.0, **changes: Any) -> Change:
     score = DataCopyingRecord(method="C_T", value=c_t, n_cells=1, n_synthetic=100, n_tuning=50)
-    return change("evaluation", parts=parts(**changes), data_copying=score)
+    return but("evaluation", parts=parts(**changes), data_copying=score)
 
 
 COPYING_CASES: list[tuple[str, Change, ItemStatus, str]] = [

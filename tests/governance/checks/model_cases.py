@@ -2,32 +2,29 @@
 
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control, TuningComparison
-from governance.records.evaluation import MetricResult, SamplingRepeat, SubgroupGap
+from governance.records.evaluation import MetricResult, SubgroupGap
 from governance.records.item import FoundWord
 from governance.records.lineage import ChangedMetric
 from governance.records.run import Hazard
-from tests.governance.complete_run import (
+from governance.records.training import Curve
+from tests.governance.checks.faults import (
     FAILED,
     INCEPTION,
     NOT_EVALUATED,
     PASSED,
     RECORDED,
     Change,
-    change,
-    changed_metric,
+    both,
+    but,
     comparison,
-    curve,
-    gap,
-    loss,
+    entry,
     metric,
-    nested,
-    seed_run,
     without,
 )
 
 PARENT = "20261001T090000Z-abc"
-first_run = change("lineage", parent=None, delta=None, reason="first run")
-damaged = change("lineage", parent=None, delta=None, fault="plan.json: recorded as sha256:1")
+first_run = but("lineage", parent=None, delta=None, reason="first run")
+damaged = but("lineage", parent=None, delta=None, fault="plan.json: recorded as sha256:1")
 UNMEASURED = {
     "P6-08": "agreement with a plane classifier, and checks of sector and skull",
     "P7-02": "no command turing-test",
@@ -37,7 +34,7 @@ UNMEASURED = {
 
 
 def _controls(value: float = 1, **ci95: tuple[float, float] | None) -> Change:
-    return change(
+    return but(
         "evaluation",
         controls=tuple(
             Control(name=n, metric_id=f"kid-{INCEPTION}", value=value, meaning="", ci95=c)
@@ -46,22 +43,18 @@ def _controls(value: float = 1, **ci95: tuple[float, float] | None) -> Change:
     )
 
 
-def _both(one: Change, other: Change) -> Change:
-    return lambda documents: other(one(documents))
-
-
 def _on_tuning(value: float, **controls: float) -> Change:
-    return change("training", comparison=comparison(value, **controls))
+    return but("training", comparison=comparison(value, **controls))
 
 
 def _gaps(*gaps: SubgroupGap) -> Change:
-    return change("evaluation", gaps=gaps)
+    return but("evaluation", gaps=gaps)
 
 
 def _overall_and(*parts: MetricResult) -> Change:
     """Fidelity overall, as in the complete run, and the parts given."""
     overall = (metric("kid"), metric("fid"), metric("precision", better="higher"))
-    return change("evaluation", metrics=(*overall, *parts))
+    return but("evaluation", metrics=(*overall, *parts))
 
 
 def _by(subgroup: str, **changes: object) -> tuple[MetricResult, ...]:
@@ -76,11 +69,33 @@ def _too_few(subgroup: str) -> tuple[MetricResult, ...]:
 
 
 def _drawn_again(*values: float) -> Change:
-    repeats = tuple(
-        SamplingRepeat(seed=seed, value=value, metric_id="kid-n100")
-        for seed, value in enumerate(values)
-    )
-    return change("evaluation", repeats=repeats)
+    drawn = (entry("evaluation", "repeats", seed=n, value=v) for n, v in enumerate(values))
+    return but("evaluation", repeats=tuple(drawn))
+
+
+def gap(**fields: object) -> SubgroupGap:
+    """A gap between two machines that ends within the limit of 0.05, unless changed."""
+    return entry("evaluation", "gaps", **fields)
+
+
+def loss(alteration: str, **fields: object) -> object:
+    """A loss under an alteration that ends within the limit of 0.05, unless changed."""
+    return entry("evaluation", "robustness", alteration=alteration, **fields)
+
+
+def curve(name: str, *values: float) -> Curve:
+    return Curve(stage="diffusion", name=name, steps=tuple(range(len(values))), values=values)
+
+
+def changed_metric(**fields: object) -> ChangedMetric:
+    """KID of this run and of its parent, which can be compared unless changed."""
+    return entry("change", "metrics", **fields)
+
+
+def seed_run(seed: int, value: float | None = 0.05, n: int = 100) -> object:
+    """A run of another seed."""
+    fields = {"run_id": f"run-{seed}", "value": value, "metric_id": f"kid-n{n}"}
+    return entry("lineage", "seeds", seed=seed, **fields)
 
 
 def _of_kid(**changes: object) -> tuple[ChangedMetric, ...]:
@@ -117,13 +132,13 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P6-03",
-        _both(first_run, _on_tuning(0.364, pca=0.229, blur=0.352)),
+        both(first_run, _on_tuning(0.364, pca=0.229, blur=0.352)),
         FAILED,
         "no better than pca, blur on tuning images",
     ),
     (
         "P6-03",
-        _both(without("evaluation"), _on_tuning(0.364, pca=0.229, blur=0.352)),
+        both(without("evaluation"), _on_tuning(0.364, pca=0.229, blur=0.352)),
         FAILED,
         "no better than pca, blur on tuning images",
     ),
@@ -155,9 +170,9 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P6-04",
-        _both(
+        both(
             _controls(0.06, pca=(0.055, 0.1), blur=(0.2, 0.3)),
-            nested("evaluation", "memorisation", n_flagged=9, share_ci95=(0.04, 0.16)),
+            but("evaluation", memorisation={"n_flagged": 9, "share_ci95": (0.04, 0.16)}),
         ),
         FAILED,
         "9 of 100 flagged",
@@ -166,13 +181,13 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P6-04", _controls(pca=None, blur=None), NOT_EVALUATED, "is unknown: no interval"),
     (
         "P6-04",
-        change("evaluation", metrics=(metric("kid", value=None, status="not evaluated"),)),
+        but("evaluation", metrics=(metric("kid", value=None, status="not evaluated"),)),
         NOT_EVALUATED,
         "is unknown: no KID",
     ),
     (
         "P6-04",
-        change(
+        but(
             "evaluation",
             controls=(Control(name="copycat", metric_id="memorisation-x", value=0.9, meaning=""),),
         ),
@@ -187,13 +202,13 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P6-03",
-        change("training", comparison=TuningComparison(reason="no FID weights")),
+        but("training", comparison=TuningComparison(reason="no FID weights")),
         NOT_EVALUATED,
         "comparison with pca and blur on tuning images: no FID weights",
     ),
     (
         "P6-03",
-        change("training", comparison=None),
+        but("training", comparison=None),
         NOT_EVALUATED,
         "comparison with pca and blur on tuning images: not on record",
     ),
@@ -211,29 +226,29 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P6-03",
-        change("evaluation", metrics=(metric("kid", floor_ci95=None),)),
+        but("evaluation", metrics=(metric("kid", floor_ci95=None),)),
         FAILED,
         "without interval: floor of kid",
     ),
     (
         "P6-03",
-        change("evaluation", metrics=(metric("kid", floor=None, floor_ci95=None),)),
+        but("evaluation", metrics=(metric("kid", floor=None, floor_ci95=None),)),
         NOT_EVALUATED,
         "lacking: floor of kid",
     ),
     ("P6-03", first_run, NOT_EVALUATED, "previous model: this is a first run"),
-    ("P6-03", change("change", metrics=()), NOT_EVALUATED, "no metric of it can be compared"),
-    ("P6-03", change("evaluation", metrics=()), NOT_EVALUATED, "no metric was evaluated"),
-    ("P6-06", change("training", curves=()), NOT_EVALUATED, "one loss on both training and tuning"),
+    ("P6-03", but("change", metrics=()), NOT_EVALUATED, "no metric of it can be compared"),
+    ("P6-03", but("evaluation", metrics=()), NOT_EVALUATED, "no metric was evaluated"),
+    ("P6-06", but("training", curves=()), NOT_EVALUATED, "one loss on both training and tuning"),
     (
         "P6-06",
-        change("training", curves=(curve("training loss", 1.0), curve("tuning score", 1.0))),
+        but("training", curves=(curve("training loss", 1.0), curve("tuning score", 1.0))),
         NOT_EVALUATED,
         "one loss on both",
     ),
     (
         "P6-06",
-        change(
+        but(
             "training", curves=(curve("content loss (L1)", 0.5), curve("tuning content loss", 0.75))
         ),
         RECORDED,
@@ -241,19 +256,19 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P6-05",
-        change("evaluation", membership=None),
+        but("evaluation", membership=None),
         NOT_EVALUATED,
         "AUC of a membership-inference",
     ),
     (
         "P6-05",
-        nested("evaluation", "membership", auc=0.62, ci95=(0.55, 0.69)),
+        but("evaluation", membership={"auc": 0.62, "ci95": (0.55, 0.69)}),
         FAILED,
         "AUC 0.620 [0.550 to 0.690], 80 training patients against 40 tuning patients",
     ),
     (
         "P6-05",
-        nested("evaluation", "membership", auc=0.55, ci95=(0.42, 0.68)),
+        but("evaluation", membership={"auc": 0.55, "ci95": (0.42, 0.68)}),
         NOT_EVALUATED,
         "no more than chance, but with so few patients a bound of 0.6 is not shown",
     ),
@@ -263,55 +278,55 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         NOT_EVALUATED,
         "too far from real ones",
     ),
-    ("P6-07", change("evaluation", metrics=(metric("kid"),)), NOT_EVALUATED, "neither coverage"),
+    ("P6-07", but("evaluation", metrics=(metric("kid"),)), NOT_EVALUATED, "neither coverage"),
     (
         "P6-07",
-        nested("evaluation", "diversity", vendi=4),
+        but("evaluation", diversity={"vendi": 4}),
         FAILED,
         "smallest: Vendi score (COVERAGE",
     ),
     (
         "P6-07",
-        nested("evaluation", "diversity", ms_ssim=0.7),
+        but("evaluation", diversity={"ms_ssim": 0.7}),
         FAILED,
         "smallest: difference of pairs (1 - MS-SSIM)",
     ),
-    ("P6-07", change("evaluation", diversity=None), NOT_EVALUATED, "within the limit, but Vendi"),
+    ("P6-07", but("evaluation", diversity=None), NOT_EVALUATED, "within the limit, but Vendi"),
     (
         "P6-07",
-        change(
+        but(
             "evaluation",
             metrics=(metric("recall", value=None, status="not evaluated", reason="no weights"),),
         ),
         NOT_EVALUATED,
         "no weights",
     ),
-    ("P6-09", change("lineage", seeds=(seed_run(0),)), FAILED, "1 seed of this configuration (0)"),
+    ("P6-09", but("lineage", seeds=(seed_run(0),)), FAILED, "1 seed of this configuration (0)"),
     (
         "P6-09",
-        change("lineage", seeds=(seed_run(0), seed_run(0), seed_run(1))),
+        but("lineage", seeds=(seed_run(0), seed_run(0), seed_run(1))),
         FAILED,
         "2 seeds of this configuration (0, 1)",
     ),
     (
         "P6-09",
-        change("lineage", seeds=(seed_run(0, None), seed_run(1, None), seed_run(2))),
+        but("lineage", seeds=(seed_run(0, None), seed_run(1, None), seed_run(2))),
         NOT_EVALUATED,
         "no spread: the primary endpoint is known of 1 seed",
     ),
     (
         "P6-10",
-        change("hazards", hazards=(Hazard(id="HZ-1", hazard="x", items=("P6-04", "P6-99")),)),
+        but("hazards", hazards=(Hazard(id="HZ-1", hazard="x", items=("P6-04", "P6-99")),)),
         FAILED,
         "HZ-1 (P6-99)",
     ),
     (
         "P6-10",
-        change("hazards", hazards=(Hazard(id="HZ-1", hazard="x", items=()),)),
+        but("hazards", hazards=(Hazard(id="HZ-1", hazard="x", items=()),)),
         FAILED,
         "HZ-1 (no item)",
     ),
-    ("P6-10", change("hazards", hazards=()), NOT_EVALUATED, "is empty"),
+    ("P6-10", but("hazards", hazards=()), NOT_EVALUATED, "is empty"),
     # P8 testing
     (
         "P8-03",
@@ -339,14 +354,14 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P8-03",
-        _both(change("coverage", levels=()), _overall_and()),
+        both(but("coverage", levels=()), _overall_and()),
         NOT_EVALUATED,
         "no attribute with two levels is recorded",
     ),
     ("P8-05", _overall_and(), NOT_EVALUATED, "no metric by subgroup is on record"),
     (
         "P8-05",
-        _both(_overall_and(*_too_few("machine=E6"), *_too_few("machine=S10")), _gaps()),
+        both(_overall_and(*_too_few("machine=E6"), *_too_few("machine=S10")), _gaps()),
         NOT_EVALUATED,
         "no attribute has two levels of 30 patients that could be compared; too few to judge: "
         "machine=E6, machine=S10",
@@ -376,18 +391,16 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         NOT_EVALUATED,
         "more patients would tell",
     ),
-    ("P8-06", change("evaluation", robustness=()), NOT_EVALUATED, "no result under changed gain"),
+    ("P8-06", but("evaluation", robustness=()), NOT_EVALUATED, "no result under changed gain"),
     (
         "P8-06",
-        change(
-            "evaluation", robustness=(loss("gain", value=0.09, ci95=(0.06, 0.12)), loss("zoom"))
-        ),
+        but("evaluation", robustness=(loss("gain", value=0.09, ci95=(0.06, 0.12)), loss("zoom"))),
         FAILED,
         "beyond the limit: gain 0.090 [0.060 to 0.120]; altered: gain, zoom",
     ),
     (
         "P8-06",
-        change("evaluation", robustness=(loss("gain", value=0.06, ci95=(0.03, 0.09)),)),
+        but("evaluation", robustness=(loss("gain", value=0.06, ci95=(0.03, 0.09)),)),
         NOT_EVALUATED,
         "its interval reaches beyond the limit of 0.05 and holds it",
     ),
@@ -395,32 +408,32 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P8-07", _drawn_again(0.05, 0.15, 0.1), FAILED, "SD 0.05"),
     (
         "P8-07",
-        _both(
+        both(
             _drawn_again(0.05),
-            change("lineage", seeds=(seed_run(1), seed_run(2, n=50), seed_run(0))),
+            but("lineage", seeds=(seed_run(1), seed_run(2, n=50), seed_run(0))),
         ),
         NOT_EVALUATED,
         "known of 2 seeds",
     ),
     ("P8-07", _drawn_again(), PASSED, "KID over 3 seeds: mean 0.05, SD 0.01"),
-    ("P8-08", change("samples", n_asked=120), FAILED, "120 asked for, 100 drawn, 100 kept"),
-    ("P8-08", change("samples", n_drawn=104), FAILED, "100 asked for, 104 drawn, 100 kept"),
-    ("P8-08", change("samples", n_asked=None), NOT_EVALUATED, "not on record"),
+    ("P8-08", but("samples", n_asked=120), FAILED, "120 asked for, 100 drawn, 100 kept"),
+    ("P8-08", but("samples", n_drawn=104), FAILED, "100 asked for, 104 drawn, 100 kept"),
+    ("P8-08", but("samples", n_asked=None), NOT_EVALUATED, "not on record"),
     # P9 information
-    ("P9-01", change("card_check", empty_fields=("a.b",)), FAILED, "empty: a.b"),
-    ("P9-01", change("card_check", n_filled=0, n_reasoned=0), NOT_EVALUATED, "no field"),
-    ("P9-02", change("card_check", untraced=("P8-02: observed 1",)), FAILED, "P8-02: observed 1"),
-    ("P9-02", change("card_check", parts=()), NOT_EVALUATED, "print no number"),
-    ("P9-04", change("card_check", unlisted=("P4-01 in the card",)), FAILED, "P4-01 in the card"),
+    ("P9-01", but("card_check", empty_fields=("a.b",)), FAILED, "empty: a.b"),
+    ("P9-01", but("card_check", n_filled=0, n_reasoned=0), NOT_EVALUATED, "no field"),
+    ("P9-02", but("card_check", untraced=("P8-02: observed 1",)), FAILED, "P8-02: observed 1"),
+    ("P9-02", but("card_check", parts=()), NOT_EVALUATED, "print no number"),
+    ("P9-04", but("card_check", unlisted=("P4-01 in the card",)), FAILED, "P4-01 in the card"),
     ("P9-04", without("card_check"), NOT_EVALUATED, "were not drafted"),
-    ("P9-06", change("card_check", disagreements=("P4: status",)), FAILED, "P4: status"),
-    ("P9-06", change("card_check", n_compared=0), NOT_EVALUATED, "nothing was compared"),
+    ("P9-06", but("card_check", disagreements=("P4: status",)), FAILED, "P4: status"),
+    ("P9-06", but("card_check", n_compared=0), NOT_EVALUATED, "nothing was compared"),
     ("P9-07", first_run, NOT_EVALUATED, "has no parent to be compared with"),
     ("P9-07", damaged, FAILED, "cannot be read: plan.json"),
     ("P9-07", without("change"), NOT_EVALUATED, "no change record"),
     (
         "P9-08",
-        change(
+        but(
             "card_check",
             words=(FoundWord(output="card", word="certified", context="a certified b"),),
         ),
@@ -428,16 +441,16 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
         "'certified' in card (a certified b)",
     ),
     # P10 monitoring
-    ("P10-01", change("baseline", images=()), FAILED, "no image statistic"),
+    ("P10-01", but("baseline", images=()), FAILED, "no image statistic"),
     (
         "P10-01",
-        change("baseline", metrics=(metric("kid", ci95=None),)),
+        but("baseline", metrics=(metric("kid", ci95=None),)),
         FAILED,
         "metrics without interval: kid",
     ),
     (
         "P10-01",
-        change("baseline", features=None, metrics=(), reason="no weights"),
+        but("baseline", features=None, metrics=(), reason="no weights"),
         NOT_EVALUATED,
         "not evaluated: features, metrics (no weights)",
     ),
@@ -445,36 +458,36 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ("P10-02", damaged, NOT_EVALUATED, "the parent run cannot be read"),
     (
         "P10-02",
-        nested("lineage", "delta", n_added=0),
+        but("lineage", delta={"n_added": 0}),
         NOT_EVALUATED,
         f"no new data: the images are those of run {PARENT}",
     ),
-    ("P10-02", change("lineage", delta=None), NOT_EVALUATED, "images of the parent run are not"),
-    ("P10-02", change("change", drift=()), NOT_EVALUATED, "has no baseline"),
+    ("P10-02", but("lineage", delta=None), NOT_EVALUATED, "images of the parent run are not"),
+    ("P10-02", but("change", drift=()), NOT_EVALUATED, "has no baseline"),
     ("P10-03", first_run, NOT_EVALUATED, "no earlier run"),
     (
         "P10-03",
-        change("change", metrics=(changed_metric(),)),
+        but("change", metrics=(changed_metric(),)),
         NOT_EVALUATED,
         "KID by subgroup in both runs; overall KID 0.06, then 0.05 (intervals overlap)",
     ),
     (
         "P10-03",
-        change("change", unfair=("the data sets differ",)),
+        but("change", unfair=("the data sets differ",)),
         NOT_EVALUATED,
         "not a fair comparison: the data sets differ",
     ),
     (
         "P10-03",
-        change("change", metrics=_of_kid(unfair=("other real images",))),
+        but("change", metrics=_of_kid(unfair=("other real images",))),
         NOT_EVALUATED,
         "KID by subgroup",
     ),
-    ("P10-03", change("change", metrics=_of_kid(after=0.1)), PASSED, "0.06, then 0.1"),
-    ("P10-03", change("change", metrics=_of_kid(after=0.2)), FAILED, "largest loss: KID machine"),
+    ("P10-03", but("change", metrics=_of_kid(after=0.1)), PASSED, "0.06, then 0.1"),
+    ("P10-03", but("change", metrics=_of_kid(after=0.2)), FAILED, "largest loss: KID machine"),
     (
         "P10-03",
-        change(
+        but(
             "change",
             metrics=(
                 *_of_kid(),
@@ -486,22 +499,22 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P10-04",
-        change("lineage", reason=" "),
+        but("lineage", reason=" "),
         FAILED,
         "nobody said why the model was trained again",
     ),
-    ("P10-04", change("lineage", delta=None), FAILED, "the parent's images are not on record"),
+    ("P10-04", but("lineage", delta=None), FAILED, "the parent's images are not on record"),
     ("P10-04", damaged, FAILED, "plan.json"),
     ("P10-04", first_run, PASSED, "first run of dsr-gan on fetal-planes-db"),
     ("P10-05", first_run, NOT_EVALUATED, "no earlier run"),
-    ("P10-05", change("change", plan=()), NOT_EVALUATED, "names no change plan"),
+    ("P10-05", but("change", plan=()), NOT_EVALUATED, "names no change plan"),
     (
         "P10-05",
-        change("change", outside_plan=("code: recipe",)),
+        but("change", outside_plan=("code: recipe",)),
         RECORDED,
         "not named by the plan: code: recipe",
     ),
-    ("P10-06", nested("lineage", "parent", checkpoint="missing"), FAILED, "is gone"),
-    ("P10-06", nested("lineage", "parent", checkpoint="changed"), FAILED, "has another digest"),
+    ("P10-06", but("lineage", parent={"checkpoint": "missing"}), FAILED, "is gone"),
+    ("P10-06", but("lineage", parent={"checkpoint": "changed"}), FAILED, "has another digest"),
     ("P10-06", first_run, NOT_EVALUATED, "no earlier run"),
 ]

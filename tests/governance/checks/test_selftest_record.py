@@ -10,7 +10,7 @@ from governance.records.base import ItemStatus
 from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
 from tests.governance.checks.selftest_cases import ALL, CAUGHT, SILENT, record, trial
-from tests.governance.example_run import build_example_run, showing
+from tests.stored_run.stored import showing, write_run
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def page(evidence):
 
 
 def test_the_report_shows_what_was_planted_what_caught_it_and_what_was_left_out(tmp_path):
-    evidence = load_evidence(build_example_run(tmp_path))
+    evidence = load_evidence(write_run(tmp_path))
     missed = trial("duplicate", answers=(SILENT,))
 
     html = page(showing(evidence, record(ALL[0], missed)))
@@ -74,6 +74,6 @@ def test_the_report_shows_what_was_planted_what_caught_it_and_what_was_left_out(
 
 
 def test_the_report_of_a_run_without_a_self_test_says_so(tmp_path):
-    html = page(load_evidence(build_example_run(tmp_path)))
+    html = page(load_evidence(write_run(tmp_path)))
 
     assert "The guards were not tried on planted faults in this run." in html

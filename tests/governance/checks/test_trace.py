@@ -5,19 +5,22 @@ from governance.checks.trace import TRACED, trace
 from governance.evidence.folder import RunFolder
 from governance.records.base import document_kinds
 from governance.records.item import Artifact, ItemRecord, TraceTable
-from tests.governance.complete_run import POLICY, START, A, B, C, change, complete
+from tests.governance.checks.faults import POLICY, A, B, C, but, of
+from tests.stored_run.stored import good
 
+NOW = of("declarations").read_utc
 OTHERS = {item.id for item in POLICY.items} - {TRACED}
+CHECKPOINT = of("training").checkpoint_path
 FILES = dict.fromkeys(document_kinds(), A) | {
-    "checkpoints/x.safetensors": C,
-    "sbom.cdx.json": A,
+    CHECKPOINT: C,
+    "sbom.cdx.json": of("bill_of_materials").sha256,
     "samples/0.png": B,
     **{f"figures/{name}.png": B for name in ("samples", "nearest", "worst")},
 }
 
 
 def documents() -> RunFolder:
-    return change("samples", files=(("samples/0.png", B, C),))(complete()).folder
+    return but("samples", files=(("samples/0.png", B, C),))(good()).folder
 
 
 def table(**changes: object) -> TraceTable:
@@ -29,7 +32,7 @@ def table(**changes: object) -> TraceTable:
 
 
 def written(files: dict[str, str]) -> tuple[ItemRecord, ...]:
-    return judge_items(POLICY, documents(), now=START, artifacts=files, only=OTHERS)
+    return judge_items(POLICY, documents(), now=NOW, artifacts=files, only=OTHERS)
 
 
 def changed(item_id: str, **changes: object) -> tuple[ItemRecord, ...]:
@@ -96,8 +99,8 @@ def test_links_of_a_good_run_are_counted_and_all_resolve() -> None:
             "figures to figures/worst.png: there is no such file on record",
         ),
         (
-            {"files": FILES | {"checkpoints/x.safetensors": A}},
-            "training to checkpoints/x.safetensors: the file on record has another digest",
+            {"files": FILES | {CHECKPOINT: A}},
+            f"training to {CHECKPOINT}: the file on record has another digest",
         ),
     ],
 )
@@ -116,7 +119,7 @@ def test_a_record_that_was_not_written_is_named() -> None:
 
 def test_a_run_that_left_nothing_has_a_line_for_every_item_and_no_broken_link() -> None:
     nothing = RunFolder.of()
-    records = judge_items(POLICY, nothing, now=START, artifacts={}, only=OTHERS)
+    records = judge_items(POLICY, nothing, now=NOW, artifacts={}, only=OTHERS)
     paths = {f"records/{record.id}.json": B for record in records}
 
     found = trace(POLICY, records, nothing, paths)

@@ -12,9 +12,10 @@ from governance.records.dataset import BoundaryChecks
 from governance.records.errors import ConfigError, EvidenceError, EvidenceTamperedError, NotRunError
 from governance.records.partition import SealRecord, SplitRecord
 from governance.records.run import Plan, RunIdentity
-from tests.governance.complete_run import PARTS, START, complete
+from tests.governance.checks.faults import PARTS
+from tests.stored_run.stored import START, good
 
-RUN = complete()
+RUN = good()
 RUN_ID = RUN.need(RunIdentity).run_id
 
 

@@ -25,8 +25,8 @@ from governance.reports.card.fields import DECLARABLE_FIELDS, card_sections
 from governance.reports.card.write import write_model_card
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.order import build_report
-from tests.governance.example_run import HOSTILE, Example, build_example_run, showing
 from tests.governance.reports.report_tools import pdf_text
+from tests.stored_run.stored import HOSTILE, Variant, showing, write_run
 
 POLICY = load_policy()
 HUMAN = [item for item in POLICY.items if item.kind == "human"]
@@ -202,7 +202,7 @@ def with_declarations(run_dir: Path, *entries: Declaration) -> ReportEvidence:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_example_run(tmp_path_factory.mktemp("runs"), Example())
+    return write_run(tmp_path_factory.mktemp("runs"), Variant())
 
 
 def test_report_and_page_print_declared_not_verified_beside_every_declaration(

@@ -23,8 +23,8 @@ from governance.reports.card.write import write_model_card
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.items import item_views
 from governance.verdict.rollup import roll_up, waiver_lines
-from tests.governance.example_run import HOSTILE, Example, build_example_run, showing
 from tests.governance.reports.report_tools import pdf_text
+from tests.stored_run.stored import HOSTILE, Variant, showing, write_run
 
 POLICY = load_policy()
 A, B = "a" * 64, "b" * 64
@@ -271,7 +271,7 @@ def with_waivers(run_dir: Path, *waivers: Waiver) -> ReportEvidence:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_example_run(tmp_path_factory.mktemp("runs"), Example(gate_passed=False))
+    return write_run(tmp_path_factory.mktemp("runs"), Variant(gate_passed=False))
 
 
 def test_page_one_card_and_json_show_every_waiver(run_dir: Path, tmp_path: Path) -> None:

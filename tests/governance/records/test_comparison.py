@@ -10,7 +10,7 @@ from governance.records.comparison import (
     to_beat,
 )
 from governance.records.policy import ControlOrder
-from tests.governance.complete_run import comparison
+from tests.governance.checks.faults import comparison
 
 
 @pytest.mark.parametrize(

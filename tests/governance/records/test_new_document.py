@@ -16,7 +16,8 @@ from governance.records.item import CheckResult, Observed
 from governance.records.policy import Criterion
 from governance.records.run import RunIdentity
 from governance.verify.folder import verify_run
-from tests.governance.complete_run import POLICY, START, complete
+from tests.governance.checks.faults import POLICY
+from tests.stored_run.stored import START, good
 
 ITEM = "P4-01"
 
@@ -38,7 +39,7 @@ def noise(run: JudgedRun, criterion: Criterion) -> CheckResult:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvidenceStore:
     monkeypatch.setitem(CHECKS, ITEM, replace(CHECKS[ITEM], function=noise))
-    identity = complete().need(RunIdentity)
+    identity = good().need(RunIdentity)
     store = EvidenceStore.create(tmp_path, identity.run_id, tool_version="0.1.0")
     store.write_document(identity)
     store.write_document(Noise(n_noisy=0))

@@ -18,6 +18,7 @@ from reportlab.graphics.shapes import (
 from reportlab.lib.pagesizes import A4
 
 from governance.records.base import ItemStatus
+from governance.records.dataset import DatasetIdentity, ValidationRecord
 from governance.records.errors import EvidenceError, EvidenceTamperedError
 from governance.records.evaluation import EvaluationRecord
 from governance.reports.audit_report import write_audit_report, write_html
@@ -35,29 +36,38 @@ from governance.reports.blocks import (
 from governance.reports.card.write import write_model_card
 from governance.reports.draw.charts import chart_drawing, chart_svg, ticks
 from governance.reports.draw.pdf_layout import MARGIN, drawable
-from governance.reports.evidence import load_evidence
+from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.items import item_views
 from governance.reports.sections.order import build_report
 from governance.verify.folder import verify_run
-from tests.governance.example_run import HOSTILE, LONG, PIN_LINE, RUN_ID, Example, build_example_run
 from tests.governance.reports.report_tools import digests_in_another_process, pdf_text, pdf_words
+from tests.stored_run.stored import (
+    HOSTILE,
+    LONG,
+    PIN_LINE,
+    RUN_ID,
+    Variant,
+    change,
+    showing,
+    write_run,
+)
 
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_example_run(tmp_path_factory.mktemp("complete"))
+    return write_run(tmp_path_factory.mktemp("complete"))
 
 
 @pytest.fixture(scope="module")
 def blocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    example = Example(blocked=True, gate_passed=False)
-    return build_example_run(tmp_path_factory.mktemp("blocked"), example)
+    example = Variant(blocked=True)
+    return write_run(tmp_path_factory.mktemp("blocked"), example)
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    example = Example(odd=HOSTILE + LONG, fid=False, openings=3, gate_passed=False, simulated=True)
-    return build_example_run(tmp_path_factory.mktemp("hostile"), example)
+    example = Variant(odd=HOSTILE + LONG, fid=False, openings=3, gate_passed=False)
+    return write_run(tmp_path_factory.mktemp("hostile"), example)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def hostile_pdf(hostile: Path) -> bytes:
     return write_audit_report(load_evidence(hostile))
 
 
-def test_the_example_run_is_intact(complete, blocked):
+def test_the_stored_run_is_intact(complete, blocked):
     for run_dir in (complete, blocked):  # evidence alone: card and reports are not written yet
         assert verify_run(run_dir, is_ended=False).faults == ()
         (fault,) = verify_run(run_dir).faults
@@ -121,7 +131,7 @@ def test_page_one_of_a_stopped_run_says_where_why_and_that_nothing_was_trained(b
 
 
 def test_page_one_names_simulated_data_exploratory_opening_and_missing_fid(hostile):
-    report = build_report(load_evidence(hostile))
+    report = build_report(_simulated(load_evidence(hostile)))
     bullets = next(
         block.items
         for block in report.front
@@ -156,23 +166,23 @@ def test_page_one_has_short_title_whole_names_and_whole_digests_under_the_verdic
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("missing", ["", "error"])
-def test_missing_images_are_said_as_what_followed_from_them(tmp_path, missing):
-    run_dir = build_example_run(tmp_path, Example(missing=missing))
-    front = build_report(load_evidence(run_dir)).front
+@pytest.mark.parametrize("policy", ["drop", "error"])
+def test_missing_images_are_said_as_what_followed_from_them(complete, policy):
+    evidence = load_evidence(complete)
+    data = change(evidence.get(DatasetIdentity), missing_policy=policy)
+    front = build_report(showing(evidence, data)).front
     said = [s for block in front if isinstance(block, Bullets) for s in block.items]
     followed = {
-        "": "have no file and were dropped, as the configuration asks.",
+        "drop": "have no file and were dropped, as the configuration asks.",
         "error": "have no file; none of them was selected.",
     }
 
-    assert f"12,280 of 12,400 listed images {followed[missing]}" in said
+    assert f"12,280 of 12,400 listed images {followed[policy]}" in said
 
 
 def test_the_line_to_pin_stands_whole_on_page_one_and_the_verdict_is_short(tmp_path):
-    example = Example(gate_passed=False, simulated=True, fid=False, openings=3)
-    run_dir = build_example_run(tmp_path, example)
-    evidence = load_evidence(run_dir)
+    run_dir = write_run(tmp_path, Variant(gate_passed=False, fid=False, openings=3))
+    evidence = _simulated(load_evidence(run_dir))
     page = pdf_text(write_audit_report(evidence), tmp_path, last_page=1)
 
     assert all(part in page for part in PIN_LINE.split())  # key and digest, neither cut
@@ -186,12 +196,11 @@ def test_the_line_to_pin_stands_whole_on_page_one_and_the_verdict_is_short(tmp_p
     assert "(FID) not evaluated: the Inception weights are not in the cache." in page
 
 
-def test_validation_is_one_table_with_broken_rules_first_and_columns_in_one_row(tmp_path):
-    blocked = build_example_run(tmp_path, Example(blocked=True, gate_passed=False))
-    rows = _validation_rows(blocked)
+def test_validation_is_one_table_with_broken_rules_first_and_columns_in_one_row(blocked):
+    rows = _validation_rows(load_evidence(blocked))
 
     assert rows[0] == [
-        "machine: all or none / 3 rows have no machine / Examples: row 7: ",
+        "machine: all or none / 3 rows have no machine / Examples: row 7: Voluson E6",
         "critical",
         "failed / 3 of 120 against",
         "failed / 3 of 120 against",
@@ -205,8 +214,11 @@ def test_validation_is_one_table_with_broken_rules_first_and_columns_in_one_row(
     ]
 
 
-def test_a_rule_that_had_nothing_to_judge_is_not_evaluated(tmp_path):
-    rows = _validation_rows(build_example_run(tmp_path, Example(nothing_recorded=True)))
+def test_a_rule_that_had_nothing_to_judge_is_not_evaluated(complete):
+    evidence = load_evidence(complete)
+    record = evidence.get(ValidationRecord)
+    rules = [change(r, n_evaluated=0) if r.column == "machine" else r for r in record.rules]
+    rows = _validation_rows(showing(evidence, change(record, rules=tuple(rules))))
 
     assert [
         "machine / all or none",
@@ -217,8 +229,13 @@ def test_a_rule_that_had_nothing_to_judge_is_not_evaluated(tmp_path):
     ] in rows
 
 
-def _validation_rows(run_dir: Path) -> list[list[str]]:
-    report = build_report(load_evidence(run_dir))
+def _simulated(evidence: ReportEvidence) -> ReportEvidence:
+    """The same evidence of phantoms."""
+    return showing(evidence, change(evidence.documents.need(DatasetIdentity), is_simulated=True))
+
+
+def _validation_rows(evidence: ReportEvidence) -> list[list[str]]:
+    report = build_report(evidence)
     data = next(section for section in report.sections if section.key == "data")
     blocks = next(part for part in data.sections if part.key == "data-correctness").blocks
     start = blocks.index(Heading("Data validation"))
@@ -315,7 +332,7 @@ def test_a_run_without_policy_still_gets_a_report_from_its_records(blocked):
 
 
 def test_a_changed_file_is_refused_by_name(tmp_path):
-    run_dir = build_example_run(tmp_path)
+    run_dir = write_run(tmp_path)
     path = run_dir / "metrics/evaluation.json"
     path.write_bytes(path.read_bytes().replace(b"0.04567", b"0.00567"))
 
@@ -324,7 +341,7 @@ def test_a_changed_file_is_refused_by_name(tmp_path):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    run_dir = build_example_run(tmp_path)
+    run_dir = write_run(tmp_path)
     (run_dir / "figures/real.png").unlink()
 
     with pytest.raises(EvidenceError, match=r"figures/real\.png: cannot be read"):
@@ -332,7 +349,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
 
 
 def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
-    run_dir = build_example_run(tmp_path, Example(blocked=True))
+    run_dir = write_run(tmp_path, Variant(blocked=True))
     (run_dir / "metrics").mkdir()
     (run_dir / "metrics/evaluation.json").write_text("{}")
 
@@ -340,7 +357,7 @@ def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
 
 
 def test_a_manifest_with_another_root_is_refused(tmp_path):
-    run_dir = build_example_run(tmp_path)
+    run_dir = write_run(tmp_path)
     path = run_dir / "manifest.json"
     manifest = json.loads(path.read_bytes())
     path.write_bytes(path.read_bytes().replace(manifest["evidence_root"].encode(), b"0" * 64))

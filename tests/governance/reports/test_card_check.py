@@ -20,19 +20,19 @@ from governance.reports.card.write import write_model_card
 from governance.reports.draw.html import html_page
 from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.order import SECTIONS, build_report
-from tests.governance.example_run import HOSTILE, LONG, Example, build_example_run, showing
+from tests.stored_run.stored import HOSTILE, LONG, Variant, showing, write_run
 
 EXAMPLES = {
-    "complete": Example(),
-    "blocked": Example(blocked=True, gate_passed=False),
-    "hostile": Example(odd=HOSTILE + LONG, fid=False, openings=3, gate_passed=False),
+    "complete": Variant(),
+    "blocked": Variant(blocked=True),
+    "hostile": Variant(odd=HOSTILE + LONG, fid=False, openings=3, gate_passed=False),
 }
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReportEvidence]:
     return {
-        name: load_evidence(build_example_run(tmp_path_factory.mktemp(name), example))
+        name: load_evidence(write_run(tmp_path_factory.mktemp(name), example))
         for name, example in EXAMPLES.items()
     }
 
@@ -211,7 +211,7 @@ def test_a_page_with_another_verdict_or_status_is_found(complete: ReportEvidence
 
 def test_words_that_claim_too_much_are_found_where_they_stand(tmp_path: Path) -> None:
     odd = "certified GDPR-compliant scans; ground-truth labels; validation set; data validation"
-    found = check_card(load_evidence(build_example_run(tmp_path, Example(odd=odd)))).words
+    found = check_card(load_evidence(write_run(tmp_path, Variant(odd=odd)))).words
 
     assert {word.word for word in found} == {
         "certified",

@@ -45,19 +45,19 @@ from governance.reports.sections.data_duplicates import duplicate_blocks
 from governance.reports.sections.data_tables import partition_order
 from governance.reports.sections.order import build_report
 from governance.reports.sections.training import samples_section
-from tests.governance.example_run import HOSTILE, START, Example, build_example_run, showing
+from tests.stored_run.stored import HOSTILE, START, Variant, showing, write_run
 
 _PARTS = ["identity", "correctness", "completeness", "coverage", "consistency", "content"]
 
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> ReportEvidence:
-    return load_evidence(build_example_run(tmp_path_factory.mktemp("run")))
+    return load_evidence(write_run(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> ReportEvidence:
-    run_dir = build_example_run(tmp_path_factory.mktemp("hostile"), Example(odd=HOSTILE))
+    run_dir = write_run(tmp_path_factory.mktemp("hostile"), Variant(odd=HOSTILE))
     return load_evidence(run_dir)
 
 

@@ -13,16 +13,15 @@ from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.reports.sections.hazards import hazards_section
 from governance.reports.sections.lineage import lineage_section
 from governance.reports.sections.trace import trace_section
-from tests.governance.complete_run import changed_metric, complete
-from tests.governance.example_run import build_example_run, showing
+from tests.stored_run.stored import change, good, showing, write_run
 
-RUN = complete()
+RUN = good()
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> ReportEvidence:
     """Evidence of a run of an earlier version, without any of these documents."""
-    return load_evidence(build_example_run(tmp_path_factory.mktemp("bare")))
+    return load_evidence(write_run(tmp_path_factory.mktemp("bare")))
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +59,15 @@ def test_parent_reason_changes_and_metrics_stand_side_by_side(full: ReportEviden
 
 
 def test_what_cannot_be_compared_is_said_before_the_metrics(full: ReportEvidence) -> None:
-    change = RUN.need(ChangeRecord).model_copy(
-        update={
-            "unfair": ("the data sets differ",),
-            "outside_plan": ("code: recipe",),
-            "metrics": (changed_metric(before=None, unfair=("measured in one run only",)),),
-        }
+    record = RUN.need(ChangeRecord)
+    metric = change(record.metrics[0], before=None, unfair=("measured in one run only",))
+    changed = change(
+        record,
+        unfair=("the data sets differ",),
+        outside_plan=("code: recipe",),
+        metrics=(metric,),
     )
-    texts = list(section_texts(lineage_section(showing(full, change))))
+    texts = list(section_texts(lineage_section(showing(full, changed))))
 
     assert "Results of the two runs cannot be compared as wholes:" in texts
     assert "The data sets differ." in texts

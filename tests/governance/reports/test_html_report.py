@@ -7,7 +7,7 @@ import pytest
 from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
 from governance.reports.sections.order import build_report
-from tests.governance.example_run import HOSTILE, Example, build_example_run
+from tests.stored_run.stored import HOSTILE, Variant, write_run
 
 _VOID = {"meta", "img", "br", "link", "polyline", "rect"}
 
@@ -42,12 +42,12 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_example_run(tmp_path_factory.mktemp("complete"))
+    return write_run(tmp_path_factory.mktemp("complete"))
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_example_run(tmp_path_factory.mktemp("hostile"), Example(odd=HOSTILE))
+    return write_run(tmp_path_factory.mktemp("hostile"), Variant(odd=HOSTILE))
 
 
 def test_the_page_runs_no_script_and_loads_nothing(hostile):
@@ -106,7 +106,7 @@ def test_pictures_are_the_evidence_itself(complete):
 
 
 def test_a_stopped_run_has_a_page_that_says_so(tmp_path):
-    run_dir = build_example_run(tmp_path, Example(blocked=True, gate_passed=False))
+    run_dir = write_run(tmp_path, Variant(blocked=True))
     text = " ".join(_Page(write_html(load_evidence(run_dir))).text)
 
     assert "Stopped at s2_validate; nothing was trained" in text

@@ -16,21 +16,21 @@ from governance.reports.card.write import completeness, write_model_card
 from governance.reports.draw.markdown import markdown_paragraph, markdown_text
 from governance.reports.evidence import load_evidence
 from governance.reports.items import item_views
-from tests.governance.example_run import HOSTILE, LONG, Example, build_example_run
 from tests.governance.reports.report_tools import pdf_text
+from tests.stored_run.stored import HOSTILE, LONG, Variant, write_run
 
 MINUS = "\u2212"
 _EXAMPLES = {
-    "complete": Example(),
-    "blocked": Example(blocked=True, gate_passed=False),
-    "hostile": Example(odd=HOSTILE + LONG, fid=False, openings=3, gate_passed=False),
+    "complete": Variant(),
+    "blocked": Variant(blocked=True),
+    "hostile": Variant(odd=HOSTILE + LONG, fid=False, openings=3, gate_passed=False),
 }
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
-        name: build_example_run(tmp_path_factory.mktemp(name), example)
+        name: write_run(tmp_path_factory.mktemp(name), example)
         for name, example in _EXAMPLES.items()
     }
 

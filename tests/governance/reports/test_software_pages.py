@@ -7,12 +7,12 @@ from governance.evidence.folder import RunFolder
 from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
 from governance.reports.sections.software import repeat_block, software_blocks, trace_sentence
-from tests.governance.example_run import Example, build_example_run
+from tests.stored_run.stored import Variant, write_run
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    run_dir: Path = build_example_run(tmp_path_factory.mktemp("software"), Example())
+    run_dir: Path = write_run(tmp_path_factory.mktemp("software"), Variant())
     return write_html(load_evidence(run_dir)).decode()
 
 
@@ -33,7 +33,7 @@ def test_the_report_says_what_is_known_of_the_software(page, words):
 
 
 def test_what_a_run_does_not_have_is_said_in_words(tmp_path):
-    run_dir = build_example_run(tmp_path, Example())
+    run_dir = write_run(tmp_path, Variant())
     evidence = load_evidence(run_dir)
     nothing = replace(evidence, documents=RunFolder.of(evidence.run))
     texts = " ".join(str(block) for block in software_blocks(nothing))

@@ -27,8 +27,8 @@ from governance.sealing.seal import (
     seal_test_set,
 )
 from governance.sealing.vault import Vault
-from tests.governance.example_run import Example, build_example_run
 from tests.governance.reports.report_tools import pdf_text
+from tests.stored_run.stored import Variant, write_run
 
 PLAN, MODEL = "b" * 64, "c" * 64
 N_IMAGES = 5
@@ -483,7 +483,7 @@ def test_the_second_evaluation_of_a_test_set_is_called_so_on_page_one_and_in_the
     open_set(seal(tmp_path, "r1"))
     opening, _ = open_set(seal(tmp_path, "r2"))
 
-    evidence = load_evidence(build_example_run(tmp_path / "example", Example(openings=2)))
+    evidence = load_evidence(write_run(tmp_path / "example", Variant(openings=2)))
 
     assert evidence.get(EvaluationRecord).opening.label == opening.label == "exploratory, opening 2"
     page = pdf_text(write_audit_report(evidence), tmp_path, last_page=1)

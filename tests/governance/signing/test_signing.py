@@ -561,9 +561,9 @@ def test_signing_twice_gives_the_same_manifest_signature(tmp_path: Path, signer:
 def test_a_whole_report_is_certified_and_keeps_its_own_bytes(
     tmp_path: Path, signer: RunSigner, pair: KeyPair
 ) -> None:
-    from tests.governance.example_run import build_example_run
+    from tests.stored_run.stored import write_run
 
-    report = write_audit_report(load_evidence(build_example_run(tmp_path)))
+    report = write_audit_report(load_evidence(write_run(tmp_path)))
 
     signed = certify_pdf(report, signer)
 

@@ -8,7 +8,7 @@ from governance.evidence.folder import RunFolder
 from governance.records.base import ItemStatus
 from governance.records.rollup import RollUp
 from governance.verdict.boxes import verdict_boxes
-from tests.governance.example_run import Example, build_example_run
+from tests.stored_run.stored import Variant, write_run
 
 QUALITY, PEOPLE = "Quality of the images", "People's statements"
 INDEPENDENCE = "Integrity and independence"
@@ -17,7 +17,7 @@ INDEPENDENCE = "Integrity and independence"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Roll-up and records of a run that passed its gate."""
-    folder = build_example_run(tmp_path_factory.mktemp("runs"), Example(releasable=True))
+    folder = write_run(tmp_path_factory.mktemp("runs"), Variant(releasable=True))
     finished = RunFolder.closed(folder)
     return finished.need(RollUp), finished.records()
 
@@ -67,7 +67,7 @@ def test_silence_of_people_is_never_met_and_says_what_the_tool_itself_says(run):
 
 
 def test_an_open_gate_is_not_met_and_named(tmp_path: Path):
-    finished = RunFolder.closed(build_example_run(tmp_path, Example(gate_passed=False)))
+    finished = RunFolder.closed(write_run(tmp_path, Variant(gate_passed=False)))
 
     first = verdict_boxes(finished.need(RollUp), finished.records())[0]
 

@@ -16,17 +16,17 @@ from governance.reports.evidence import ReportEvidence, load_evidence
 from governance.verify import claims
 from governance.verify.folder import verify_run
 from pipelines.steps.s8_report import write_outputs
-from tests.governance.example_run import HOSTILE, Example, build_example_run, showing
+from tests.stored_run.stored import HOSTILE, Variant, showing, write_run
 
 _EXAMPLES = {
-    "complete": Example(openings=2),
-    "blocked": Example(blocked=True, gate_passed=False),
-    "hostile": Example(odd=HOSTILE, fid=False, gate_passed=False),
+    "complete": Variant(openings=2),
+    "blocked": Variant(blocked=True),
+    "hostile": Variant(odd=HOSTILE, fid=False, gate_passed=False),
 }
 
 
-def build(folder: Path, example: Example) -> Path:
-    run_dir = build_example_run(folder, example)
+def build(folder: Path, example: Variant) -> Path:
+    run_dir = write_run(folder, example)
     write_outputs(run_dir, drawn_outputs(run_dir))
     return run_dir
 

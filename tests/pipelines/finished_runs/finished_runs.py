@@ -11,14 +11,14 @@ from typing import Any
 from governance.records.people import WaiverLine
 from governance.signing.keys import RunSigner, load_signer, make_key_pair
 from pipelines.steps import s8_report
-from tests.governance.example_run import RUN_ID, Example, build_example_run
+from tests.stored_run.stored import RUN_ID, Variant, write_run
 
 NO_TRACKING = b"preset: laptop\nseed: 7\ntracking:\n  enabled: false\n"
 
 
 def finished(workspace: Path, **example: Any) -> Path:
     """A run folder in a workspace; rendered once for each kind of run, then copied."""
-    wanted = Example(**{"config": NO_TRACKING, **example})
+    wanted = Variant(**{"config": NO_TRACKING, **example})
     return Path(shutil.copytree(_built(wanted), workspace / "runs" / wanted.run_id))
 
 
@@ -37,10 +37,10 @@ def _signer() -> RunSigner:
 
 
 @cache
-def _built(example: Example) -> Path:
+def _built(example: Variant) -> Path:
     folder = Path(mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    run_dir = build_example_run(folder / "runs", example)
+    run_dir = write_run(folder / "runs", example)
     s8_report.write_report(run_dir, _signer() if example.signing else None)
     return run_dir
 

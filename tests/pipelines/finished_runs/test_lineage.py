@@ -25,9 +25,9 @@ from pipelines.finished_runs.lineage import (
     write_lineage,
 )
 from pipelines.steps.s8_report import write_outputs
-from tests.governance.example_run import START, VERSION
 from tests.pipelines.finished_runs.finished_runs import finished
 from tests.plugins.small_run import view
+from tests.stored_run.stored import START, VERSION
 
 IMAGES = {"img-1": "a", "img-2": "b", "img-3": "c"}
 CONFIG = "preset: laptop\nseed: {seed}\nworkspace: {place}\nmodel:\n  name: dsr-gan\n"

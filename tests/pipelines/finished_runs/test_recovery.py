@@ -54,9 +54,9 @@ def test_a_run_without_an_end_and_without_a_process_is_named_with_its_way_on(tmp
 
 
 def test_a_run_killed_between_its_evidence_and_its_report_was_cut_short(tmp_path):
-    from tests.governance.example_run import build_example_run
+    from tests.stored_run.stored import write_run
 
-    build_example_run(tmp_path / "runs")
+    write_run(tmp_path / "runs")
 
     assert [one.run_id for one in find_left_behind(tmp_path)] == [RUN_ID]
 

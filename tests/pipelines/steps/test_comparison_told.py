@@ -11,7 +11,7 @@ from pipelines.config.model import load_config
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
 from pipelines.steps.s5_train import _tell_comparison
-from tests.governance.complete_run import comparison
+from tests.governance.checks.faults import comparison
 
 
 @pytest.fixture

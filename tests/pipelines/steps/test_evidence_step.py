@@ -14,7 +14,7 @@ from pipelines.config.model import load_config
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
 from pipelines.steps import s7_evidence, s8_report
-from tests.governance.example_run import VERSION, Example, build_example_run
+from tests.stored_run.stored import VERSION, Variant, write_run
 
 OUTCOME = Outcome(
     status="finished", stopped_at=None, error_code=None, message="", steps=(), duration_s=1
@@ -23,7 +23,7 @@ OUTCOME = Outcome(
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_example_run(tmp_path_factory.mktemp("source"), Example(config=b"seed: 7\n"))
+    return write_run(tmp_path_factory.mktemp("source"), Variant(config=b"seed: 7\n"))
 
 
 def open_run(workspace: Path, source: Path) -> RunContext:

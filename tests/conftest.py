@@ -69,3 +69,26 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
         del os.environ[CACHE_VARIABLE]
     else:
         os.environ[CACHE_VARIABLE] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once():
+    """Verification draws the reports of one state of the evidence once, not for every copy of a run.
+
+    Equal evidence gives equal reports, which tests of their own show; drawing takes seconds.
+    """
+    from governance.evidence.manifest import read_manifest
+    from governance.verify import claims
+
+    draw, drawn = claims.drawn_outputs, {}
+
+    def remembered(run_dir: Path):
+        manifest = read_manifest(run_dir)
+        key = (manifest.evidence_root, manifest.journal_head, manifest.run_id)
+        if key not in drawn:
+            drawn[key] = draw(run_dir)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "drawn_outputs", remembered)
+        yield

@@ -393,7 +393,7 @@ def test_level_four_needs_landlock_and_a_vault_and_a_key_that_were_refused(confi
 
 
 def test_the_limits_say_that_the_originals_stay_readable():
-    assert any("original files in the data folder stay readable" in limit for limit in LIMITS)
+    assert any("originals stay readable for the user" in limit for limit in LIMITS)
 
 
 def test_the_tests_themselves_cannot_reach_the_network():

@@ -189,7 +189,7 @@ def test_how_a_person_stands_for_an_entry_is_said() -> None:
 
 
 def with_declarations(run_dir: Path, *entries: Declaration) -> ReportEvidence:
-    """Evidence of the example run as if the entries had been declared."""
+    """Evidence of the stored run as if the entries had been declared."""
     evidence = load_evidence(run_dir)
     found = register(*entries)
     records = dict(evidence.records)

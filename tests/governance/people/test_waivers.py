@@ -261,7 +261,7 @@ def test_each_waiver_is_listed_with_state_and_effect(
 
 
 def with_waivers(run_dir: Path, *waivers: Waiver) -> ReportEvidence:
-    """Evidence of the example run as if the waivers had been given."""
+    """Evidence of the stored run as if the waivers had been given."""
     evidence = load_evidence(run_dir)
     found = list(evidence.records.values())
     lines = waiver_lines(POLICY, found, people(*waivers), FACTS, TODAY)

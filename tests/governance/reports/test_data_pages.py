@@ -189,7 +189,7 @@ def test_suppressed_cells_are_never_shown_as_numbers(evidence):
 
 
 def with_charts(evidence, **changes):
-    """The demographics of the example as a run of today writes them."""
+    """The demographics of the stored run as a run of today writes them."""
     changes = {"missing_combinations": (), **changes}
     return showing(evidence, evidence.get(DemographicsAudit).model_copy(update=changes))
 

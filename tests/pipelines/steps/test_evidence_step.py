@@ -27,7 +27,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_run(workspace: Path, source: Path) -> RunContext:
-    """A run with the documents of the example that is not closed yet."""
+    """A run with the documents of the stored run that is not closed yet."""
     store = EvidenceStore.create(workspace / "runs", source.name, tool_version=VERSION)
     skipped = ("records/", "journal", "manifest", "summary", "integrity", "outcome", "data/seal")
     for path in sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()):

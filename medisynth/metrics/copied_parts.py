@@ -6,7 +6,7 @@ over the synthetic one, coarsely, by its Fourier transform; the best few are the
 window by window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,12 +69,18 @@ class _Level:
 class PartSearch:
     """Search among training images; made once, asked many times."""
 
-    def __init__(self, training: Pixels, patients: Sequence[str]) -> None:
+    def __init__(
+        self,
+        training: Pixels,
+        patients: Sequence[str],
+        progress: Callable[[int], None] = lambda _done: None,
+    ) -> None:
         """Prepare the training images.
 
         Args:
             training: Images, shape (t, size, size), uint8, t at least 2.
             patients: Patient of each, length t.
+            progress: Called with the number of images searched so far, after each block of them.
 
         Raises:
             MetricUndefinedError: Fewer than two images, or smaller than 24 pixels.
@@ -85,6 +91,7 @@ class PartSearch:
                 f"{len(training)} of {min(training.shape[1:])}"
             )
         size = min(training.shape[1:])
+        self._progress, self._done = progress, 0
         self._patients = np.asarray(patients, dtype=str)
         self._coarse = _level(training, _Detail(min(_COARSE, size), 1.5, 5.0))
         self._zoomed = _level(training, _Detail(min(_ZOOMED, size), 1.5, 4.0))
@@ -101,13 +108,12 @@ class PartSearch:
             images: Shape (n, size, size), uint8, of the size of the training images.
             not_of: Patient of each image, whose training images are left out; None leaves out none.
         """
-        found = [
-            self._block(
-                images[start : start + _BLOCK],
-                None if not_of is None else not_of[start : start + _BLOCK],
-            )
-            for start in range(0, len(images), _BLOCK)
-        ]
+        found = []
+        for start in range(0, len(images), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            found.append(self._block(images[some], None if not_of is None else not_of[some]))
+            self._done += len(images[some])
+            self._progress(self._done)
         if not found:
             return Match(np.zeros(0, np.intp), np.zeros(0))
         return Match(*(np.concatenate(parts) for parts in zip(*found, strict=True)))

@@ -1,7 +1,7 @@
 """What the searches for copies find, beside what they find in images that copy nobody."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ def copied_parts(
     *,
     memorised_below: float,
     seed: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> CopiedPartsRecord:
     """Search synthetic images for training images, or parts of them, and try the search itself.
 
@@ -57,6 +58,7 @@ def copied_parts(
         memorised_below: Threshold of the search by whole images: images at or below it are counted
             as flagged too.
         seed: Seed of the choice of images and of their alteration.
+        progress: Called as progress(done, all) with images searched, planted ones included.
 
     Raises:
         MetricUndefinedError: No synthetic or tuning image, fewer than 20 training images or two
@@ -69,16 +71,17 @@ def copied_parts(
         )
     if len(set(training.patient_ids)) < 2:
         raise MetricUndefinedError("a search for copied parts needs two training patients, got 1")
-    search = PartSearch(training.pixels, training.patient_ids)
-    null_rows = evenly(len(training), _N_NULL)
+    null_rows, unseen_rows = evenly(len(training), _N_NULL), evenly(len(tuning), _N_UNSEEN)
+    searched = evenly(len(synthetic), N_SEARCHED)
+    n_planted = len(KINDS) * min(_N_PLANTED, len(training))
+    total = len(null_rows) + len(unseen_rows) + len(searched) + n_planted
+    search = PartSearch(training.pixels, training.patient_ids, lambda done: progress(done, total))
     own = [training.patient_ids[row] for row in null_rows]
     null = search.find(training.pixels[null_rows], not_of=own).agreement
     highest = float(null.max())
     threshold = highest + _MARGIN * (1 - highest)
-    unseen_rows = evenly(len(tuning), _N_UNSEEN)
     unseen = search.find(tuning.pixels[unseen_rows]).agreement >= threshold
     unseen_of = [tuning.patient_ids[row] for row in unseen_rows]
-    searched = evenly(len(synthetic), N_SEARCHED)
     images = synthetic[searched]
     found = search.find(images)
     flagged = found.agreement >= threshold

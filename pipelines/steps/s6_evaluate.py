@@ -166,6 +166,9 @@ def _copying(
             tuning,
             memorised_below=memory.threshold if memory else 0.0,
             seed=seed,
+            progress=lambda done, total: context.console.progress(
+                "searching for copied parts", done, total
+            ),
         ),
     )
     nearer, more = measured_or_note("authenticity", lambda: authenticity(images, training, tuning))

@@ -203,7 +203,7 @@ class Workspace:
         else:
             assert not found.is_intact, f"{run}: cut short, but verified"
             words = " ".join(found.faults)
-            said = ("never closed", "did not come to its end", "does not end with")
+            said = ("was cut short", "did not come to its end", "does not end with")
             assert any(part in words for part in said), words
         return bool(faults)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from governance.records.errors import DataError, SettingsError
+from governance.records.errors import DataError, SettingsError, first_line
 from medisynth.data.adapters.layout import locate
 from medisynth.data.reading.kinds import kind_at
 
@@ -119,7 +119,7 @@ def load_adapter(name: str) -> DatasetAdapter:
     """Return the adapter with this name.
 
     Raises:
-        SettingsError: No adapter has this name, or two have it.
+        SettingsError: No adapter has this name, two have it, or it cannot be imported.
     """
     points = list(entry_points(group="medisynth.data", name=name))
     if not points:
@@ -127,7 +127,13 @@ def load_adapter(name: str) -> DatasetAdapter:
         raise SettingsError(f"data.adapter: unknown adapter {name!r}; known are {known}")
     if len({point.value for point in points}) > 1:
         raise SettingsError(f"data.adapter: two packages register an adapter named {name!r}")
-    adapter: DatasetAdapter = points[0].load()()
+    try:
+        adapter: DatasetAdapter = points[0].load()()
+    except ImportError as error:
+        raise SettingsError(
+            f"data.adapter: the registered adapter {name!r} cannot be imported "
+            f"({first_line(error)}); install the package that registers it anew, or remove it"
+        ) from error
     return adapter
 
 

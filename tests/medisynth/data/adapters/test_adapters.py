@@ -1,13 +1,20 @@
 """Adapters list what a metadata file says and refuse what it cannot mean."""
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from governance.records.errors import DataError, SettingsError
-from medisynth.data.adapters import LISTING_COLUMNS, Listing, adapter_names, locate_data_set
+from medisynth.data.adapters import (
+    LISTING_COLUMNS,
+    Listing,
+    adapter_names,
+    load_adapter,
+    locate_data_set,
+)
 from medisynth.data.adapters.african_planes import AfricanPlanes
 from medisynth.data.adapters.fetal_planes_db import FetalPlanesDb
 from medisynth.data.adapters.hc18 import Hc18
@@ -308,7 +315,6 @@ def test_the_resized_kit_and_the_published_table_list_the_same_heads(tmp_path):
 
 
 def test_an_unknown_adapter_name_lists_the_known_ones():
-    from medisynth.data.adapters import load_adapter
 
     with pytest.raises(SettingsError, match="unknown adapter 'hc19'; known are african-planes"):
         load_adapter("hc19")
@@ -342,3 +348,11 @@ def test_an_extra_column_may_not_be_named_like_another(tmp_path):
     root = planes_db(tmp_path, BRAIN + ";x", header=HEADER + "; Plane ")
 
     assert faults(root) == [("D018", 1, None)]
+
+
+def test_a_registered_adapter_that_cannot_be_imported_is_one_sentence(monkeypatch):
+    gone = EntryPoint("gone", "no_such_package.adapter:Adapter", "medisynth.data")
+    monkeypatch.setattr("medisynth.data.adapters.entry_points", lambda **_: [gone])
+
+    with pytest.raises(SettingsError, match=r"'gone' cannot be imported .*no_such_package"):
+        load_adapter("gone")

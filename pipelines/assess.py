@@ -98,8 +98,8 @@ def assessment_config(asked: Asked) -> RunConfig:
     n_synthetic, size = _measured(synthetic, asked.size)
     flags = {"workspace": asked.workspace, "seed": asked.seed, "data.path": str(resolved["--real"])}
     base = _config(asked, flags)
-    for key, path in resolved.items():
-        refuse_in_data(key.replace("--", "workspace beside "), base.workspace_path, path)
+    for path in resolved.values():
+        refuse_in_data("workspace", base.workspace_path, path)
     real = _listed(resolved["--real"], REAL_FOLDER, asked.planes)
     training = (
         _listed(resolved["--training"], TRAINING_FOLDER, asked.planes)

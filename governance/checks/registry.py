@@ -96,7 +96,7 @@ def _made_elsewhere(documents: JudgedRun, needs: Needs) -> str:
         return ""
     if needs == OUR_TRAINING:
         return "trained elsewhere: nothing is known of how the generator was trained"
-    if training.elsewhere.has_training:
+    if training.knows_training:
         return ""
     return "trained elsewhere, and the images that the generator was trained on were not given"
 

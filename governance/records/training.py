@@ -182,6 +182,11 @@ class TrainingRecord(Document):
     comparison: TuningComparison | None = None
     elsewhere: Elsewhere | None = None
 
+    @property
+    def knows_training(self) -> bool:
+        """Whether the images that the generator was trained on are known."""
+        return self.elsewhere is None or self.elsewhere.has_training
+
 
 class SampleSet(Document):
     """The synthetic images of the run (samples/manifest.json).

@@ -1,11 +1,11 @@
 """Training images copied and altered in known ways, to try the search for copies on."""
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medisynth.data.reading.alterations import enlarged, grey, recompressed
 from medisynth.data.reading.views import Pixels
 
 _JPEG_QUALITY = 40
@@ -37,36 +37,21 @@ def altered_copies(
     return np.stack([_KINDS[kind](image, other, rng) for image, other in pairs])
 
 
-def zoomed(image: Pixels, factor: float) -> Pixels:
-    """Enlarge an image about its centre, or reduce it with black around it below 1."""
-    from scipy.ndimage import affine_transform
-
-    centre = (np.array(image.shape) - 1) / 2
-    matrix = np.eye(2) / factor
-    return _grey(
-        affine_transform(image.astype(np.float32), matrix, centre - matrix @ centre, order=1)
-    )
-
-
 def _as_it_is(image: Pixels, _other: Pixels, _rng: np.random.Generator) -> Pixels:
     return image
 
 
 def _recompressed(image: Pixels, _other: Pixels, _rng: np.random.Generator) -> Pixels:
-    from PIL import Image
-
-    packed = io.BytesIO()
-    Image.fromarray(image).save(packed, "JPEG", quality=_JPEG_QUALITY)
-    return np.asarray(Image.open(packed, formats=["JPEG"]), np.uint8)
+    return recompressed(image, _JPEG_QUALITY)
 
 
 def _brighter(image: Pixels, _other: Pixels, _rng: np.random.Generator) -> Pixels:
-    return _grey(image * _GAIN + _OFFSET)
+    return grey(image * _GAIN + _OFFSET)
 
 
 def _shifted(image: Pixels, _other: Pixels, rng: np.random.Generator) -> Pixels:
     reach = rng.uniform(_LEAST_SHIFT, _MOST_SHIFT, 2) * rng.choice([-1, 1], 2)
-    return _grey(_moved(image, reach))
+    return grey(_moved(image, reach))
 
 
 def _mirrored(image: Pixels, _other: Pixels, _rng: np.random.Generator) -> Pixels:
@@ -74,7 +59,7 @@ def _mirrored(image: Pixels, _other: Pixels, _rng: np.random.Generator) -> Pixel
 
 
 def _zoomed(image: Pixels, _other: Pixels, rng: np.random.Generator) -> Pixels:
-    return zoomed(image, rng.uniform(_LEAST_ZOOM, _MOST_ZOOM))
+    return enlarged(image, rng.uniform(_LEAST_ZOOM, _MOST_ZOOM))
 
 
 def _other_histogram(image: Pixels, other: Pixels, _rng: np.random.Generator) -> Pixels:
@@ -105,7 +90,7 @@ def _head(image: Pixels, other: Pixels, rng: np.random.Generator) -> Pixels:
     inside = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < radius**2
     reach = rng.uniform(-_HEAD_SHIFT, _HEAD_SHIFT, 2)
     share = _moved(gaussian_filter(inside.astype(np.float64), 1.0), reach)
-    return _grey(_moved(image, reach) * share + other * (1 - share))
+    return grey(_moved(image, reach) * share + other * (1 - share))
 
 
 def _moved(image: NDArray[np.generic], reach: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,10 +99,6 @@ def _moved(image: NDArray[np.generic], reach: NDArray[np.float64]) -> NDArray[np
 
     by = np.rint(reach * np.array(image.shape))
     return np.asarray(shift(image.astype(np.float64), by, order=0), np.float64)
-
-
-def _grey(values: NDArray[np.floating]) -> Pixels:
-    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 _KINDS: dict[str, Alteration] = {

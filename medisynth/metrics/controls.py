@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governance.records.errors import MetricUndefinedError, SettingsError
+from medisynth.data.reading.alterations import about_centre, grey
 from medisynth.data.reading.views import Pixels
 
 MEANINGS = {
@@ -73,16 +74,12 @@ def _blurred(pixels: Pixels) -> Pixels:
 
 def _augmented(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Mirror an image (or not), turn and enlarge it about its centre, and make it brighter."""
-    from scipy.ndimage import affine_transform
-
     if rng.random() < 0.5:
         image = image[:, ::-1]
     angle = np.deg2rad(rng.uniform(-_TURN_DEGREES, _TURN_DEGREES))
     zoom, gain = rng.uniform(1 - _ZOOM, 1 + _ZOOM), rng.uniform(1 - _GAIN, 1 + _GAIN)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
-    centre = (np.array(image.shape) - 1) / 2
-    turned = affine_transform(image.astype(np.float32), turn, centre - turn @ centre, order=1)
-    return np.asarray(np.clip(np.round(turned * gain), 0, 255), np.uint8)
+    return grey(about_centre(image, turn) * gain)
 
 
 def _gaussian_images(pixels: Pixels, n: int, rng: np.random.Generator) -> Pixels:
@@ -97,5 +94,4 @@ def _gaussian_images(pixels: Pixels, n: int, rng: np.random.Generator) -> Pixels
     scale = np.sqrt(max(len(flat) - 1, 1))
     mixture = rng.standard_normal((n, len(flat))).astype(np.float32) / scale
     drawn = mean + mixture @ (flat - mean)
-    drawn = np.clip(np.round(drawn), 0, 255)
-    return np.asarray(drawn, np.uint8).reshape(n, *pixels.shape[1:])
+    return grey(drawn).reshape(n, *pixels.shape[1:])

@@ -16,8 +16,8 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 
 from governance.records.errors import MetricUndefinedError
+from medisynth.data.reading.alterations import enlarged
 from medisynth.data.reading.views import Pixels
-from medisynth.metrics.altered_copies import zoomed
 from medisynth.metrics.memorisation import area_means
 
 SMALLEST_PX = 24  # side of the smallest images in which speckle can be told apart
@@ -126,7 +126,7 @@ class PartSearch:
         index = np.zeros(len(images), np.intp)
         agreement = np.full(len(images), -1.0)
         for factor in (1.0, *_ZOOMS):
-            views = images if factor == 1 else np.stack([zoomed(x, factor) for x in images])
+            views = images if factor == 1 else np.stack([enlarged(x, factor) for x in images])
             level = self._coarse if factor == 1 else self._zoomed
             coarse, close = _detail(views, level.detail), _detail(views, self._close)
             for flip in (False, True):

@@ -1,12 +1,12 @@
 """Robustness: what is lost when the held-out images are taken otherwise, beside real images."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governance.records.evaluation import RobustnessLoss
+from medisynth.data.reading.alterations import about_centre, enlarged, grey, recompressed
 from medisynth.data.reading.views import Pixels
 from medisynth.intervals import Counts, image_counts, patient_counts, percentile_interval
 from medisynth.metrics.features import Features
@@ -92,43 +92,25 @@ def _with_all(counts: Counts) -> Counts:
 
 
 def _gain(image: Pixels, _rng: np.random.Generator) -> Pixels:
-    return _grey(image.astype(np.float64) * _GAIN)
+    return grey(image.astype(np.float64) * _GAIN)
 
 
 def _speckle(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return _grey(image * rng.normal(1.0, _SPECKLE, image.shape))
+    return grey(image * rng.normal(1.0, _SPECKLE, image.shape))
 
 
 def _zoom(image: Pixels, _rng: np.random.Generator) -> Pixels:
-    return _moved(image, np.eye(2) / _ZOOM)
+    return enlarged(image, _ZOOM)
 
 
 def _rotation(image: Pixels, _rng: np.random.Generator) -> Pixels:
     angle = np.deg2rad(_DEGREES)
-    return _moved(
-        image, np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    )
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return grey(about_centre(image, turn))
 
 
 def _compression(image: Pixels, _rng: np.random.Generator) -> Pixels:
-    from PIL import Image
-
-    packed = io.BytesIO()
-    Image.fromarray(image).save(packed, "JPEG", quality=_JPEG_QUALITY)
-    return np.asarray(Image.open(packed, formats=["JPEG"]), np.uint8)
-
-
-def _moved(image: Pixels, matrix: NDArray[np.float64]) -> Pixels:
-    """Take each pixel from where a matrix about the centre puts it."""
-    from scipy.ndimage import affine_transform
-
-    centre = (np.array(image.shape) - 1) / 2
-    moved = affine_transform(image.astype(np.float64), matrix, centre - matrix @ centre, order=1)
-    return _grey(np.asarray(moved, np.float64))
-
-
-def _grey(values: NDArray[np.float64]) -> Pixels:
-    return np.asarray(np.clip(np.round(values), 0, 255), np.uint8)
+    return recompressed(image, _JPEG_QUALITY)
 
 
 _ALTERED: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {

@@ -41,6 +41,11 @@ class TuningDistance:
         extractor, real = self._load()
         return kernel_distance(real, extractor.extract(images))
 
+    @property
+    def extractor(self) -> InceptionPool3:
+        """The network behind the distance, loaded once."""
+        return self._load()[0]
+
     def compare(
         self,
         synthetic: Pixels,

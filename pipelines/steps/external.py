@@ -60,7 +60,7 @@ def prepare(images: ImageSet, context: RunContext) -> None:
     for one in _sets(context):
         packed, facts = _packed(one, images, context)
         path = _folder(context) / f"{one.name}.npz"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, packed)
         body = {"facts": facts.model_dump(mode="json"), "sha256": sha256_bytes(packed)}
         context.store.journal.append(_PACKED, body)
@@ -79,15 +79,15 @@ def read(context: RunContext) -> list[ExternalImages]:
     Raises:
         EvidenceTamperedError: A file is not the one that was packed.
     """
+    # A step that was cut short is done again, and its sets are packed again: the last one counts.
+    packed = [e.body for e in context.store.journal.events() if e.type == _PACKED]
     found = []
-    for event in context.store.journal.events():
-        if event.type != _PACKED:
-            continue
-        facts = ExternalSet.model_validate(event.body["facts"])
+    for body in {one["facts"]["name"]: one for one in packed}.values():
+        facts = ExternalSet.model_validate(body["facts"])
         path = _folder(context) / f"{facts.name}.npz"
         data = path.read_bytes()
-        if (digest := sha256_bytes(data)) != event.body["sha256"]:
-            raise EvidenceTamperedError(path, expected=event.body["sha256"], found=digest)
+        if (digest := sha256_bytes(data)) != body["sha256"]:
+            raise EvidenceTamperedError(path, expected=body["sha256"], found=digest)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             found.append(ExternalImages(facts, file["pixels"], tuple(map(str, file["patients"]))))
     return found

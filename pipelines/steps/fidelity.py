@@ -24,7 +24,7 @@ from medisynth.data.audit.coverage import ATTRIBUTES
 from medisynth.data.reading.views import Pixels
 from medisynth.metrics.controls import MEANINGS, control_images
 from medisynth.metrics.diversity import diversity
-from medisynth.metrics.features import ExtractorFacts, Features, InceptionPool3, check_reference
+from medisynth.metrics.features import Features, InceptionPool3, check_reference
 from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
 from medisynth.metrics.kernel import kernel_distance
 from medisynth.metrics.robustness import ALTERATIONS, altered, robustness_losses
@@ -65,7 +65,7 @@ class Fidelity:
     pretrained: tuple[PretrainedComponent, ...] = ()
     extraction_s: float = 0.0
     training_features: Features | None = None
-    extractor: ExtractorFacts | None = None
+    extractor: InceptionPool3 | None = None
     gaps: tuple[SubgroupGap, ...] = ()
     least_patients: int | None = None
     repeats: tuple[SamplingRepeat, ...] = ()

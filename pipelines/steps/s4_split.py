@@ -46,11 +46,11 @@ _PACKED = "views packed"
 
 def run(images: ImageSet, audited: AuditedImages, context: RunContext) -> SplitImages:
     """Divide the images and seal the held-out test set; errors as in `divide`."""
+    external.prepare(images, context)  # before a test set is sealed for nothing
     result = divide(images, audited, context)
     _warn_of_large_batches(int((result.partition == TRAINING).sum()), context)
     split = _views_and_seal(images, result.partition, context)
     boundaries.views_packed(images, split, context)
-    external.prepare(images, context)
     return split
 
 

@@ -74,7 +74,7 @@ def evaluate(
         context.console.warn(note)
     context.console.say(f"opened the sealed test set: {opening.label}")
     made = context.folder.get(TrainingRecord)  # the self-test trains nothing
-    is_known = made is None or made.elsewhere is None or made.elsewhere.has_training
+    is_known = made is None or made.knows_training
 
     def searched(what: str, measure: Callable[[], _T]) -> tuple[_T | None, tuple[str, ...]]:
         if is_known:
@@ -133,7 +133,9 @@ def evaluate(
     )
     context.store.write_document(record)
     levels = levels_of(split, [leaf.id for leaf in test.leaves])
-    worth = usefulness.judge(test.pixels, test.patients, levels, context)
+    worth = usefulness.judge(
+        test.pixels, test.patients, levels, context, extractor=fidelity.extractor
+    )
     if worth is not None:
         context.store.write_document(worth)
     baseline = baseline_of(training, fidelity.training_features, fidelity.extractor, record)

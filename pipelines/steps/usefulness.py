@@ -44,6 +44,8 @@ def judge(
     patients: Sequence[str],
     levels: Mapping[str, Sequence[str]],
     context: RunContext,
+    *,
+    extractor: InceptionPool3 | None,
 ) -> UtilityRecord | None:
     """Judge the classifiers on held-out images; None where none was to be fitted.
 
@@ -52,6 +54,7 @@ def judge(
         patients: Patient of each, length n.
         levels: Attribute -> level of each image, "" where it is not recorded.
         context: Configuration, store and console of the run.
+        extractor: Network that fidelity was measured with; None where it was not.
 
     Raises:
         EvidenceTamperedError: The classifiers are not those that were fitted.
@@ -74,11 +77,10 @@ def judge(
     }
     labels = levels.get(fitted.attribute, ("",) * len(patients))
     rows = [k for k, label in enumerate(labels) if label in real_classifier(fitted).levels]
-    weights = find_weights()
-    if weights is None or not rows:
-        what = "the FID weights are gone" if weights is None else "no held-out image has a label"
-        return UtilityRecord(**facts, reason=what)
-    extract = TaskFeatures(InceptionPool3.load(weights))
+    if extractor is None or not rows:
+        no_label = "no held-out image has a label"
+        return UtilityRecord(**facts, reason=no_label if extractor else "fidelity was not measured")
+    extract = TaskFeatures(extractor)
     test = LabelledFeatures(
         extract(np.asarray(pixels[rows])),
         tuple(labels[k] for k in rows),

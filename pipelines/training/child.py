@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from governance.records.partition import RefusedRead
     from medisynth.data.reading.views import ImageView, Pixels
     from medisynth.generator import Generator, TrainingContext
+    from medisynth.metrics.features import InceptionPool3
     from medisynth.metrics.tuning_distance import TuningDistance
 
 _PR_SET_PDEATHSIG = 1
@@ -330,7 +331,8 @@ def _train_and_draw(
     sampling_s = time.monotonic() - started
     np.save(Path(job.work) / "synthetic.npy", synthetic, allow_pickle=False)
     drawn = _draw_further(job, released, context)
-    _fit_classifiers(job, training, tuning, drawn, synthetic, context)
+    if job.task_images and score is not None:
+        _fit_classifiers(job, training, tuning, drawn, synthetic, score.extractor, context)
     comparison = _compare(score, synthetic, training, context)
     return {
         "report": report.model_dump(mode="json"),
@@ -381,15 +383,12 @@ def _fit_classifiers(
     tuning: "ImageView",
     drawn: "dict[tuple[str, str], Pixels]",
     synthetic: "Pixels",
+    extractor: "InceptionPool3",
     context: "TrainingContext",
 ) -> None:
     """Fit and write the classifiers of all arms, which the parent judges on the held-out images."""
     from medisynth.generator import StoppedError
-    from medisynth.metrics.features import InceptionPool3
     from medisynth.utility.fitting import TaskFeatures, fit_classifiers
-
-    if not job.task_images or job.weights is None:
-        return
 
     def progress(done: int, total: int) -> None:
         if context.should_stop():
@@ -401,7 +400,7 @@ def _fit_classifiers(
         tuning,
         drawn,
         synthetic,
-        TaskFeatures(InceptionPool3.load(Path(job.weights), compute_device=context.compute_device)),
+        TaskFeatures(extractor),
         most_images=job.task_images,
         seed=job.seed,
         progress=progress,

@@ -4,7 +4,6 @@ How far a copy may be changed depends on the images: fine speckle on a small fra
 is resized, and a crop moves more of it. So the search is tried on the data set itself.
 """
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from governance.records.duplicates import CopyRecall
 from medisynth.data.duplicates.search import find_duplicates
+from medisynth.data.reading.alterations import grey, recompressed
 from medisynth.data.reading.decode import to_thumbnail
 
 Grey = NDArray[np.uint8]
@@ -23,10 +23,7 @@ _LARGEST_PX = 512  # larger frames are reduced first, as the search reduces them
 
 
 def _recompressed(image: Grey, _rng: np.random.Generator) -> Grey:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=60)
-    with Image.open(stream) as picture:
-        return np.asarray(picture, dtype=np.uint8)
+    return recompressed(image, 60)
 
 
 def _resized(image: Grey, _rng: np.random.Generator) -> Grey:
@@ -36,8 +33,7 @@ def _resized(image: Grey, _rng: np.random.Generator) -> Grey:
 
 
 def _brighter(image: Grey, _rng: np.random.Generator) -> Grey:
-    grey = 255 * (image / 255) ** 0.85
-    return np.clip(np.rint(1.2 * grey + 10), 0, 255).astype(np.uint8)
+    return grey(1.2 * 255 * (image / 255) ** 0.85 + 10)
 
 
 def _next_frame(image: Grey, rng: np.random.Generator) -> Grey:

@@ -9,15 +9,8 @@ from governance.records.base import ItemStatus
 from governance.records.evaluation import EvaluationRecord
 from governance.records.policy import Criterion
 from governance.records.utility import ADDED, AUROC, MACRO_F1, REAL, Arm, TaskMeasure, UtilityRecord
+from tests.stored_run.stored import stored
 
-EVALUATED = EvaluationRecord(
-    metrics=(),
-    memorisation=None,
-    controls=(),
-    opening=None,
-    n_synthetic_in_test=0,
-    n_test_patients_in_training=0,
-)
 SET = Criterion(metric="lower bound", operator=">=", value=-0.02)
 
 
@@ -33,7 +26,8 @@ def utility(*arms, **changes):
 
 
 def judged(record, criterion=SET):
-    documents = (EVALUATED,) if record is None else (EVALUATED, record)
+    evaluated = stored()[EvaluationRecord]
+    documents = (evaluated,) if record is None else (evaluated, record)
     return CHECKS["P8-04"].function(JudgedRun(RunFolder.of(*documents)), criterion)
 
 

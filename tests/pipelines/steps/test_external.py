@@ -18,6 +18,7 @@ from pipelines.current_run.console import Console
 from pipelines.current_run.places import refuse_misplaced_folders
 from pipelines.selftest.bench import Bench
 from pipelines.steps import external
+from tests.stored_run.stored import change, stored
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +120,7 @@ FACTS = ExternalSet(
 
 
 def judged(*sets):
-    evaluation = EvaluationRecord(
-        metrics=(),
-        memorisation=None,
-        controls=(),
-        opening=None,
-        n_synthetic_in_test=0,
-        n_test_patients_in_training=0,
-        external=sets,
-    )
+    evaluation = change(stored()[EvaluationRecord], external=sets)
     criterion = Criterion(metric="external test sets used", operator=">=", value=1)
     return CHECKS["P4-13"].function(JudgedRun(RunFolder.of(evaluation)), criterion)
 
@@ -150,3 +143,9 @@ def test_no_set_and_a_set_that_was_not_measured_are_not_evaluated():
     found = judged(FACTS.model_copy(update={"reason": "images are black"}))
     assert found.status is ItemStatus.NOT_EVALUATED
     assert "images are black" in found.reason
+
+
+def test_a_set_that_was_packed_twice_is_compared_once(run):
+    external.prepare(run.images, run.context)
+
+    assert len(external.read(run.context)) == 1

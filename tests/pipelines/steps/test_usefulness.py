@@ -25,19 +25,11 @@ class Brightness:
         return pixels[:, ::4, ::4].reshape(len(pixels), -1).astype(np.float32)
 
 
-class NoNetwork:
-    @classmethod
-    def load(cls, path, compute_device="cpu"):
-        return cls()
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A prepared run on phantoms of three brain planes, whose work folder holds classifiers."""
     for place in ("medisynth.utility.fitting", "pipelines.steps.usefulness"):
         monkeypatch.setattr(f"{place}.TaskFeatures", Brightness)
-    monkeypatch.setattr("medisynth.metrics.features.InceptionPool3", NoNetwork)
-    monkeypatch.setattr("pipelines.steps.usefulness.InceptionPool3", NoNetwork)
     monkeypatch.setattr("pipelines.steps.usefulness.find_weights", lambda: tmp_path / "weights")
     bench = Bench(tmp_path, Console(stream=io.StringIO()))
     settings = {"evaluation__extractor": "inception", "evaluation__utility": True}
@@ -67,7 +59,6 @@ def fitted(run, images):
             preview_every=0,
             processes=1,
             repeat_steps=0,
-            weights="weights",
             task_images=usefulness.wanted(context),
         ).to_json()
     )
@@ -83,7 +74,7 @@ def fitted(run, images):
         def progress(*_):
             return None
 
-    child._fit_classifiers(job, split.training, split.tuning, {}, images, Context)
+    child._fit_classifiers(job, split.training, split.tuning, {}, images, object(), Context)
     usefulness.put_on_record(context)
 
 
@@ -98,7 +89,7 @@ def judged(run):
         for attribute, by_image in split.levels.items()
     }
     patients = [str(x) for x in images.table["patient_id"].iloc[rows]]
-    return usefulness.judge(images.pixels[rows], patients, levels, run.context)
+    return usefulness.judge(images.pixels[rows], patients, levels, run.context, extractor=object())
 
 
 def test_classifiers_of_the_training_process_are_judged_on_held_out_patients(run):

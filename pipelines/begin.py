@@ -38,7 +38,7 @@ from pipelines.current_run.places import (
     refuse_misplaced_folders,
     refuse_readable_folders,
 )
-from pipelines.current_run.suite_report import find_suite_report
+from pipelines.current_run.software import find_suite_report
 from pipelines.current_run.vulnerability_scan import ReadScan, read_scan
 from pipelines.fetch.weights import find_weights
 from pipelines.finished_runs import sync

@@ -11,7 +11,7 @@ import pytest
 from governance.records.files import sha256_file
 from governance.records.software import MalformedInput, SuiteReport
 from pipelines.current_run.identity import code_identity
-from pipelines.current_run.suite_report import write_suite_report
+from pipelines.current_run.software import write_suite_report
 
 MALFORMED = "malformed"
 WHOLE = ("", "not slow and not gpu")  # all tests, and those of scripts/check

@@ -1,10 +1,11 @@
-"""The software bill of materials of a run in CycloneDX: written, read back and checked."""
+"""The software of a run: its bill of materials in CycloneDX, and the result of the project's tests."""
 
 import json
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageMetadata
+from pathlib import Path
 from typing import Any
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -17,12 +18,13 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 from packaging.requirements import Requirement
+from pydantic import ValidationError
 
 from governance.evidence.store import EvidenceStore
 from governance.records.errors import first_line
-from governance.records.files import sha256_bytes
+from governance.records.files import sha256_bytes, write_atomic
 from governance.records.run import RunIdentity
-from governance.records.software import BillOfMaterials
+from governance.records.software import BillOfMaterials, SuiteReport
 from governance.records.training import PretrainedComponent
 from pipelines.current_run.identity import DISTRIBUTION, normal_name
 
@@ -200,3 +202,44 @@ def _weights(part: PretrainedComponent) -> Component:
         licenses=[LicenseFactory().make_from_string(part.licence)],
         description=f"{part.used_for}; from {part.source}; trained on {part.training_data}",
     )
+
+
+MAX_BYTES = 1 << 20
+
+
+def report_name(commit: str, *, clean: bool) -> str:
+    """Return the result's file name; a tree with changes has a name of its own."""
+    return f"{commit}{'' if clean else '-changed'}.json"
+
+
+def write_suite_report(report: SuiteReport, folder: Path) -> Path:
+    """Write the result of the tests, replacing an earlier one of the same commit.
+
+    Raises:
+        RecordWriteError: The folder cannot be written.
+    """
+    path = folder / report_name(report.commit, clean=report.clean)
+    write_atomic(path, report.model_dump_json(indent=1).encode() + b"\n")
+    return path
+
+
+def find_suite_report(
+    commit: str | None, folder: Path, warn: Callable[[str], None]
+) -> SuiteReport | None:
+    """Return the test result of a commit, else that of the commit with changes, else None.
+
+    Args:
+        commit: Commit of the framework's source; None when it is unknown.
+        folder: Where runs of the tests leave their results.
+        warn: Called with a sentence when a result exists but cannot be read.
+    """
+    for clean in (True, False):
+        path = folder / report_name(commit or "", clean=clean)
+        if commit is None or not path.is_file():
+            continue
+        try:
+            with path.open("rb") as stream:
+                return SuiteReport.model_validate_json(stream.read(MAX_BYTES))
+        except (OSError, ValidationError):
+            warn(f"{path}: not a readable result of the tests; run make test again")
+    return None

@@ -12,8 +12,15 @@ from typing import Any
 from governance.evidence.journal import JournalEvent
 from governance.records.errors import ConfigError, SealError
 from governance.sealing.ledger import LedgerUse, opening_label, read_ledgers
-from governance.sealing.proof import Sibling, audit_path, leaf_hash, root_of_path
-from governance.sealing.seal import Leaf, leaf_bytes, read_seal
+from governance.sealing.seal import (
+    Leaf,
+    Sibling,
+    audit_path,
+    leaf_bytes,
+    leaf_hash,
+    read_seal,
+    root_of_path,
+)
 from pipelines.finished_runs.find import find_run
 
 _SHOWN_NEAR = 3

@@ -7,8 +7,8 @@ from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.conditioning import vocabulary_of
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
-from medisynth.models.dsr_gan.edm import sample_residuals
 from medisynth.models.dsr_gan.fitted import fit_before_training
+from medisynth.models.dsr_gan.objectives import sample_residuals
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import super_resolution_stage as new_stage
 from medisynth.models.enlarging.crop_training import CropTraining

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
-from medisynth.models.dsr_gan.fitted import Fitted
-from medisynth.models.dsr_gan.histograms import N_DRAWN
+from medisynth.models.dsr_gan.fitted import N_DRAWN, Fitted
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import enlarging_settings, sides_of_stages
 from medisynth.models.enlarging import description as shared

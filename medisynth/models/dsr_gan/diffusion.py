@@ -13,10 +13,9 @@ from medisynth import checkpoint
 from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.generator import Condition, Tensors, TrainingContext
 from medisynth.models.dsr_gan.batches import Augmentation, augmentation_of, augmented, nothing_told
-from medisynth.models.dsr_gan.edm import Edm
 from medisynth.models.dsr_gan.fitted import Fitted
 from medisynth.models.dsr_gan.network import UNet
-from medisynth.models.dsr_gan.objectives import Labels, Objective
+from medisynth.models.dsr_gan.objectives import Edm, Labels, Objective
 from medisynth.models.dsr_gan.settings import DiffusionSettings, DsrGanSettings, PretrainedSettings
 from medisynth.models.enlarging.candidates import Candidates
 from medisynth.models.enlarging.images import reduced, reduced_pixels, to_pixels, to_unit

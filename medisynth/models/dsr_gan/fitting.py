@@ -23,8 +23,8 @@ from medisynth.generator import Condition, TrainingContext
 from medisynth.models.dsr_gan.description import describe, describe_diffusion, describe_enlarging
 from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage, new_network
-from medisynth.models.dsr_gan.edm import Edm
 from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
+from medisynth.models.dsr_gan.objectives import Edm
 from medisynth.models.dsr_gan.settings import DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import (
     sides_of,

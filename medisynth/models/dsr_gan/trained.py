@@ -13,10 +13,15 @@ from medisynth.generator import Condition, StoppedError, Tensors, TrainingContex
 from medisynth.models.conditioning import Vocabulary, vocabulary_from
 from medisynth.models.dsr_gan.diffusion import NETWORK_PREFIX as DIFFUSION
 from medisynth.models.dsr_gan.diffusion import new_network
-from medisynth.models.dsr_gan.edm import Edm
-from medisynth.models.dsr_gan.histograms import N_GREYS, Histograms, Matching, matched_to_nearest
-from medisynth.models.dsr_gan.objectives import FreshNoise, Objective
-from medisynth.models.dsr_gan.scaling import Scaling, Window
+from medisynth.models.dsr_gan.fitted import (
+    N_GREYS,
+    Histograms,
+    Matching,
+    Scaling,
+    Window,
+    matched_to_nearest,
+)
+from medisynth.models.dsr_gan.objectives import Edm, FreshNoise, Objective
 from medisynth.models.dsr_gan.settings import FORMER_VERSION, DsrGanSettings
 from medisynth.models.dsr_gan.super_resolution import sides_of, untrained_enlarger
 from medisynth.models.enlarging.images import to_pixels, to_unit

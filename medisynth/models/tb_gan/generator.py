@@ -11,8 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.models.adversarial.layers import EqualisedLinear, linear, normalised, rectified
-from medisynth.models.adversarial.resampling import doubled
+from medisynth.models.adversarial.layers import (
+    EqualisedLinear,
+    doubled,
+    linear,
+    normalised,
+    rectified,
+)
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.models.tb_gan.style_block import N_NOISE_MAPS, StyleBlock
 from medisynth.models.tb_gan.tail import N_NOISE_MAPS as N_NOISE_MAPS_OF_TAIL

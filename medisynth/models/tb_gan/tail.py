@@ -8,8 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medisynth.models.adversarial.layers import EqualisedConv, EqualisedLinear, rectified
-from medisynth.models.adversarial.resampling import doubled, from_haar
+from medisynth.models.adversarial.layers import (
+    EqualisedConv,
+    EqualisedLinear,
+    doubled,
+    from_haar,
+    rectified,
+)
 
 SMALL = 1e-8
 MEAN_GAIN, DETAIL_GAIN = 0.3, 0.08  # of the bands; details of images are faint

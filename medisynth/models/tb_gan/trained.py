@@ -1,6 +1,6 @@
-"""A trained TB-GAN: sampling from it, and its conversion to tensors and back."""
+"""A trained TB-GAN: sampling from it, its conversion to tensors and back, weights of former versions."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,31 @@ from medisynth.models.conditioning import vocabulary_from
 from medisynth.models.enlarging.networks import Bicubic, EnlargingNetwork
 from medisynth.models.enlarging.stage import new_enlarger
 from medisynth.models.tb_gan.drawing import Drawing
-from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.settings import ENLARGING_FACTOR, TbGanSettings
 from medisynth.training.loop import seeded_weights, snapshot
+
+_OF_FORMER = "levels.0.to_image.weight"  # image skips have had a layer of their own since
+
+
+def require_present(names: Collection[str], prefix: str, what: str) -> None:
+    """Refuse tensors of the former generator, which added a fixed position grid at a fixed gain.
+
+    Args:
+        names: Names of all tensors.
+        prefix: Prefix of the generator's own names.
+        what: Name of the tensors for the message.
+
+    Raises:
+        WeightsError: They are of the former architecture.
+    """
+    if prefix + _OF_FORMER in names:
+        raise WeightsError(
+            f"{what}: expected a generator with learned positions, found one of the architecture "
+            "before them, in which positions had a fixed position_gain; read it with a version of "
+            "medisynth-gov whose settings of tb-gan still have position_gain, or train again"
+        )
+
 
 STAGE = "sampling"
 GENERATOR, ENLARGER = "generator.", "enlarger."

@@ -15,13 +15,12 @@ from medisynth.models.adversarial.images import IMAGES_AT_ONCE, coarse, energy_d
 from medisynth.models.adversarial.losses import discriminator_loss, generator_loss, penalised
 from medisynth.models.conditioning import Vocabulary
 from medisynth.models.enlarging.networks import EnlargingNetwork
-from medisynth.models.tb_gan.batches import Batches, Part
+from medisynth.models.tb_gan.batches import Batches, Part, moved_probability
 from medisynth.models.tb_gan.drawing import Drawing
-from medisynth.models.tb_gan.former import require_present
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.networks import Networks
-from medisynth.models.tb_gan.pseudo_augmentation import moved_probability
 from medisynth.models.tb_gan.settings import SchedulePart, TbGanSettings
+from medisynth.models.tb_gan.trained import require_present
 from medisynth.training.loop import (
     DiscriminatorGuard,
     Precision,

@@ -1,7 +1,9 @@
-"""Findings of a recomputation: a claim, values with their rules, a verdict."""
+"""Findings of a recomputation (a claim, values with their rules, a verdict) and published deviations."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
 
 PAPER = "arXiv:2304.03941"
 """Iskandar et al., "Towards Realistic Ultrasound Fetal Brain Imaging Synthesis", MIDL 2023."""
@@ -81,3 +83,21 @@ def not_evaluated(
 ) -> Finding:
     """Make a finding that could not be evaluated; the reason states what is missing."""
     return Finding(numbered, title, claim, where, (), Verdict.NOT_EVALUATED, reason, source)
+
+
+class Deviations(BaseModel):
+    """Switches defined by subclasses, all on unless turned off by name.
+
+    The description of a field states the effect of the published choice; the model card lists the
+    deviations that are on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def switched_on(self) -> dict[str, str]:
+        """Map the name of each deviation that is on to its description."""
+        return {
+            name: str(field.description)
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name)
+        }

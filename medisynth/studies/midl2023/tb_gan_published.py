@@ -13,7 +13,7 @@ from governance.records.training import FitReport
 from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.tb_gan import TbGan, TbGanSettings
-from medisynth.studies.midl2023.deviations import Deviations
+from medisynth.studies.midl2023.findings import Deviations
 
 APA_TARGET = 0.95
 LEARNING_RATE, DISCRIMINATOR_LEARNING_RATE = 5e-5, 2e-4

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from governance.evidence.manifest import merkle_root
-from governance.sealing.proof import Sibling, audit_path, leaf_hash, root_of_path
+from governance.sealing.seal import Sibling, audit_path, leaf_hash, root_of_path
 
 D = [b"d%d" % k for k in range(7)]
 

@@ -12,13 +12,9 @@ from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan import DsrGan, DsrGanSettings
 from medisynth.models.dsr_gan.batches import nothing_told
-from medisynth.models.dsr_gan.histograms import histograms_of
+from medisynth.models.dsr_gan.fitted import histograms_of
 from medisynth.models.dsr_gan.settings import DiffusionSettings
 from medisynth.studies.midl2023.dsr_gan_published import DsrGanPublished, DsrGanPublishedSettings
-from medisynth.studies.midl2023.dsr_gan_published.average_histogram import (
-    matched_whole,
-    mean_histogram,
-)
 from medisynth.studies.midl2023.dsr_gan_published.classic_srgan import ClassicBlock, new_networks
 from medisynth.studies.midl2023.dsr_gan_published.classic_unet import ClassicAttention, ClassicUNet
 from medisynth.studies.midl2023.dsr_gan_published.fitting import enlarging_stage
@@ -28,7 +24,11 @@ from medisynth.studies.midl2023.dsr_gan_published.settings import (
     NOT_REPRODUCED,
     DsrGanDeviations,
 )
-from medisynth.studies.midl2023.dsr_gan_published.trained import new_diffusion
+from medisynth.studies.midl2023.dsr_gan_published.trained import (
+    matched_whole,
+    mean_histogram,
+    new_diffusion,
+)
 from medisynth.training.loop import n_parameters
 
 PUBLISHED = DsrGanPublishedSettings()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from governance.records.software import SuiteReport
-from pipelines.current_run.suite_report import find_suite_report, write_suite_report
+from pipelines.current_run.software import find_suite_report, write_suite_report
 from tests.places import ROOT
 
 COMMIT = "1" * 40

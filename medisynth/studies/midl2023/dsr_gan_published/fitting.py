@@ -9,7 +9,7 @@ from medisynth.data.reading.views import ImageView
 from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.diffusion import STAGE as DIFFUSION_STAGE
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
-from medisynth.models.dsr_gan.fitted import Fitted, fit_before_training
+from medisynth.models.dsr_gan.fitted import Fitted, Scaling, fit_before_training
 from medisynth.models.dsr_gan.fitting import (
     assembled,
     choose,
@@ -17,17 +17,16 @@ from medisynth.models.dsr_gan.fitting import (
     require_usable,
     train_stage,
 )
-from medisynth.models.dsr_gan.scaling import Scaling
 from medisynth.models.dsr_gan.super_resolution import stage_name, super_resolution_stage
 from medisynth.models.dsr_gan.trained import Trained
 from medisynth.models.enlarging.crop_training import CropTraining
-from medisynth.studies.midl2023.dsr_gan_published.average_histogram import mean_histogram
 from medisynth.studies.midl2023.dsr_gan_published.classic_srgan import ClassicStage
 from medisynth.studies.midl2023.dsr_gan_published.description import describe_published
 from medisynth.studies.midl2023.dsr_gan_published.settings import DsrGanPublishedSettings
 from medisynth.studies.midl2023.dsr_gan_published.trained import (
     as_published,
     enlarged_sides,
+    mean_histogram,
     n_channels,
     new_diffusion,
     objective_of,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from medisynth.models.dsr_gan import DsrGanSettings
 from medisynth.models.dsr_gan.settings import refuse_former_fields
-from medisynth.studies.midl2023.deviations import Deviations
+from medisynth.studies.midl2023.findings import Deviations
 
 
 class DsrGanDeviations(Deviations):

@@ -2,22 +2,49 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from skimage.exposure import match_histograms
 from torch import nn
 
+from medisynth.data.reading.views import Pixels
 from medisynth.generator import Tensors
 from medisynth.models.dsr_gan.diffusion import STAGE, new_network
-from medisynth.models.dsr_gan.edm import Edm
-from medisynth.models.dsr_gan.histograms import matched_to_nearest
+from medisynth.models.dsr_gan.fitted import N_GREYS, Histograms, histograms_of, matched_to_nearest
+from medisynth.models.dsr_gan.objectives import Edm
 from medisynth.models.dsr_gan.super_resolution import sides_of, untrained_enlarger
 from medisynth.models.dsr_gan.trained import Trained, vocabulary_in, with_weights
 from medisynth.models.enlarging.networks import EnlargingNetwork
-from medisynth.studies.midl2023.dsr_gan_published.average_histogram import matched_to_average
 from medisynth.studies.midl2023.dsr_gan_published.classic_srgan import new_networks
 from medisynth.studies.midl2023.dsr_gan_published.classic_unet import N_CHANNELS, ClassicUNet
 from medisynth.studies.midl2023.dsr_gan_published.noise_prediction import NoisePrediction
 from medisynth.studies.midl2023.dsr_gan_published.settings import DsrGanPublishedSettings
 from medisynth.training.loop import seeded_weights
+
+
+def mean_histogram(histograms: Histograms) -> Histograms:
+    """Histogram of the mean of the images' sorted pixels, as published: (k, 256) to (1, 256)."""
+    greys = np.arange(N_GREYS, dtype=np.uint8)
+    total = np.zeros(int(histograms[0].sum()))
+    for counts in histograms:
+        total += np.repeat(greys, counts)
+    mean = np.rint(total / len(histograms)).astype(np.uint8)
+    return histograms_of(mean[None])
+
+
+def matched_whole(image: Pixels, reference: NDArray[np.int32]) -> Pixels:
+    """Match all pixels to a reference, including the black background, as published."""
+    greys = np.repeat(np.arange(N_GREYS, dtype=np.uint8), reference)
+    values = match_histograms(image, greys.reshape(1, -1))
+    return np.clip(np.rint(values), 0, N_GREYS - 1).astype(np.uint8)
+
+
+def matched_to_average(
+    image: Pixels, histograms: Histograms, generator: np.random.Generator
+) -> Pixels:
+    """Match an image to the only histogram; nothing is drawn from the generator."""
+    return matched_whole(image, histograms[0])
 
 
 def objective_of(settings: DsrGanPublishedSettings) -> type[Edm] | type[NoisePrediction]:

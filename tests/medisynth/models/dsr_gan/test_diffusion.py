@@ -11,17 +11,22 @@ from medisynth.generator import TrainingContext
 from medisynth.models.dsr_gan.batches import Augmentation, augmentation_of, augmented, nothing_told
 from medisynth.models.dsr_gan.diffusion import DiffusionStage
 from medisynth.models.dsr_gan.diffusion import new_network as network_of
-from medisynth.models.dsr_gan.edm import (
+from medisynth.models.dsr_gan.fitted import (
+    drawn_reference,
+    fit_before_training,
+    fit_mean_image,
+    fit_scaling,
+    histograms_of,
+    matched,
+)
+from medisynth.models.dsr_gan.network import UNet
+from medisynth.models.dsr_gan.objectives import (
     denoised,
     denoising_loss,
     noise_levels,
     preconditioning,
     sample_residuals,
 )
-from medisynth.models.dsr_gan.fitted import fit_before_training
-from medisynth.models.dsr_gan.histograms import drawn_reference, histograms_of, matched
-from medisynth.models.dsr_gan.network import UNet
-from medisynth.models.dsr_gan.scaling import fit_mean_image, fit_scaling
 from medisynth.models.dsr_gan.settings import DiffusionSettings, DsrGanSettings
 from medisynth.models.enlarging.images import crop_of, reduced, reduced_pixels, to_pixels, to_unit
 

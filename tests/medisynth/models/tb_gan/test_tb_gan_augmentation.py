@@ -11,8 +11,8 @@ from medisynth.models.adversarial.images import (
     to_pixels,
     to_signed,
 )
+from medisynth.models.tb_gan.batches import moved_probability, pseudo_rows
 from medisynth.models.tb_gan.drawing import numbers_of
-from medisynth.models.tb_gan.pseudo_augmentation import moved_probability, pseudo_rows
 from medisynth.training.workers import Workers
 
 ALL = ("brightness", "contrast", "translation", "cutout")

@@ -8,7 +8,7 @@ from medisynth.data.phantom import PhantomSettings, simulate_image
 from medisynth.data.phantom.cohort import plan_cohort
 from medisynth.data.reading.decode import to_square
 from medisynth.models.adversarial.images import to_signed
-from medisynth.models.adversarial.resampling import doubled
+from medisynth.models.adversarial.layers import doubled
 from medisynth.models.tb_gan.generator import StyleSwinGenerator
 from medisynth.models.tb_gan.settings import TbGanSettings
 from medisynth.training.loop import learning_rate, seeded_weights

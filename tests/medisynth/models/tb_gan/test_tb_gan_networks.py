@@ -4,16 +4,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medisynth.models.adversarial.judgement import variety
-from medisynth.models.adversarial.layers import EqualisedLinear, linear
-from medisynth.models.adversarial.resampling import (
+from medisynth.models.adversarial.layers import (
+    EqualisedLinear,
     blur_kernel,
     blurred,
     doubled,
     from_haar,
     haar,
     halved,
+    linear,
 )
+from medisynth.models.adversarial.residual_discriminator import variety
 from medisynth.models.tb_gan.attention import (
     MASKED,
     PLAIN,

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from medisynth.models.adversarial.spectral import spectrally_normalised
-from medisynth.models.tb_gan.discriminator import WaveletDiscriminator
+from medisynth.models.adversarial.layers import spectrally_normalised
+from medisynth.models.tb_gan.networks import WaveletDiscriminator
 from medisynth.models.tb_gan.settings import TbGanSettings
 
 WAVELET = TbGanSettings(

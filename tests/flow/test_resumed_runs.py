@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from governance.evidence.journal import read_journal
 from governance.records.files import sha256_file
 from pipelines.cli.app import app
+from tests.flow.killed_runs import TINY, kill_runs
 from tests.places import ROOT
 
 TOY = "tests.plugins.slow_toy:SlowToy"
@@ -320,3 +321,13 @@ def test_many_kills_at_random_moments_lose_nothing(tmp_path, whole):
     assert n_kills >= 3
     check_finished(run_dir)
     check_same_result(run_dir, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "n_kills"), [(TINY, 40), ((), 10)], ids=["tiny", "smoke"])
+def test_after_every_kill_the_next_start_works_and_nothing_half_written_is_believed(
+    tmp_path, options, n_kills
+):
+    count = kill_runs(tmp_path, n_kills, seed=20262, options=options, say=print)
+
+    assert count.kills.total() == n_kills

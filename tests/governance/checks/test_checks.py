@@ -52,8 +52,8 @@ from tests.governance.checks.faults import (
     without,
 )
 from tests.governance.checks.model_cases import MODEL_CASES
-from tests.governance.checks.selftest_cases import ALL, SILENT, trial
 from tests.governance.checks.software_cases import SOFTWARE_CASES
+from tests.governance.checks.test_selftest_record import ALL, SILENT, trial
 from tests.stored_run.stored import START, good
 
 NOW = of("declarations").read_utc

@@ -1,5 +1,7 @@
 """Item P4-12 from the record of a self-test, and what the report says of it."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from governance.checks.judged_run import JudgedRun
@@ -7,10 +9,50 @@ from governance.checks.registry import CHECKS
 from governance.evidence.folder import RunFolder
 from governance.policy.load import load_policy
 from governance.records.base import ItemStatus
+from governance.records.selftest import GuardAnswer, NotPlanted, PlantTrial, SelftestRecord
 from governance.reports.audit_report import write_html
 from governance.reports.evidence import load_evidence
-from tests.governance.checks.selftest_cases import ALL, CAUGHT, SILENT, record, trial
 from tests.stored_run.stored import showing, write_run
+
+CAUGHT = GuardAnswer(
+    guard="L000",
+    status="stopped",
+    is_alarm=True,
+    exit_code=4,
+    sentence="patient 5 is on both sides",
+)
+SILENT = GuardAnswer(
+    guard="L000", status="did not stop it", is_alarm=False, exit_code=None, sentence=""
+)
+
+
+def trial(about, *, answers=(CAUGHT,), control=(SILENT,), fault=""):
+    return PlantTrial(
+        name=f"{about} plant",
+        about=about,
+        planted=f"a leak about {about}",
+        expected=("L000",),
+        failure_exit_code=4,
+        answers=answers,
+        control=control,
+        is_caught=any(answer.is_alarm for answer in answers),
+        is_control_clean=not any(answer.is_alarm for answer in control),
+        duration_s=1.25,
+        fault=fault,
+    )
+
+
+def record(*trials):
+    return SelftestRecord(
+        scope="quick",
+        started_utc=datetime(2026, 1, 1, tzinfo=UTC),
+        trials=trials,
+        not_planted=(NotPlanted(name="x", planted="a loss", reason="needs training"),),
+        duration_s=4.5,
+    )
+
+
+ALL = (trial("patient"), trial("duplicate"), trial("early read"))
 
 
 @pytest.mark.parametrize(

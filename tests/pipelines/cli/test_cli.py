@@ -6,8 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from governance.evidence.store import EvidenceStore
+from governance.records.errors import TrackingError
 from pipelines.cli import app as cli
+from pipelines.cli import doctor as ui
 from pipelines.cli.app import app
+from pipelines.config.sections import TrackingConfig
+from pipelines.tracking import open_store
 
 runner = CliRunner()
 
@@ -112,3 +116,46 @@ def test_a_bug_is_one_line_and_its_traceback_a_file(monkeypatch, capsys, tmp_pat
     (crash,) = tmp_path.iterdir()
     assert str(crash) in line
     assert "ZeroDivisionError" in crash.read_text()
+
+
+def test_the_address_told_is_that_of_this_workspaces_runs(
+    tmp_path, monkeypatch, capsys, socket_enabled
+):
+    started = []
+
+    def run(command, **_):
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    experiment_id = open_store(tmp_path, TrackingConfig()).experiment_id
+    monkeypatch.setattr(ui.subprocess, "run", run)
+
+    assert ui.serve(tmp_path, 5050) == 0
+
+    told = capsys.readouterr().err
+    assert f"http://127.0.0.1:5050/#/experiments/{experiment_id}/runs?" in told
+    (command,) = started
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_a_workspace_without_a_store_is_refused_before_anything_is_started(tmp_path):
+    with pytest.raises(TrackingError, match="no MLflow store here yet"):
+        ui.serve(tmp_path, 5050)
+
+
+def test_doctor_says_what_the_machine_can_do(tmp_path):
+    result = runner.invoke(app, ["doctor", "-w", str(tmp_path), "--json"])
+
+    assert result.exit_code == 0
+    lines = {line["subject"]: line for line in json.loads(result.stdout)}
+    assert lines["torch"]["mark"] == "ok"
+    assert lines["torchvision import"]["mark"] == "ok"
+    assert "level" in lines["confinement"]["finding"]
+    assert {"FID weights", "disk", "compute device"} <= set(lines)
+
+
+def test_doctor_for_people_is_aligned_text(tmp_path):
+    result = runner.invoke(app, ["doctor", "-w", str(tmp_path)])
+
+    assert result.exit_code == 0
+    assert "GiB free" in result.output

@@ -4,15 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from governance.records.audit import CoverageLevel, ListingSummary
+from governance.records.audit import Concentration, CoverageLevel, ListingSummary
 from governance.records.base import TEST, TRAINING
+from governance.records.dataset import FlowLevel
 from medisynth.data.adapters import locate_data_set
 from medisynth.data.audit.coverage import (
     ALL,
     NOT_RECORDED,
     absent,
     completeness,
+    concentration,
     coverage,
+    flow_step,
     listing_summary,
 )
 from medisynth.intervals import wilson_interval
@@ -172,3 +175,103 @@ def test_a_listing_without_official_split_has_no_sides():
     assert found.images_per_partition == {NOT_RECORDED: 999}
     assert found.one_sided == ()
     assert found.shared_patients == 0
+
+
+FOUR_IMAGES = pd.DataFrame(
+    {
+        "patient_id": ["1", "1", "2", "3"],
+        "plane": ["Fetal brain", "Other", "Other", "Fetal brain"],
+        "brain_plane": ["Trans-thalamic", None, None, "Other"],
+        "machine": ["E6", "S10", "E6", None],
+        "operator": [None] * 4,
+        "site": [None] * 4,
+    }
+).astype("string")
+
+
+def test_levels_of_each_recorded_attribute_add_up_to_the_step():
+    step = flow_step("listed", FOUR_IMAGES, "as published")
+
+    assert (step.n_images, step.n_patients, step.note) == (4, 3, "as published")
+    assert {level.attribute for level in step.levels} == {"plane", "brain_plane", "machine"}
+    for attribute in ("plane", "brain_plane", "machine"):
+        assert sum(x.n_images for x in step.levels if x.attribute == attribute) == 4
+    assert FlowLevel(attribute="machine", level="E6", n_images=2, n_patients=2) in step.levels
+    assert (
+        FlowLevel(attribute="machine", level="not recorded", n_images=1, n_patients=1)
+        in step.levels
+    )
+
+
+def table(patients: list[str], planes: list[str | None]) -> pd.DataFrame:
+    brain = [None] * len(patients)
+    columns = {"patient_id": patients, "plane": planes, "brain_plane": brain}
+    return pd.DataFrame(columns).astype("string")
+
+
+def test_three_images_of_one_patient_and_one_of_another_are_1_6_effective_patients():
+    found = concentration(table(["a", "a", "a", "b"], ["Fetal brain"] * 3 + ["Other"]))
+
+    assert found[0] == Concentration(
+        attribute="all",
+        level="all",
+        n_patients=2,
+        n_images=4,
+        largest_patient="a",
+        largest_share=0.75,
+        effective_patients=16 / 10,
+    )
+    assert found[1] == Concentration(
+        attribute="plane",
+        level="Fetal brain",
+        n_patients=1,
+        n_images=3,
+        largest_patient="a",
+        largest_share=1.0,
+        effective_patients=1.0,
+    )
+    assert found[2] == Concentration(
+        attribute="plane",
+        level="Other",
+        n_patients=1,
+        n_images=1,
+        largest_patient="b",
+        largest_share=1.0,
+        effective_patients=1.0,
+    )
+    assert len(found) == 3
+
+
+def test_equal_patients_are_as_many_effective_ones_and_the_first_by_name_is_named():
+    found = concentration(table(["c", "b", "a"], ["Other"] * 3))
+
+    assert found[0].effective_patients == pytest.approx(3)
+    assert found[0].largest_patient == "a"
+
+
+def test_images_without_a_plane_count_in_the_whole_table_only():
+    found = concentration(table(["a", "b"], ["Other", None]))
+
+    assert [(x.level, x.n_images) for x in found] == [("all", 2), ("Other", 1)]
+
+
+def test_an_empty_table_has_no_concentration():
+    assert concentration(table([], [])) == ()
+
+
+@needs_kit
+def test_the_real_listing_has_one_patient_with_88_images_and_a_class_beyond_two_per_cent():
+    root = KIT / "fetal_planes_db"
+    found = {
+        (x.attribute, x.level): x
+        for x in concentration(locate_data_set(root)[0].list_images(root).table)
+    }
+
+    whole = found["all", "all"]
+    assert (whole.n_patients, whole.n_images) == (1_792, 12_400)
+    assert round(whole.largest_share * whole.n_images) == 88
+    brain = found["plane", "Fetal brain"]
+    assert (brain.n_patients, brain.n_images) == (1_082, 3_092)
+    beyond = [key for key, x in found.items() if x.largest_share > 0.02]
+    assert beyond == [("brain_plane", "Other")]
+    assert found["brain_plane", "Other"].largest_share == pytest.approx(4 / 143)

@@ -109,13 +109,17 @@ def _write_crash() -> str:
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and the commit of a checkout.")
+    ] = False,
 ) -> None:
     """Options of the tool itself."""
     if version:
-        from importlib.metadata import version as installed
+        from pipelines.current_run.identity import code_identity, tool_version
 
-        typer.echo(f"medisynth-gov {installed('medisynth-gov')}")
+        commit, clean = code_identity()
+        source = f" (commit {commit[:12]}{'' if clean else ', changed since'})" if commit else ""
+        typer.echo(f"medisynth-gov {tool_version()}{source}")
         raise typer.Exit
 
 

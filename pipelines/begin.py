@@ -43,6 +43,7 @@ from pipelines.current_run.vulnerability_scan import ReadScan, read_scan
 from pipelines.fetch.weights import find_weights
 from pipelines.finished_runs import sync
 from pipelines.finished_runs.lineage import require_parent
+from pipelines.finished_runs.listing import duration_of_one_like
 from pipelines.finished_runs.resume import EarlierRun, open_earlier_run
 from pipelines.people.read import ReadDeclarations, known_use, read_declarations
 from pipelines.run import Run
@@ -132,6 +133,9 @@ def opened(ready: Ready, command: list[str], console: Console) -> Iterator[Run]:
             store = EvidenceStore.create(workspace / "runs", run_id, tool_version=tool_version())
             lock = held.enter_context(run_lock(store.run_dir))
         console.say(f"run {run_id}")
+        took = duration_of_one_like(workspace, config.preset, config.model.name)
+        if took is not None:
+            console.say(f"the last run of this preset and generator here took {took / 60:.1f} min")
         identity = run_identity(run_id, config, config_yaml, command)
         _put_on_record(ready, identity, config_yaml, store, console)
         if tracker.is_on:

@@ -22,13 +22,14 @@ from governance.records.files import typed
 from governance.records.manifest import Manifest
 from governance.records.rollup import RollUp
 from governance.records.run import Outcome, StepTiming
-from governance.verdict.boxes import VerdictBox, verdict_boxes
+from governance.verdict.headline import Headline, headline
 from pipelines.current_run.context import RunContext
 from pipelines.finished_runs import sync
 from pipelines.finished_runs.resume import PREPARED, EarlierRun
 from pipelines.selftest.trials import try_guards
 from pipelines.tracking import Tracker
 
+N_STEPS = 8
 _T = TypeVar("_T")
 _Inputs = TypeVarTuple("_Inputs")
 
@@ -44,7 +45,7 @@ class RunResult:
         error: The error that stopped it; None when all steps ran.
         exit_code: Exit code of the command line.
         resume_command: Command that resumes it; empty when it cannot be resumed.
-        boxes: The three boxes of the verdict, worst first; empty when it did not finish.
+        headline: What it comes down to; None when it did not finish.
     """
 
     run_dir: Path
@@ -53,7 +54,7 @@ class RunResult:
     error: Exception | None
     exit_code: int
     resume_command: str = ""
-    boxes: tuple[VerdictBox, ...] = ()
+    headline: Headline | None = None
 
 
 class Run:
@@ -155,8 +156,8 @@ class Run:
         exit_code = _exit_code(error) if error is not None else rollup.exit_code
         resume_command = self.context.resume_command if self._can_resume else ""
         run_dir = self.context.store.run_dir
-        boxes = () if error else verdict_boxes(rollup, RunFolder.finished(run_dir).records())
-        return RunResult(run_dir, rollup, manifest, error, exit_code, resume_command, boxes)
+        found = None if error else headline(RunFolder.finished(run_dir))
+        return RunResult(run_dir, rollup, manifest, error, exit_code, resume_command, found)
 
     def _did(self, step: str) -> bool:
         """Whether a step finished, in this process or in an earlier one."""
@@ -165,7 +166,7 @@ class Run:
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
         console, journal = self.context.console, self.context.store.journal
-        console.say(name)
+        console.say(f"step {_number(name)} of {N_STEPS}  {name}")
         started, status, message = time.monotonic(), "finished", ""
         journal.append("step started", {"step": name})
         try:
@@ -203,6 +204,11 @@ class Run:
 def _name(work: Callable[..., Any]) -> str:
     """Return the name of a step, which is the name of its function's module."""
     return work.__module__.rpartition(".")[2]
+
+
+def _number(step: str) -> int:
+    """Return the number of a step, e.g. 4 of "s4_split"."""
+    return int(step.partition("_")[0].removeprefix("s"))
 
 
 def _exit_code(error: BaseException) -> int:

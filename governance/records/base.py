@@ -27,6 +27,11 @@ class ItemClass(StrEnum):
     REQUIRED = "R"
     INFORMATIVE = "I"
 
+    @property
+    def word(self) -> str:
+        """The class as a word for people, e.g. "core"."""
+        return self.name.lower()
+
 
 class PrincipleStatus(StrEnum):
     """Status of one GMLP principle, best to worst; NOT_APPLICABLE stands apart."""

@@ -9,11 +9,6 @@ from governance.reports import formats
 from governance.reports.blocks import Cell, Table, cell, columns, mono, small, status_line, strong
 from governance.reports.evidence import ReportEvidence
 
-CLASS_WORDS = {
-    ItemClass.CORE: "core",
-    ItemClass.REQUIRED: "required",
-    ItemClass.INFORMATIVE: "informative",
-}
 DECLARED_NOTE = "declared, not verified"
 _NO_RECORD = "no record was written"
 _CLASS_ORDER = {ItemClass.CORE: 0, ItemClass.REQUIRED: 1, ItemClass.INFORMATIVE: 2}
@@ -199,7 +194,7 @@ def item_table(items: tuple[ItemView, ...]) -> Table:
 def _name(item: ItemView) -> Cell:
     return cell(
         strong(item.id),
-        small(CLASS_WORDS[item.item_class]),
+        small(item.item_class.word),
         small("gate" if item.is_gate else ""),
     )
 

@@ -12,9 +12,10 @@ from governance.verdict.sentence import plain, short_title
 Standing = Literal["not met", "unknown", "met"]
 
 INTENDED_USE, BETTER_THAN_CONTROLS = "P1-H1", "P6-03"
+QUALITY = "Quality of the images"  # title of its box
 # What decides whether images are acceptable; the first two must have passed.
 _MUST_PASS = (BETTER_THAN_CONTROLS, "P6-04")
-_QUALITY = (*_MUST_PASS, "P6-07", "P8-05")
+_JUDGED = (*_MUST_PASS, "P6-07", "P8-05")
 _ORDER: tuple[Standing, ...] = ("not met", "unknown", "met")
 _REASON_CHARACTERS = 220
 
@@ -66,16 +67,17 @@ def _independence(summary: RollUp) -> VerdictBox:
 
 
 def _quality(records: Mapping[str, ItemRecord]) -> VerdictBox:
-    known = [records[item_id] for item_id in _QUALITY if item_id in records]
+    known = [records[item_id] for item_id in _JUDGED if item_id in records]
     failed = [record for record in known if record.status is ItemStatus.FAILED]
     passed = [record for record in known if record.status is ItemStatus.PASSED]
-    title = "Quality of the images"
     if failed:
-        return VerdictBox(title, "not met", "not acceptable", _reasons(failed))
+        return VerdictBox(QUALITY, "not met", "not acceptable", _reasons(failed))
     if {*_MUST_PASS} <= {record.id for record in passed}:
-        return VerdictBox(title, "met", "acceptable", _reasons(passed))
+        return VerdictBox(QUALITY, "met", "acceptable", _reasons(passed))
     unknown = [r for r in known if r.id in _MUST_PASS and r.status is not ItemStatus.PASSED]
-    return VerdictBox(title, "unknown", "not judged", _reasons(unknown) or "Nothing was measured.")
+    return VerdictBox(
+        QUALITY, "unknown", "not judged", _reasons(unknown) or "Nothing was measured."
+    )
 
 
 def _people(summary: RollUp, records: Mapping[str, ItemRecord]) -> VerdictBox:

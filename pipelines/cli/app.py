@@ -342,10 +342,9 @@ def reproduction_audit(
 
 
 def _print_result(result: Any, as_json: bool) -> None:
-    """The end of a run: verdict, paths, and how to look further."""
-    from dataclasses import asdict
-
+    """The end of a run on one screen: verdict, worst findings, KID, paths, what to type next."""
     from governance.records.files import typed
+    from pipelines.current_run.console import program
 
     folder = result.run_dir
     if as_json:
@@ -355,7 +354,7 @@ def _print_result(result: Any, as_json: bool) -> None:
             "run_id": folder.name,
             "run_dir": str(folder),
             "verdict": result.rollup.verdict,
-            "boxes": [asdict(box) for box in result.boxes],
+            **_headline_facts(result.headline),
             "gate": result.rollup.gate.value,
             "exit_code": result.exit_code,
             "evidence_root": result.manifest.evidence_root,
@@ -369,29 +368,36 @@ def _print_result(result: Any, as_json: bool) -> None:
     if result.error is not None:
         _print_stop(result.error, folder, as_json)
     else:
-        from governance.records.base import ItemStatus
-        from governance.verdict.rollup import short_title
         from pipelines.current_run.console import folded
 
-        for box in result.boxes:
+        for box in result.headline.boxes:
             typer.echo(f"{box.title}: {box.words}")
-            typer.echo(f"  {box.sentence}")
-        typer.echo(result.rollup.verdict)
-        for line in result.rollup.gate_items:
-            if line.status is not ItemStatus.PASSED:
-                name = f"{line.item_id} {short_title(line.title)}"
-                waiver = f" ({line.waiver})" if line.waiver else ""
-                typer.echo(folded(f"  {name}: {line.status.value}; {line.reason}{waiver}"))
+            typer.echo(folded(f"  {box.sentence}"))
+        if result.headline.findings:
+            typer.echo("Worst findings")
+        for finding in result.headline.findings:
+            typer.echo(folded(f"  {finding}"))
         for waived in result.rollup.waivers:
             typer.echo(f"  waiver of {waived.item_id}: {waived.state}; effect: {waived.effect}")
+        typer.echo(result.rollup.verdict)
+        typer.echo(f"KID            {result.headline.kid or 'not measured'}")
     typer.echo(f"report         {folder / 'report.pdf'}")
     typer.echo(f"model card     {folder / 'model_card.md'}")
     typer.echo(f"evidence root  {result.manifest.evidence_root}")
     typer.echo(f"journal head   {result.manifest.journal_head}")
-    typer.echo(f"verify         medisynth-gov verify {typed(folder)}")
-    typer.echo(f"MLflow UI      medisynth-gov ui -w {typed(folder.parent.parent)}")
+    typer.echo(f"verify         {program()} verify {typed(folder)}")
+    typer.echo(f"MLflow UI      {program()} ui -w {typed(folder.parent.parent)}")
     if result.resume_command:
         typer.echo(f"resume         {result.resume_command}")
+
+
+def _headline_facts(found: Any) -> dict[str, Any]:
+    """The headline of a run as JSON data; empty lists and "" where it did not finish."""
+    from dataclasses import asdict
+
+    if found is None:
+        return {"boxes": [], "findings": [], "kid": ""}
+    return asdict(found)
 
 
 def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Commands about runs that are finished: promote, card, compare, sync."""
+"""Commands about runs of a workspace: runs, lineage, promote, card, compare, sync."""
 
 import json
 from dataclasses import asdict
@@ -13,15 +13,54 @@ if TYPE_CHECKING:
     from pipelines.finished_runs.promote import Promoted
     from pipelines.finished_runs.sync import Synced
 
-_NOT_MIRRORED = 6
+_NOT_FOUND, _NOT_MIRRORED = 3, 6
 
 
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of this module."""
+    app.command()(runs)
+    app.command()(lineage)
     app.command()(promote)
     app.command()(card)
     app.command()(compare)
     app.command()(sync)
+
+
+def runs(workspace: RunsIn = None, as_json: Json = False) -> None:
+    """List the runs of a workspace, newest first, with gate, KID, quality and stage."""
+    with errors(as_json):
+        from pipelines.finished_runs.listing import as_table, list_runs
+
+        found = list_runs(workspace or Path())
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in found], indent=1, ensure_ascii=False))
+    else:
+        typer.echo(as_table(found) if found else "no run in this workspace; name another with -w")
+
+
+def lineage(
+    digest: Annotated[
+        str, typer.Option("--digest", help="SHA-256 of a file or image, or its first digits.")
+    ],
+    workspace: RunsIn = None,
+    as_json: Json = False,
+) -> None:
+    """Find in which runs a digest is on record: a file, an image, a root. Exit 3 if in none."""
+    with errors(as_json):
+        from pipelines.finished_runs.listing import find_digest
+
+        places, n_unread = find_digest(workspace or Path(), digest)
+    if as_json:
+        facts = {"places": [asdict(place) for place in places], "n_not_searched": n_unread}
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        for place in places:
+            typer.echo(f"{place.run_id}  {place.what}")
+        if not places:
+            typer.echo("in no run on record")
+        if n_unread:
+            typer.echo(f"not searched: {n_unread:,} that did not end or are damaged", err=True)
+    raise typer.Exit(0 if places else _NOT_FOUND)
 
 
 def promote(

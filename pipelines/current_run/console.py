@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import sys
@@ -42,6 +43,19 @@ def _folded_line(line: str) -> str:
 def of_workspace(workspace: Path) -> str:
     """Return the option that names a workspace to a command; "" for the current folder."""
     return "" if workspace == Path.cwd() else f" -w {typed(workspace)}"
+
+
+def program() -> str:
+    """Return how this program is called from the current folder: a word on the path, or its file.
+
+    Without an activated environment, `medisynth-gov` alone would not be found by the shell.
+    """
+    name = "medisynth-gov"
+    here = Path(sys.executable).parent / name
+    if shutil.which(name) or not here.is_file():
+        return name
+    folder = Path.cwd()
+    return typed(here.relative_to(folder) if here.is_relative_to(folder) else here)
 
 
 def write_or_leave(stream: TextIO, text: str) -> None:

@@ -25,7 +25,7 @@ from medisynth.data.adapters.selection import not_selected
 from medisynth.data.contract.contract import DataContract
 from medisynth.data.reading.views import ImageView, Pixels
 from pipelines.config.model import RunConfig
-from pipelines.current_run.console import Console, of_workspace
+from pipelines.current_run.console import Console, of_workspace, program
 
 IMAGE_TABLE = "data/images.parquet"
 _FIGURE = "figure drawn"
@@ -79,7 +79,7 @@ class RunContext:
     @property
     def resume_command(self) -> str:
         """The command that resumes this run."""
-        return f"medisynth-gov run --resume {self.store.run_id}{of_workspace(self.workspace)}"
+        return f"{program()} run --resume {self.store.run_id}{of_workspace(self.workspace)}"
 
 
 @dataclass(frozen=True)

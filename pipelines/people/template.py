@@ -12,7 +12,6 @@ from governance.records.files import write_atomic
 from governance.records.people import OutputRole
 from governance.records.policy import Item, Policy
 from governance.reports.card.fields import DECLARABLE_FIELDS
-from governance.reports.items import CLASS_WORDS
 from pipelines.people.entries import json_schema
 
 CONFIGURATION = "medisynth.yaml"
@@ -87,7 +86,7 @@ def declarations_template(policy: Policy) -> str:
 
 def _entry(item: Item) -> str:
     condition = f" Asked for only if {item.when}." if item.when else ""
-    asked = f"{CLASS_WORDS[item.item_class]}: {item.title}.{condition}"
+    asked = f"{item.item_class.word}: {item.title}.{condition}"
     lines = [
         *textwrap.wrap(
             asked,

@@ -113,6 +113,12 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     """
     _refuse_variants(listed, context)
     _refuse_missing(listed, context)
+    unit = listed.listing.info.split_unit
+    if unit != "patient":
+        context.console.warn(
+            f"this data set names {unit}s, not patients: P4-01 cannot pass, and the gate with it "
+            "(exit code 9 at best); everything else is evaluated"
+        )
     warm_up()  # start the slow import of the next step while images are decoded
     present = listed.present
     if present.empty:

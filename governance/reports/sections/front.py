@@ -32,7 +32,7 @@ from governance.reports.blocks import (
     strong,
 )
 from governance.reports.evidence import ReportEvidence
-from governance.reports.items import CLASS_WORDS, ItemView, by_weight, item_views
+from governance.reports.items import ItemView, by_weight, item_views
 from governance.reports.sections.data import missing_sentence
 from governance.reports.sections.data_coverage import OFFICIAL_SPLIT_UNUSED, split_deviations
 from governance.reports.sections.isolation import opening_words
@@ -398,7 +398,7 @@ def _unknown_sentences(items: tuple[ItemView, ...]) -> tuple[str, ...]:
 
 def _core(items: list[ItemView]) -> str:
     n = sum(item.item_class is ItemClass.CORE for item in items)
-    return f", {formats.count(n)} of them {CLASS_WORDS[ItemClass.CORE]}" if n else ""
+    return f", {formats.count(n)} of them {ItemClass.CORE.word}" if n else ""
 
 
 def identity_rows(evidence: ReportEvidence) -> tuple[tuple[str, Cell], ...]:

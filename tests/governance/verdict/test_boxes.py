@@ -6,9 +6,12 @@ import pytest
 
 from governance.evidence.folder import RunFolder
 from governance.records.base import ItemStatus
+from governance.records.comparison import Control
+from governance.records.evaluation import EvaluationRecord
 from governance.records.rollup import RollUp
 from governance.verdict.boxes import verdict_boxes
-from tests.stored_run.stored import Variant, write_run
+from governance.verdict.headline import kid_of, kid_words, worst_findings
+from tests.stored_run.stored import Variant, change, stored, write_run
 
 QUALITY, PEOPLE = "Quality of the images", "People's statements"
 INDEPENDENCE = "Integrity and independence"
@@ -74,3 +77,46 @@ def test_an_open_gate_is_not_met_and_named(tmp_path: Path):
     assert (first.title, first.standing) == (INDEPENDENCE, "not met")
     assert first.words == "Gate not passed: 7 of 8 gate items"
     assert "P5-01" in first.sentence
+
+
+def test_worst_findings_name_gate_items_first_then_failures_by_class_and_never_more_than_three(run):
+    summary, records = run
+    gate = summary.gate_items[0].item_id
+    others = [r.id for r in records.values() if r.kind == "computed"]
+    in_gate = {line.item_id for line in summary.gate_items}
+    free = [item_id for item_id in others if item_id not in in_gate]
+
+    def with_statuses(**statuses: ItemStatus):
+        changed = {
+            item_id: records[item_id].model_copy(update={"status": status, "reason": "why"})
+            for item_id, status in statuses.items()
+        }
+        calm = {i: r.model_copy(update={"status": ItemStatus.PASSED}) for i, r in records.items()}
+        return worst_findings(summary, {**calm, **changed})
+
+    assert with_statuses() == ()
+    found = with_statuses(
+        **dict.fromkeys(free, ItemStatus.FAILED), **{gate: ItemStatus.NOT_EVALUATED}
+    )
+    assert len(found) == 3
+    assert found[0].startswith(f"{gate} ")
+    assert found[0].endswith("not evaluated; why")
+    assert "(core): failed" in found[1]
+    assert with_statuses(**{free[0]: ItemStatus.NOT_EVALUATED}) == ()  # named on page one instead
+
+
+def test_kid_stands_beside_its_floor_and_the_best_control_that_is_a_rival():
+    evaluation = stored()[EvaluationRecord]
+    metric = kid_of(evaluation)
+    rival = {"metric_id": metric.id, "meaning": ""}
+    controls = (
+        Control(name="pca", value=0.2, **rival),
+        Control(name="noise", value=0.9, **rival),
+        Control(name="copycat", value=0.0, **rival),
+    )
+    words = kid_words(change(evaluation, controls=controls))
+
+    assert words.startswith(f"{metric.value:.3f}")
+    assert "best control, pca, 0.200" in words
+    assert kid_words(change(evaluation, metrics=())) == ""
+    assert kid_words(None) == ""

@@ -16,6 +16,7 @@ from typing import Any
 MAX_LOCK_BYTES = 32
 TO_GO_ON = ((".scratch",), ("checkpoints", ".states"))
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError)
+NOT_COMPARED = "not compared here: the ledger, MLflow, card and reports with the documents"
 
 
 def sha(data: bytes) -> str:  # noqa: D103
@@ -196,10 +197,10 @@ def check(folder: Path, head: str = "", root: str = "", public: str = "") -> tup
         faults.append(f"journal.jsonl: head {events[-1]['digest']}, expected {head}")
     if root and root != manifest["evidence_root"]:
         faults.append(f"manifest.json: evidence root {manifest['evidence_root']}, expected {root}")
-    words += (
-        f"\nevidence root {manifest['evidence_root']}\njournal head  {manifest['journal_head']}"
-    )
-    return faults, f"{len(events)} journal events, {words}\n"
+    n_files = len(manifest["evidence"]) + len(manifest.get("outputs", ()))
+    first = f"{n_files} files and {len(events)} journal events"
+    roots = f"evidence root {manifest['evidence_root']}\njournal head  {manifest['journal_head']}"
+    return faults, f"{first} on record\n{words}\n{roots}\n{NOT_COMPARED}\n"
 
 
 def main() -> int:
@@ -216,7 +217,8 @@ def main() -> int:
     except BROKEN:
         parser.error(f"--key {key}: no Ed25519 public key; expected the .pub file of keygen")
     faults, words = check(**given)
-    sys.stdout.write("".join(f"{fault}\n" for fault in faults) + words)
+    verdict = f"NOT VERIFIED: {len(faults)} fault(s)" if faults else "OK: all is as recorded"
+    sys.stdout.write("\n".join((verdict, *faults, words)))
     return 5 if faults else 0
 
 

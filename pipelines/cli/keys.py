@@ -65,6 +65,9 @@ def verify(
     if as_json:
         typer.echo(json.dumps(found.facts, indent=1))
     else:
+        if found.faults:
+            n = len(found.faults)
+            typer.echo(f"NOT VERIFIED: {n:,} {'fault' if n == 1 else 'faults'}", err=True)
         for fault in found.faults:
             typer.echo(f"error[G031] {fault}", err=True)
         if not found.faults:

@@ -58,7 +58,7 @@ class Verified:
         """The result as text for the screen, for a run without faults."""
         run = self.run
         return (
-            f"verified: {run.n_files:,} files, {run.journal_events:,} journal events\n"
+            f"OK: {run.n_files:,} files and {run.journal_events:,} journal events are as recorded\n"
             f"evidence root {run.evidence_root}\njournal head  {run.journal_head}\n"
             f"signature     {run.signature}\ntime-stamp    {run.time_stamp}\n"
             f"card, reports {run.outputs}\n"

@@ -100,7 +100,11 @@ def verifications(corpus: Corpus) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for name in NAMES:
         run = corpus.run(name)
-        answers[name] = {"verify": verify(run), "verify_run.py": verify_alone(run)}
+        answers[name] = {
+            "verify": verify(run),
+            "verify_run.py": verify_alone(run),
+            "verify_run.py of today": verify_alone(run, standalone_verifier()),
+        }
     key = ("--key", str(PUBLIC_KEY))
     signed, unsigned = corpus.run("signed"), corpus.run("finished")
     answers["signed, its key given"] = {"verify": verify(signed, *key)}

@@ -27,14 +27,19 @@ def test_both_verifiers_say_of_every_stored_run_what_they_said_when_it_was_store
 def test_every_stored_run_is_intact_by_both():
     for name in NAMES:
         codes = {by: answer["exit_code"] for by, answer in stored("verify")[name].items()}
-        assert codes == {"verify": 0, "verify_run.py": 0}, name
+        assert set(codes.values()) == {0}, name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_stand_alone_verifier_of_today_agrees_with_the_one_in_the_folder(corpus, name):
-    found = ask.verify_alone(corpus.run(name), ask.standalone_verifier())
+def test_the_stand_alone_verifier_of_today_agrees_with_the_one_in_the_folder(name):
+    answers = stored("verify")[name]
+    then, today = answers["verify_run.py"], answers["verify_run.py of today"]
 
-    assert found == stored("verify")[name]["verify_run.py"]
+    assert today["exit_code"] == then["exit_code"]
+    assert today["found"][0] == "OK: all is as recorded"
+    assert [line for line in then["found"] if "root" in line or "head" in line] == [
+        line for line in today["found"] if line.startswith(("evidence root", "journal head"))
+    ]
 
 
 @pytest.mark.parametrize(("name", "pattern"), ask.CHANGED)

@@ -481,6 +481,9 @@ def mark(
 @app.command("init")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")] = Path(),
+    minimal: Annotated[
+        bool, typer.Option("--minimal", help="Only the five declarations that matter most.")
+    ] = False,
 ) -> None:
     """Write a starting configuration and a declarations file to fill in; overwrites nothing."""
     with _errors(False):
@@ -488,7 +491,7 @@ def init(
         from pipelines.people.template import write_templates
 
         refuse_in_data("DIR", folder)
-        for path in write_templates(folder):
+        for path in write_templates(folder, minimal=minimal):
             typer.echo(str(path))
 
 

@@ -12,11 +12,16 @@ from governance.records.files import write_atomic
 from governance.records.people import OutputRole
 from governance.records.policy import Item, Policy
 from governance.reports.card.fields import DECLARABLE_FIELDS
+from pipelines.current_run.identity import tool_version
 from pipelines.people.entries import json_schema
 
 CONFIGURATION = "medisynth.yaml"
 DECLARATIONS = "declarations.yaml"
 SCHEMA = "declarations.schema.json"
+MINIMAL = ("P1-H1", "P1-H2", "P3-H1", "P7-H1", "P10-H1")
+"""Core entries that one person can give: use, people, population, reader study, deployment."""
+_GENERATOR = "dsr-gan"  # that of the default preset
+_ONE_RUN = "{config: TODO}"
 _SCOPE = f"""\
     # scope:                     # what {{item}} is declared for; a run is compared with it
     #   planes: any              # or a list, e.g. [Trans-thalamic, Trans-cerebellum]
@@ -78,13 +83,20 @@ waivers: []
 """
 
 
-def declarations_template(policy: Policy) -> str:
-    """Return a declarations file (YAML) with an empty entry for every human item."""
-    entries = [_entry(item) for item in policy.items if item.kind == "human"]
-    return _HEAD + "\n".join(entries) + _WAIVERS
+def declarations_template(policy: Policy, *, minimal: bool = False) -> str:
+    """Return a declarations file (YAML) with an empty entry for every human item.
+
+    Args:
+        policy: Policy whose human items are asked for.
+        minimal: Only the entries of `MINIMAL`, for a generator and version instead of one run, so
+            that the file can be filled in before there is a run.
+    """
+    wanted = [i for i in policy.items if i.kind == "human" and (not minimal or i.id in MINIMAL)]
+    applies_to = f"{{model: {_GENERATOR}, version: {tool_version()}}}" if minimal else _ONE_RUN
+    return _HEAD + "\n".join(_entry(item, applies_to) for item in wanted) + _WAIVERS
 
 
-def _entry(item: Item) -> str:
+def _entry(item: Item, applies_to: str) -> str:
     condition = f" Asked for only if {item.when}." if item.when else ""
     asked = f"{item.item_class.word}: {item.title}.{condition}"
     lines = [
@@ -101,7 +113,7 @@ def _entry(item: Item) -> str:
         "    owner_role: TODO",
         "    date:",
         "    reference: TODO",
-        "    applies_to: {config: TODO}",
+        f"    applies_to: {applies_to}",
         "    meaning:",
         "    expires:",
     ]
@@ -112,8 +124,12 @@ def _entry(item: Item) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_templates(folder: Path) -> tuple[Path, ...]:
+def write_templates(folder: Path, *, minimal: bool = False) -> tuple[Path, ...]:
     """Write configuration, declarations and schema into a folder; nothing is overwritten.
+
+    Args:
+        folder: Folder, made if it is not there.
+        minimal: As for `declarations_template`.
 
     Raises:
         ConfigError: One of the files exists, or the folder is not one.
@@ -123,7 +139,7 @@ def write_templates(folder: Path) -> tuple[Path, ...]:
     schema = json.dumps(json_schema(policy, tuple(DECLARABLE_FIELDS)), indent=1, ensure_ascii=False)
     texts = {
         CONFIGURATION: _CONFIGURATION_TEXT,
-        DECLARATIONS: declarations_template(policy),
+        DECLARATIONS: declarations_template(policy, minimal=minimal),
         SCHEMA: f"{schema}\n",
     }
     if folder.exists() and not folder.is_dir():

@@ -12,6 +12,7 @@ from governance.records.base import ItemStatus
 from governance.reports.card.fields import DECLARABLE_FIELDS
 from pipelines.cli.app import app
 from pipelines.config.model import load_config
+from pipelines.current_run.identity import tool_version
 from pipelines.people.entries import json_schema
 from pipelines.people.read import read_declarations
 from tests.places import ROOT
@@ -46,6 +47,19 @@ def test_the_template_asks_for_every_human_item_and_declares_none(folder):
     for item in HUMAN:
         result = human_result(item, found, RunFacts(), found.read_utc.date())
         assert (result.status, result.reason) == (ItemStatus.MISSING, UNTOUCHED)
+
+
+def test_the_minimal_template_asks_for_five_core_items_of_a_generator_and_version(tmp_path):
+    result = CliRunner().invoke(app, ["init", str(tmp_path), "--minimal"])
+
+    assert result.exit_code == 0, result.output
+    found = read_declarations(str(tmp_path / "declarations.yaml"), POLICY).document
+    core = {item.id for item in HUMAN if item.item_class == "C"}
+    assert len(found.declarations) == 5
+    assert {entry.id for entry in found.declarations} <= core
+    for entry in found.declarations:
+        assert (entry.applies_to.model, entry.applies_to.version) == ("dsr-gan", tool_version())
+        assert entry.applies_to.config == ""
 
 
 def test_every_title_and_card_field_stands_in_the_template(folder):

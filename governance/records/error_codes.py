@@ -52,6 +52,11 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
             "The generator's own code failed, or drew something else than images.",
             "Mend the generator, or report it if it is one of ours.",
         ),
+        "T902": (
+            "The training process sent something that is no message.",
+            "Let the generator's code leave standard output and open descriptors alone, then resume "
+            "the run.",
+        ),
     },
     SettingsError: {
         "M010": (

@@ -11,7 +11,8 @@ from medisynth.data.reading.views import ImageView, Pixels
 from medisynth.models.elsewhere import NAME as ELSEWHERE
 from pipelines.current_run.context import RunContext
 from pipelines.fetch.weights import find_weights
-from pipelines.training.parent import FURTHER, FurtherDraw
+from pipelines.training.messages import FurtherDraw
+from pipelines.training.parent import FURTHER
 
 DRAWN = "further images drawn"
 _SEEDS_OF_SAMPLING = 3  # the run's own and two more

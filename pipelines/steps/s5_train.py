@@ -25,7 +25,6 @@ from governance.records.run import Figure
 from governance.records.training import (
     Curve,
     Elsewhere,
-    FitReport,
     PretrainedComponent,
     SampleSet,
     TrainingRecord,
@@ -48,7 +47,9 @@ from pipelines.current_run.context import (
 )
 from pipelines.fetch.weights import find_weights, inception_component
 from pipelines.steps import further_draws, usefulness
-from pipelines.training.parent import Message, TrainingJob, run_training
+from pipelines.training import messages as told
+from pipelines.training.messages import Message, Trained, TrainingJob, broken
+from pipelines.training.parent import run_training
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 
 COMMITTED = "step committed"
@@ -77,12 +78,8 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
         )
     packed = {view.partition: view.digest for view in (split.training, split.tuning)}
     draws = further_draws.wanted(split.training, context)
-    job = replace(
-        _job(split.must_refuse, context),
-        view_sha256=packed,
-        committed=intact_states(context),
-        draws=draws,
-    )
+    given = {"view_sha256": packed, "committed": intact_states(context), "draws": draws}
+    job = _job(split.must_refuse, context).model_copy(update=given)
     Path(job.checkpoints).mkdir(exist_ok=True)
     store.journal.append(
         "training started",
@@ -91,23 +88,25 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
     context.console.say(f"a run that is cut short goes on with: {context.resume_command}")
     messages = _Messages(context, split.access_log)
     try:
-        result = run_training(
+        trained = run_training(
             job, messages.receive, context.console.stop.check, keep_open=context.keep_open
-        )
+        ).trained
     except IsolationError:
         _discard_checkpoints(job, context)
         raise
-    record = _record(result, messages.curves(), context)
+    if trained is None:
+        raise broken("a result without training")
+    record = _record(trained, messages.curves(), context)
     store.register(record.checkpoint_path)
     store.write_document(record)
     _tell_comparison(record.comparison, context)
-    repeat_segment(job, result, context)
+    repeat_segment(job, trained, context)
     add_figures(_previews(context), store)
     synthetic = np.load(context.scratch / "work" / "synthetic.npy", allow_pickle=False)
     if draws:
         further_draws.put_on_record(draws, context)
     usefulness.put_on_record(context)
-    paths = _write_samples(synthetic, record, result["sampling_s"], context)
+    paths = _write_samples(synthetic, record, trained.sampling_s, context)
     _remove_states(job.states, context)
     return TrainedGenerator(
         record.checkpoint_path,
@@ -126,7 +125,7 @@ def prove_isolation(
     Raises:
         IsolationError: The child could read a forbidden path; isolation.json names it.
     """
-    job = replace(_job(must_refuse, context), proof_only=True)
+    job = _job(must_refuse, context).model_copy(update={"proof_only": True})
     Path(job.checkpoints).mkdir(exist_ok=True)
     messages = _Messages(context, access_log)
     run_training(job, messages.receive, context.console.stop.check)
@@ -304,47 +303,45 @@ class _Messages:
         self._points: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
 
     def receive(self, message: Message) -> None:
-        match message["type"]:
-            case "isolation":
+        match message:
+            case told.Isolation():
                 self._isolation(message)
-            case "attempt":
-                self._attempt(message)
-            case "log":
-                for name, value in message["values"].items():
-                    self._points[message["stage"], name].append((message["step"], value))
-            case "progress":
-                self._context.console.progress(message["stage"], message["done"], message["total"])
-            case "committed":
+            case told.Attempt():
+                self._attempt(message.found)
+            case told.Log():
+                for name, value in message.values.items():
+                    self._points[message.stage, name].append((message.step, value))
+            case told.Progress():
+                self._context.console.progress(message.stage, message.done, message.total)
+            case told.Committed():
                 self._committed(message)
-            case "preview":
+            case told.Preview():
                 self._preview(message)
-            case "segment":
-                body = {key: message[key] for key in ("stage", "step", "sha256")}
+            case told.Segment():
+                body = message.model_dump(include={"stage", "step", "sha256"})
                 self._context.store.journal.append(KEPT, body)
-            case "checkpoint":
-                body = {"path": f"checkpoints/{message['path']}", "sha256": message["sha256"]}
+            case told.Checkpoint():
+                body = {"path": f"checkpoints/{message.path}", "sha256": message.sha256}
                 self._context.store.journal.append("checkpoint committed", body)
 
-    def _committed(self, message: Message) -> None:
+    def _committed(self, message: told.Committed) -> None:
         """Commit a state by naming it in the journal; the training process waits for this."""
-        body = {key: message[key] for key in ("stage", "step", "sha256")}
-        body["path"] = f"{STATES}/{message['path']}"
+        body = message.model_dump(include={"stage", "step", "sha256"})
+        body["path"] = f"{STATES}/{message.path}"
         self._context.store.journal.append(COMMITTED, body)
 
-    def _preview(self, message: Message) -> None:
-        name = Path(message["path"]).name
-        sheet = self._context.scratch / "work" / name
-        self._context.store.write_bytes(f"figures/preview/{name}", sheet.read_bytes())
+    def _preview(self, message: told.Preview) -> None:
+        sheet = self._context.scratch / "work" / message.path
+        self._context.store.write_bytes(f"figures/preview/{message.path}", sheet.read_bytes())
         sheet.unlink()
 
-    def _isolation(self, message: Message) -> None:
-        attempts = tuple(RefusedRead(**attempt) for attempt in message["attempts"])
-        level, level_name = level_in_force(message["level"], attempts)
+    def _isolation(self, message: told.Isolation) -> None:
+        level, level_name = level_in_force(message.level, message.attempts)
         record = IsolationRecord(
             level=level,
             level_name=level_name,
-            mechanism=message["mechanism"],
-            attempts=attempts,
+            mechanism=message.mechanism,
+            attempts=message.attempts,
             n_sealed_reads=self._access_log.n_opens,
             limits=LIMITS,
         )
@@ -357,9 +354,8 @@ class _Messages:
                 "it was stopped before its first step; see isolation.json"
             )
 
-    def _attempt(self, message: Message) -> None:
+    def _attempt(self, attempt: RefusedRead) -> None:
         """Record an attempt of the generator at once, not only when training ends."""
-        attempt = RefusedRead.model_validate({k: v for k, v in message.items() if k != "type"})
         self._context.store.journal.append(ATTEMPT, attempt.model_dump(mode="json"))
         answer = "refused" if attempt.refused else "NOT refused"
         self._context.console.warn(
@@ -381,9 +377,8 @@ class _Messages:
         )
 
 
-def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> TrainingRecord:
-    report = FitReport.model_validate(result["report"])
-    config = context.config
+def _record(trained: Trained, curves: tuple[Curve, ...], context: RunContext) -> TrainingRecord:
+    report, config = trained.report, context.config
     generator = load_generator(config.model.name)
     settings = config.generator_settings()
     return TrainingRecord(
@@ -391,20 +386,20 @@ def _record(result: Message, curves: tuple[Curve, ...], context: RunContext) -> 
         title=generator.title,
         recipe=str(getattr(settings, "recipe", "as configured")),
         image_size_px=generator.image_size_px(settings),
-        training_view_sha256=result["training_view_sha256"],
-        tuning_view_sha256=result["tuning_view_sha256"],
+        training_view_sha256=trained.training_view_sha256,
+        tuning_view_sha256=trained.tuning_view_sha256,
         description=report.description
         | {"generator code": str(generator_origin(config.model.name))},
         stages=report.stages,
         curves=curves,
         fitted=report.fitted,
         selection=report.selection,
-        checkpoint_path=f"checkpoints/{result['checkpoint']['path']}",
-        checkpoint_sha256=result["checkpoint"]["sha256"],
-        compute_device=result["compute_device"],
-        duration_s=result["duration_s"],
-        pretrained=(*report.pretrained, *_extractor(result)),
-        comparison=TuningComparison.model_validate(result["comparison"]),
+        checkpoint_path=f"checkpoints/{trained.checkpoint.path}",
+        checkpoint_sha256=trained.checkpoint.sha256,
+        compute_device=trained.compute_device,
+        duration_s=trained.duration_s,
+        pretrained=(*report.pretrained, *_extractor(trained)),
+        comparison=trained.comparison,
         elsewhere=elsewhere_of(config),
     )
 
@@ -440,12 +435,12 @@ def _tell_comparison(comparison: TuningComparison | None, context: RunContext) -
         context.console.say(comparison.sentence)
 
 
-def _extractor(result: Message) -> tuple[PretrainedComponent, ...]:
+def _extractor(trained: Trained) -> tuple[PretrainedComponent, ...]:
     """Return the feature extractor that scored images in training; empty for none."""
-    if result["extractor_sha256"] is None:
+    if trained.extractor_sha256 is None:
         return ()
     used_for = "features of distances to tuning images: candidates, simple controls"
-    return (inception_component(result["extractor_sha256"], used_for),)
+    return (inception_component(trained.extractor_sha256, used_for),)
 
 
 def _write_samples(

@@ -6,7 +6,6 @@ unconfined. With several processes, torchrun starts this module once for each.
 
 import ctypes
 import gc
-import json
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from governance.records.errors import (
     IsolationError,
@@ -27,14 +26,25 @@ from governance.records.errors import (
     first_line,
 )
 from governance.records.files import sha256_bytes, write_atomic
+from pipelines.training.messages import (
+    Checkpoint,
+    Committed,
+    Failure,
+    Isolation,
+    Log,
+    Message,
+    Preview,
+    Progress,
+    Result,
+    Trained,
+    TrainingJob,
+)
 from pipelines.training.parent import (
     ANSWERS,
     ATTEMPTS,
     CLASSIFIERS,
     FURTHER,
     MESSAGES,
-    Message,
-    TrainingJob,
     smaller_batch,
     usable_device,
 )
@@ -68,18 +78,18 @@ class Parent:
         self._out, self._answers = out, answers
         self.stage = ""
 
-    def send(self, **message: Any) -> None:
+    def send(self, message: Message) -> None:
         """Send one message."""
-        self.stage = message.get("stage", self.stage)
+        self.stage = getattr(message, "stage", self.stage)
         if self._out is not None:
-            self._out.write(json.dumps(message) + "\n")
+            self._out.write(message.model_dump_json() + "\n")
             self._out.flush()
 
-    def ask(self, **message: Any) -> None:
-        """Send one message and wait for the answer; StoppedError when the parent is gone."""
+    def ask(self, message: Message) -> None:
+        """Send one of `AWAITED` and wait for the answer; StoppedError when the parent is gone."""
         from medisynth.generator import StoppedError
 
-        self.send(**message, answer=True)
+        self.send(message)
         if self._answers is not None and not self._answers.readline():
             raise StoppedError("the process that started this one is gone")
 
@@ -92,17 +102,17 @@ def main() -> int:
         _become_agent(sys.argv[2], sys.argv[3])
     rank = int(os.environ.get("RANK", "0"))
     if len(sys.argv) > 1:
-        job = TrainingJob.from_json(Path(sys.argv[1]).read_bytes())
+        job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_bytes())
         parent = _named_pipes(Path(job.work)) if rank == 0 else Parent(None, None)
     else:
         parent = Parent(os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stdin.buffer)
         os.dup2(2, 1)  # output of libraries goes to the log, not among the messages
-        job = TrainingJob.from_json(sys.stdin.buffer.readline())
+        job = TrainingJob.model_validate_json(sys.stdin.buffer.readline())
     watch: AttemptWatch | None = None
     try:
         watch = _confine(job, parent, rank)
         if job.proof_only:
-            parent.send(type="result")
+            parent.send(Result())
             return 0
         # Only now is the generator imported: all its code is confined, and no library has
         # started a thread that would have stayed unconfined.
@@ -112,10 +122,10 @@ def main() -> int:
             watch.hear_error(error)
         message = _error_message(error, job, parent.stage)
         if rank == 0:
-            parent.send(**message)
+            parent.send(message)
         else:
-            (Path(job.work) / f"error-{rank}.json").write_text(json.dumps(message), "utf-8")
-        return int(message["exit_code"])
+            (Path(job.work) / f"error-{rank}.json").write_text(message.model_dump_json(), "utf-8")
+        return message.exit_code
 
 
 def _become_agent(n: str, job: str) -> None:
@@ -131,7 +141,7 @@ def _named_pipes(work: Path) -> Parent:
     return Parent(out, (work / ANSWERS).open("rb", buffering=0))
 
 
-def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
+def _error_message(error: Exception, job: TrainingJob, stage: str) -> Failure:
     """Return the error message for the parent; print the traceback of a bug to the log."""
     if isinstance(error, MedisynthGovError):
         code, exit_code, message = error.code, error.exit_code, str(error)
@@ -146,7 +156,7 @@ def _error_message(error: Exception, job: TrainingJob, stage: str) -> Message:
             traceback.print_exc()
             code, exit_code = "T901", 1
             message = f"the generator failed: {type(error).__name__}: {text}"
-    return {"type": "error", "code": code, "exit_code": exit_code, "message": message}
+    return Failure(code=code, exit_code=exit_code, message=message)
 
 
 def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
@@ -169,11 +179,12 @@ def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
     if rank > 0 and confinement.level >= 3 and not all(attempt.refused for attempt in attempts):
         raise IsolationError(f"training process {rank + 1} could read what it must not")
     parent.send(
-        type="isolation",
-        level=confinement.level,
-        level_name=confinement.level_name,
-        mechanism=confinement.mechanism,
-        attempts=[attempt.model_dump(mode="json") for attempt in attempts],
+        Isolation(
+            level=confinement.level,
+            level_name=confinement.level_name,
+            mechanism=confinement.mechanism,
+            attempts=tuple(attempts),
+        )
     )
     watch.start()
     return watch
@@ -220,7 +231,7 @@ def _work(job: TrainingJob, parent: Parent, rank: int) -> int:
     except StoppedError:
         return 128 + signal.SIGTERM
     if rank == 0:
-        parent.send(type="result", **result)
+        parent.send(result)
     return 0
 
 
@@ -238,7 +249,7 @@ def _context(
         generator=job.generator,
         committed=job.committed,
         on_commit=lambda stage, step, path, sha256: parent.ask(
-            type="committed", stage=stage, step=step, path=path, sha256=sha256
+            Committed(stage=stage, step=step, path=path, sha256=sha256)
         ),
         write=write_atomic,
     )
@@ -246,7 +257,7 @@ def _context(
         seed=job.seed,
         compute_device=usable_device(job.compute_device),
         log=lambda stage, step, values: parent.send(
-            type="log", stage=stage, step=step, values=dict(values)
+            Log(stage=stage, step=step, values=dict(values))
         ),
         progress=_throttled(parent.send),
         should_stop=should_stop,
@@ -261,7 +272,7 @@ def _context(
     )
 
 
-def _repeat(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: int) -> dict[str, Any]:
+def _repeat(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: int) -> Result:
     """Train anew until the segment is reached; return its comparison with the kept one."""
     from medisynth.data.reading.views import load_view
     from medisynth.generator import StoppedError
@@ -286,12 +297,10 @@ def _repeat(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: int) -> 
             raise
     if rank == 0 and comparison.found is None:
         raise TrainingError("the repeat did not reach the segment that training kept")
-    return comparison.found or {}
+    return Result(repeated=comparison.found)
 
 
-def _train_and_draw(
-    job: TrainingJob, parent: Parent, should_stop: _Stop, rank: int
-) -> dict[str, Any]:
+def _train_and_draw(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: int) -> Result:
     """Train, write the checkpoint, draw; the result is empty for all but the first process."""
     import numpy as np
 
@@ -310,7 +319,7 @@ def _train_and_draw(
     report = generator.fit(training, tuning, context)
     duration_s = time.monotonic() - started
     if rank > 0:
-        return {}
+        return Result()
     if not isinstance(report, FitReport):
         raise TrainingError(
             f"{job.generator}: fit returned {type(report).__name__}, expected "
@@ -321,7 +330,8 @@ def _train_and_draw(
     digest = sha256_bytes(data)
     path = Path(job.checkpoints) / f"{generator_type.name}-{digest[:12]}.safetensors"
     write_atomic(path, data)
-    parent.send(type="checkpoint", path=path.name, sha256=digest)
+    written = Checkpoint(path=path.name, sha256=digest)
+    parent.send(written)
 
     # Draw with the checkpoint read back from disk, so that the released file is tested.
     released = generator_type(settings)
@@ -334,17 +344,19 @@ def _train_and_draw(
     if job.task_images and score is not None:
         _fit_classifiers(job, training, tuning, drawn, synthetic, score.extractor, context)
     comparison = _compare(score, synthetic, training, context)
-    return {
-        "report": report.model_dump(mode="json"),
-        "training_view_sha256": training.digest,
-        "tuning_view_sha256": tuning.digest,
-        "compute_device": context.compute_device,
-        "duration_s": duration_s,
-        "sampling_s": sampling_s,
-        "checkpoint": {"path": path.name, "sha256": digest},
-        "comparison": comparison.model_dump(mode="json"),
-        "extractor_sha256": score.weights_sha256 if score is not None else None,
-    }
+    return Result(
+        trained=Trained(
+            report=report,
+            training_view_sha256=training.digest,
+            tuning_view_sha256=tuning.digest,
+            compute_device=context.compute_device,
+            duration_s=duration_s,
+            sampling_s=sampling_s,
+            checkpoint=written,
+            comparison=comparison,
+            extractor_sha256=score.weights_sha256 if score is not None else None,
+        )
+    )
 
 
 def _draw_further(
@@ -469,7 +481,7 @@ def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], 
         ]
         name = f"{re.sub(r'[^a-z0-9]+', '-', stage.lower())}-{step:07d}.png"
         write_atomic(Path(job.work) / name, contact_sheet(rows))
-        parent.send(type="preview", stage=stage, step=step, path=name)
+        parent.send(Preview(stage=stage, step=step, path=name))
 
     return preview
 
@@ -483,7 +495,7 @@ def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if done >= total or now - last > 0.2:
             last = now
-            send(type="progress", stage=stage, done=done, total=total)
+            send(Progress(stage=stage, done=done, total=total))
 
     return progress
 

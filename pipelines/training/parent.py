@@ -1,7 +1,7 @@
 """Starts and controls the training process, a child that can read only two packed views.
 
 The parent starts `pipelines.training.child` with a clean environment, sends one JSON job and reads
-JSON messages, one a line. The child confines itself, proves it by trying forbidden reads, and only
+messages, one a line of JSON (`pipelines.training.messages`). The child confines itself, proves it by trying forbidden reads, and only
 then imports the generator. A message that asks for an answer gets one line: a state is committed,
 and an older one may be deleted, only after the parent has it in the journal.
 
@@ -9,7 +9,6 @@ Forbidden attempts of the generator come through a pipe of their own, from every
 hook of `governance.confinement.attempts` reaches; they end the training, even if it succeeded.
 """
 
-import json
 import os
 import selectors
 import signal
@@ -18,13 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from governance.evidence.manifest import STATES
 from governance.records.errors import (
     InterruptedByUser,
     IsolationError,
@@ -35,6 +32,19 @@ from governance.records.errors import (
 )
 from governance.records.partition import RefusedRead
 from governance.records.yaml_text import flatten
+from pipelines.training.messages import (
+    AWAITED,
+    LONGEST_BYTES,
+    Attempt,
+    Committed,
+    Failure,
+    Message,
+    Result,
+    Segment,
+    TrainingJob,
+    broken,
+    read_message,
+)
 
 _GRACE_S = 5.0  # a child asked to stop has this long before it is ended; reports follow
 _KEEP_ENVIRONMENT = (
@@ -46,104 +56,6 @@ _CHILD = "pipelines.training.child"
 FURTHER = "further.npz"  # images of `TrainingJob.draws`, in the work folder, by their place
 CLASSIFIERS = "classifiers.npz"  # of `TrainingJob.task_images`, in the work folder
 MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
-
-
-class FurtherDraw(NamedTuple):
-    """Images drawn from the released checkpoint for the evaluation alone.
-
-    Attributes:
-        n: Number of images.
-        seed: Seed of sampling.
-        attribute: "brain_plane" or "machine", to draw images of one level; "" for any.
-        level: The level.
-    """
-
-    n: int
-    seed: int
-    attribute: str = ""
-    level: str = ""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """Everything that is sent to the training process.
-
-    Attributes:
-        generator: Registered generator name.
-        settings: Its settings, as JSON data.
-        seed: Seed of training and sampling.
-        compute_device: "auto", "cpu", "cuda" or "mps".
-        views: Folder of the packed training and tuning views (read).
-        checkpoints: Folder for checkpoints and, below it, training states (write).
-        work: Folder for everything else, also TMPDIR (write).
-        n_synthetic: Synthetic images to draw after training.
-        draws: Further images to draw after training; see `FurtherDraw`.
-        must_refuse: Description -> path that it must try, and fail, to read before its first step.
-        forbidden: Folders that must not be inside anything it may read.
-        commit_every: Steps between two committed states.
-        preview_every: Steps between two sheets of samples; 0 for none.
-        processes: Processes that train together.
-        weights: FID weights file to score candidates with (read); None for none.
-        committed: Stage -> (file name, SHA-256) of the state to resume from.
-        readable: Further files that the generator may read: weights that it starts from.
-        repeat_steps: Steps after which the state is kept for a repeat to be compared; 0 for none.
-        segment_kept: Whether an earlier process of the run kept that state.
-        repeats: File and SHA-256 of the state that this job repeats and is compared with, instead
-            of training to the end; None trains.
-        python_path: Folder that the generator's module is imported from; None when it is installed.
-        view_sha256: Partition -> digest of its packed view; training refuses any other view.
-        task_images: Real images at most for the classifiers that show what synthetic images are
-            worth; 0 fits none.
-        proof_only: End after proving the confinement, without training and drawing.
-    """
-
-    generator: str
-    settings: dict[str, Any]
-    seed: int
-    compute_device: str
-    views: str
-    checkpoints: str
-    work: str
-    n_synthetic: int
-    must_refuse: dict[str, str]
-    forbidden: tuple[str, ...]
-    commit_every: int
-    preview_every: int
-    processes: int
-    repeat_steps: int
-    weights: str | None = None
-    committed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    readable: tuple[str, ...] = ()
-    segment_kept: bool = False
-    repeats: tuple[str, str] | None = None
-    python_path: str | None = None
-    view_sha256: dict[str, str] = field(default_factory=dict)
-    draws: tuple[FurtherDraw, ...] = ()
-    task_images: int = 0
-    proof_only: bool = False
-
-    @property
-    def states(self) -> Path:
-        """Folder of the training states: working files, neither evidence nor checked."""
-        return Path(self.checkpoints) / PurePosixPath(STATES).name
-
-    def to_json(self) -> str:
-        """Return the job as one line of JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "TrainingJob":
-        """Read a job that `to_json` wrote."""
-        values = json.loads(text)
-        committed = {stage: (path, sha256) for stage, (path, sha256) in values["committed"].items()}
-        tuples = {name: tuple(values[name]) for name in ("forbidden", "readable")}
-        if values["repeats"] is not None:
-            tuples["repeats"] = tuple(values["repeats"])
-        draws = tuple(FurtherDraw(*draw) for draw in values["draws"])
-        return cls(**values | tuples | {"committed": committed, "draws": draws})
-
-
-Message = dict[str, Any]
 
 
 def batch_sizes(settings: dict[str, Any]) -> dict[str, int]:
@@ -189,18 +101,18 @@ def run_training(
     check_stop: Callable[[], None],
     *,
     keep_open: Sequence[int] = (),
-) -> Message:
-    """Run a job in a child process and return its result message.
+) -> Result:
+    """Run a job in a child process and return its result.
 
     Args:
         job: The job.
-        on_message: Called with every message but the result.
+        on_message: Called with every message but result and error.
         check_stop: Called several times a second; an exception from it stops the child cleanly.
         keep_open: Descriptors that stay open as long as the child lives, e.g. of the run's lock.
 
     Raises:
-        IsolationError: The generator made forbidden attempts; each was a message of type
-            "attempt" before.
+        IsolationError: The generator made forbidden attempts; each was a message
+            `Attempt` before.
         ProcessError: The child reported an error; code and exit code are the child's.
         MachineError: The child was ended by the system.
     """
@@ -258,7 +170,7 @@ class _Attempts:
         self._since = self._since or time.monotonic()
         if (attempt.target, attempt.way) not in self._found:
             self._found[attempt.target, attempt.way] = attempt
-            self._on_message({"type": "attempt", **attempt.model_dump(mode="json")})
+            self._on_message(Attempt(found=attempt))
 
 
 def _attempt(line: bytes) -> RefusedRead:
@@ -303,12 +215,14 @@ class _Child:
                 if not block:
                     return
                 *lines, pending = (pending + block).split(b"\n")
+                if len(pending) > LONGEST_BYTES:
+                    raise broken(f"more than {LONGEST_BYTES:,} bytes without an end")
                 for line in lines:
-                    yield json.loads(line)
+                    yield read_message(line)
 
     def answer(self, message: Message) -> None:
         """Send an answer if the message asks for one."""
-        if message.get("answer"):
+        if isinstance(message, AWAITED):
             with suppress(BrokenPipeError):
                 os.write(self._answers, b"\n")
 
@@ -345,7 +259,7 @@ def _start_one(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Child:
         os.close(message_end)
     child = _Child(process, messages, answers)
     with suppress(BrokenPipeError), os.fdopen(os.dup(answers), "wb") as stream:
-        stream.write(job.to_json().encode() + b"\n")
+        stream.write(job.model_dump_json().encode() + b"\n")
     return child
 
 
@@ -359,7 +273,7 @@ def _start_several(job: TrainingJob, log: int, keep_open: Sequence[int]) -> _Chi
     messages, answers = _named_pipe(work / MESSAGES), _named_pipe(work / ANSWERS)
     for pipe in (messages, answers):
         os.set_blocking(pipe, True)
-    (work / JOB).write_text(job.to_json(), "utf-8")
+    (work / JOB).write_text(job.model_dump_json(), "utf-8")
     command = [sys.executable, "-m", _CHILD, "--agent", str(job.processes), str(work / JOB)]
     with Path(os.devnull).open("rb") as nothing:
         process = _popen(command, job, (nothing.fileno(), log, log), keep_open)
@@ -409,7 +323,7 @@ def _watched(
     attempts: _Attempts,
     on_message: Callable[[Message], None],
     check_stop: Callable[[], None],
-) -> Message:
+) -> Result:
     """Relay messages until the child ends; a forbidden attempt outranks every other outcome."""
 
     def look() -> None:
@@ -430,17 +344,19 @@ def _converse(
     job: TrainingJob,
     on_message: Callable[[Message], None],
     check_stop: Callable[[], None],
-) -> Message:
+) -> Result:
     stage = ""
     try:
         for message in child.messages(check_stop):
-            stage = message.get("stage", stage)
-            if message["type"] == "result":
+            stage = getattr(message, "stage", stage)
+            if isinstance(message, Result):
                 with suppress(subprocess.TimeoutExpired):
                     child.process.wait(_GRACE_S)
                 return message
-            if message["type"] == "error":
+            if isinstance(message, Failure):
                 raise _reported(message)
+            if isinstance(message, Attempt):
+                raise broken("attempts are heard on a way of their own")
             on_message(message)
             child.answer(message)
     except InterruptedByUser:
@@ -460,17 +376,15 @@ def _stop(child: _Child, on_message: Callable[[Message], None]) -> None:
 
     try:
         for message in child.messages(look):
-            if message["type"] in ("committed", "segment"):
+            if isinstance(message, (Committed, Segment)):
                 on_message(message)
             child.answer(message)
     except TimeoutError:
         child.kill()  # the time is over
 
 
-def _reported(message: Message) -> ProcessError:
-    return ProcessError(
-        str(message["message"]), code=message["code"], exit_code=message["exit_code"]
-    )
+def _reported(message: Failure) -> ProcessError:
+    return ProcessError(message.message, code=message.code, exit_code=message.exit_code)
 
 
 def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
@@ -478,7 +392,7 @@ def _no_result(child: _Child, job: TrainingJob, stage: str) -> Exception:
     code = child.process.wait()
     work = Path(job.work)
     for path in sorted(work.glob("error-*.json")):
-        return _reported(json.loads(path.read_bytes()))
+        return _reported(Failure.model_validate_json(path.read_bytes()))
     if code < 0:
         return MachineError(
             f"the training process was ended by signal {-code} "

@@ -3,14 +3,14 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from governance.records.errors import IsolationError, MachineError, ProcessError
 from governance.records.training import RepeatRecord
 from pipelines.current_run.context import RunContext
-from pipelines.training.parent import Message, TrainingJob, run_training
+from pipelines.training.messages import Isolation, Message, Repeated, Trained, TrainingJob
+from pipelines.training.parent import run_training
 from pipelines.training.segment import FILE
 
 KEPT = "segment kept"
@@ -23,7 +23,7 @@ def is_kept(context: RunContext) -> bool:
     return any(event.type == KEPT for event in context.store.journal.events())
 
 
-def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> None:
+def repeat_segment(job: TrainingJob, trained: Trained, context: RunContext) -> None:
     """Repeat the segment that training kept, once a run, and record the comparison.
 
     The repeat has a folder of its own, keeps no state and draws no image, so it changes nothing of
@@ -53,12 +53,12 @@ def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> N
         stage=str(kept["stage"]),
         step=int(kept["step"]),
         sha256=str(kept["sha256"]),
-        repeated_sha256=found.get("sha256"),
-        largest_difference=found.get("largest"),
-        largest_at=found.get("at", ""),
-        relative_difference=found.get("relative"),
+        repeated_sha256=found.sha256 if found else None,
+        largest_difference=found.largest if found else None,
+        largest_at=found.at if found else "",
+        relative_difference=found.relative if found else None,
         tolerance=context.config.training.repeat_tolerance,
-        compute_device=str(trained["compute_device"]),
+        compute_device=trained.compute_device,
         duration_s=round(time.monotonic() - started, 3),
         problem=problem,
     )
@@ -68,43 +68,44 @@ def repeat_segment(job: TrainingJob, trained: Message, context: RunContext) -> N
 
 
 def _repeat_job(
-    job: TrainingJob, kept: Mapping[str, Any], trained: Message, scratch: Path
+    job: TrainingJob, kept: Mapping[str, Any], trained: Trained, scratch: Path
 ) -> TrainingJob:
     """Return the same job from its first step, in a folder of its own."""
     folder, segment = scratch / "repeat", Path(job.work) / FILE
     settings = dict(job.settings)
     if settings.get("precision") == "auto":  # training chose it by timing: use the same
-        stages = {stage["name"]: stage["precision"] for stage in trained["report"]["stages"]}
+        stages = {stage.name: stage.precision for stage in trained.report.stages}
         settings["precision"] = stages.get(kept["stage"], "auto")
-    return replace(
-        job,
-        settings=settings,
-        work=str(folder),
-        checkpoints=str(folder / "checkpoints"),
-        preview_every=0,
-        committed={},
-        readable=(*job.readable, str(segment)),
-        repeats=(str(segment), str(kept["sha256"])),
-    )
+    changes = {
+        "settings": settings,
+        "work": str(folder),
+        "checkpoints": str(folder / "checkpoints"),
+        "preview_every": 0,
+        "committed": {},
+        "readable": (*job.readable, str(segment)),
+        "repeats": (str(segment), str(kept["sha256"])),
+    }
+    return job.model_copy(update=changes)
 
 
-def _repeated(job: TrainingJob, context: RunContext) -> tuple[Message, str]:
-    """Run the repeat; return its comparison and "", or {} and why it failed."""
+def _repeated(job: TrainingJob, context: RunContext) -> tuple[Repeated | None, str]:
+    """Run the repeat; return its comparison and "", or None and why it failed."""
     shutil.rmtree(job.work, ignore_errors=True)
     context.console.say(f"repeating the first {job.repeat_steps} steps")
     try:
         stop = context.console.stop.check
-        return run_training(job, _refuse_reads, stop, keep_open=context.keep_open), ""
+        done = run_training(job, _refuse_reads, stop, keep_open=context.keep_open)
+        return done.repeated, ""
     except (ProcessError, MachineError) as error:
-        return {}, f"the process that repeated the segment failed: {error}"
+        return None, f"the process that repeated the segment failed: {error}"
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
 
 
 def _refuse_reads(message: Message) -> None:
     """Raise IsolationError if the repeating process could read a forbidden path."""
-    if message["type"] == "isolation":
-        read = [a["target"] for a in message["attempts"] if not a["refused"]]
+    if isinstance(message, Isolation):
+        read = [attempt.target for attempt in message.attempts if not attempt.refused]
         if read:
             raise IsolationError(
                 f"the process that repeated the segment could read: {', '.join(read)}; "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from governance.records.files import sha256_bytes, write_atomic
-from pipelines.training.parent import TrainingJob
+from pipelines.training.messages import Repeated, Segment, TrainingJob
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ State = Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]]
 class Keeper:
     """Keeps the first segment that training reaches, in the work folder of the job."""
 
-    def __init__(self, job: TrainingJob, tell: Callable[..., None]) -> None:
+    def __init__(self, job: TrainingJob, tell: Callable[[Segment], None]) -> None:
         self._job, self._tell = job, tell
         self._is_kept = job.segment_kept
 
@@ -37,7 +37,7 @@ class Keeper:
         self._is_kept = True
         data = encoded(stage, step, state)
         write_atomic(Path(self._job.work) / FILE, data)
-        self._tell(type="segment", stage=stage, step=step, sha256=sha256_bytes(data))
+        self._tell(Segment(stage=stage, step=step, sha256=sha256_bytes(data)))
 
 
 class Comparison:
@@ -49,21 +49,22 @@ class Comparison:
 
     def __init__(self, kept: Path, sha256: str) -> None:
         self._kept, self._sha256 = kept, sha256
-        self.found: dict[str, Any] | None = None
+        self.found: Repeated | None = None
 
     def __call__(self, stage: str, step: int, state: State) -> None:
         """Set `found` to the state's digest and, if it differs, the distance of the tensors."""
         if self.found is not None:
             return
         data = encoded(stage, step, state)
-        self.found = {"stage": stage, "step": step, "sha256": sha256_bytes(data)}
-        if self.found["sha256"] != self._sha256:
+        digest, apart = sha256_bytes(data), {}
+        if digest != self._sha256:
             from medisynth import checkpoint
 
             kept, facts = checkpoint.read(self._kept, self._sha256)
             again, facts_again = checkpoint.decode(data)
             same = all(facts[key] == facts_again[key] for key in ("stage", "step"))
-            self.found |= difference(kept, again) if same else {}
+            apart = difference(kept, again) if same else {}
+        self.found = Repeated(stage=stage, step=step, sha256=digest, **apart)
 
 
 def encoded(stage: str, step: int, state: State) -> bytes:

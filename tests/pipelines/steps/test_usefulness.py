@@ -11,7 +11,8 @@ from pipelines.current_run.console import Console
 from pipelines.selftest.bench import Bench
 from pipelines.steps import usefulness
 from pipelines.training import child
-from pipelines.training.parent import CLASSIFIERS, TrainingJob
+from pipelines.training.messages import TrainingJob
+from pipelines.training.parent import CLASSIFIERS
 
 
 class Brightness:
@@ -43,7 +44,7 @@ def fitted(run, images):
     context, split = run.context, run.split
     work = context.scratch / "work"
     work.mkdir(exist_ok=True)
-    job = TrainingJob.from_json(
+    job = TrainingJob.model_validate_json(
         TrainingJob(
             generator="none",
             settings={},
@@ -60,7 +61,7 @@ def fitted(run, images):
             processes=1,
             repeat_steps=0,
             task_images=usefulness.wanted(context),
-        ).to_json()
+        ).model_dump_json()
     )
 
     class Context:

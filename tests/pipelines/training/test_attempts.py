@@ -6,7 +6,8 @@ import pytest
 
 from governance.confinement.confine import landlock_abi
 from governance.records.errors import IsolationError
-from pipelines.training.parent import TrainingJob, run_training
+from pipelines.training.messages import TrainingJob
+from pipelines.training.parent import run_training
 from tests.pipelines.training.test_training_process import changed, new_job
 from tests.plugins.hostile import UNHEARD, WAYS
 
@@ -21,9 +22,9 @@ def hostile(tmp_path: Path, **settings) -> tuple[TrainingJob, list[dict]]:
 
 
 def tried(messages: list[dict]) -> set[tuple[str, str]]:
-    found = [m for m in messages if m["type"] == "attempt"]
-    assert all(m["refused"] for m in found), found
-    return {(m["target"], m["way"]) for m in found}
+    found = [m.found for m in messages if m.type == "attempt"]
+    assert all(m.refused for m in found), found
+    return {(m.target, m.way) for m in found}
 
 
 def test_every_way_to_a_forbidden_image_is_refused_and_ends_the_training(tmp_path):
@@ -33,7 +34,7 @@ def test_every_way_to_a_forbidden_image_is_refused_and_ends_the_training(tmp_pat
         run_training(job, messages.append, lambda: None)
 
     assert caught.value.exit_code == 4
-    logged = {k: v for m in messages if m["type"] == "log" for k, v in m["values"].items()}
+    logged = {k: v for m in messages if m.type == "log" for k, v in m.values.items()}
     assert {way: logged[way] for way in WAYS} == dict.fromkeys(WAYS, 1.0)
     assert tried(messages) == {
         ("sealed image", "open"),
@@ -53,7 +54,7 @@ def test_what_the_hook_does_not_hear_is_refused_but_not_noticed(tmp_path):
 
     run_training(job, messages.append, lambda: None)
 
-    logged = {k: v for m in messages if m["type"] == "log" for k, v in m["values"].items()}
+    logged = {k: v for m in messages if m.type == "log" for k, v in m.values.items()}
     assert {way: logged[way] for way in UNHEARD} == dict.fromkeys(UNHEARD, 1.0)
     assert not tried(messages)
 
@@ -82,7 +83,7 @@ def test_a_process_started_anew_is_refused_but_not_heard(tmp_path):
 
     run_training(job, messages.append, lambda: None)
 
-    codes = [m["values"]["exit code"] for m in messages if "exit code" in m.get("values", {})]
+    codes = [m.values["exit code"] for m in messages if "exit code" in getattr(m, "values", {})]
     assert codes == [0.0]  # it ran, and each of its tries was refused
     assert not tried(messages)
 
@@ -95,6 +96,6 @@ def test_every_process_of_several_is_confined_and_heard(tmp_path, rank):
     with pytest.raises(IsolationError):
         run_training(changed(job, processes=2), messages.append, lambda: None)
 
-    assert messages[0]["type"] == "isolation"
-    assert all(attempt["refused"] for attempt in messages[0]["attempts"])
+    assert messages[0].type == "isolation"
+    assert all(attempt.refused for attempt in messages[0].attempts)
     assert tried(messages) == {("sealed image", "open")}

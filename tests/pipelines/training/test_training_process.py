@@ -14,9 +14,20 @@ import pytest
 from governance.records.errors import InterruptedByUser, IsolationError, MachineError, ProcessError
 from medisynth.data.reading.views import ImageView, save_view
 from pipelines.fetch.weights import find_weights
+from pipelines.training import parent
 from pipelines.training.child import _error_message, _view
-from pipelines.training.parent import Message, TrainingJob, run_training, smaller_batch
+from pipelines.training.messages import (
+    FurtherDraw,
+    Log,
+    Message,
+    Result,
+    Trained,
+    TrainingJob,
+    read_message,
+)
+from pipelines.training.parent import run_training, smaller_batch
 from tests.places import ROOT
+from tests.plugins.babbling_child import SAYS
 
 TOY = {"steps": 12, "size": 32}
 
@@ -65,11 +76,11 @@ class Finished:
 
     job: TrainingJob
     messages: list[Message]
-    result: Message
+    result: Trained
     files: list[list[str]]
 
     def of(self, kind: str) -> list[Message]:
-        return [message for message in self.messages if message["type"] == kind]
+        return [message for message in self.messages if message.type == kind]
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +89,10 @@ def finished(tmp_path_factory) -> Finished:
 
     def note(message):
         messages.append(message)
-        if message["type"] == "committed":
+        if message.type == "committed":
             files.append(sorted(path.name for path in job.states.iterdir()))
 
-    return Finished(job, messages, run_training(job, note, lambda: None), files)
+    return Finished(job, messages, run_training(job, note, lambda: None).trained, files)
 
 
 def changed(job: TrainingJob, **values) -> TrainingJob:
@@ -89,10 +100,10 @@ def changed(job: TrainingJob, **values) -> TrainingJob:
 
 
 def test_a_job_trains_saves_and_draws(finished):
-    kinds = {message["type"] for message in finished.messages}
+    kinds = {message.type for message in finished.messages}
     assert kinds >= {"isolation", "log", "progress", "checkpoint"}
     (checkpoint,) = Path(finished.job.checkpoints).glob("*.safetensors")
-    assert checkpoint.name == finished.result["checkpoint"]["path"]
+    assert checkpoint.name == finished.result.checkpoint.path
     drawn = np.load(Path(finished.job.work) / "synthetic.npy", allow_pickle=False)
     assert drawn.shape == (3, 32, 32)
     assert drawn.dtype == np.uint8
@@ -101,11 +112,11 @@ def test_a_job_trains_saves_and_draws(finished):
 def test_the_refusals_come_before_the_first_step(finished):
     first = finished.messages[0]
 
-    assert first["type"] == "isolation"
-    attempts = first["attempts"]
-    assert [attempt["target"] for attempt in attempts] == ["sealed image", "data folder"]
-    if first["level"] >= 3:
-        assert all(attempt["refused"] for attempt in attempts)
+    assert first.type == "isolation"
+    attempts = first.attempts
+    assert [attempt.target for attempt in attempts] == ["sealed image", "data folder"]
+    if first.level >= 3:
+        assert all(attempt.refused for attempt in attempts)
 
 
 def test_a_view_that_is_not_the_one_that_was_packed_is_refused(job):
@@ -121,8 +132,8 @@ def test_a_proof_of_the_confinement_ends_before_anything_is_trained(job):
 
     result = run_training(changed(job, proof_only=True), messages.append, lambda: None)
 
-    assert result == {"type": "result"}
-    assert [message["type"] for message in messages] == ["isolation"]
+    assert result == Result()
+    assert [message.type for message in messages] == ["isolation"]
     assert not list(Path(job.checkpoints).glob("*.safetensors"))
 
 
@@ -136,9 +147,34 @@ def test_an_error_of_the_generator_keeps_its_code(job):
     assert "no-such-generator" in str(caught.value)
 
 
+@pytest.mark.parametrize("says", list(SAYS))
+def test_a_child_that_does_not_keep_to_the_messages_is_one_sentence_about_it(
+    job, monkeypatch, says
+):
+    monkeypatch.setattr(parent, "_CHILD", "tests.plugins.babbling_child")
+    heard = []
+
+    with pytest.raises(ProcessError) as caught:
+        run_training(changed(job, settings={"says": says}), heard.append, lambda: None)
+
+    cut_short = says in ("half of one", "nothing")
+    assert caught.value.code == ("T900" if cut_short else "T902")
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 400
+    assert heard == []
+
+
+def test_a_job_and_its_messages_are_read_back_as_they_were_sent(job):
+    assert TrainingJob.model_validate_json(job.model_dump_json()) == job
+    with_draws = changed(job, draws=(FurtherDraw(2, 3, "machine", "x"),), repeats=("f", "a" * 64))
+    assert TrainingJob.model_validate_json(with_draws.model_dump_json()) == with_draws
+    diverged = Log(stage="x", step=1, values={"loss": float("inf")})
+    assert read_message(diverged.model_dump_json().encode()) == diverged
+
+
 def test_a_child_ended_by_the_system_is_a_machine_error(job):
     def kill(message):
-        if message["type"] == "isolation":
+        if message.type == "isolation":
             pids = subprocess.run(  # noqa: S603
                 ["/usr/bin/pgrep", "-P", str(os.getpid()), "-f", "pipelines.training.child"],
                 capture_output=True,
@@ -157,16 +193,16 @@ def test_a_stop_request_ends_the_child_after_it_committed_where_it_stands(job):
     messages = []
 
     def stop():
-        if any(message["type"] == "progress" for message in messages):
+        if any(message.type == "progress" for message in messages):
             raise InterruptedByUser(signal.SIGINT)
 
     with pytest.raises(InterruptedByUser):
         run_training(slow, messages.append, stop)
 
-    (committed,) = [message for message in messages if message["type"] == "committed"]
-    assert committed["stage"] == "first"
-    assert 1 <= committed["step"] < 12
-    assert [path.name for path in job.states.iterdir()] == [committed["path"]]
+    (committed,) = [message for message in messages if message.type == "committed"]
+    assert committed.stage == "first"
+    assert 1 <= committed.step < 12
+    assert [path.name for path in job.states.iterdir()] == [committed.path]
     assert not list(Path(job.checkpoints).glob("*.safetensors"))
 
 
@@ -190,10 +226,10 @@ def test_a_child_whose_step_outlasts_the_grace_is_ended_after_one_grace(job, mon
 def test_an_older_state_goes_only_after_the_parent_has_the_new_one(finished):
     received = finished.of("committed")
 
-    steps = [(message["stage"], message["step"]) for message in received]
+    steps = [(message.stage, message.step) for message in received]
     assert steps == [(stage, step) for stage in ("first", "second") for step in (5, 10, 12)]
     for message, there in zip(received, finished.files, strict=True):
-        assert message["path"] in there
+        assert message.path in there
     # while the third state of a stage is reported, the two before it are still there
     assert len([name for name in finished.files[2] if "first" in name]) == 3
     assert len(list(finished.job.states.iterdir())) == 4
@@ -202,35 +238,35 @@ def test_an_older_state_goes_only_after_the_parent_has_the_new_one(finished):
 def test_the_next_process_goes_on_from_the_committed_states_to_the_same_bits(finished, job):
     received = finished.of("committed")
     shutil.copytree(finished.job.states, job.states)
-    kept = {m["stage"]: (m["path"], m["sha256"]) for m in received[1::3]}  # steps 10 and 10
+    kept = {m.stage: (m.path, m.sha256) for m in received[1::3]}  # steps 10 and 10
     log = []
 
-    resumed = run_training(changed(job, committed=kept), log.append, lambda: None)
+    resumed = run_training(changed(job, committed=kept), log.append, lambda: None).trained
 
-    assert resumed["checkpoint"] == finished.result["checkpoint"]
-    assert [m["step"] for m in log if m["type"] == "committed"] == [12, 12]
-    logged = [m["step"] for m in log if m["type"] == "log" and m["stage"] == "first"]
+    assert resumed.checkpoint == finished.result.checkpoint
+    assert [m.step for m in log if m.type == "committed"] == [12, 12]
+    logged = [m.step for m in log if m.type == "log" and m.stage == "first"]
     assert set(logged) == set(range(1, 13))  # what was logged before is said again
 
 
 def test_a_state_that_is_gone_is_named(finished, job):
     first = finished.of("committed")[0]
-    lost = changed(job, committed={"first": (first["path"], first["sha256"])})
+    lost = changed(job, committed={"first": (first.path, first.sha256)})
 
     with pytest.raises(ProcessError) as caught:
         run_training(lost, lambda message: None, lambda: None)
 
     assert (caught.value.code, caught.value.exit_code) == ("W000", 5)
-    assert first["path"] in str(caught.value)
+    assert first.path in str(caught.value)
 
 
 def test_previews_are_pictures_in_the_work_folder(finished):
     previews = finished.of("preview")
 
     places = [(stage, step) for stage in ("first", "second") for step in (6, 12)]
-    assert [(m["stage"], m["step"]) for m in previews] == places
+    assert [(m.stage, m.step) for m in previews] == places
     for message in previews:
-        data = (Path(finished.job.work) / message["path"]).read_bytes()
+        data = (Path(finished.job.work) / message.path).read_bytes()
         assert data.startswith(b"\x89PNG")
 
 
@@ -246,16 +282,16 @@ def test_a_generator_whose_fit_returns_no_report_is_named(job):
 def test_candidates_are_scored_by_kid_where_the_weights_are(job):
     weights = str(find_weights().resolve())
 
-    result = run_training(changed(job, weights=weights), lambda message: None, lambda: None)
+    result = run_training(changed(job, weights=weights), lambda message: None, lambda: None).trained
 
-    report = result["report"]
-    assert "KID on Inception pool3 features to 6 tuning images" in report["selection"]["criterion"]
-    candidates = report["selection"]["candidates"]
-    assert [one["step"] for one in candidates] == [10, 12]
-    assert all(one["score"] > 0 for one in candidates)  # noise is far from a flat grey
-    assert result["extractor_sha256"] is not None
+    report = result.report
+    assert "KID on Inception pool3 features to 6 tuning images" in report.selection.criterion
+    candidates = report.selection.candidates
+    assert [one.step for one in candidates] == [10, 12]
+    assert all(one.score > 0 for one in candidates)  # noise is far from a flat grey
+    assert result.extractor_sha256 is not None
     reason = "needs 10 images a set, got 6 tuning images and 3 synthetic ones"
-    assert result["comparison"]["reason"] == reason
+    assert result.comparison.reason == reason
 
 
 @pytest.mark.slow
@@ -265,15 +301,15 @@ def test_two_processes_see_the_same_images_and_make_the_same_curve(job):
         log = []
         one = changed(job, processes=n, committed={}, checkpoints=f"{job.checkpoints}-{n}")
         Path(one.checkpoints).mkdir()
-        result = run_training(one, log.append, lambda: None)
-        curves[n] = [m["values"]["loss"] for m in log if "loss" in m.get("values", {})]
-        stages = result["report"]["stages"]
-        assert [stage["n_processes"] for stage in stages] == [n, n]
-        assert [stage["n_steps"] * stage["batch_size"] for stage in stages] == [48, 48]
+        result = run_training(one, log.append, lambda: None).trained
+        curves[n] = [m.values["loss"] for m in log if "loss" in getattr(m, "values", {})]
+        stages = result.report.stages
+        assert [stage.n_processes for stage in stages] == [n, n]
+        assert [stage.n_steps * stage.batch_size for stage in stages] == [48, 48]
         if n == 2:
             first = log[0]
-            assert first["level"] < 3 or all(attempt["refused"] for attempt in first["attempts"])
-            assert first["level"] < 3 or "TCP not refused" in first["mechanism"]
+            assert first.level < 3 or all(attempt.refused for attempt in first.attempts)
+            assert first.level < 3 or "TCP not refused" in first.mechanism
     np.testing.assert_allclose(curves[2], curves[1], rtol=1e-5)
 
 
@@ -283,13 +319,13 @@ def test_two_processes_stop_together_and_commit(job):
     messages = []
 
     def stop():
-        if any(message["type"] == "progress" for message in messages):
+        if any(message.type == "progress" for message in messages):
             raise InterruptedByUser(signal.SIGINT)
 
     with pytest.raises(InterruptedByUser):
         run_training(slow, messages.append, stop)
 
-    assert [message["type"] for message in messages].count("committed") == 1
+    assert [message.type for message in messages].count("committed") == 1
 
 
 def test_what_to_set_when_memory_runs_out_is_named():
@@ -311,12 +347,10 @@ def test_what_to_set_when_memory_runs_out_is_named():
 def test_running_out_of_memory_is_exit_7_with_the_batch_size_to_try(job, words):
     message = _error_message(RuntimeError(words), job, "first")
 
-    assert (message["code"], message["exit_code"]) == ("R001", 7)
-    assert words in message["message"]
+    assert (message.code, message.exit_code) == ("R001", 7)
+    assert words in message.message
     with_size = changed(job, settings={"batch_size": 4})
-    assert (
-        "-o model.settings.batch_size=2" in _error_message(MemoryError(), with_size, "")["message"]
-    )
+    assert "-o model.settings.batch_size=2" in _error_message(MemoryError(), with_size, "").message
 
 
 def test_the_child_sees_a_clean_environment(job, monkeypatch):

@@ -1,24 +1,47 @@
 """When the first steps are repeated, and what is written down where they cannot be."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from governance.evidence.store import EvidenceStore
+from governance.records.comparison import TuningComparison
 from governance.records.errors import InterruptedByUser, IsolationError, MachineError
+from governance.records.partition import RefusedRead
+from governance.records.training import FitReport, TrainingRecord
 from pipelines.training import repeat as training_repeat
-from pipelines.training.parent import TrainingJob
+from pipelines.training.messages import (
+    Checkpoint,
+    Isolation,
+    Repeated,
+    Result,
+    Trained,
+    TrainingJob,
+)
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 from pipelines.training.segment import FILE
+from tests.stored_run.stored import change, stored
 
 A, B = "a" * 64, "b" * 64
-TRAINED = {
-    "compute_device": "cpu",
-    "report": {"stages": [{"name": "first", "precision": "bf16"}]},
-}
+STORED = stored()[TrainingRecord]
+TRAINED = Trained(
+    report=FitReport(
+        description={},
+        stages=(change(STORED.stages[0], name="first", precision="bf16"),),
+        fitted=(),
+        selection=STORED.selection,
+    ),
+    training_view_sha256=A,
+    tuning_view_sha256=A,
+    compute_device="cpu",
+    duration_s=1.0,
+    sampling_s=1.0,
+    checkpoint=Checkpoint(path="x.safetensors", sha256=A),
+    comparison=TuningComparison(reason="none"),
+    extractor_sha256=None,
+)
 
 
 @pytest.fixture
@@ -79,6 +102,10 @@ def answers(monkeypatch, answer):
     return jobs
 
 
+def repeated(sha256: str, **difference) -> Result:
+    return Result(repeated=Repeated(stage="first", step=10, sha256=sha256, **difference))
+
+
 def record(context) -> dict:
     return json.loads((context.store.run_dir / "metrics/repeat.json").read_bytes())
 
@@ -86,7 +113,7 @@ def record(context) -> dict:
 def test_the_repeat_starts_anew_in_a_folder_of_its_own_with_the_precision_that_was_chosen(
     context, job, monkeypatch
 ):
-    jobs = answers(monkeypatch, [{"sha256": A}])
+    jobs = answers(monkeypatch, [repeated(A)])
     keep(context)
 
     repeat_segment(job, TRAINED, context)
@@ -102,7 +129,7 @@ def test_the_repeat_starts_anew_in_a_folder_of_its_own_with_the_precision_that_w
 
 
 def test_it_is_made_once_a_run(context, job, monkeypatch):
-    jobs = answers(monkeypatch, [{"sha256": A}])
+    jobs = answers(monkeypatch, [repeated(A)])
     keep(context)
 
     repeat_segment(job, TRAINED, context)
@@ -115,7 +142,7 @@ def test_it_is_made_once_a_run(context, job, monkeypatch):
 
 
 def test_a_state_that_differs_is_recorded_with_the_difference(context, job, monkeypatch):
-    answers(monkeypatch, [{"sha256": B, "largest": 0.5, "at": "w", "relative": 0.01}])
+    answers(monkeypatch, [repeated(B, largest=0.5, at="w", relative=0.01)])
     keep(context)
 
     repeat_segment(job, TRAINED, context)
@@ -127,9 +154,9 @@ def test_a_state_that_differs_is_recorded_with_the_difference(context, job, monk
 
 @pytest.mark.parametrize(("steps", "words"), [(0, "repeat_steps is 0"), (10, "kept no state")])
 def test_without_a_kept_state_no_process_is_started(context, job, monkeypatch, steps, words):
-    jobs = answers(monkeypatch, [{}])
+    jobs = answers(monkeypatch, [Result()])
 
-    repeat_segment(replace(job, repeat_steps=steps), TRAINED, context)
+    repeat_segment(job.model_copy(update={"repeat_steps": steps}), TRAINED, context)
 
     assert jobs == []
     assert words in record(context)["problem"]
@@ -159,8 +186,9 @@ def test_a_stop_request_leaves_the_repeat_to_the_resumed_run(context, job, monke
 
 
 def test_a_repeat_that_could_read_a_sealed_file_ends_the_run(context, job, monkeypatch):
-    attempts = [{"target": "sealed image", "refused": False}]
-    answers(monkeypatch, [{"type": "isolation", "attempts": attempts}, {"sha256": A}])
+    attempts = (RefusedRead(target="sealed image", refused=False, error=""),)
+    said = Isolation(level=4, level_name="", mechanism="", attempts=attempts)
+    answers(monkeypatch, [said, repeated(A)])
     keep(context)
 
     with pytest.raises(IsolationError, match="could read: sealed image"):

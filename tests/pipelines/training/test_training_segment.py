@@ -1,13 +1,12 @@
-import dataclasses
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from governance.records.errors import WeightsError
-from pipelines.training.parent import TrainingJob, run_training
+from pipelines.training.messages import Message, Repeated, Segment, TrainingJob
+from pipelines.training.parent import run_training
 from pipelines.training.segment import FILE, Comparison, Keeper, difference, encoded
 from tests.pipelines.training.test_training_process import new_job
 
@@ -17,21 +16,21 @@ def state(weight: float = 1.0, **facts: object):
     return lambda: ({"module/w": torch.full((4,), weight), "module/n": torch.tensor(3)}, facts)
 
 
-def kept(folder: Path, **changes: object) -> tuple[Path, str, list[dict]]:
+def kept(folder: Path, **changes: object) -> tuple[Path, str, list[Segment]]:
     """Keep the segment of two stages; file, digest and what was told."""
-    job = replace(new_job(folder), work=str(folder), **changes)
-    told: list[dict] = []
-    keeper = Keeper(job, lambda **message: told.append(message))
+    job = new_job(folder).model_copy(update={"work": str(folder), **changes})
+    told: list[Segment] = []
+    keeper = Keeper(job, told.append)
     for stage in ("first", "second"):
         keeper(stage, 4, state(loss=0.5))
-    digest = told[0]["sha256"] if told else ""
+    digest = told[0].sha256 if told else ""
     return folder / FILE, digest, told
 
 
 def test_the_first_segment_is_kept_and_told_once(tmp_path):
     path, digest, told = kept(tmp_path)
 
-    assert told == [{"type": "segment", "stage": "first", "step": 4, "sha256": digest}]
+    assert told == [Segment(stage="first", step=4, sha256=digest)]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
 
 
@@ -48,7 +47,7 @@ def test_an_equal_state_has_an_equal_digest_and_needs_no_file(tmp_path):
     comparison("first", 4, state(loss=0.5))
     comparison("second", 4, state(2.0))
 
-    assert comparison.found == {"stage": "first", "step": 4, "sha256": digest}
+    assert comparison.found == Repeated(stage="first", step=4, sha256=digest)
 
 
 def test_another_state_is_compared_number_by_number(tmp_path):
@@ -59,9 +58,9 @@ def test_another_state_is_compared_number_by_number(tmp_path):
 
     found = comparison.found
     assert found is not None
-    assert found["sha256"] != digest
-    assert (found["largest"], found["at"]) == (0.5, "module/w")
-    assert found["relative"] == pytest.approx(0.5)  # four differences of 0.5 against four ones
+    assert found.sha256 != digest
+    assert (found.largest, found.at) == (0.5, "module/w")
+    assert found.relative == pytest.approx(0.5)  # four differences of 0.5 against four ones
 
 
 def test_optimisers_far_apart_are_not_hidden_by_large_weights():
@@ -114,27 +113,26 @@ def test_tensors_of_other_names_shapes_or_without_numbers_have_no_difference(aga
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[TrainingJob, dict, list[str]]:
-    job = dataclasses.replace(new_job(tmp_path_factory.mktemp("segment")), n_synthetic=1)
-    told: list[dict] = []
+def trained(tmp_path_factory) -> tuple[TrainingJob, Segment, list[int]]:
+    job = new_job(tmp_path_factory.mktemp("segment")).model_copy(update={"n_synthetic": 1})
+    told: list[Message] = []
     run_training(job, told.append, lambda: None)
-    (segment,) = [message for message in told if message["type"] == "segment"]
-    before = [m["step"] for m in told if m["type"] in ("segment", "committed")]
+    (segment,) = [message for message in told if message.type == "segment"]
+    before = [m.step for m in told if m.type in ("segment", "committed")]
     return job, segment, before
 
 
-def repeat(job: TrainingJob, segment: dict, folder: Path, **changes: object) -> tuple[dict, list]:
+def repeat(job: TrainingJob, segment: Segment, folder: Path, **changes: object):
     file = Path(job.work) / FILE
-    told: list[dict] = []
-    again = replace(
-        job,
-        work=str(folder / "work"),
-        checkpoints=str(folder / "checkpoints"),
-        readable=(str(file),),
-        repeats=(str(file), segment["sha256"]),
-        **changes,
-    )
-    return run_training(again, told.append, lambda: None), told
+    told: list[Message] = []
+    of_its_own = {
+        "work": str(folder / "work"),
+        "checkpoints": str(folder / "checkpoints"),
+        "readable": (str(file),),
+        "repeats": (str(file), segment.sha256),
+    }
+    again = job.model_copy(update=of_its_own | changes)
+    return run_training(again, told.append, lambda: None).repeated, told
 
 
 def test_a_second_process_repeats_the_segment_to_the_same_bits_and_leaves_no_state(
@@ -143,10 +141,10 @@ def test_a_second_process_repeats_the_segment_to_the_same_bits_and_leaves_no_sta
     job, segment, steps = trained
     found, told = repeat(job, segment, tmp_path)
 
-    assert (segment["stage"], segment["step"], steps[0]) == ("first", 4, 4)
-    assert (found["stage"], found["step"]) == ("first", 4)
-    assert found["sha256"] == segment["sha256"]
-    kinds = {message["type"] for message in told}
+    assert (segment.stage, segment.step, steps[0]) == ("first", 4, 4)
+    assert (found.stage, found.step) == ("first", 4)
+    assert found.sha256 == segment.sha256
+    kinds = {message.type for message in told}
     assert "isolation" in kinds
     assert not kinds & {"committed", "segment", "checkpoint"}
     assert list((tmp_path / "checkpoints").rglob("*.safetensors")) == []
@@ -156,5 +154,5 @@ def test_a_repeat_with_another_seed_is_found_to_differ_and_by_how_much(trained, 
     job, segment, _ = trained
     found, _ = repeat(job, segment, tmp_path, seed=job.seed + 1)
 
-    assert found["sha256"] != segment["sha256"]
-    assert found["relative"] > 0.1
+    assert found.sha256 != segment.sha256
+    assert found.relative > 0.1

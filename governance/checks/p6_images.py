@@ -66,7 +66,7 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """Bound the share of images that copy training images or parts of them; none may be confirmed.
 
     Where no search could confirm a flagged image, or it misses copies planted in this run, a share
-    within the limit is not evaluated.
+    within the limit is not evaluated; nor is one above it of so few images that none was flagged.
     """
     evaluation = documents.need(EvaluationRecord)
     memory = evaluation.memorisation
@@ -83,8 +83,6 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     limit = criterion.value
     if copies:
         words.append(f"equal to a training image: {listed(copies)}")
-    elif not share.n and limit is not None and share.ci95[1] > limit:
-        words.append("too few synthetic images to show less, draw more")
     if parts is not None:
         words += _part_words(parts, documents.unit)
     shown_nearer = _nearer_than_unseen(documents, evaluation)
@@ -94,7 +92,12 @@ def memorisation(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     method = f"{memory.method}; threshold from {counted(memory.n_null, 'tuning image')}"
     if parts is not None:
         method += f". Parts: {parts.method}"
-    if within and (fault := _cannot_confirm(parts, documents) if parts or share.n else ""):
+    fault = ""
+    if within and (parts or share.n):
+        fault = _cannot_confirm(parts, documents)
+    elif not within and not share.n and not is_copied and limit is not None:
+        fault = "too few synthetic images to show less, draw more"
+    if fault:
         return not_evaluated(
             f"{'; '.join(words)}; {fault}",
             observed=observed.model_copy(update={"unit": criterion.unit}),

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from governance.records.base import Document, Sha256
+from governance.records.errors import Finding
 
 
 class AbsentAttribute(Document):
@@ -102,23 +103,13 @@ class DatasetIdentity(Document):
     unread: tuple[str, ...] | None = None
 
 
-class FindingRecord(Document):
-    """One fault found in the data."""
-
-    code: str
-    where: str
-    row: int | None
-    column: str | None
-    message: str
-
-
 class Findings(Document):
     """Every fault found in the data (data/findings.json)."""
 
     PATH = "data/findings.json"
     ABSENCE = "the ingest step did not run to its end"
 
-    findings: tuple[FindingRecord, ...]
+    findings: tuple[Finding, ...]
 
 
 Engine = Literal["pandera", "great_expectations"]

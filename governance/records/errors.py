@@ -41,6 +41,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from governance.records.credentials import without_credentials
 
 
@@ -55,6 +57,8 @@ class Finding:
         row: Line number in `where`, 1 is the header; None if it does not apply.
         column: Column name; None if it does not apply.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # findings.json holds these
 
     code: str
     where: str

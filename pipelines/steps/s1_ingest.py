@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from governance.records.dataset import AbsentAttribute, DatasetIdentity, FindingRecord, Findings
+from governance.records.dataset import AbsentAttribute, DatasetIdentity, Findings
 from governance.records.errors import DataError, Finding, SettingsError
 from medisynth.data.adapters import DatasetAdapter, Listing, load_adapter, locate_data_set
 from medisynth.data.adapters.selection import (
@@ -186,11 +186,7 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
 
 def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
     """Write every finding to data/findings.json; only some are printed."""
-    records = tuple(
-        FindingRecord(code=f.code, where=f.where, row=f.row, column=f.column, message=f.message)
-        for f in findings
-    )
-    context.store.write_document(Findings(findings=records))
+    context.store.write_document(Findings(findings=findings))
 
 
 def _contract(root: Path, listing: Listing, data: DataConfig) -> DataContract:

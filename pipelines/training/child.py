@@ -26,19 +26,8 @@ from governance.records.errors import (
     first_line,
 )
 from governance.records.files import sha256_bytes, write_atomic
-from pipelines.training.messages import (
-    Checkpoint,
-    Committed,
-    Failure,
-    Isolation,
-    Log,
-    Message,
-    Preview,
-    Progress,
-    Result,
-    Trained,
-    TrainingJob,
-)
+from pipelines.training import messages as told
+from pipelines.training.messages import Message, Result, TrainingJob
 from pipelines.training.parent import (
     ANSWERS,
     ATTEMPTS,
@@ -141,7 +130,7 @@ def _named_pipes(work: Path) -> Parent:
     return Parent(out, (work / ANSWERS).open("rb", buffering=0))
 
 
-def _error_message(error: Exception, job: TrainingJob, stage: str) -> Failure:
+def _error_message(error: Exception, job: TrainingJob, stage: str) -> told.Failure:
     """Return the error message for the parent; print the traceback of a bug to the log."""
     if isinstance(error, MedisynthGovError):
         code, exit_code, message = error.code, error.exit_code, str(error)
@@ -156,7 +145,7 @@ def _error_message(error: Exception, job: TrainingJob, stage: str) -> Failure:
             traceback.print_exc()
             code, exit_code = "T901", 1
             message = f"the generator failed: {type(error).__name__}: {text}"
-    return Failure(code=code, exit_code=exit_code, message=message)
+    return told.Failure(code=code, exit_code=exit_code, message=message)
 
 
 def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
@@ -179,7 +168,7 @@ def _confine(job: TrainingJob, parent: Parent, rank: int) -> "AttemptWatch":
     if rank > 0 and confinement.level >= 3 and not all(attempt.refused for attempt in attempts):
         raise IsolationError(f"training process {rank + 1} could read what it must not")
     parent.send(
-        Isolation(
+        told.Isolation(
             level=confinement.level,
             level_name=confinement.level_name,
             mechanism=confinement.mechanism,
@@ -249,7 +238,7 @@ def _context(
         generator=job.generator,
         committed=job.committed,
         on_commit=lambda stage, step, path, sha256: parent.ask(
-            Committed(stage=stage, step=step, path=path, sha256=sha256)
+            told.Committed(stage=stage, step=step, path=path, sha256=sha256)
         ),
         write=write_atomic,
     )
@@ -257,7 +246,7 @@ def _context(
         seed=job.seed,
         compute_device=usable_device(job.compute_device),
         log=lambda stage, step, values: parent.send(
-            Log(stage=stage, step=step, values=dict(values))
+            told.Log(stage=stage, step=step, values=dict(values))
         ),
         progress=_throttled(parent.send),
         should_stop=should_stop,
@@ -330,7 +319,7 @@ def _train_and_draw(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: 
     digest = sha256_bytes(data)
     path = Path(job.checkpoints) / f"{generator_type.name}-{digest[:12]}.safetensors"
     write_atomic(path, data)
-    written = Checkpoint(path=path.name, sha256=digest)
+    written = told.Checkpoint(path=path.name, sha256=digest)
     parent.send(written)
 
     # Draw with the checkpoint read back from disk, so that the released file is tested.
@@ -345,7 +334,7 @@ def _train_and_draw(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: 
         _fit_classifiers(job, training, tuning, drawn, synthetic, score.extractor, context)
     comparison = _compare(score, synthetic, training, context)
     return Result(
-        trained=Trained(
+        trained=told.Trained(
             report=report,
             training_view_sha256=training.digest,
             tuning_view_sha256=tuning.digest,
@@ -481,7 +470,7 @@ def _preview(job: TrainingJob, parent: Parent) -> "Callable[[str, int, Pixels], 
         ]
         name = f"{re.sub(r'[^a-z0-9]+', '-', stage.lower())}-{step:07d}.png"
         write_atomic(Path(job.work) / name, contact_sheet(rows))
-        parent.send(Preview(stage=stage, step=step, path=name))
+        parent.send(told.Preview(stage=stage, step=step, path=name))
 
     return preview
 
@@ -495,7 +484,7 @@ def _throttled(send: Callable[..., None]) -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if done >= total or now - last > 0.2:
             last = now
-            send(Progress(stage=stage, done=done, total=total))
+            send(told.Progress(stage=stage, done=done, total=total))
 
     return progress
 

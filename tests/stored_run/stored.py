@@ -32,7 +32,8 @@ from governance.evidence.store import EvidenceStore
 from governance.people.rules import NO_FILE
 from governance.policy.load import load_policy
 from governance.records.base import Document, ItemClass, ItemStatus, document_kinds
-from governance.records.dataset import DatasetIdentity, FindingRecord, Findings, ValidationRecord
+from governance.records.dataset import DatasetIdentity, Findings, ValidationRecord
+from governance.records.errors import Finding
 from governance.records.evaluation import EvaluationRecord
 from governance.records.files import canonical_json, sha256_bytes
 from governance.records.item import Artifact, FrozenCriterion, ItemRecord, Observed
@@ -235,7 +236,7 @@ def _stop(validation: Any) -> tuple[Document, ...]:
     """Return what a run leaves that stopped in validation: 40 files lacking, one rule broken."""
     message = "listed in FETAL_PLANES_DB_data.csv but not in the folder"
     missing = tuple(
-        FindingRecord(
+        Finding(
             **{"code": "D012", "where": f"Images/Patient{row:05d}_Plane1.png", "row": row},
             **{"column": "Image_name", "message": message},
         )

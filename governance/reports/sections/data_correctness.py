@@ -8,11 +8,11 @@ from governance.records.audit import LabelAudit, SuspectedLabel
 from governance.records.base import ItemStatus
 from governance.records.dataset import (
     BoundaryChecks,
-    FindingRecord,
     Findings,
     RuleResult,
     ValidationRecord,
 )
+from governance.records.errors import Finding
 from governance.reports import formats
 from governance.reports.blocks import (
     Block,
@@ -236,7 +236,7 @@ def _findings(record: Findings | None) -> tuple[Block, ...]:
     return (Heading(title), text, Table(head, rows, note))
 
 
-def _finding_row(found: FindingRecord, placed: bool) -> tuple[Cell, ...]:
+def _finding_row(found: Finding, placed: bool) -> tuple[Cell, ...]:
     row = "" if found.row is None else str(found.row)
     places = (row, found.column or "") if placed else ()
     return cells(found.code, found.where, *places, found.message)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from governance.evidence.journal import read_journal
 from governance.evidence.manifest import close_evidence
 from governance.evidence.store import EvidenceStore
 from governance.records.base import ItemClass, ItemStatus
-from governance.records.dataset import FindingRecord, Findings
-from governance.records.errors import EvidenceError, RecordWriteError
+from governance.records.dataset import Findings
+from governance.records.errors import EvidenceError, Finding, RecordWriteError
 from governance.records.item import ItemRecord
 from governance.records.training import Candidate, Curve, Selection
 
@@ -25,7 +26,7 @@ def sha256(data: bytes) -> str:
 
 
 FINDINGS = Findings(
-    findings=(FindingRecord(code="D016", where="é.csv", row=5, column=None, message="5 fields"),)
+    findings=(Finding(code="D016", where="é.csv", row=5, column=None, message="5 fields"),)
 )
 
 
@@ -125,7 +126,7 @@ def test_a_number_that_is_not_finite_is_refused_and_its_place_named(tmp_path, va
 
 def test_a_name_from_a_broken_encoding_can_be_recorded(tmp_path):
     store = new_store(tmp_path)
-    finding = FINDINGS.findings[0].model_copy(update={"where": "\udcff.csv"})
+    finding = replace(FINDINGS.findings[0], where="\udcff.csv")
 
     store.write_document(Findings(findings=(finding,)))
 

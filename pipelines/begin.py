@@ -76,7 +76,7 @@ class Ready:
 def ready(config: RunConfig) -> Ready:
     """Read and check everything that a run needs to begin.
 
-    Writes nothing; makes the folder of the workspace only.
+    Makes the folder of the workspace, with runs/, and writes nothing else.
 
     Raises:
         ConfigError: A file that the configuration names cannot be used; data, keys, ledger or

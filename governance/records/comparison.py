@@ -1,4 +1,4 @@
-"""Controls: images whose metrics are known beforehand, judged, and the generator beside them."""
+"""Simple control images: whether they are in the expected order, and whether the generator is better."""
 
 from collections.abc import Iterable, Sequence
 

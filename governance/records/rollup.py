@@ -3,6 +3,9 @@
 from governance.records.base import Document, Gate, ItemStatus, PrincipleStatus
 from governance.records.people import WaiverLine
 
+EXIT_CODES_WORST_FIRST = (5, 4, 3, 9, 0)
+"""Tampering, leakage, data, any other gate item that has not passed, all passed."""
+
 
 class GateLine(Document):
     """One gate item and its status.

@@ -23,9 +23,8 @@ from governance.records.errors import EvidenceError
 from governance.records.item import ItemRecord
 from governance.records.people import Declarations, Waiver, WaiverLine
 from governance.records.policy import GateItem, Item, Policy, Principle
-from governance.records.rollup import GateLine, PrincipleLine, RollUp
+from governance.records.rollup import EXIT_CODES_WORST_FIRST, GateLine, PrincipleLine, RollUp
 from governance.records.run import Outcome
-from governance.verdict.sentence import PRECEDENCE as PRECEDENCE
 from governance.verdict.sentence import plain, verdict
 from governance.verdict.sentence import short_title as short_title
 
@@ -306,4 +305,4 @@ def waiver_words(waiver: WaiverLine) -> str:
 
 
 def _worst(codes: Iterable[int]) -> int:
-    return min(codes, key=PRECEDENCE.index)
+    return min(codes, key=EXIT_CODES_WORST_FIRST.index)

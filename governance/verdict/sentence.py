@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 
 from governance.records.base import ItemStatus, PrincipleStatus
-from governance.records.rollup import GateLine, PrincipleLine
+from governance.records.rollup import EXIT_CODES_WORST_FIRST, GateLine, PrincipleLine
 from governance.records.run import Outcome
 
-PRECEDENCE = (5, 4, 3, 9, 0)  # worst first: tampering, leakage, data, any other gate item, passed
 _WITHOUT_GAPS = (
     PrincipleStatus.SATISFIED,
     PrincipleStatus.DECLARED,
@@ -36,7 +35,7 @@ def verdict(
         return _stopped(outcome)
     open_lines = sorted(
         (line for line in gate if line.exit_code != 0),
-        key=lambda line: PRECEDENCE.index(line.exit_code),
+        key=lambda line: EXIT_CODES_WORST_FIRST.index(line.exit_code),
     )
     gaps = _principles_with_gaps(principles)
     waived = [line for line in gate if line.waiver]

@@ -1,4 +1,4 @@
-"""What the searches for copies find, beside what they find in images that copy nobody."""
+"""Runs the searches for copies on synthetic images and, for comparison, on images that copy nobody."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

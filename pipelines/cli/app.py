@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli import data as cli_data
-from pipelines.cli import keys as cli_verify
 from pipelines.cli import seal as cli_seal
 from pipelines.cli import selftest as cli_selftest
+from pipelines.cli import verify as cli_verify
 from pipelines.cli.options import Json, Run, RunsIn, Workspace
 from pipelines.cli.options import errors as _errors
 from pipelines.cli.options import print_error as _print_error

@@ -72,7 +72,8 @@ def evaluate(
     opening, test = _open(sealed_test, trained, plan_sha256, training.pixels.shape[1], context)
     if note := sealed_test.take_note():
         context.console.warn(note)
-    context.console.say(f"opened the sealed test set: {opening.label}")
+    use = "its first use" if opening.number == 1 else f"use {opening.number}: read as exploratory"
+    context.console.say(f"opened the sealed test set: {use}")
     made = context.folder.get(TrainingRecord)  # the self-test trains nothing
     is_known = made is None or made.knows_training
 

@@ -11,9 +11,9 @@ from governance.records.base import Gate, ItemClass, ItemStatus, PrincipleStatus
 from governance.records.errors import EvidenceError
 from governance.records.item import ItemRecord
 from governance.records.policy import Criterion, Item, Policy
-from governance.records.rollup import RollUp
+from governance.records.rollup import EXIT_CODES_WORST_FIRST, RollUp
 from governance.records.run import Outcome, StepTiming
-from governance.verdict.rollup import NO_RECORD, PRECEDENCE, principle_status, roll_up, short_title
+from governance.verdict.rollup import NO_RECORD, principle_status, roll_up, short_title
 
 PASSED, FAILED, RECORDED = ItemStatus.PASSED, ItemStatus.FAILED, ItemStatus.RECORDED
 NOT_EVALUATED, DECLARED = ItemStatus.NOT_EVALUATED, ItemStatus.DECLARED
@@ -335,7 +335,7 @@ def test_a_gate_item_that_did_not_pass_brings_its_code_or_nine(
 def test_the_worst_failed_gate_item_gives_the_exit_code(size: int) -> None:
     codes = {gate.item_id: gate.exit_code for gate in POLICY.gate}
     for chosen in itertools.combinations(GATE, size):
-        expected = min((codes[i] for i in chosen), key=PRECEDENCE.index)
+        expected = min((codes[i] for i in chosen), key=EXIT_CODES_WORST_FIRST.index)
 
         assert rolled(dict.fromkeys(chosen, FAILED)).exit_code == expected
 

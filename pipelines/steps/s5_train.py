@@ -47,7 +47,7 @@ from pipelines.current_run.context import (
     add_figures,
 )
 from pipelines.fetch.weights import find_weights, inception_component
-from pipelines.steps import further_draws, usefulness
+from pipelines.steps import further_draws, further_extractors, usefulness
 from pipelines.training.parent import Message, TrainingJob, run_training
 from pipelines.training.repeat import KEPT, is_kept, repeat_segment
 
@@ -107,6 +107,7 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
     if draws:
         further_draws.put_on_record(draws, context)
     usefulness.put_on_record(context)
+    further_extractors.put_on_record(context)
     paths = _write_samples(synthetic, record, result["sampling_s"], context)
     _remove_states(job.states, context)
     return TrainedGenerator(
@@ -181,6 +182,7 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
         repeat_steps=config.training.repeat_steps,
         segment_kept=is_kept(context),
         task_images=usefulness.wanted(context),
+        extractors=further_extractors.wanted(context),
     )
 
 

@@ -45,6 +45,7 @@ _LISTEN_S = 3.0  # attempts come in bursts: collect this long after the first
 _CHILD = "pipelines.training.child"
 FURTHER = "further.npz"  # images of `TrainingJob.draws`, in the work folder, by their place
 CLASSIFIERS = "classifiers.npz"  # of `TrainingJob.task_images`, in the work folder
+EXTRACTOR = "extractor-{}.safetensors"  # one of `TrainingJob.extractors`, in the work folder
 MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
 
 
@@ -94,6 +95,7 @@ class TrainingJob:
         view_sha256: Partition -> digest of its packed view; training refuses any other view.
         task_images: Real images at most for the classifiers that show what synthetic images are
             worth; 0 fits none.
+        extractors: Registered names of further feature extractors to fit once images are drawn.
         proof_only: End after proving the confinement, without training and drawing.
     """
 
@@ -120,6 +122,7 @@ class TrainingJob:
     view_sha256: dict[str, str] = field(default_factory=dict)
     draws: tuple[FurtherDraw, ...] = ()
     task_images: int = 0
+    extractors: tuple[str, ...] = ()
     proof_only: bool = False
 
     @property
@@ -136,7 +139,7 @@ class TrainingJob:
         """Read a job that `to_json` wrote."""
         values = json.loads(text)
         committed = {stage: (path, sha256) for stage, (path, sha256) in values["committed"].items()}
-        tuples = {name: tuple(values[name]) for name in ("forbidden", "readable")}
+        tuples = {name: tuple(values[name]) for name in ("forbidden", "readable", "extractors")}
         if values["repeats"] is not None:
             tuples["repeats"] = tuple(values["repeats"])
         draws = tuple(FurtherDraw(*draw) for draw in values["draws"])

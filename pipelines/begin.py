@@ -18,6 +18,7 @@ from medisynth.data.adapters import DatasetAdapter, locate_data_set
 from medisynth.data.adapters.selection import select_planes
 from medisynth.data.audit.target_population import load_target_population
 from medisynth.data.contract.contract import load_contract
+from medisynth.metrics.extractors import load_extractor
 from pipelines.config.model import RunConfig, flat_config
 from pipelines.current_run.console import Console
 from pipelines.current_run.context import RunContext
@@ -102,6 +103,8 @@ def ready(config: RunConfig) -> Ready:
         usable_device(config.compute_device)
     if config.evaluation.extractor == "inception":
         find_weights()
+        for name in config.evaluation.further_extractors:
+            load_extractor(name)
     _refuse_batches(config, adapter, root)
     if config.audit.target_population is not None:
         load_target_population(Path(config.audit.target_population).expanduser())

@@ -281,9 +281,14 @@ def data_behind_weights(documents: JudgedRun, criterion: Criterion) -> CheckResu
     """Count pretrained weights, in training and metrics, that were trained on this data set."""
     training, evaluation = documents.need(TrainingRecord), documents.need(EvaluationRecord)
     components = (*training.pretrained, *evaluation.pretrained)
+    # One that was fitted in this run saw its training images, and nothing from elsewhere.
+    further = [e for e in evaluation.extractors if e.training_data and e.metric.value is not None]
     overlapping = {c.name: None for c in components if c.overlap == "known"}
+    overlapping |= {e.name: None for e in further if e.overlap == "known"}
     described = {component.sha256 for component in components}
-    unknown = {c.name: None for c in components if not _is_known(c)} | {
+    unknown = {c.name: None for c in components if not _is_known(c)}
+    unknown |= {e.name: None for e in further if e.overlap == "unknown"}
+    unknown |= {
         metric.extractor: None
         for metric in evaluation.metrics
         if metric.status is ItemStatus.RECORDED

@@ -129,8 +129,21 @@ def goals_frozen_before_training(documents: JudgedRun, criterion: Criterion) -> 
 
 @check("P6-03", step="s6_evaluate")
 def baselines(documents: JudgedRun, criterion: Criterion) -> CheckResult:
-    """Check that simple controls are beaten, and floor, baselines and parent are reported."""
-    worse = [bout for bout in _bouts(documents) if bout.not_beaten]
+    """Check that simple controls are beaten, and floor, baselines and parent are reported.
+
+    Where feature extractors disagree on the former, the policy says what becomes of the item.
+    """
+    bouts = (*_bouts(documents), *_further_bouts(documents))
+    rule = documents.policy.extractors
+    split = _disputed(documents)
+    if split and rule is not None and rule.on_disagreement == "not evaluated":
+        words = "; ".join(bout.words for bout in bouts)
+        return not_evaluated(
+            f"the feature extractors disagree on {listed(split)}: {words}",
+            method=_METHOD,
+            source=EvaluationRecord,
+        )
+    worse = [bout for bout in bouts if bout.not_beaten]
     if worse:
         # A failed comparison counts even if others are missing.
         return judge(
@@ -159,9 +172,9 @@ def _reported(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     gaps += [f"control {name}" for name in _must_beat(documents) if name not in controls]
     if AUGMENTATION not in controls:
         gaps.append("simple augmentation of training images: no such control is on record")
-    gaps += [*_not_compared(documents), *_previous_model(documents)]
+    gaps += [*_not_compared(documents), *_previous_model(documents), *_no_second(documents)]
     names = ", ".join(control.name for control in found)
-    against = "; ".join(bout.words for bout in _bouts(documents))
+    against = "; ".join(b.words for b in (*_bouts(documents), *_further_bouts(documents)))
     if gaps and not bare:
         return not_evaluated(
             f"lacking: {listed(gaps)}; with intervals: real-against-real floor of "
@@ -241,6 +254,68 @@ def _bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
             where = "held-out test images"
             bouts.append(_Bout(where, metric.value, metric.ci95, controls, EvaluationRecord, apart))
     return tuple(bouts)
+
+
+def _further_bouts(documents: JudgedRun) -> tuple[_Bout, ...]:
+    """Return the comparisons by further extractors, each with the controls that it can tell.
+
+    A control that an extractor cannot tell from training images is no worse than these to it, so
+    that a generator need not beat it there.
+    """
+    evaluation = documents.get(EvaluationRecord)
+    if evaluation is None or documents.policy.extractors is None:
+        return ()
+    apart, bouts = _apart(documents), []
+    for one in evaluation.extractors:
+        known = {control.name: control for control in one.controls}
+        copies = known.get("copycat")
+        controls = tuple(
+            known[name]
+            for name in _must_beat(documents)
+            if name in known
+            and copies is not None
+            and known[name].value > copies.value
+            and not overlap(known[name].ci95, copies.ci95)
+        )
+        if one.metric.value is not None and controls:
+            where = f"held-out test images by the extractor {one.name}"
+            bouts.append(
+                _Bout(where, one.metric.value, one.metric.ci95, controls, EvaluationRecord, apart)
+            )
+    return tuple(bouts)
+
+
+def _disputed(documents: JudgedRun) -> list[str]:
+    """Return the controls that one feature extractor finds beaten and another does not.
+
+    Empty where another control is not beaten by the word of every extractor that can tell it.
+    """
+    voices: dict[str, set[bool]] = {}
+    own = _bouts(documents)
+    for name in {control.name for bout in own for control in bout.controls}:
+        voices[name] = {any(name in bout.not_beaten for bout in own)}
+    for bout in _further_bouts(documents):
+        for control in bout.controls:
+            voices.setdefault(control.name, set()).add(control.name in bout.not_beaten)
+    if any(said == {True} for said in voices.values()):
+        return []
+    return sorted(name for name, said in voices.items() if len(said) > 1)
+
+
+def _no_second(documents: JudgedRun) -> list[str]:
+    """Return why no second feature extractor has a say; empty where one has, or none was asked."""
+    if documents.policy.extractors is None or _further_bouts(documents):
+        return []
+    extractors = documents.need(EvaluationRecord).extractors
+    reasons = [f"{e.name}: {e.metric.reason}" for e in extractors if e.metric.reason]
+    reasons += [
+        f"{e.name} tells no control from training images"
+        for e in extractors
+        if e.metric.value is not None
+    ]
+    return [
+        f"KID by a second feature extractor ({listed(reasons) if reasons else 'none was used'})"
+    ]
 
 
 @check("P6-06", step="s5_train", needs=OUR_TRAINING)

@@ -363,8 +363,8 @@ def repeatability(documents: JudgedRun, criterion: Criterion) -> CheckResult:
     """
     lineage = documents.need(Lineage)
     values = seed_values(lineage)
-    evaluation = documents.get(EvaluationRecord)
-    if evaluation and len(evaluation.repeats) >= LEAST_SEEDS:
+    evaluation = documents.need(EvaluationRecord)
+    if len(evaluation.repeats) >= LEAST_SEEDS:
         found = [repeat.value for repeat in evaluation.repeats]
         mean, sd = fmean(found), stdev(found)
         share = f", {100 * sd / mean:.1f} % of the mean" if mean > 0 else ""

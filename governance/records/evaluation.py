@@ -6,7 +6,7 @@ from pydantic import AwareDatetime
 
 from governance.records.base import TEST, Document, ItemStatus, Sha256
 from governance.records.comparison import Control
-from governance.records.training import PretrainedComponent
+from governance.records.training import Overlap, PretrainedComponent
 
 Better = Literal["lower", "higher", "near floor"]
 
@@ -57,6 +57,35 @@ class MetricResult(Document):
     resize: str = ""
     seed: int = 0
     reason: str = ""
+
+
+class FurtherExtractor(Document):
+    """KID of the synthetic images by another feature extractor than the FID network.
+
+    Attributes:
+        name: Registered name; title: for people.
+        sha256: Digest of its file, on record before the test set was opened; "" where none is.
+        words: What came of fitting it.
+        training_data: What its weights were trained on before the run; "" where it was fitted to
+            the training images alone.
+        overlap: Whether it was trained on images of the reference, the held-out test set.
+        metric: KID with interval and floor; its reason says why it was not evaluated.
+        controls: KID of the controls.
+    """
+
+    name: str
+    title: str = ""
+    sha256: str = ""
+    words: str = ""
+    training_data: str = ""
+    overlap: Overlap = "unknown"
+    metric: MetricResult
+    controls: tuple[Control, ...] = ()
+
+    @property
+    def trained_on(self) -> str:
+        """What it was trained on, in words."""
+        return self.training_data or "this run's training images"
 
 
 class SubgroupGap(Document):
@@ -333,7 +362,8 @@ class EvaluationRecord(Document):
     none was measured. `repeats`: the primary endpoint with other seeds of sampling, the run's own
     first. `robustness`: one entry for each alteration of the held-out images. `membership`,
     `diversity`, `parts`, `authenticity` and `data_copying`: None where they were not measured; the
-    notes say why. `external`: test sets from other sources.
+    notes say why. `external`: test sets from other sources. `extractors`: KID by other networks than
+    the FID network.
     """
 
     PATH = "metrics/evaluation.json"
@@ -359,6 +389,7 @@ class EvaluationRecord(Document):
     parts: CopiedPartsRecord | None = None
     authenticity: AuthenticityRecord | None = None
     data_copying: DataCopyingRecord | None = None
+    extractors: tuple[FurtherExtractor, ...] = ()
 
 
 class ImageStatistic(Document):

@@ -129,6 +129,19 @@ class CopyingLimits(_Closed):
     reason: str
 
 
+class ExtractorRule(_Closed):
+    """What P6-03 says where KID by several feature extractors leads to different verdicts.
+
+    Attributes:
+        on_disagreement: Status of P6-03 where one extractor finds the controls beaten and another
+            does not; never a pass.
+        reason: Why, and which extractors have a say.
+    """
+
+    on_disagreement: Literal["failed", "not evaluated"]
+    reason: str
+
+
 class Policy(_Closed):
     """All principles, the gate, and what controls must show.
 
@@ -142,6 +155,8 @@ class Policy(_Closed):
         fidelity_minimum: Below it, copying, membership and variety (P6-04, P6-05, P6-07) get no
             credit; None in policies of older versions.
         copying: Limits of the search for copied parts (P6-04); None in policies of older versions.
+        extractors: What happens if feature extractors disagree (P6-03); None in policies of older
+            versions, which knew one extractor.
     """
 
     name: str
@@ -151,6 +166,7 @@ class Policy(_Closed):
     controls: tuple[ControlOrder, ...] = ()
     fidelity_minimum: FidelityMinimum | None = None
     copying: CopyingLimits | None = None
+    extractors: ExtractorRule | None = None
 
     def item(self, item_id: str) -> Item:
         """Return the item with this id; KeyError when the policy has none."""

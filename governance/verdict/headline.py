@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from governance.evidence.folder import RunFolder
 from governance.records.base import ItemClass, ItemStatus
+from governance.records.comparison import Control
 from governance.records.evaluation import EvaluationRecord, MetricResult
 from governance.records.item import ItemRecord
 from governance.records.rollup import RollUp
@@ -27,11 +28,13 @@ class Headline:
         boxes: The three boxes of the verdict, worst first.
         findings: At most three failed or unknown items, worst first; gate items before others.
         kid: KID with its interval, the floor and the best control; "" where it was not measured.
+        further: "KID, NAME" for each further feature extractor, and the same words on it.
     """
 
     boxes: tuple[VerdictBox, ...]
     findings: tuple[str, ...]
     kid: str
+    further: tuple[tuple[str, str], ...] = ()
 
 
 def headline(folder: RunFolder) -> Headline:
@@ -41,6 +44,7 @@ def headline(folder: RunFolder) -> Headline:
         verdict_boxes(summary, records),
         worst_findings(summary, records),
         kid_words(folder.get(EvaluationRecord)),
+        further_words(folder.get(EvaluationRecord)),
     )
 
 
@@ -83,14 +87,52 @@ def kid_of(evaluation: EvaluationRecord | None) -> MetricResult | None:
 def kid_words(evaluation: EvaluationRecord | None) -> str:
     """Say KID beside its floor and the best control, "" where it was not measured."""
     metric = kid_of(evaluation)
-    if evaluation is None or metric is None or metric.value is None:
+    if evaluation is None or metric is None:
+        return ""
+    return _words(metric, evaluation.controls)
+
+
+def further_words(evaluation: EvaluationRecord | None) -> tuple[tuple[str, str], ...]:
+    """Say the same by each further extractor, or why its KID is not evaluated."""
+    return tuple(
+        (
+            f"KID, {one.name}",
+            _words(one.metric, one.controls) or f"not evaluated: {one.metric.reason}",
+        )
+        for one in (evaluation.extractors if evaluation else ())
+    )
+
+
+def in_one_line(evaluation: EvaluationRecord | None) -> str:
+    """Set KID by all feature extractors side by side; "" where there is but one."""
+    if evaluation is None or not evaluation.extractors:
+        return ""
+    known = [("FID network", kid_of(evaluation), evaluation.controls)]
+    known += [(one.name, one.metric, one.controls) for one in evaluation.extractors]
+    words = []
+    for name, metric, controls in known:
+        if metric is None or metric.value is None:
+            words.append(f"{name} not evaluated")
+            continue
+        beside = [] if metric.floor is None else [f"real {metric.floor:.3f}"]
+        best = _best_rival(controls)
+        beside += [f"{best.name} {best.value:.3f}"] if best else []
+        words.append(f"{name} {metric.value:.3f} ({', '.join(beside)})")
+    return f"KID by feature extractor, beside real images and the best control: {'; '.join(words)}."
+
+
+def _best_rival(controls: tuple[Control, ...]) -> Control | None:
+    rivals = [c for c in controls if c.metric == "kid" and c.name not in _NO_RIVALS]
+    return min(rivals, key=lambda control: control.value) if rivals else None
+
+
+def _words(metric: MetricResult, controls: tuple[Control, ...]) -> str:
+    if metric.value is None:
         return ""
     interval = f" [{metric.ci95[0]:.3f} to {metric.ci95[1]:.3f}]" if metric.ci95 else ""
     words = f"{metric.value:.3f}{interval} (lower is better)"
     if metric.floor is not None:
         words += f"; real against real {metric.floor:.3f}"
-    rivals = [c for c in evaluation.controls if c.metric == "kid" and c.name not in _NO_RIVALS]
-    if rivals:
-        best = min(rivals, key=lambda control: control.value)
+    if best := _best_rival(controls):
         words += f"; best control, {best.name}, {best.value:.3f}"
     return words

@@ -167,14 +167,21 @@ def evaluate_fidelity(
 
 
 def kernel_estimate(
-    test: Features, test_patients: Sequence[str], other: Features, *, n_bootstrap: int, seed: int
+    test: Features,
+    test_patients: Sequence[str],
+    other: Features,
+    other_patients: Sequence[str] = (),
+    *,
+    n_bootstrap: int,
+    seed: int,
 ) -> tuple[float, Interval | None]:
     """Kernel distance of any images to held-out ones, with its 95 % interval; for controls.
 
     Args:
         test: Features of held-out real images, shape (n, d), float64.
         test_patients: Patient of each, length n; they are resampled by patient.
-        other: Features of the other images, shape (m, d); they are resampled one by one.
+        other: Features of the other images, shape (m, d).
+        other_patients: Patient of each, to resample by; () resamples them one by one.
         n_bootstrap: Resamples behind the interval.
         seed: Seed of resampling.
 
@@ -188,15 +195,22 @@ def kernel_estimate(
     value = kernel_distance_from_grams(g)
     if len(set(test_patients)) < MIN_PATIENTS:
         return value, None
-    ci95 = patient_bootstrap(
-        lambda real, drawn: kernel_distances_from_grams(g, real, drawn),
-        value,
-        test_patients,
-        len(other),
-        n_resamples=n_bootstrap,
-        seed=seed,
+    if not other_patients:
+        ci95 = patient_bootstrap(
+            lambda real, drawn: kernel_distances_from_grams(g, real, drawn),
+            value,
+            test_patients,
+            len(other),
+            n_resamples=n_bootstrap,
+            seed=seed,
+        )
+        return value, ci95
+    rng = np.random.default_rng(seed)
+    real = patient_counts(test_patients, n_bootstrap, rng)
+    resampled = kernel_distances_from_grams(
+        g, real, patient_counts(other_patients, n_bootstrap, rng)
     )
-    return value, ci95
+    return value, percentile_interval(value, resampled)
 
 
 def not_evaluated_fidelity(reason: str, *, subgroup: str = "") -> tuple[MetricResult, ...]:

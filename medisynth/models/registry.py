@@ -4,12 +4,10 @@ Third parties register theirs by the entry point group `medisynth.models`. The m
 is imported here, so its top-level code runs in the calling process.
 """
 
-import difflib
 import hashlib
 import inspect
 import re
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from governance.records.errors import SettingsError
+from medisynth.entry_points import import_point, registered, registered_names
 from medisynth.generator import Generator
 
 GROUP = "medisynth.models"
@@ -55,7 +54,7 @@ class GeneratorOrigin:
 
 def generator_names() -> tuple[str, ...]:
     """Names of all registered generators, sorted."""
-    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+    return registered_names(GROUP)
 
 
 def load_generator(name: str) -> type[Generator]:
@@ -66,7 +65,7 @@ def load_generator(name: str) -> type[Generator]:
             the class lacks a member of the protocol.
     """
     point = _path_point(name) if ":" in name else _registered(name)
-    return _checked(_import(point), point.value)
+    return _checked(import_point(point, "model.name"), point.value)
 
 
 def read_settings(generator: type[Generator], values: Mapping[str, Any]) -> BaseModel:
@@ -168,43 +167,8 @@ def _path_point(path: str) -> EntryPoint:
 
 
 def _registered(name: str) -> EntryPoint:
-    points = list(entry_points(group=GROUP, name=name))
-    if not points:
-        known = generator_names()
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise SettingsError(
-            f"model.name: unknown generator {name!a}; {hint}known are {', '.join(known)}, "
-            "and package.module:Class for a class that is not registered"
-        )
-    if len({point.value for point in points}) > 1:
-        raise SettingsError(f"model.name: two packages register a generator named {name!r}")
-    return points[0]
-
-
-def _import(point: EntryPoint) -> object:
-    """Import the object an entry point names; any error of its module becomes one sentence."""
-    try:
-        return point.load()
-    except (Exception, SystemExit) as error:  # foreign code
-        reason = str(error).strip().splitlines()
-        raise SettingsError(
-            f"model.name: {point.value} cannot be imported, {_place(error)} raised "
-            f"{type(error).__name__}: {reason[0][:200] if reason else 'no reason given'}; "
-            "mend it, or install what it needs into this Python environment"
-        ) from error
-
-
-def _place(error: BaseException) -> str:
-    """File name and line at which an import failed."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}, line {error.lineno},"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
-    ]
-    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}," if frames else "it"
+    also = ", and package.module:Class for a class that is not registered"
+    return registered(GROUP, name, "model.name", "generator", also)
 
 
 def _checked(found: object, value: str) -> type[Generator]:

@@ -380,7 +380,11 @@ def _print_result(result: Any, as_json: bool) -> None:
         for waived in result.rollup.waivers:
             typer.echo(f"  waiver of {waived.item_id}: {waived.state}; effect: {waived.effect}")
         typer.echo(result.rollup.verdict)
-        typer.echo(f"KID            {result.headline.kid or 'not measured'}")
+        for name, words in (
+            ("KID", result.headline.kid or "not measured"),
+            *result.headline.further,
+        ):
+            typer.echo(f"{name:<14} {words}")
     typer.echo(f"report         {folder / 'report.pdf'}")
     typer.echo(f"model card     {folder / 'model_card.md'}")
     typer.echo(f"evidence root  {result.manifest.evidence_root}")
@@ -395,9 +399,8 @@ def _headline_facts(found: Any) -> dict[str, Any]:
     """The headline of a run as JSON data; empty lists and "" where it did not finish."""
     from dataclasses import asdict
 
-    if found is None:
-        return {"boxes": [], "findings": [], "kid": ""}
-    return asdict(found)
+    nothing = {"boxes": [], "findings": [], "kid": "", "further": []}
+    return asdict(found) if found is not None else nothing
 
 
 def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:

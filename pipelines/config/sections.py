@@ -277,6 +277,8 @@ class EvaluationConfig(Section):
         max_real: Real images used for fidelity, drawn by patient when there are more.
         n_bootstrap: Resamples behind every interval.
         extractor: "inception" needs the FID weights; "none" leaves fidelity not evaluated.
+        further_extractors: Registered feature extractors that KID is measured with besides, so
+            that no verdict rests on one network.
         least_patients: Held-out patients below which a subgroup is marked "too few" and not
             measured.
         external: Test sets from other sources that the same images are compared with.
@@ -288,14 +290,20 @@ class EvaluationConfig(Section):
     max_real: int = Field(default=200, ge=16, le=100_000)
     n_bootstrap: int = Field(default=200, ge=50, le=10_000)
     extractor: Literal["inception", "none"] = "inception"
+    further_extractors: tuple[str, ...] = ("domain", "pixel-pca")
     least_patients: int = Field(default=30, ge=10, le=100_000)
     utility: bool = True
     external: tuple[ExternalConfig, ...] = ()
 
-    @field_validator("external", mode="before")
+    @field_validator("external", "further_extractors", mode="before")
     @classmethod
     def _a_list_of_sets(cls, value: Any) -> Any:
         return _as_tuple(value)
+
+    @field_validator("further_extractors", mode="after")
+    @classmethod
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
     @field_validator("external", mode="after")
     @classmethod

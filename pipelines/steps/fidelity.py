@@ -36,7 +36,7 @@ from pipelines.steps import external
 
 _T = TypeVar("_T")
 _N_ALTERED = 48  # held-out images that each alteration is tried on
-_N_CONTROL = 64  # images a control at most: enough to tell it apart, a third of the extraction
+N_CONTROL = 64  # images a control at most: enough to tell it apart, a third of the extraction
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,8 @@ def measure_fidelity(
         return _unmeasured(
             "the FID weights are not on this machine; `medisynth-gov weights fetch` gets them"
         )
-    n = min(config.max_real, len(test.leaves), len(training), len(trained.synthetic))
-    test_rows = _some(len(test.leaves), n, seed)
-    training_rows = _some(len(training), n, seed + 1)
+    test_rows, training_rows = compared_rows(trained, split, test, context)
+    n = len(test_rows)
     try:
         check_reference(test.pixels[test_rows], "held-out test images")
     except MetricUndefinedError as error:
@@ -155,8 +154,8 @@ def measure_fidelity(
     controls = _controls(real, extract, context)
     parts = _subgroups(real, synthetic, trained, extract, context)
     repeats = _repeats(real.test.features, synthetic, metrics, trained, extract, seed)
-    believed = _believed((*metrics, *parts.metrics), controls, context)
-    is_known = any(m.value is not None for m in believed if _family(m) == "kid")
+    reported = believed((*metrics, *parts.metrics), controls, context)
+    is_known = any(m.value is not None for m in reported if _family(m) == "kid")
     robustness: tuple[RobustnessLoss, ...] = ()
     if is_known:
         robustness = _robustness(real, test.pixels[test_rows], synthetic, extract, context)
@@ -174,11 +173,11 @@ def measure_fidelity(
         *fault,
         f"{n} real test images and {n} synthetic images were compared"
         + (f"; drawn at random from {len(test.leaves)}" if n < len(test.leaves) else ""),
-        f"controls use {min(_N_CONTROL, n)} images each, resampled one by one in their intervals",
+        f"controls use {min(N_CONTROL, n)} images each, resampled one by one in their intervals",
     )
     used_for = "features of FID, KID, precision, recall, density and coverage"
     return Fidelity(
-        metrics=believed,
+        metrics=reported,
         controls=controls,
         notes=notes,
         pretrained=(inception_component(extractor.weights_sha256, used_for),),
@@ -192,6 +191,15 @@ def measure_fidelity(
         diversity=varied,
         external=_external(real, synthetic, extract, context),
     )
+
+
+def compared_rows(
+    trained: TrainedGenerator, split: SplitImages, test: TestImages, context: RunContext
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the test and the training images to compare: as many as there are synthetic ones."""
+    seed, most = context.config.seed, context.config.evaluation.max_real
+    n = min(most, len(test.leaves), len(split.training), len(trained.synthetic))
+    return _some(len(test.leaves), n, seed), _some(len(split.training), n, seed + 1)
 
 
 def _external(
@@ -313,10 +321,10 @@ def _family(metric: MetricResult) -> str:
     return metric.id.partition("-")[0]
 
 
-def _believed(
+def believed(
     metrics: tuple[MetricResult, ...], controls: tuple[Control, ...], context: RunContext
 ) -> tuple[MetricResult, ...]:
-    """Return the metrics, not evaluated where their own controls misbehave."""
+    """Return metrics, not evaluated where their own controls are out of the policy's order."""
     verdicts = control_verdicts(controls, context.policy.controls)
     found = []
     for metric in metrics:
@@ -363,7 +371,7 @@ def _controls(real: _Real, extract: _Extraction, context: RunContext) -> tuple[C
 
 def _control_features(name: str, real: _Real, seed: int, extract: _Extraction) -> Features:
     """Return the features of one control's images, made from real training images."""
-    n = min(_N_CONTROL, len(real.training.features))
+    n = min(N_CONTROL, len(real.training.features))
     if name == "copycat":  # these features are known already
         return real.training.features[:n]
     pixels = control_images(name, real.training_pixels, n, seed)

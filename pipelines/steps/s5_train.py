@@ -46,7 +46,7 @@ from pipelines.current_run.context import (
     add_figures,
 )
 from pipelines.fetch.weights import find_weights, inception_component
-from pipelines.steps import further_draws, usefulness
+from pipelines.steps import further_draws, further_extractors, usefulness
 from pipelines.training import messages as told
 from pipelines.training.messages import Message, Trained, TrainingJob, broken
 from pipelines.training.parent import run_training
@@ -106,6 +106,7 @@ def run(split: SplitImages, context: RunContext) -> TrainedGenerator:
     if draws:
         further_draws.put_on_record(draws, context)
     usefulness.put_on_record(context)
+    further_extractors.put_on_record(context)
     paths = _write_samples(synthetic, record, trained.sampling_s, context)
     _remove_states(job.states, context)
     return TrainedGenerator(
@@ -180,6 +181,7 @@ def _job(must_refuse: dict[str, str], context: RunContext) -> TrainingJob:
         repeat_steps=config.training.repeat_steps,
         segment_kept=is_kept(context),
         task_images=usefulness.wanted(context),
+        extractors=further_extractors.wanted(context),
     )
 
 

@@ -39,7 +39,7 @@ from pipelines.current_run.context import (
     isolation_on_record,
 )
 from pipelines.finished_runs.lineage import baseline_of
-from pipelines.steps import boundaries, external, usefulness
+from pipelines.steps import boundaries, external, further_extractors, usefulness
 from pipelines.steps.fidelity import TestImages, levels_of, measure_fidelity, measured_or_note
 
 _T = TypeVar("_T")
@@ -108,16 +108,17 @@ def evaluate(
     if is_known:
         copying, copying_notes = _copying(trained, training, tuning, memory, context)
     fidelity = measure_fidelity(trained, split, test, context)
+    n_patients_seen = len(set(test.patients) & {*training.patient_ids, *tuning.patient_ids})
+    n_images_seen = _n_test_in(test, training, tuning)
+    is_apart = not n_patients_seen and not n_images_seen
     record = EvaluationRecord(
         metrics=fidelity.metrics,
         memorisation=memory,
         controls=(*fidelity.controls, *_memorisation_control(training, tuning, memory, context)),
         opening=opening,
         n_synthetic_in_test=_n_synthetic_in_test(trained.synthetic, test),
-        n_test_patients_in_training=len(
-            set(test.patients) & {*training.patient_ids, *tuning.patient_ids}
-        ),
-        n_test_images_in_training=_n_test_in(test, training, tuning),
+        n_test_patients_in_training=n_patients_seen,
+        n_test_images_in_training=n_images_seen,
         pretrained=fidelity.pretrained,
         notes=(*fidelity.notes, *memory_notes, *attack_notes, *copying_notes),
         extraction_s=fidelity.extraction_s,
@@ -131,6 +132,7 @@ def evaluate(
         parts=copying.parts,
         authenticity=copying.authenticity,
         data_copying=copying.data_copying,
+        extractors=further_extractors.measure(trained, split, test, is_apart, context),
     )
     context.store.write_document(record)
     levels = levels_of(split, [leaf.id for leaf in test.leaves])

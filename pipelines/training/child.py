@@ -296,6 +296,7 @@ def _train_and_draw(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: 
     from governance.records.training import FitReport
     from medisynth import checkpoint
     from medisynth.models.registry import load_generator
+    from pipelines.training.extractors import fit_extractors
 
     generator_type = load_generator(job.generator)
     settings = generator_type.Settings.model_validate(job.settings)
@@ -332,6 +333,7 @@ def _train_and_draw(job: TrainingJob, parent: Parent, should_stop: _Stop, rank: 
     drawn = _draw_further(job, released, context)
     if job.task_images and score is not None:
         _fit_classifiers(job, training, tuning, drawn, synthetic, score.extractor, context)
+    fit_extractors(job.extractors, Path(job.work), training, tuning, context)
     comparison = _compare(score, synthetic, training, context)
     return Result(
         trained=told.Trained(

@@ -65,6 +65,7 @@ class TrainingJob(Document):
         draws: Further images to draw after training; see `FurtherDraw`.
         task_images: Real images at most for the classifiers that show what synthetic images are
             worth; 0 fits none.
+        extractors: Registered names of further feature extractors to fit once images are drawn.
         proof_only: End after proving the confinement, without training and drawing.
     """
 
@@ -93,6 +94,7 @@ class TrainingJob(Document):
     view_sha256: dict[str, str] = Field(default_factory=dict)
     draws: tuple[FurtherDraw, ...] = ()
     task_images: int = 0
+    extractors: tuple[str, ...] = ()
     proof_only: bool = False
 
     @property

@@ -55,6 +55,7 @@ _LISTEN_S = 3.0  # attempts come in bursts: collect this long after the first
 _CHILD = "pipelines.training.child"
 FURTHER = "further.npz"  # images of `TrainingJob.draws`, in the work folder, by their place
 CLASSIFIERS = "classifiers.npz"  # of `TrainingJob.task_images`, in the work folder
+EXTRACTOR = "extractor-{}.safetensors"  # one of `TrainingJob.extractors`, in the work folder
 MESSAGES, ANSWERS, ATTEMPTS, JOB = "messages.fifo", "answers.fifo", "attempts.fifo", "job.json"
 
 

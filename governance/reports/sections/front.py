@@ -38,6 +38,7 @@ from governance.reports.sections.data_coverage import OFFICIAL_SPLIT_UNUSED, spl
 from governance.reports.sections.isolation import opening_words
 from governance.reports.sections.people import declaration_words, waiver_blocks
 from governance.verdict.boxes import Standing, VerdictBox, verdict_boxes
+from governance.verdict.headline import in_one_line
 
 _IDENTITY_ITEM = "P5-01"
 
@@ -134,7 +135,8 @@ def _test_conditions(evidence: ReportEvidence) -> list[str]:
 def _metric_conditions(evidence: ReportEvidence) -> list[str]:
     training = evidence.get(TrainingRecord)
     compared = training.comparison.sentence if training and training.comparison else ""
-    return [*([compared] if compared else []), *_unmeasured(evidence)]
+    side_by_side = in_one_line(evidence.get(EvaluationRecord))
+    return [*filter(None, (compared, side_by_side)), *_unmeasured(evidence)]
 
 
 def _unmeasured(evidence: ReportEvidence) -> list[str]:

@@ -56,6 +56,7 @@ def metrics_section(evidence: ReportEvidence) -> Section:
         main.append(Text(f"Primary endpoint, fixed before training: {endpoint}"))
     main.extend(_distance_charts(evaluation))
     main.append(metric_table(overall, unit))
+    main.extend(_extractor_blocks(evaluation))
     main.extend(_gap_blocks(evaluation))
     main.extend(_external_blocks(evaluation))
     main.append(Heading("Test set and synthetic images"))
@@ -236,6 +237,59 @@ def _gap_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
         f"Holm over {n} of levels."
     )
     return (Heading("Gaps between levels"), Table(head, tuple(rows), note))
+
+
+def _extractor_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:
+    """Show KID by every feature extractor, with what each was trained on."""
+    if not evaluation.extractors:
+        return ()
+    own = next((m for m in evaluation.metrics if m.id.startswith("kid-") and not m.subgroup), None)
+    rows = []
+    if own is not None:
+        known = {part.sha256: part for part in evaluation.pretrained}
+        part = known.get(own.extractor_sha256)
+        trained_on = part.training_data if part else "unknown"
+        basis = (trained_on, part.overlap if part else "unknown")
+        controls = [c for c in evaluation.controls if c.metric == "kid"]
+        rows.append(_extractor_row("FID network", own, controls, basis))
+    for one in evaluation.extractors:
+        basis = (f"{one.trained_on}. {one.words}".strip(), one.overlap)
+        rows.append(_extractor_row(one.title or one.name, one.metric, one.controls, basis))
+    head = columns(
+        ("Feature extractor", 0.30),
+        ("KID", 0.22, "right"),
+        ("Floor", 0.18, "right"),
+        ("Controls", 0.30),
+    )
+    note = (
+        "KID of different extractors has different units: compare each with its own floor and "
+        "controls. Training overlap: whether the extractor was trained on held-out images."
+    )
+    return (Heading("KID by feature extractor"), Table(head, tuple(rows), note))
+
+
+def _extractor_row(
+    title: str, metric: MetricResult, controls: Sequence[Control], basis: tuple[str, str]
+) -> tuple[Cell, ...]:
+    value, interval, floor, floor_interval = metric_texts(metric)
+    trained_on, overlap = basis
+    unknown = status_line(ItemStatus.NOT_EVALUATED)
+    return (
+        cell(
+            strong(title),
+            mono(metric.id),
+            small(f"trained on: {trained_on}"),
+            small(f"training overlap: {overlap}"),
+        ),
+        cell(value or unknown, small(interval or metric.reason)),
+        cell(floor or formats.DASH, small(floor_interval)),
+        cell(
+            *(
+                small(f"{c.name}: {' '.join(filter(None, formats.estimate(c.value, c.ci95)))}")
+                for c in controls
+            )
+        ),
+    )
 
 
 def _external_blocks(evaluation: EvaluationRecord) -> tuple[Block, ...]:

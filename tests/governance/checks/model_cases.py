@@ -2,7 +2,7 @@
 
 from governance.records.base import ItemStatus
 from governance.records.comparison import Control, TuningComparison
-from governance.records.evaluation import MetricResult, SubgroupGap
+from governance.records.evaluation import EvaluationRecord, MetricResult, SubgroupGap
 from governance.records.item import FoundWord
 from governance.records.lineage import ChangedMetric
 from governance.records.run import Hazard
@@ -21,6 +21,7 @@ from tests.governance.checks.faults import (
     metric,
     without,
 )
+from tests.stored_run.stored import good
 
 PARENT = "20261001T090000Z-abc"
 first_run = but("lineage", parent=None, delta=None, reason="first run")
@@ -41,6 +42,23 @@ def _controls(value: float = 1, **ci95: tuple[float, float] | None) -> Change:
             for n, c in ci95.items()
         ),
     )
+
+
+def _by_domain(value: float, **controls: float) -> Change:
+    """KID of images and controls by the extractor `domain`, each 0.1 to either side."""
+    (one,) = good().need(EvaluationRecord).extractors
+    found = one.metric.model_copy(update={"value": value, "ci95": (value - 0.1, value + 0.1)})
+    known = {"copycat": 0.1, **controls}
+    beside = tuple(
+        Control(name=n, metric_id=found.id, value=v, meaning="", ci95=(v - 0.1, v + 0.1))
+        for n, v in known.items()
+    )
+    changed = one.model_copy(update={"metric": found, "controls": beside})
+    return but("evaluation", extractors=(changed,))
+
+
+# The FID network alone: what it finds is not disputed.
+_alone = but("evaluation", extractors=())
 
 
 def _on_tuning(value: float, **controls: float) -> Change:
@@ -119,20 +137,20 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P6-03",
-        _on_tuning(0.364, pca=0.229, blur=0.352),
+        both(_alone, _on_tuning(0.364, pca=0.229, blur=0.352)),
         FAILED,
         "no better than pca, blur on tuning images (KID 0.364 [0.344 to 0.384]; pca 0.229 "
         "[0.209 to 0.249]; blur 0.352 [0.332 to 0.372], intervals overlap)",
     ),
     (
         "P6-03",
-        _on_tuning(0.229, pca=0.229, blur=0.352),
+        both(_alone, _on_tuning(0.229, pca=0.229, blur=0.352)),
         FAILED,
         "no better than pca on tuning images",
     ),
     (
         "P6-03",
-        both(first_run, _on_tuning(0.364, pca=0.229, blur=0.352)),
+        both(first_run, _alone, _on_tuning(0.364, pca=0.229, blur=0.352)),
         FAILED,
         "no better than pca, blur on tuning images",
     ),
@@ -144,23 +162,60 @@ MODEL_CASES: list[tuple[str, Change, ItemStatus, str]] = [
     ),
     (
         "P6-03",
-        _controls(0.04, pca=(0.03, 0.06), augmentation=(0.0, 0.1)),
+        both(_alone, _controls(0.04, pca=(0.03, 0.06), augmentation=(0.0, 0.1))),
         FAILED,
         "no better than pca on held-out test images (KID 0.050 [0.040 to 0.070]; pca 0.040 "
         "[0.030 to 0.060], intervals overlap)",
     ),
     (
         "P6-03",
-        _on_tuning(0.21, pca=0.229, blur=0.352),
+        both(_alone, _on_tuning(0.21, pca=0.229, blur=0.352)),
         FAILED,
         "not better with intervals apart than pca on tuning images (KID 0.210 [0.190 to 0.230]; "
         "pca 0.229 [0.209 to 0.249], intervals overlap",
     ),
     (
         "P6-03",
-        _controls(0.08, pca=(0.06, 0.1), blur=(0.2, 0.3), augmentation=(0.0, 0.1)),
+        both(_alone, _controls(0.08, pca=(0.06, 0.1), blur=(0.2, 0.3), augmentation=(0.0, 0.1))),
         FAILED,
         "not better with intervals apart than pca on held-out test images",
+    ),
+    (
+        "P6-03",
+        _by_domain(1.0, pca=0.5, blur=3.0),
+        NOT_EVALUATED,
+        "the feature extractors disagree on pca: better than",
+    ),
+    (
+        "P6-03",
+        both(_on_tuning(0.2, pca=0.1, blur=0.352), _by_domain(0.3, pca=0.9, blur=3.0)),
+        NOT_EVALUATED,
+        "the feature extractors disagree on pca",
+    ),
+    (
+        "P6-03",
+        both(_on_tuning(0.2, pca=0.1, blur=0.352), _by_domain(1.0, pca=0.9, blur=3.0)),
+        FAILED,
+        "no better than pca on held-out test images by the extractor domain (KID 1.000",
+    ),
+    (
+        "P6-03",
+        both(_on_tuning(0.2, pca=0.1, blur=0.352), _by_domain(0.3, pca=0.15, blur=3.0)),
+        FAILED,
+        "no better than pca on tuning images",
+    ),
+    ("P6-03", _by_domain(0.3, pca=0.15, blur=3.0), PASSED, "better than blur on held-out"),
+    (
+        "P6-03",
+        _by_domain(0.3, pca=0.15, blur=0.2),
+        NOT_EVALUATED,
+        "KID by a second feature extractor (domain tells no control from training images)",
+    ),
+    (
+        "P6-03",
+        but("evaluation", extractors=()),
+        NOT_EVALUATED,
+        "KID by a second feature extractor (none was used)",
     ),
     (
         "P6-04",

@@ -19,7 +19,7 @@ setup: $(STAMP) ## virtual environment and installation; a second call re-instal
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,dicom]"
 	touch $@
 
 weights: setup ## FID weights if they can be had; a run goes on without them

@@ -1,6 +1,8 @@
 """Documents of ingest and validation: identity of the data, faults found, contract results."""
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field
 
 from governance.records.base import Document, Sha256
 from governance.records.errors import Finding
@@ -71,6 +73,11 @@ class DatasetIdentity(Document):
         decode_s: Seconds of reading, digesting and decoding them; None in older runs.
         unread: Sentences on files and columns in the data folder that nothing reads, each with a
             count; None in older runs.
+        mapping_sha256: Digest of the `dataset.yaml` that says what the metadata file means; None
+            where an adapter's code does.
+        convert: Settings by which files that are no 8-bit PNG were converted; None where nothing
+            was.
+        conversions: What was done to images, in words -> number of images; empty where nothing was.
     """
 
     PATH = "data/dataset.json"
@@ -101,6 +108,9 @@ class DatasetIdentity(Document):
     n_from_cache: int = 0
     decode_s: float | None = None
     unread: tuple[str, ...] | None = None
+    mapping_sha256: Sha256 | None = None
+    convert: dict[str, Any] | None = None
+    conversions: dict[str, int] = Field(default_factory=dict)
 
 
 class Findings(Document):

@@ -139,6 +139,10 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
             "Two values of one column differ only by letter case, blanks or Unicode form.",
             "Write both alike, or declare both as levels in data_contract.yaml.",
         ),
+        "D027": (
+            "The file dataset.yaml cannot be used, or does not fit its table.",
+            "Correct the line that the message names, or make a new one with data init.",
+        ),
         "D030": (
             "A listed image is missing.",
             "Complete the folder, or set data.missing_images=drop.",
@@ -173,16 +177,29 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
         ),
         "D062": ("An image is too large, or has no pixels.", "Leave it out or restore it."),
         "D063": ("An image file is damaged, cut short or empty.", "Restore it from the source."),
-        "D064": ("An image is no PNG file.", "Convert it to 8-bit grey or RGB PNG."),
+        "D064": (
+            "An image is no PNG file.",
+            "Name its format in data.convert.read, or convert it to 8-bit grey or RGB PNG.",
+        ),
         "D065": (
             "An image has another kind of pixels than 8-bit grey or RGB.",
-            "Convert it to 8-bit grey or RGB.",
+            "Set what data.convert names, or convert it to 8-bit grey or RGB.",
         ),
-        "D066": ("An image file holds several frames.", "Save one frame as PNG."),
-        "D067": ("An image has transparent pixels.", "Save it without transparency."),
+        "D066": (
+            "An image file holds several frames, or not the frame that is named.",
+            "Name a column with the number of the frame, or save one frame as PNG.",
+        ),
+        "D067": (
+            "An image has transparent pixels.",
+            "Set data.convert.alpha, or save it without transparency.",
+        ),
         "D068": (
             "An image has another digest than the metadata file lists.",
             "Restore it from the source.",
+        ),
+        "D069": (
+            "An image takes too long to decode, or ends the process that decodes it.",
+            "Restore it from the source, or leave it out.",
         ),
         "D070": (
             "A critical rule of the data contract does not hold for the images, or their "
@@ -194,6 +211,10 @@ CODES: Mapping[type[MedisynthGovError], Mapping[str, tuple[str, str]]] = {
             "What one step hands to the next is not what is on record, which is a fault of a step "
             "or an adapter.",
             "Report it; with an adapter of your own, mend it.",
+        ),
+        "D072": (
+            "DICOM files hold what could identify somebody, in their header or burned in.",
+            "De-identify the files, or declare what a person has looked at in audit.reviewed.",
         ),
         "D080": ("The training images do not differ from each other.", "Check the images."),
         "D081": (

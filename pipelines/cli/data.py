@@ -68,6 +68,31 @@ def phantom(
             typer.echo(f"planted {leak}")
 
 
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Data folder.")],
+) -> None:
+    """Look at a folder and propose its dataset.yaml: columns, levels, paths, conversions."""
+    from pipelines.current_run.console import Console
+
+    with errors(False):
+        from medisynth.data.adapters import refuse_known_layout
+        from medisynth.data.adapters.propose import begin
+
+        console = Console()
+        with console.stop.listening(), console.live():
+            refuse_known_layout(folder)
+            proposal, files = begin(
+                folder, lambda done, total: console.progress("reading headers", done, total)
+            )
+        for sentence in proposal.known:
+            typer.echo(f"found      {sentence}")
+        for sentence in proposal.unknown:
+            typer.echo(f"not known  {sentence}")
+        typer.echo(f"written    {', '.join(path.name for path in files)} in {folder}")
+        typer.echo(f"next       correct {files[0].name}, then: medisynth-gov data check {folder}")
+
+
 @app.command("check")
 def check(
     folder: Annotated[Path, typer.Argument(metavar="PATH", help="Data folder.")],

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from governance.records.credentials import has_credentials
+from medisynth.data.reading.conversion import Conversion
 
 _DISTINCT = re.compile(r"\s*([^=:]+?)\s*=\s*([^=:]+?)\s*:\s*(\S.*)")
 _CHANGE = re.compile(r"(config|data|code): \S.*")
@@ -124,6 +125,8 @@ class DataConfig(Section):
             `data_contract.yaml` beside the data where there is one.
         cache: Folder that keeps decoded images by file digest, so that an unchanged file is
             decoded once only; "auto" is the user's cache folder, "off" keeps nothing.
+        convert: How files that are no 8-bit grey or RGB PNG are read; goes before `convert` of a
+            `dataset.yaml`. What is not asked for is refused.
         phantom: Simulated images, used when path is None.
     """
 
@@ -135,6 +138,7 @@ class DataConfig(Section):
     fit: Literal["pad", "stretch"] = "pad"
     contract: PathText | None = None
     cache: PathText = "auto"
+    convert: Conversion = Conversion()
     phantom: PhantomConfig = PhantomConfig()
 
     @property

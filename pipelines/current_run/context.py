@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from governance.evidence.manifest import SCRATCH
 from governance.evidence.store import EvidenceStore
 from governance.records.audit import DatasetAudit
 from governance.records.duplicates import DuplicateAudit, DuplicatePair
+from governance.records.files import canonical_json, sha256_bytes
 from governance.records.partition import IsolationRecord, RefusedRead
 from governance.records.policy import Policy
 from governance.records.run import Figure, Figures
@@ -23,6 +25,7 @@ from governance.signing.keys import RunSigner
 from medisynth.data.adapters import DatasetInfo, Listing
 from medisynth.data.adapters.selection import not_selected
 from medisynth.data.contract.contract import DataContract
+from medisynth.data.reading.conversion import Conversion
 from medisynth.data.reading.views import ImageView, Pixels
 from pipelines.config.model import RunConfig
 from pipelines.current_run.console import Console, of_workspace, program
@@ -76,6 +79,11 @@ class RunContext:
         keys = self.config.seal.folder("key_dir") or self.workspace / "keys"
         return Vault(self.workspace / "vault" / f"{run_id}.vault", keys / f"{run_id}.key")
 
+    def converted_images(self, data_root: Path, convert: dict[str, Any]) -> Path:
+        """Return the folder of the images of a data folder converted by these settings."""
+        name = sha256_bytes(canonical_json({"root": str(data_root), "convert": convert}))[:16]
+        return self.workspace / "data" / f"converted-{name}"
+
     @property
     def resume_command(self) -> str:
         """The command that resumes this run."""
@@ -93,6 +101,7 @@ class ListedData:
         missing: For every row of the listing, whether its image has no file.
         contract: Rules for the table: the data set's contract and the user's own.
         unread: Sentences on what lies in the folder and is not read.
+        convert: How files that are no 8-bit PNG are read.
     """
 
     root: Path
@@ -101,6 +110,12 @@ class ListedData:
     missing: "pd.Series[bool]"
     contract: DataContract
     unread: tuple[str, ...] = ()
+    convert: Conversion = field(default_factory=Conversion)
+
+    @property
+    def needs_conversion(self) -> bool:
+        """Whether images are converted before anything reads them."""
+        return self.convert.is_asked or "frame" in self.listing.table
 
     @cached_property
     def not_selected(self) -> dict[str, int]:
@@ -120,7 +135,9 @@ class ImageSet:
     """Every selected image, decoded once; handed from s1 to s4.
 
     Attributes:
-        root: Data folder.
+        root: Folder that the paths of the table lead from: the data folder, or that of the
+            converted images.
+        source: Data folder, as it was given.
         info: Facts about the data set.
         metadata_file: Metadata file, relative to the data folder.
         table: One row an image, with digests.
@@ -132,6 +149,7 @@ class ImageSet:
     """
 
     root: Path
+    source: Path
     info: DatasetInfo
     metadata_file: str
     table: pd.DataFrame
@@ -140,6 +158,12 @@ class ImageSet:
     thumbnails: Pixels
     content_sha256: str
     contract: DataContract
+
+    def place(self, image_id: str) -> str:
+        """Return the file that an image came from, relative to the data folder, with its frame."""
+        row = self.table[self.table["image_id"] == image_id].iloc[0]
+        frame = row.get("source_frame", pd.NA)
+        return f"{row.get('source_path', row['path'])}{'' if pd.isna(frame) else f' frame {frame}'}"
 
 
 @dataclass(frozen=True)

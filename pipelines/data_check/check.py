@@ -345,8 +345,13 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         below = f"{listed.root.relative_to(given).as_posix()}/".removeprefix("./")
         try:
             images = s1_ingest.decode_all(listed, context)
-            paths = below + images.table["path"].astype(str)
-            read_sha256 = dict(zip(paths, images.table["file_sha256"], strict=True))
+            read = (
+                ("source_path", "source_sha256")
+                if "source_path" in images.table
+                else ("path", "file_sha256")
+            )
+            paths = below + images.table[read[0]].astype(str)
+            read_sha256 = dict(zip(paths, images.table[read[1]], strict=True))
             s2_validate.run(images, context)
             s4_split.divide(images, s3_audit.run(images, context), context)
         except (DataError, LeakageError) as caught:
@@ -356,6 +361,7 @@ def check_data(config: RunConfig, console: Console) -> CheckedData:
         left_out = s1_ingest.left_out_sentence(listed.not_selected)
         checked = _gather(context, summary, str(listed.root), error, left_out)
         in_folder = frozenset(below + listed.listing.table["path"].astype(str))
+        in_folder |= {below + listed.listing.metadata_file}
         return replace(checked, read_sha256=read_sha256, listed=in_folder)
 
 

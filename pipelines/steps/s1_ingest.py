@@ -4,6 +4,8 @@ import io
 import os
 import shutil
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +26,7 @@ from medisynth.data.content.scan import turned
 from medisynth.data.contract.contract import DataContract, load_contract, warm_up
 from medisynth.data.contract.variants import level_variants
 from medisynth.data.phantom import PhantomSettings, phantom_key, write_phantoms
+from medisynth.data.reading.converted_set import convert_set, remove_others
 from medisynth.data.reading.csv_table import folded
 from medisynth.data.reading.ingest import Ingested, content_digest, ingest_images
 from medisynth.models.registry import load_generator
@@ -75,7 +78,8 @@ def list_data(context: RunContext) -> ListedData:
         columns=contract.metadata_columns,
     ).sentences(listing.metadata_file)
     missing = missing_images(root, listing.table)
-    listed = ListedData(root, listing, selected, missing, contract, unread)
+    convert = context.config.data.convert.over(listing.convert)
+    listed = ListedData(root, listing, selected, missing, contract, unread, convert)
     for sentence in unread:
         context.console.warn(sentence)
     for reason, n in listed.not_selected.items():
@@ -133,8 +137,9 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     if context.config.data.cache == "auto" and cache_dir() is None:
         context.console.warn(f"decoded images are not kept for the next time: {NO_CACHE}")
     started = time.monotonic()
+    root, present = _plain_images(listed, present, context)
     ingested = ingest_images(
-        listed.root,
+        root,
         present,
         size_px=size_px,
         fit=context.config.data.fit,
@@ -145,13 +150,8 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     )
     decode_s = time.monotonic() - started
     if ingested.findings:
-        write_findings(ingested.findings, context)
-        raise DataError(
-            f"{len(ingested.findings):,} of {len(present):,} images cannot be used; "
-            f"first: {ingested.findings[0]}",
-            code=ingested.findings[0].code,
-            findings=ingested.findings,
-        )
+        raise _unusable(ingested.findings, len(present), context)
+    ingested = _with_sources(ingested)
     write_findings((), context)  # record that there were no faults
     if ingested.n_from_cache:
         context.console.say(
@@ -172,7 +172,8 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
     ingested.table.to_parquet(buffer, index=False)
     context.store.write_bytes(IMAGE_TABLE, buffer.getvalue())
     return ImageSet(
-        root=listed.root,
+        root=root,
+        source=listed.root,
         info=listed.listing.info,
         metadata_file=listed.listing.metadata_file,
         table=ingested.table,
@@ -182,6 +183,57 @@ def decode_all(listed: ListedData, context: RunContext) -> ImageSet:
         content_sha256=digest,
         contract=listed.contract,
     )
+
+
+def _unusable(findings: tuple[Finding, ...], n_images: int, context: RunContext) -> DataError:
+    """Put findings about images on record; return their error."""
+    write_findings(findings, context)
+    return DataError(
+        f"{len(findings):,} of {n_images:,} images cannot be used; first: {findings[0]}",
+        code=findings[0].code,
+        findings=findings,
+    )
+
+
+def _plain_images(
+    listed: ListedData, present: pd.DataFrame, context: RunContext
+) -> tuple[Path, pd.DataFrame]:
+    """Return folder and table of plain PNG images: those of the data set, or converted ones.
+
+    Raises:
+        DataError: An image cannot be converted; all findings are in data/findings.json.
+    """
+    if not listed.needs_conversion:
+        return listed.root, present
+    folder = context.converted_images(listed.root, listed.convert.model_dump(mode="json"))
+    with folder_lock(folder.parent, wait_s=_LONGEST_SIMULATION_S):
+        remove_others(folder, frozenset(listed.listing.table["image_id"].astype(str)))
+        converted = convert_set(
+            listed.root,
+            present,
+            folder,
+            listed.convert,
+            n_workers=os.cpu_count() or 1,
+            progress=lambda done, total: context.console.progress("converting images", done, total),
+        )
+    if converted.findings:
+        raise _unusable(converted.findings, len(present), context)
+    ways = Counter(converted.table["conversion"])
+    said = "; ".join(f"{n:,} {how}" for how, n in ways.most_common(_REASONS_SHOWN))
+    context.console.say(f"{len(present):,} images as 8-bit PNG ({converted.n_new:,} new): {said}")
+    return folder, converted.table
+
+
+def _with_sources(ingested: Ingested) -> Ingested:
+    """Add to converted images what their original files say of themselves."""
+    table = ingested.table
+    if "source_metadata" not in table:
+        return ingested
+    table = table.assign(
+        png_metadata=table["source_metadata"],
+        synthetic_mark=table["synthetic_mark"] | table["source_is_synthetic"],
+    ).drop(columns=["source_metadata", "source_is_synthetic", "listed_sha256"])
+    return replace(ingested, table=table)
 
 
 def write_findings(findings: tuple[Finding, ...], context: RunContext) -> None:
@@ -289,8 +341,9 @@ def _write_identity(
     n_dropped = len(listed.selected) - len(listed.present)
     planes = data.planes if isinstance(data.planes, str) else ", ".join(data.planes)
     if planes == "default":
-        planes = f"default ({', '.join(info.default_planes)})"
+        planes = f"default ({', '.join(info.default_planes) or 'all'})"
     note = f"{n_dropped:,} selected images have no file" if n_dropped else ""
+    ways = Counter(ingested.table["conversion"]) if ingested and listed.needs_conversion else {}
     flow = (
         flow_step("listed", listing.table, f"rows of {listing.metadata_file}"),
         flow_step(
@@ -329,5 +382,8 @@ def _write_identity(
         n_from_cache=ingested.n_from_cache if ingested else 0,
         decode_s=decode_s,
         unread=listed.unread,
+        mapping_sha256=listing.mapping_sha256,
+        convert=listed.convert.model_dump(mode="json") if listed.needs_conversion else None,
+        conversions=dict(sorted(ways.items())),
     )
     context.store.write_document(identity)

@@ -3,12 +3,14 @@
 import numpy as np
 
 from governance.records.audit import DatasetAudit
+from governance.records.content import ContentScan
 from governance.records.duplicates import CopyRecall, DuplicateAudit, DuplicatePair
+from governance.records.errors import DataError
 from governance.records.run import Figure
 from medisynth.data.audit.confounding import confounding
 from medisynth.data.audit.coverage import concentration
 from medisynth.data.audit.quality import image_quality
-from medisynth.data.content.scan import scan_content
+from medisynth.data.content.scan import is_dicom, scan_content
 from medisynth.data.duplicates.calibration import calibrate, chosen_rows
 from medisynth.data.duplicates.exact import in_partitions, leakage_groups
 from medisynth.data.duplicates.search import DuplicateSearch, find_duplicates
@@ -31,7 +33,7 @@ def run(images: ImageSet, context: RunContext) -> AuditedImages:
     never divides. The split step writes the findings, because it knows the partitions.
 
     Raises:
-        DataError: The images are not those on record.
+        DataError: The images are not those on record, or DICOM files are not de-identified.
     """
     boundaries.images_validated(images, context)
     audit = _dataset_audit(images, context)
@@ -78,6 +80,30 @@ def _scan_content(images: ImageSet, context: RunContext) -> None:
         ),
     )
     context.store.write_document(scan)
+    _refuse_identified(images, scan)
+
+
+def _refuse_identified(images: ImageSet, scan: ContentScan) -> None:
+    """Raise DataError where a DICOM file holds what could identify somebody and nobody looked at it.
+
+    No value is repeated. Other files are judged by P2-13 alone: a DICOM file comes from a hospital's
+    archive, where names are the rule.
+    """
+    dicom = set(images.table["image_id"][is_dicom(images.table)])
+    found = [
+        f"{kind.kind} in {kind.n_images:,} images, first {images.place(kind.image_ids[0])}"
+        for kind in scan.file_metadata
+        if dicom.intersection(kind.image_ids)
+    ]
+    marked = {m.image_id: m.kind for m in scan.marks if m.kind != "time" and m.image_id in dicom}
+    found += [f"a {kind} burned into {images.place(name)}" for name, kind in marked.items()]
+    if found:
+        raise DataError(
+            f"DICOM files hold what could identify somebody: {'; '.join(found)}; de-identify the files, "
+            "or name in audit.reviewed what a person has looked at, and why it is harmless",
+            code="D072",
+            findings=[f"not de-identified: {sentence}" for sentence in found],
+        )
 
 
 def _duplicate_audit(

@@ -30,6 +30,7 @@ from medisynth.data.duplicates.exact import across_partitions
 from medisynth.data.reading.views import ImageView, load_view, save_view
 from medisynth.data.split import SplitResult, partition_overlaps, split_images
 from pipelines.current_run.context import (
+    IMAGE_TABLE,
     AuditedImages,
     ImageSet,
     RunContext,
@@ -81,14 +82,20 @@ def reload(root: Path, context: RunContext) -> SplitImages:
     )
     packed = [e.body for e in store.journal.events() if e.type == _PACKED][-1]
     paths = [leaf.path for leaf in sealed.leaves]
+    folder, originals = root, list[str]()
+    if identity.convert is not None:
+        folder = context.converted_images(root, identity.convert)
+        table = pd.read_parquet(store.run_dir / IMAGE_TABLE)
+        originals = list(table.loc[table["path"].isin(paths), "source_path"].astype(str))
+    files = [*(folder / path for path in paths), *(root / path for path in originals)]
     return SplitImages(
         training=_checked_view(TRAINING, packed["training_view"], context),
         tuning=_checked_view(TUNING, packed["tuning_view"], context),
         sealed_test=sealed,
         access_log=_access_log(
-            root, paths, context, n_earlier=isolation.n_sealed_reads if isolation else 0
+            files, context, n_earlier=isolation.n_sealed_reads if isolation else 0
         ),
-        must_refuse=_must_refuse(root, identity.metadata_file, paths[0], context),
+        must_refuse=_must_refuse(root, identity.metadata_file, files[0], context),
         levels=_read_levels(packed, context),
     )
 
@@ -257,7 +264,9 @@ def _views_and_seal(
     write_atomic(_levels_file(context), data)
     digests = {f"{name}_view": view.digest for name, view in views.items()}
     context.store.journal.append(_PACKED, {**digests, "levels": sha256_bytes(data)})
-    paths = [str(path) for path in test["path"]]
+    files = [images.root / path for path in test["path"]]
+    if "source_path" in test:
+        files += [images.source / path for path in test["source_path"]]
     context.console.say(
         f"sealed and encrypted {len(test):,} test images of {test['patient_id'].nunique():,} "
         f"{images.info.split_unit}s, Merkle root {sealed.record.merkle_root[:16]}"
@@ -266,27 +275,25 @@ def _views_and_seal(
         training=views[TRAINING],
         tuning=views[TUNING],
         sealed_test=sealed,
-        access_log=_access_log(images.root, paths, context),
-        must_refuse=_must_refuse(images.root, images.metadata_file, paths[0], context),
+        access_log=_access_log(files, context),
+        must_refuse=_must_refuse(images.source, images.metadata_file, files[0], context),
         levels=levels,
     )
 
 
-def _access_log(
-    root: Path, sealed: Iterable[str], context: RunContext, *, n_earlier: int = 0
-) -> AccessLog:
+def _access_log(sealed: Iterable[Path], context: RunContext, *, n_earlier: int = 0) -> AccessLog:
     access_log = AccessLog(n_earlier)
     vault = context.vault
-    access_log.start([vault.path, vault.key_path, *(root / path for path in sealed)])
+    access_log.start([vault.path, vault.key_path, *sealed])
     return access_log
 
 
 def _must_refuse(
-    root: Path, metadata_file: str, sealed_image: str, context: RunContext
+    root: Path, metadata_file: str, sealed_image: Path, context: RunContext
 ) -> dict[str, str]:
     """Return description -> path that the training process must fail to read."""
     refuse = {
-        "sealed image": str(root / sealed_image),
+        "sealed image": str(sealed_image),
         "data folder": str(root),
         "metadata file": str(root / metadata_file),
         "levels of all images": str(_levels_file(context)),
@@ -297,6 +304,8 @@ def _must_refuse(
         "folder of keys": str(context.vault.key_path.parent),
         **external.folders(context),
     }
+    if not sealed_image.is_relative_to(root):
+        refuse["folder of converted images"] = str(sealed_image.parent)
     cache = image_cache(context.config.data)
     if cache is not None and cache.is_dir():
         refuse["cache of decoded images"] = str(cache)

@@ -212,6 +212,9 @@ def _identity_blocks(evidence: Evidence) -> tuple[Block, ...]:
     )
 
 
+_WAYS_SHOWN = 12
+
+
 def dataset_rows(data: DatasetIdentity) -> tuple[tuple[str, Cell], ...]:
     """Return names and values that identify a data set."""
     kind = "simulated; no patient is behind any image" if data.is_simulated else "patient images"
@@ -226,6 +229,10 @@ def dataset_rows(data: DatasetIdentity) -> tuple[tuple[str, Cell], ...]:
     )
     read = (("Images read", cell(_decoded(data))),) if data.n_decoded or data.n_from_cache else ()
     unread = (("Not read", cell(*data.unread)),) if data.unread else ()
+    ways = [f"{formats.counted(n, 'image')}: {how}" for how, n in data.conversions.items()]
+    if len(ways) > _WAYS_SHOWN:
+        ways = [*ways[:_WAYS_SHOWN], f"and {len(ways) - _WAYS_SHOWN} more in {data.PATH}"]
+    converted = (("Converted to 8-bit PNG", cell(*ways)),) if ways else ()
     return (
         ("Data set", cell(f"{data.title} ({data.name})")),
         ("Version", cell(data.version or "the publisher gives none")),
@@ -236,8 +243,14 @@ def dataset_rows(data: DatasetIdentity) -> tuple[tuple[str, Cell], ...]:
         ("Planes selected", cell(data.planes or "all")),
         ("Unit never divided", cell(data.split_unit, small(data.split_unit_note))),
         ("Metadata file", cell(data.metadata_file, mono(data.metadata_sha256))),
+        *(
+            (("Meaning of its columns", cell("dataset.yaml", mono(data.mapping_sha256))),)
+            if data.mapping_sha256
+            else ()
+        ),
         ("Content digest", cell(mono(data.content_sha256 or formats.NOT_AVAILABLE), small(state))),
         *read,
+        *converted,
         *unread,
     )
 

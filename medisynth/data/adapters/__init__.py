@@ -13,6 +13,7 @@ import pandas as pd
 
 from governance.records.errors import DataError, SettingsError, first_line
 from medisynth.data.adapters.layout import locate
+from medisynth.data.reading.conversion import Conversion
 from medisynth.data.reading.kinds import kind_at
 
 LISTING_COLUMNS = (
@@ -78,6 +79,8 @@ class Listing:
         metadata: The metadata file itself: every column under its own name, blanks at both ends
             removed, as text; rows in the order of `table`. Demographics are read from here and
             identifying columns are looked for here. Empty when an adapter does not give it.
+        convert: How the data set says that files are read which are no 8-bit PNG.
+        mapping_sha256: Digest of a file that says what the metadata file means; None without one.
     """
 
     info: DatasetInfo
@@ -85,6 +88,8 @@ class Listing:
     metadata_file: str
     metadata_sha256: str
     metadata: pd.DataFrame = field(default_factory=pd.DataFrame)
+    convert: Conversion = field(default_factory=Conversion)
+    mapping_sha256: str | None = None
 
 
 class DatasetAdapter(Protocol):
@@ -135,6 +140,21 @@ def load_adapter(name: str) -> DatasetAdapter:
             f"({first_line(error)}); install the package that registers it anew, or remove it"
         ) from error
     return adapter
+
+
+def refuse_known_layout(root: Path) -> None:
+    """Refuse a folder that an adapter knows already.
+
+    Raises:
+        DataError: D005 the folder needs no `dataset.yaml`, because an adapter reads it as it is.
+    """
+    for name in adapter_names():
+        if name != "table" and load_adapter(name).detects(root):
+            raise DataError(
+                f"{root}: has the layout of {name}, which needs no dataset.yaml; check it as it is: "
+                f"medisynth-gov data check {root}",
+                code="D005",
+            )
 
 
 def locate_data_set(root: Path, name: str | None = None) -> tuple[DatasetAdapter, Path]:

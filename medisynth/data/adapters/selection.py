@@ -27,7 +27,7 @@ def select_planes(listing: Listing, planes: str | Sequence[str]) -> pd.DataFrame
 
     Args:
         listing: Listing of a data set.
-        planes: "default" for the data set's own default planes, "all", or one or several names,
+        planes: "default" for the data set's own default planes (all where it names none), "all", or one or several names,
             each matched against `plane` and `brain_plane` without regard to case.
 
     Returns:
@@ -40,7 +40,8 @@ def select_planes(listing: Listing, planes: str | Sequence[str]) -> pd.DataFrame
     """
     table = listing.table
     wanted = [planes] if isinstance(planes, str) else list(planes)
-    if wanted == ["all"] or table.empty:
+    is_all = wanted == ["all"] or (wanted == ["default"] and not listing.info.default_planes)
+    if is_all or table.empty:
         return table.reset_index(drop=True)
     if wanted == ["default"]:
         chosen = table["plane"].isin(listing.info.default_planes).fillna(False)

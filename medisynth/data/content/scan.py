@@ -50,6 +50,12 @@ _KNOWN_PROGRAM = re.compile(
 )
 _LONGEST_HARMLESS_TEXT = 1_000  # characters
 _XMP_KEY, _XMP = "XML:com.adobe.xmp", "XMP"
+_NOT_READ = "may hold names and dates, which are not read"
+_BY_PS315 = "DICOM PS3.15 wants it removed or replaced; its value is not repeated"
+_REASONS = {
+    "DICOM private tags": "a maker's own attributes may hold anything",
+    "DICOM BurnedInAnnotation": "the file says that annotations stand in its pixels",
+}
 _MIN_CONFIDENCE = 0.3  # a reading below is more often speckle than letters
 _BATCH = 10  # images whose text is read in one run of the program
 _MIN_DOTS = 10  # dots in a row that a measurement leaves, at least
@@ -113,6 +119,12 @@ def scan_content(
     version = tesseract_version()
     tesseract = None if version is None else find_tesseract()
     drawn = drawn_images(table, n_text_images, seed)
+    tagged = [
+        index
+        for index, v in zip(table.index, _column(table, "burned_in"), strict=True)
+        if v == "YES"
+    ]
+    drawn = table.loc[table.index.isin([*drawn.index, *tagged])]
     looks = _all_looks(root, drawn, tesseract, n_workers, progress)
     done = [look for look in looks if not look.failure]
     marks = [mark for look in done for mark in look.marks if mark.image_id not in reviewed]
@@ -145,8 +157,29 @@ def scan_content(
             looks,
             len(turned(table)),
             sorted(set(reviewed) - known),
+            _about_dicom(table, {look.image_id for look in done if look.has_text}),
         ),
     )
+
+
+def _about_dicom(table: pd.DataFrame, with_text: set[str]) -> list[str]:
+    """Say what DICOM headers leave open, and where they contradict the pixels."""
+    n = int(is_dicom(table).sum())
+    if not n:
+        return []
+    burned_in = dict(zip(table["image_id"], _column(table, "burned_in"), strict=True))
+    n_silent = sum(not burned_in[name] for name in table["image_id"][is_dicom(table)])
+    n_wrong = sum(burned_in[name] == "NO" for name in with_text)
+    said = [
+        f"Whether UIDs and PatientID of {n:,} images from DICOM were replaced cannot be seen from them."
+    ]
+    if n_silent:
+        said.append(f"{n_silent:,} of them do not say whether annotations are burned in.")
+    if n_wrong:
+        said.append(
+            f"{n_wrong:,} images say that nothing is burned in, yet text was found in them."
+        )
+    return said
 
 
 def turned(table: pd.DataFrame) -> list[str]:
@@ -157,6 +190,13 @@ def turned(table: pd.DataFrame) -> list[str]:
         for name, kind in zip(table["image_id"], kinds, strict=True)
         if EXIF_ROTATION in kind.split(", ")
     ]
+
+
+def is_dicom(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Mark the images that were converted from DICOM files."""
+    if "conversion" not in table:
+        return pd.Series(False, index=table.index)
+    return table["conversion"].str.startswith("DICOM").astype(bool)
 
 
 def drawn_images(table: pd.DataFrame, n: int | Literal["all"], seed: int) -> pd.DataFrame:
@@ -280,7 +320,7 @@ def _metadata_of_files(root: Path, table: pd.DataFrame) -> dict[str, dict[str, s
     )
     for image_id, path, keywords, others in rows:
         kinds = {
-            kind: "may hold names and dates, which are not read"
+            kind: _REASONS.get(kind, _BY_PS315 if kind.startswith("DICOM ") else _NOT_READ)
             for kind in others.split(", ")
             if kind and kind != EXIF_ROTATION
         }
@@ -346,6 +386,7 @@ def _limitations(
     looks: list[_Look],
     n_turned: int,
     unmatched: list[str],
+    about_dicom: list[str],
 ) -> str:
     failures = Counter(look.failure for look in looks if look.failure)
     n_left = n_images - len(looks)
@@ -370,6 +411,7 @@ def _limitations(
             f"{n_turned:,} {'image asks' if n_turned == 1 else 'images ask'} by EXIF to be turned; "
             "the pixels are used as they are stored."
         )
+    sentences += about_dicom
     sentences.append("Whether a patient key is a pseudonym cannot be seen from the data.")
     if unmatched:
         sentences.append(

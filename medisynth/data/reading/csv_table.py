@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -197,10 +198,35 @@ def read_strict(
         DataError: The file is unreadable or malformed; every structural finding is attached.
     """
     findings = Findings(path.name)
-    data = _read_bytes(path, findings, max_bytes)
+    data = read_bytes(path, findings, max_bytes)
     text = _decode(data, findings)
-    rows = _rows(text, delimiter, findings)
-    columns = _header(next(rows, None), delimiter, required, findings)
+    rows = text_rows(text, delimiter, findings)
+    return strict_table(
+        rows, data, required, findings, separated=f"separated by {shown(delimiter)}"
+    )
+
+
+def strict_table(
+    rows: Iterator[tuple[int, list[str]]],
+    data: bytes,
+    required: Sequence[str],
+    findings: Findings,
+    *,
+    separated: str = "",
+) -> StrictTable:
+    """Check header and rows of a table that was split into fields.
+
+    Args:
+        rows: Line and fields of each row, the header first.
+        data: Bytes of the file.
+        required: Columns that must be there.
+        findings: Collector of the file.
+        separated: How fields are separated, for a message.
+
+    Raises:
+        DataError: A column is missing or a row is malformed; every finding is attached.
+    """
+    columns = _header(next(rows, None), separated, required, findings)
     records = tuple(_records(rows, columns, findings))
     if not records and not findings.found:
         findings.add("D024", "has a header but no rows; expected one row an image")
@@ -209,7 +235,8 @@ def read_strict(
     return StrictTable(columns, records, digest, findings, tuple(required))
 
 
-def _read_bytes(path: Path, findings: Findings, max_bytes: int) -> bytes:
+def read_bytes(path: Path, findings: Findings, max_bytes: int = MAX_TABLE_BYTES) -> bytes:
+    """Read a metadata file; what is no regular file, too large or empty stops with a finding."""
     try:
         kind = obstacle(path)
         if kind is not None:
@@ -253,7 +280,7 @@ def _decode(data: bytes, findings: Findings) -> str:
         findings.stop("D013", f"byte 0x{byte:02x} is not UTF-8; save it again as UTF-8", row=row)
 
 
-def _rows(text: str, delimiter: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
+def text_rows(text: str, delimiter: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
     """Yield the line where each row starts and its raw fields."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
@@ -267,7 +294,7 @@ def _rows(text: str, delimiter: str, findings: Findings) -> Iterator[tuple[int, 
 
 def _header(
     row: tuple[int, list[str]] | None,
-    delimiter: str,
+    separated: str,
     required: Sequence[str],
     findings: Findings,
 ) -> tuple[str, ...]:
@@ -289,14 +316,15 @@ def _header(
         elif not name.isprintable():
             findings.add("D018", f"the header holds the unusable name {shown(name)}", row=1)
     missing = [name for name in required if name not in columns]
+    line = row[0] if row else 1
     for name in missing:
         known = ", ".join(shown(c) for c in columns[:12])
-        findings.add(
-            "D019",
-            f"column {shown(name)} is missing; expected fields separated by "
-            f"{shown(delimiter)}, found {known}",
-            row=1,
+        expected = (
+            f"; expected fields {separated}, found {known}" if separated else f", found {known}"
         )
+        near = get_close_matches(name, columns, n=1)
+        told = f"; nearest is {shown(near[0])}" if near and not separated else ""
+        findings.add("D019", f"column {shown(name)} is missing{expected}{told}", row=line)
     if missing:  # without its columns every row would be a finding of its own
         findings.raise_if_any()
     return columns

@@ -11,10 +11,12 @@ from typing import Literal
 
 import numpy as np
 from kornia_rs.io import decode_image_png_u8
+from numpy.typing import NDArray
 from PIL import Image
 
 from governance.records.errors import DataError, Finding
 from medisynth.data.reading import png
+from medisynth.data.reading.conversion import Conversion
 from medisynth.data.reading.kinds import kind_of_content
 from medisynth.data.reading.synthetic_mark import is_marked_synthetic
 from medisynth.data.reading.views import Pixels
@@ -25,7 +27,7 @@ MODES = ("L", "RGB", "LA", "RGBA")  # the last two only where nothing is transpa
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _DAMAGED = "is a damaged or cut PNG file; restore it from the source"
 # Pillow raises LookupError for files without pixel data and for chunks of unexpected content.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError)
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
         DataError: The file is no PNG, damaged, cut short, animated, too large or of another kind
             of pixels; its one finding says which.
     """
-    kinds = _check_container(data, where)
+    kinds = check_container(data, where)
     try:
         # Checksums have been compared already, as decoders ignore some. Unpacking finds cut,
         # damaged or surplus pixel data with fitting checksums; its result is decoded, once.
@@ -83,7 +85,7 @@ def decode_bytes(data: bytes, where: str, *, file_sha256: str | None = None) -> 
                     "D063", where, "has more or fewer pixels than its header says; restore it"
                 )
         grey, mode, content = _decode(data, kinds, pixels, where)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise image_fault("D063", where, _DAMAGED) from error
     has_text = not png.TEXT_KINDS.isdisjoint(kinds)
     height, width = grey.shape
@@ -107,9 +109,9 @@ def _pixels_fault(mode: str, *, depth: int) -> str:
     """Say which kind of pixels a PNG file has, and how to convert them."""
     if depth > 8:
         what = "16-bit pixels"
-        remedy = "scale them to 8 bits yourself, as the window decides what is seen"
+        remedy = "set data.convert.window, as the window decides what is seen"
     elif mode == "P":
-        what, remedy = "a palette of colours", "save it as RGB, or as grey if it shows no colour"
+        what, remedy = "a palette of colours", "set data.convert.palette: expand"
     elif mode == "1":
         what, remedy = "pixels of 1 bit (is it a mask?)", "save it as 8-bit grey"
     else:
@@ -123,7 +125,7 @@ def image_fault(code: str, where: str, message: str) -> DataError:
     return DataError(str(finding), code=code, findings=[finding])
 
 
-def _check_container(data: bytes, where: str) -> list[bytes]:
+def check_container(data: bytes, where: str) -> list[bytes]:
     """Refuse files that must not reach the decoder, without decoding; return the chunk types."""
     if not data:
         raise image_fault(
@@ -182,7 +184,7 @@ def _content(image: Image.Image, where: str) -> tuple[Pixels, str, Pixels]:
     bands = image.split() if image.mode != "L" else (image,)
     if image.mode in {"LA", "RGBA"}:
         if bands[-1].getextrema()[0] != 255:
-            raise image_fault("D067", where, "has transparent pixels, expected an opaque image")
+            raise image_fault("D067", where, "has transparent pixels; set data.convert.alpha")
         bands = bands[:-1]
     first = bands[0].tobytes() if len(bands) > 1 else b""
     if any(band.tobytes() != first for band in bands[1:]):
@@ -190,6 +192,105 @@ def _content(image: Image.Image, where: str) -> tuple[Pixels, str, Pixels]:
         return np.asarray(colour.convert("L")), "RGB", np.asarray(colour)
     grey = np.asarray(bands[0])
     return grey, "L", grey
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One image after its conversion.
+
+    Attributes:
+        pixels: Grey, shape (height, width), or RGB, shape (height, width, 3); uint8.
+        how: What was done, in words; equal words for equal treatment.
+        metadata: Kinds of metadata of the file that may identify somebody, never their values.
+        is_synthetic: Whether the file says that it is synthetic.
+        burned_in: "YES" or "NO" as a DICOM file says of annotations in its pixels; "" if it does
+            not.
+    """
+
+    pixels: Pixels
+    how: str
+    metadata: tuple[str, ...] = ()
+    is_synthetic: bool = False
+    burned_in: str = ""
+
+
+def chosen_frame(n_frames: int, frame: int | None, where: str) -> int:
+    """Return the number of the frame to read, from 1.
+
+    Raises:
+        DataError: The file has several and none is named, or it has no such frame.
+    """
+    if frame is None:
+        if n_frames == 1:
+            return 1
+        raise image_fault(
+            "D066",
+            where,
+            f"holds {n_frames:,} frames, expected one image; name a column with the number of the "
+            "frame (columns.frame in dataset.yaml)",
+        )
+    if not 1 <= frame <= n_frames:
+        raise image_fault(
+            "D066", where, f"has no frame {frame}; it holds {n_frames:,}, counted from 1"
+        )
+    return frame
+
+
+def windowed(
+    values: NDArray[np.float64],
+    full: tuple[float, float],
+    stored: tuple[float, float] | None,
+    where: str,
+    settings: Conversion,
+) -> tuple[Pixels, str]:
+    """Map values of more than 8 bits to grey levels.
+
+    Args:
+        values: Shape (height, width).
+        full: Lowest and highest value that the stored bits can mean.
+        stored: Centre and width that the file itself names; None if it names none.
+        where: Name of the file for messages.
+        settings: `window` says how.
+
+    Returns:
+        Shape (height, width), uint8, and the conversion in words.
+
+    Raises:
+        DataError: The settings refuse, or ask for a window that the file does not name.
+    """
+    window = settings.window
+    if window == "refuse":
+        more = ", stored (the window in the file)" if stored else ""
+        raise image_fault(
+            "D065",
+            where,
+            f"has pixels of more than 8 bits, and the window decides what is seen; set "
+            f"data.convert.window to full{more} or {{centre: …, width: …}}",
+        )
+    if window == "full":
+        low, high = full
+        return _levels((values - low) / (high - low)), f"{low:g} to {high:g} scaled to 0 to 255"
+    if window == "stored":
+        if stored is None:
+            raise image_fault(
+                "D065",
+                where,
+                "names no window of its own; set data.convert.window to full or "
+                "{centre: …, width: …}",
+            )
+        centre, width = stored
+        words = f"window of the file, centre {centre:g} and width {width:g}"
+    else:
+        centre, width = window.centre, window.width
+        words = f"window centre {centre:g} and width {width:g}"
+    if width <= 1:
+        return np.where(values > centre - 0.5, 255, 0).astype(np.uint8), words
+    return _levels((values - (centre - 0.5)) / (width - 1) + 0.5), words
+
+
+def _levels(shares: NDArray[np.float64]) -> Pixels:
+    levels: Pixels = np.clip(np.rint(shares * 255), 0, 255).astype(np.uint8)
+    return levels
 
 
 Fit = Literal["pad", "stretch"]

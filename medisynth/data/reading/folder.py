@@ -9,10 +9,15 @@ from medisynth.data.reading.kinds import link_kind, special_kind
 
 
 class DataFolder:
-    """Reads the files of a data folder; safe to use from several threads."""
+    """Reads the files of a data folder; safe to use from several threads.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+    Args:
+        root: The folder.
+        most_bytes: Largest file that is read.
+    """
+
+    def __init__(self, root: Path, *, most_bytes: int = MAX_FILE_BYTES) -> None:
+        self._root, self._most_bytes = root.resolve(), most_bytes
         self._folder_of: dict[str, Path | None] = {}  # a path is resolved once a folder
 
     def read(self, path: str) -> bytes:
@@ -40,11 +45,11 @@ class DataFolder:
                 status = os.fstat(stream.fileno())
                 if special := special_kind(status.st_mode):
                     raise image_fault("D061", path, f"is {special}, expected a PNG file")
-                if status.st_size > MAX_FILE_BYTES:
+                if status.st_size > self._most_bytes:
                     raise image_fault(
                         "D062",
                         path,
-                        f"has {status.st_size:,} bytes, expected at most {MAX_FILE_BYTES:,}",
+                        f"has {status.st_size:,} bytes, expected at most {self._most_bytes:,}",
                     )
                 return stream.read(status.st_size + 1)
         except FileNotFoundError as error:

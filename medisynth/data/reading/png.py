@@ -26,7 +26,7 @@ _METADATA_NAMES = {b"iCCP": "ICC profile", b"tIME": "tIME", b"sPLT": "sPLT"}
 EXIF, EXIF_ROTATION = "EXIF", "EXIF rotation"
 _ORIENTATION = 0x0112
 # width, height, orientation, resolutions and their unit, position of colour samples
-_EXIF_ABOUT_PIXELS = {0x0100, 0x0101, _ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0213}
+EXIF_ABOUT_PIXELS = {0x0100, 0x0101, _ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0213}
 _MAX_PLAIN_EXIF_BYTES = 200  # a directory of the tags above and their values
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # left, top, step across and step down of each pass of an interlaced image
@@ -229,7 +229,7 @@ def _exif_kinds(body: bytes) -> list[str]:
         (following,) = struct.unpack_from(f"{order}I", body, start + 2 + 12 * n_tags)
     except (ValueError, struct.error):
         return [EXIF]
-    is_plain = _EXIF_ABOUT_PIXELS.issuperset(tags) and following == 0
+    is_plain = EXIF_ABOUT_PIXELS.issuperset(tags) and following == 0
     is_turned = 2 <= tags.get(_ORIENTATION, 1) <= 8
     return [EXIF] * (not is_plain) + [EXIF_ROTATION] * is_turned
 

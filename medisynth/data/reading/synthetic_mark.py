@@ -117,7 +117,12 @@ def is_marked_synthetic(data: bytes) -> bool:
     texts = text_chunks(data)
     if KEY in texts or texts.get("Description") == DESCRIPTION or _GENERATOR_KEYS & set(texts):
         return True
-    return _SYNTHETIC_SOURCE.search(texts.get(_XMP_KEY, "")) is not None
+    return is_synthetic_xmp(texts.get(_XMP_KEY, ""))
+
+
+def is_synthetic_xmp(xmp: str) -> bool:
+    """Whether an XMP text names one of IPTC's digital source types of synthetic images."""
+    return _SYNTHETIC_SOURCE.search(xmp) is not None
 
 
 def burn_in(pixels: Pixels) -> Pixels:

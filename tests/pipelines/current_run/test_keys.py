@@ -109,7 +109,9 @@ def test_the_training_process_must_fail_to_read_the_private_key(folder, tmp_path
     store = EvidenceStore.create(tmp_path / "runs", "r1", tool_version="0")
     unsigned = RunContext(config, load_policy(), store, Console(), tmp_path)
 
-    refused = _must_refuse(tmp_path, "table.csv", "a.png", replace(unsigned, signer=signer))
+    refused = _must_refuse(
+        tmp_path, "table.csv", tmp_path / "a.png", replace(unsigned, signer=signer)
+    )
 
     assert refused["signing key"] == str(folder / "signing_key.pem")
-    assert "signing key" not in _must_refuse(tmp_path, "table.csv", "a.png", unsigned)
+    assert "signing key" not in _must_refuse(tmp_path, "table.csv", tmp_path / "a.png", unsigned)

@@ -243,7 +243,7 @@ def context_of(workspace: Path, sealed_run: str) -> RunContext:
 def test_the_training_process_must_fail_to_read_vault_and_key(tmp_path):
     context = context_of(tmp_path, "r1")
 
-    refused = _must_refuse(tmp_path / "data", "table.csv", "0.png", context)
+    refused = _must_refuse(tmp_path / "data", "table.csv", tmp_path / "data" / "0.png", context)
 
     assert refused["vault of the sealed images"] == str(tmp_path / "vault" / "r1.vault")
     assert refused["key of the vault"] == str(tmp_path / "keys" / "r1.key")

@@ -299,7 +299,7 @@ def test_an_edited_tag_of_the_mirror_is_named(signed, tag):
         client.set_tag(mlflow_id, tag, before)
 
     assert result.exit_code == 5
-    (line,) = result.stderr.splitlines()
+    _, line = result.stderr.splitlines()
     assert line.startswith(
         f"error[G031] MLflow: tag '{tag}' is 'satisfied by hand', the run folder has "
     )

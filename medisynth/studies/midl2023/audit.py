@@ -16,13 +16,13 @@ from medisynth.studies.midl2023.logs import (
     still_discriminator,
     two_different_fids,
 )
-from medisynth.studies.midl2023.networks import upscaler_wiring, upscaler_wiring_missing
 from medisynth.studies.midl2023.table import (
     patients_on_both_sides,
     pretraining_images,
     read_table,
     training_images,
 )
+from medisynth.studies.midl2023.upscaler import upscaler_wiring, upscaler_wiring_missing
 
 READ_IN_THE_CODE = (
     "TB-GAN's learning rates are 2e-4 for the discriminator and 5e-5 for the generator; the paper "

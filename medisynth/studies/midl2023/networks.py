@@ -1,4 +1,4 @@
-"""What the published networks hold: parameters without effect, the upscaler's wiring, FID's Inception."""
+"""Count of parameters without effect on a network's output, and first layers of FID's Inception."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,6 @@ from governance.records.errors import WeightsError
 from medisynth.data.reading.views import Pixels
 from medisynth.metrics.features import Features
 from medisynth.metrics.inception_weights import INCEPTION_SHA256, arrays_sha256, build_network
-from medisynth.studies.midl2023.findings import CODE, PAPER, Finding, Verdict, count, not_evaluated
 
 LAYERS = {64: 0, 192: 1}
 """Feature size of a layer -> its block in pytorch-fid's network."""
@@ -80,51 +79,3 @@ def _extract(blocks: nn.ModuleList, pixels: Pixels) -> dict[int, Features]:
                 x = blocks[place](x)
                 features[size][start : start + len(grey)] = x.mean((2, 3)).numpy()
     return features
-
-
-_NUMBER, _TITLE = "5.3", "Wiring of the upscaler"
-_CLAIM = '"then scale them up to 256x256 using SRGAN", citing Ledig et al. 2017'
-_WHERE = f"{PAPER}, section 2.1 Diffusion-Super-Resolution-GAN"
-_RULE = (
-    "network of 64 channels and 5 residual blocks, 2 x enlargement, one backward pass; parameters "
-    "whose gradient is None"
-)
-
-
-def upscaler_wiring(faulty: tuple[int, int], correct: tuple[int, int]) -> Finding:
-    """Report the share of the published upscaler that never gets a gradient.
-
-    Args:
-        faulty: Numbers of parameters without a gradient and of all, wired as published.
-        correct: The same with each layer reading the layer before it.
-    """
-    values = (
-        count("parameters without a gradient, as published", faulty[0], _RULE, of=faulty[1]),
-        count(
-            "parameters without a gradient, each layer reading the one before",
-            correct[0],
-            "the same network in the wiring of Ledig et al.",
-            of=correct[1],
-        ),
-    )
-    return Finding(
-        _NUMBER,
-        _TITLE,
-        _CLAIM,
-        _WHERE,
-        values,
-        Verdict.NOT_AS_STATED if faulty[0] else Verdict.REPRODUCED,
-        "The residual blocks are not those of the cited network: only the last layer of each takes "
-        "part, the others stay as they were drawn."
-        if faulty[0]
-        else "Every parameter takes part.",
-        "a network built here in both wirings",
-        "the wiring: each layer of a residual block is given the block's input "
-        f"({CODE}, notebooks/difussion-super-resolution-gan/DSRGAN.ipynb)",
-    )
-
-
-def upscaler_wiring_missing() -> Finding:
-    """Return finding 5.3 as not evaluated, since networks were not requested."""
-    reason = "networks were not asked for; give --networks"
-    return not_evaluated(_NUMBER, _TITLE, claim=_CLAIM, where=_WHERE, reason=reason, source="none")

@@ -97,8 +97,9 @@ def test_a_run_signed_by_a_foreign_key_is_exit_5(tmp_path):
 
     done = runner.invoke(app, ["verify", str(run_dir), "--key", str(other.public_key)])
 
-    (line,) = done.output.splitlines()
+    first, line = done.output.splitlines()
     assert done.exit_code == 5
+    assert first == "NOT VERIFIED: 1 fault"
     assert line.startswith(f"error[G031] manifest.sig: by key {mine.key_id}, expected key")
 
 

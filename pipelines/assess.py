@@ -20,6 +20,7 @@ from medisynth.data.adapters.assessed import (
     TRAINING_FOLDER,
 )
 from medisynth.data.adapters.selection import missing_images, missing_images_error, select_planes
+from medisynth.data.reading.conversion import Conversion
 from medisynth.data.reading.kinds import kind_at
 from medisynth.models.elsewhere import NAME, folder_digest, image_files
 from pipelines.config.model import RunConfig, load_config
@@ -64,17 +65,27 @@ class Asked:
     overrides: tuple[str, ...] = ()
 
 
+_DESCRIBE = "describe the folder by `medisynth-gov data init`, so that they are read"
+_REMEDY = {
+    "--synthetic": "save them losslessly as PNG",
+    "--real": _DESCRIBE,
+    "--training": _DESCRIBE,
+}
+
+
 @dataclass(frozen=True)
 class _Source:
     """Images of one folder: rows of the table to lay out, and facts of the data set.
 
-    `adapter` is the name of the adapter that knew the layout; "" for none.
+    `adapter` is the name of the adapter that knew the layout; "" for none. `convert` says how its
+    files are read which are no 8-bit PNG.
     """
 
     folder: Path
     adapter: str
     rows: list[dict[str, str]]
     facts: dict[str, Any] = field(default_factory=dict)
+    convert: Conversion = field(default_factory=Conversion)
 
 
 def assessment_config(asked: Asked) -> RunConfig:
@@ -108,6 +119,8 @@ def assessment_config(asked: Asked) -> RunConfig:
     )
     data = _lay_out(real, training, base.workspace_path / LAID_OUT)
     base = _config(asked, flags | {"data.path": str(data), "data.adapter": "assessed"})
+    convert = base.data.convert.over(real.convert)
+    convert = convert if training is None else convert.over(training.convert)
     settings = {
         "folder": str(synthetic),
         "digest": folder_digest(synthetic),
@@ -118,7 +131,8 @@ def assessment_config(asked: Asked) -> RunConfig:
     return base.model_validate(
         base.model_dump()
         | {
-            "data": base.data.model_dump() | {"planes": "all", "fit": asked.fit},
+            "data": base.data.model_dump()
+            | {"planes": "all", "fit": asked.fit, "convert": convert.model_dump()},
             "model": {"name": NAME, "settings": settings},
             "split": base.split.model_dump()
             | (
@@ -194,7 +208,7 @@ def _only_png(key: str, folder: Path) -> list[Path]:
         raise DataError(
             f"{key}: {folder}: {len(others):,} files are no PNG image, first "
             f"{others[0].relative_to(folder)} ({kind.what if kind else 'by its ending'}); "
-            f"{kind.remedy if kind else 'save it losslessly as PNG'}, or take them out",
+            f"{_REMEDY[key]}, or take them out",
             code="D010",
         )
     files = image_files(folder)
@@ -225,7 +239,7 @@ def _listed(folder: Path, role: str, planes: str) -> _Source:
         }
         for row in table.itertuples()
     ]
-    return _Source(root, adapter.name, rows, _facts(listing))
+    return _Source(root, adapter.name, rows, _facts(listing), listing.convert)
 
 
 def _facts(listing: Listing) -> dict[str, Any]:

@@ -166,3 +166,22 @@ def test_the_command_prints_one_line_and_its_code(tmp_path, folders):
     assert result.exit_code == 3
     assert result.stderr.startswith("error[D001] --real:")
     assert "Traceback" not in result.output
+
+
+def test_real_images_of_a_dataset_yaml_are_read_by_its_conversions(tmp_path):
+    from medisynth.data.adapters.propose import begin
+
+    real, synthetic = tmp_path / "real", tmp_path / "synthetic"
+    for folder, ending in ((real, "jpg"), (synthetic, "png")):
+        folder.mkdir()
+        for number in range(16):
+            pixels = np.full((64, 64), number, np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.{ending}")
+    rows = "".join(f"{number}.jpg,{number}\n" for number in range(16))
+    (real / "t.csv").write_text(f"file,patient\n{rows}")
+    begin(real)
+
+    asked = Asked(real=real, synthetic=synthetic, workspace=str(tmp_path / "w"))
+    config = assessment_config(asked)
+
+    assert config.data.convert.read == ("jpeg",)

@@ -19,6 +19,7 @@ from medisynth.data.reading.views import Pixels
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
+_DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 4096  # a small file may unpack to a huge one
 _MOST_ELEMENTS = 20_000  # of one header
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MM_OF_UNIT = {3: 10.0}  # PS3.3 C.8.5.5.1.15: 3 is centimetres
@@ -106,6 +107,8 @@ def read_header(data: bytes, where: str, *, pixels: bool = True) -> "FileDataset
         raise SettingsError(
             "DICOM files need pydicom; install the extra: pip install 'medisynth-gov[dicom]'"
         ) from error
+    if not pixels and _DEFLATED in data[:_META_BYTES]:
+        raise image_fault("D065", where, "is deflated, so its header is not looked at beforehand")
     with _refusals(where):
         dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=not pixels)
         dataset.decode()

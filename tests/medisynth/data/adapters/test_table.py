@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import zipfile
 
 import jsonschema
 import numpy as np
@@ -207,3 +208,60 @@ def test_an_image_listed_twice_names_both_rows(tmp_path):
     assert error.code == "D020"
     assert "row 2" in str(error)
     assert error.findings[0].row == 4
+
+
+def workbook(rows):
+    """A minimal Excel file of inline texts and numbers."""
+    cells = "".join(
+        "<row>"
+        + "".join(
+            f"<c><v>{v}</v></c>" if isinstance(v, (int, float))
+            else f'<c t="inlineStr"><is><t>{v}</t></is></c>'
+            for v in row
+        )
+        + "</row>"
+        for row in rows
+    )  # fmt: skip
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006"
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="rels" '
+        'ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default '
+        'Extension="xml" ContentType="application/xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
+        f'Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets><sheet name="A" '
+        'sheetId="1" r:id="r1"/></sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
+        f'<Relationship Id="r1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/>'
+        "</Relationships>",
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{cells}</sheetData>'
+        "</worksheet>",
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for name, text in parts.items():
+            packed.writestr(name, f'<?xml version="1.0" encoding="UTF-8"?>{text}')
+    return stream.getvalue()
+
+
+def test_an_excel_sheet_is_read_with_its_numbers_as_they_are(tmp_path):
+    rows = [["file", "patient", "pixel size"], ["a.png", 7, 0.15], ["b.png", 8, 0.2]]
+    root = folder_with(tmp_path, workbook(rows), ("a.png", "b.png"), "t.xlsx")
+    begin(root)
+
+    table = listing_of(root).table
+
+    assert list(table["patient_id"]) == ["7", "8"]
+    assert list(table["pixel_size_mm"]) == [0.15, 0.2]
+
+
+@pytest.mark.malformed("csv")
+def test_a_damaged_excel_file_is_one_clear_line(tmp_path):
+    data = workbook([["file", "patient"], ["a.png", 1]])
+    root = folder_with(tmp_path, data, ("a.png",), "t.xlsx")
+    begin(root)
+    (root / "t.xlsx").write_bytes(data[: len(data) // 2])
+
+    assert fault_of(root).code == "D017"

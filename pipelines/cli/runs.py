@@ -1,13 +1,13 @@
-"""Commands about runs of a workspace: runs, lineage, promote, card, compare, sync."""
+"""Commands about runs of a workspace: runs, lineage, promote, card, compare, sync; a run's end."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import Json, Run, RunsIn, errors
+from pipelines.cli.options import Json, Run, RunsIn, errors, print_error
 
 if TYPE_CHECKING:
     from pipelines.finished_runs.promote import Promoted
@@ -192,3 +192,75 @@ def sync(
 
 def _warn(text: str) -> None:
     typer.echo(text, err=True)
+
+
+def print_result(result: Any, as_json: bool) -> None:
+    """The end of a run on one screen: verdict, worst findings, KID, paths, what to type next."""
+    from governance.records.files import typed
+    from pipelines.current_run.console import program
+
+    folder = result.run_dir
+    if as_json:
+        if result.error is not None:
+            _print_stop(result.error, folder, as_json)
+        facts = {
+            "run_id": folder.name,
+            "run_dir": str(folder),
+            "verdict": result.rollup.verdict,
+            **_headline_facts(result.headline),
+            "gate": result.rollup.gate.value,
+            "exit_code": result.exit_code,
+            "evidence_root": result.manifest.evidence_root,
+            "journal_head": result.manifest.journal_head,
+            "principles": {p.id: p.status.value for p in result.rollup.principles},
+            "waivers": {w.item_id: w.state for w in result.rollup.waivers},
+            "resume": result.resume_command or None,
+        }
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    if result.error is not None:
+        _print_stop(result.error, folder, as_json)
+    else:
+        from pipelines.current_run.console import folded
+
+        for box in result.headline.boxes:
+            typer.echo(f"{box.title}: {box.words}")
+            typer.echo(folded(f"  {box.sentence}"))
+        if result.headline.findings:
+            typer.echo("Worst findings")
+        for finding in result.headline.findings:
+            typer.echo(folded(f"  {finding}"))
+        for waived in result.rollup.waivers:
+            typer.echo(f"  waiver of {waived.item_id}: {waived.state}; effect: {waived.effect}")
+        typer.echo(result.rollup.verdict)
+        for name, words in (
+            ("KID", result.headline.kid or "not measured"),
+            *result.headline.further,
+        ):
+            typer.echo(f"{name:<14} {words}")
+    typer.echo(f"report         {folder / 'report.pdf'}")
+    typer.echo(f"model card     {folder / 'model_card.md'}")
+    typer.echo(f"evidence root  {result.manifest.evidence_root}")
+    typer.echo(f"journal head   {result.manifest.journal_head}")
+    typer.echo(f"verify         {program()} verify {typed(folder)}")
+    typer.echo(f"MLflow UI      {program()} ui -w {typed(folder.parent.parent)}")
+    if result.resume_command:
+        typer.echo(f"resume         {result.resume_command}")
+
+
+def _headline_facts(found: Any) -> dict[str, Any]:
+    """The headline of a run as JSON data; empty lists and "" where it did not finish."""
+    from dataclasses import asdict
+
+    nothing = {"boxes": [], "findings": [], "kid": "", "further": []}
+    return asdict(found) if found is not None else nothing
+
+
+def _print_stop(error: Exception, folder: Path, as_json: bool) -> None:
+    """What stopped a run: its own sentence, or for a bug where the details are."""
+    from governance.records.errors import MedisynthGovError
+
+    if not isinstance(error, MedisynthGovError):
+        details = folder / "crash.txt"
+        error = MedisynthGovError(f"a fault of medisynth-gov itself; please report {details}")
+    print_error(error, as_json)

@@ -58,6 +58,14 @@ def control_images(name: str, training_pixels: Pixels, n: int, seed: int) -> Pix
     return np.array(drawn) if name == "copycat" else _blurred(drawn)
 
 
+def copycat_rows(n_available: int, n: int, seed: int) -> NDArray[np.intp]:
+    """Return which training images the control "copycat" shows, for those who know their features.
+
+    They are drawn at random: the first ones of a data set in order are another population.
+    """
+    return _draw(n_available, n, np.random.default_rng([seed, CONTROLS.index("copycat")]))
+
+
 def _draw(n_available: int, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
     rounds = -(-n // n_available)
     order = [rng.permutation(n_available) for _ in range(rounds)]

@@ -22,7 +22,7 @@ from governance.records.training import PretrainedComponent
 from governance.sealing.seal import Leaf
 from medisynth.data.audit.coverage import ATTRIBUTES
 from medisynth.data.reading.views import Pixels
-from medisynth.metrics.controls import MEANINGS, control_images
+from medisynth.metrics.controls import MEANINGS, control_images, copycat_rows
 from medisynth.metrics.diversity import diversity
 from medisynth.metrics.features import Features, InceptionPool3, check_reference
 from medisynth.metrics.fidelity import evaluate_fidelity, not_evaluated_fidelity
@@ -373,7 +373,8 @@ def _control_features(name: str, real: _Real, seed: int, extract: _Extraction) -
     """Return the features of one control's images, made from real training images."""
     n = min(N_CONTROL, len(real.training.features))
     if name == "copycat":  # these features are known already
-        return real.training.features[:n]
+        known: Features = real.training.features[copycat_rows(len(real.training.features), n, seed)]
+        return known
     pixels = control_images(name, real.training_pixels, n, seed)
     distinct = 1 if name == "black" else n
     features = extract(pixels[:distinct], f"control {name}")

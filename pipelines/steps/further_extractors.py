@@ -100,12 +100,7 @@ class _Images:
         sets = {"test": test.pixels[test_rows], "synthetic": trained.synthetic[:n]}
         sets["training"] = training
         for name in MEANINGS:
-            n_control = min(N_CONTROL, n)
-            sets[name] = (
-                training[:n_control]
-                if name == "copycat"
-                else control_images(name, training, n_control, context.config.seed)
-            )
+            sets[name] = control_images(name, training, min(N_CONTROL, n), context.config.seed)
         return cls(
             sets,
             [test.patients[row] for row in test_rows],

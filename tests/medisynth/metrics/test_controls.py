@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from governance.records.errors import MetricUndefinedError, SettingsError
-from medisynth.metrics.controls import CONTROLS, MEANINGS, control_images
+from medisynth.metrics.controls import CONTROLS, MEANINGS, control_images, copycat_rows
 
 
 @pytest.fixture
@@ -82,3 +82,15 @@ def test_an_unknown_control_is_named_with_the_known_ones(training):
 def test_no_training_images_are_refused():
     with pytest.raises(MetricUndefinedError, match="needs training images"):
         control_images("copycat", np.zeros((0, 4, 4), np.uint8), 1, 0)
+
+
+def test_copycat_shows_training_images_from_the_whole_set_however_it_is_ordered():
+    ordered = np.repeat(np.arange(200, dtype=np.uint8)[:, None, None], 4, axis=1)
+    ordered = np.repeat(ordered, 4, axis=2)
+
+    shown = control_images("copycat", ordered, 64, seed=5)
+
+    rows = copycat_rows(len(ordered), 64, seed=5)
+    assert (shown == ordered[rows]).all()  # features known already are those of these images
+    assert len(set(rows)) == 64
+    assert abs(rows.mean() - 99.5) < 25  # the first 64 would have a mean of 31.5

@@ -94,7 +94,7 @@ def test_a_seed_that_comes_from_a_test_pixel_is_found_and_ends_with_exit_4(tmp_p
 
     def leaking(must_refuse, context):
         sealed = Path(must_refuse["sealed image"]).read_bytes()
-        return replace(honest(must_refuse, context), seed=sum(sealed))
+        return honest(must_refuse, context).model_copy(update={"seed": sum(sealed)})
 
     monkeypatch.setattr(s5_train, "_job", leaking)
     monkeypatch.setattr(non_interference, "_PATIENTS", FEW)

@@ -3,7 +3,7 @@
 import json
 import string
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
@@ -128,8 +128,12 @@ class DatasetFile(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if not self.path_columns:
-            raise ValueError("path: expected a name of a column in braces, e.g. {file}")
+        parts = list(string.Formatter().parse(self.path))
+        odd = [
+            part for part in parts if part[1] is not None and (not part[1] or part[2] or part[3])
+        ]
+        if odd or not self.path_columns:
+            raise ValueError("path: expected names of columns alone in braces, e.g. {file}")
         both = [name for name in self.fixed if getattr(self.columns, name) is not None]
         if both:
             raise ValueError(f"fixed.{both[0]}: columns.{both[0]} names a column already; keep one")
@@ -149,6 +153,11 @@ class DatasetFile(_Part):
     def path_columns(self) -> tuple[str, ...]:
         """Columns that the path names, in order; ValueError where its braces do not close."""
         return tuple(name for _, name, _, _ in string.Formatter().parse(self.path) if name)
+
+    def place(self, values: Mapping[str, str]) -> str:
+        """Return the path for a row; a dot or bracket in a column's name means nothing special."""
+        parts = string.Formatter().parse(self.path)
+        return "".join(text + (values[name] if name else "") for text, name, _, _ in parts)
 
     def needed(self) -> list[str]:
         """Every column of the table that is named, once."""
@@ -257,7 +266,7 @@ def _path(meaning: DatasetFile, record: Record, table: StrictTable) -> str:
     for name in dict.fromkeys(meaning.path_columns):
         if fault := filled_fault(record.values[name]):
             table.findings.add("D021", fault, row=record.line, column=name)
-    path = meaning.path.format_map(record.values).replace("\\", "/")
+    path = meaning.place(record.values).replace("\\", "/")
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not path.isprintable():
         table.findings.add(

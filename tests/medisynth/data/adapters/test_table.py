@@ -166,7 +166,7 @@ def test_a_mapping_that_does_not_fit_names_column_value_row_and_the_nearest(tmp_
         ({"columns__patient": "Fal"}, "D019", "column 'Fal' is missing.*nearest is 'Fall'"),
         ({"columns__pateint": "Fall"}, "D027", "did you mean 'columns.patient'"),
         ({"path": "{Bild"}, "D027", "dataset.yaml:"),
-        ({"path": "x.png"}, "D027", "a name of a column in braces"),
+        ({"path": "x.png"}, "D027", "names of columns alone in braces"),
         ({"path": "../{Bild}"}, "D021", "inside the data folder"),
         ({"fixed": {"plane": "Fetal brain"}}, "D027", "columns.plane names a column already"),
         ({"table__header_row": 2}, "D019", "is missing"),
@@ -265,3 +265,23 @@ def test_a_damaged_excel_file_is_one_clear_line(tmp_path):
     (root / "t.xlsx").write_bytes(data[: len(data) // 2])
 
     assert fault_of(root).code == "D017"
+
+
+@pytest.mark.parametrize("path", ["{}", "{Bild:>999999999}.jpg", "{Bild!r}.jpg", "a.jpg", "{Bild"])
+def test_a_path_holds_names_of_columns_and_nothing_that_formats(tmp_path, path):
+    root = folder_with(tmp_path, SPREADSHEET, IN_FOLDERS)
+    begin(root)
+    change(root, path=path)
+
+    error = fault_of(root)
+
+    assert error.code == "D027"
+    assert len(str(error).splitlines()) == 1
+
+
+def test_a_column_of_the_path_may_have_dots_and_brackets_in_its_name(tmp_path):
+    root = folder_with(tmp_path, SPREADSHEET.replace(b"Bild", b"Bild.Name [1]"), IN_FOLDERS)
+    begin(root)
+    change(root, path="{Fall}/{Bild.Name [1]}.jpg")
+
+    assert tuple(listing_of(root).table["path"]) == IN_FOLDERS
